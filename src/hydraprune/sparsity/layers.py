@@ -1,0 +1,122 @@
+"""Which weights? Chosen by role, by name pattern and by module type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.views import LAYOUTS, Weight, module_type
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a model family calls its parts, as data.
+
+    Args:
+        name: the family, for messages.
+        roles: role -> regular expressions that match whole module names.
+        outside: exact names of modules outside the encoder (pooler, classifier); never pruned.
+    """
+
+    name: str
+    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    outside: Sequence[str] = ()
+
+    def role_of(self, module_name: str) -> str | None:
+        """The role that `module_name` plays, if any."""
+        for role, patterns in self.roles.items():
+            if any(re.fullmatch(pattern, module_name) for pattern in patterns):
+                return role
+        return None
+
+
+# A role may be asked for by the name of its group.
+ROLE_GROUPS = {"attention": ("query", "key", "value"), "ffn": ("ffn_in", "ffn_out")}
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A choice of layers; with nothing said, every layer of the allowed types inside the encoder.
+
+    Args:
+        roles: roles of the model family (`query`, `attention_output`, `ffn_in`, ...), or the groups
+            `attention` (query, key, value) and `ffn`.
+        include: regular expressions searched in module names; joined with `roles`.
+        exclude: regular expressions searched in module names; they win.
+        types: module types, of Linear, Conv1d, Conv2d and Conv1D (Hugging Face's).
+
+    Raises:
+        SparsityError: an unknown type or a broken expression, at construction; a selector that
+            matches nothing, in `select`.
+    """
+
+    roles: Sequence[str] = ()
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    types: Sequence[str] = tuple(LAYOUTS)
+
+    def __post_init__(self) -> None:
+        for key in ("roles", "include", "exclude", "types"):
+            value = getattr(self, key)
+            # A lone string would otherwise be read letter by letter.
+            object.__setattr__(self, key, (value,) if isinstance(value, str) else tuple(value))
+        for key in ("include", "exclude"):
+            for expression in getattr(self, key):
+                try:
+                    re.compile(expression)
+                except re.error as error:
+                    raise SparsityError(f"{key}={expression}: not a regular expression ({error})") from None
+        for name in self.types:
+            if name not in LAYOUTS:
+                raise SparsityError(f"types={name}: prunable module types are {', '.join(LAYOUTS)}")
+
+    def select(self, model: nn.Module, family: Family) -> list[Weight]:
+        """The chosen weights of `model`, in the order in which it registers them."""
+        candidates = {
+            name: module
+            for name, module in model.named_modules()
+            if module_type(module) in self.types and name not in family.outside
+        }
+        chosen = self._by_role(candidates, family) | self._by_name("include", candidates)
+        if not self.roles and not self.include:
+            chosen = set(candidates)
+        chosen -= self._by_name("exclude", candidates)
+        if not chosen:
+            raise SparsityError(
+                f"no layer is left to prune: the model has {len(candidates)} of types {', '.join(self.types)} inside "
+                f"its encoder; loosen roles, include or exclude"
+            )
+        weights = []
+        for name, module in candidates.items():
+            if name in chosen:
+                if not isinstance(module.weight, nn.Parameter):
+                    raise SparsityError(f"{name}: its weight is computed (parametrized), not a parameter; exclude it")
+                kind = module_type(module)
+                assert kind is not None
+                weights.append(Weight(f"{name}.weight" if name else "weight", module.weight, LAYOUTS[kind]))
+        return weights
+
+    def _by_role(self, candidates: Mapping[str, nn.Module], family: Family) -> set[str]:
+        chosen: set[str] = set()
+        for role in self.roles:
+            wanted = ROLE_GROUPS.get(role, (role,))
+            found = {name for name in candidates if family.role_of(name) in wanted}
+            if not found:
+                known = ", ".join([*family.roles, *(g for g in ROLE_GROUPS if family.roles)]) or "none"
+                raise SparsityError(f"roles={role}: matches no layer of this {family.name} model; its roles: {known}")
+            chosen |= found
+        return chosen
+
+    def _by_name(self, key: str, candidates: Mapping[str, nn.Module]) -> set[str]:
+        chosen: set[str] = set()
+        for expression in getattr(self, key):
+            found = {name for name in candidates if re.search(expression, name)}
+            if not found:
+                example = next(iter(candidates), "none")
+                raise SparsityError(f"{key}={expression}: matches no prunable layer; layer names look like {example}")
+            chosen |= found
+        return chosen

@@ -1,0 +1,106 @@
+"""How sparse is it really? Counts taken from weights, never from masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hydraprune.sparsity.patterns import Block, NofM, Pattern, ViewShape
+from hydraprune.sparsity.pruner import Pruner
+from hydraprune.sparsity.views import LAYOUTS, module_type
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """One Linear or convolution weight: how many zeros, and the pattern that they obey."""
+
+    name: str
+    shape: tuple[int, ...]
+    zeros: int
+    total: int
+    pattern: str
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros / weights."""
+        return self.zeros / self.total
+
+
+def zeros_of(tensor: Tensor) -> int:
+    """How many entries are exactly zero."""
+    return tensor.numel() - int(torch.count_nonzero(tensor))
+
+
+def prunable_layers(model: nn.Module) -> Iterable[tuple[str, Tensor, Tensor]]:
+    """(name, weight, view) of every Linear and convolution of `model`, heads included."""
+    for name, module in model.named_modules():
+        kind = module_type(module)
+        if kind is not None and isinstance(module.weight, Tensor):
+            weight = module.weight.detach()
+            yield name, weight, LAYOUTS[kind].view(weight)
+
+
+def layer_sparsity(model: nn.Module) -> list[LayerSparsity]:
+    """What the weights of `model` show, layer by layer."""
+    return [
+        LayerSparsity(name, tuple(weight.shape), zeros_of(weight), weight.numel(), obeyed_pattern(view != 0))
+        for name, weight, view in prunable_layers(model)
+    ]
+
+
+def model_sparsity(model: nn.Module) -> float:
+    """Zeros / all parameters of `model`."""
+    parameters = list(model.parameters())
+    return sum(map(zeros_of, parameters)) / sum(p.numel() for p in parameters)
+
+
+def _candidates() -> Sequence[Pattern]:
+    """Patterns to look for, the most regular first."""
+    blocks = [(r, c) for r in (32, 16, 8, 4, 2, 1) for c in (32, 16, 8, 4, 2, 1) if (r, c) != (1, 1)]
+    blocks.sort(key=lambda side: -side[0] * side[1])
+    groups = [NofM(1, 8), NofM(1, 4), NofM(2, 8), NofM(1, 2), NofM(2, 4), NofM(4, 8), NofM(3, 4), NofM(6, 8)]
+    return [Block(1, "channel"), Block("channel", 1), *(Block(r, c) for r, c in blocks), *groups]
+
+
+CANDIDATES = _candidates()
+
+
+def obeyed_pattern(keep: Tensor) -> str:
+    """The most regular pattern whose units hold every zero of a view (bool, True = non-zero).
+
+    `dense` without a zero, `empty` without a non-zero, `1x1` when the zeros follow no pattern
+    that is looked for: channels, blocks with sides of up to 32, and common N:M groups.
+    """
+    if bool(keep.all()):
+        return "dense"
+    if not bool(keep.any()):
+        return "empty"
+    rows, positions, columns = keep.shape
+    shape: ViewShape = (rows, positions, columns)
+    for pattern in CANDIDATES:
+        if pattern.misfit(shape) is not None or pattern.units(shape) == 1 or not pattern.legal(keep):
+            continue
+        # Half-way through a ramp N:M leaves whole groups dense, and so would a few stray zeros:
+        # name it only where every group keeps it.
+        if isinstance(pattern, Block) or bool(pattern.empty_units(keep).all()):
+            return pattern.name
+    return "1x1"
+
+
+def holds_pattern(pruner: Pruner, weights: Mapping[str, Tensor]) -> tuple[bool, int]:
+    """Whether `weights` (by parameter name) have at least the pruner's target of whole units at zero.
+
+    Counted on the tensors given, pool by pool, with no look at the pruner's masks.
+
+    Returns:
+        (every pool holds, whole units at zero over all pools)
+    """
+    holds, found = True, 0
+    for layers, units in pruner.pools:
+        empty = sum(int(pruner.pattern.empty_units(w.view(weights[w.name]) != 0).sum()) for w in layers)
+        holds = holds and empty >= units.target
+        found += empty
+    return holds, found

@@ -1,0 +1,221 @@
+"""What may be zero together? Geometry of blocks, channels and N:M groups on a weight's view.
+
+A pattern knows *units* (what is pruned as a whole: a block, or the prunable share of an N:M
+group) and *cells* (the resolution at which a criterion keeps its scores: one per block, or one
+per weight for N:M).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from hydraprune.sparsity.errors import SparsityError
+
+ViewShape = tuple[int, int, int]
+Reduce = Literal["mean", "sum", "max"]
+
+
+class Pattern(Protocol):
+    """A shape rule for zeros. Frozen; every method is pure. Masks: True = keep."""
+
+    @property
+    def name(self) -> str:
+        """The field's word for it, derived from its numbers: `4x1`, `2:4`, `1xchannel`."""
+
+    @property
+    def share(self) -> Fraction:
+        """The largest element sparsity that the pattern allows: 1 for blocks, (of-keep)/of for N:M."""
+
+    def misfit(self, shape: ViewShape) -> str | None:
+        """Why the pattern cannot tile a view of `shape`; None when it can."""
+
+    def units(self, shape: ViewShape) -> int:
+        """How many units a view of `shape` holds."""
+
+    def unit_zeros(self, shape: ViewShape) -> int:
+        """How many weights one pruned unit sets to zero."""
+
+    def pool(self, saliency: Tensor) -> Tensor:
+        """Per-weight saliency [rows, positions, columns] -> the cells a criterion remembers."""
+
+    def cost(self, cells: Tensor) -> Tensor:
+        """Cells -> what pruning each unit would lose, flat [units]."""
+
+    def mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
+        """A choice of units (bool, flat [units], True = prune) -> bool mask of the view."""
+
+    def empty_units(self, keep: Tensor) -> Tensor:
+        """Which units of a bool view (True = non-zero) are pruned, flat [units]."""
+
+    def legal(self, keep: Tensor) -> bool:
+        """Whether every zero of a bool view (True = keep) belongs to a pruned unit."""
+
+
+def _reduce(values: Tensor, dims: tuple[int, ...], how: Reduce) -> Tensor:
+    if how == "mean":
+        return values.mean(dims)
+    return values.sum(dims) if how == "sum" else values.amax(dims)
+
+
+def _check_reduce(how: str) -> None:
+    if how not in ("mean", "sum", "max"):
+        raise SparsityError(f"reduce={how}: how scores of one unit combine must be mean, sum or max")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+@dataclass(frozen=True)
+class Block:
+    """Blocks of `rows` x `cols` = (output, input) channels, each kept or zeroed whole.
+
+    Either side may be the word `channel`: `1xchannel` zeroes output channels, `channelx1` input
+    channels; of a convolution these are whole channels, at every place of the kernel. Other
+    blocks tile the matrix [out, positions * in] in which input channels run fastest.
+    """
+
+    rows: int | Literal["channel"]
+    cols: int | Literal["channel"]
+    reduce: Reduce = "mean"
+
+    def __post_init__(self) -> None:
+        for key, side in (("rows", self.rows), ("cols", self.cols)):
+            if side != "channel" and not _positive(side):
+                raise SparsityError(f"{key}={side}: a block's side must be a positive whole number or 'channel'")
+        if self.rows == self.cols == "channel":
+            raise SparsityError("rows=channel, cols=channel: that is the whole layer; make one side a number")
+        _check_reduce(self.reduce)
+
+    @property
+    def name(self) -> str:
+        return f"{self.rows}x{self.cols}"
+
+    @property
+    def share(self) -> Fraction:
+        return Fraction(1)
+
+    def _tiling(self, shape: ViewShape) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """(shape to reshape a view to, its axes inside one block, shape of the grid of units)."""
+        rows, positions, columns = shape
+        if self.rows == "channel":
+            assert isinstance(self.cols, int)
+            return (rows * positions, columns // self.cols, self.cols), (0, 2), (1, columns // self.cols, 1)
+        height = self.rows
+        width = positions * columns if self.cols == "channel" else self.cols
+        across = positions * columns // width
+        return (rows // height, height, across, width), (1, 3), (rows // height, 1, across, 1)
+
+    def misfit(self, shape: ViewShape) -> str | None:
+        rows, positions, columns = shape
+        if self.rows != "channel" and rows % self.rows:
+            return f"{self.rows} does not divide its {rows} rows (output channels)"
+        if self.rows == "channel" and self.cols != "channel" and columns % self.cols:
+            return f"{self.cols} does not divide its {columns} input channels"
+        if self.cols != "channel" and (positions * columns) % self.cols:
+            return f"{self.cols} does not divide its {positions * columns} columns"
+        return None
+
+    def units(self, shape: ViewShape) -> int:
+        count = 1
+        for side in self._tiling(shape)[2]:
+            count *= side
+        return count
+
+    def unit_zeros(self, shape: ViewShape) -> int:
+        rows, positions, columns = shape
+        return rows * positions * columns // self.units(shape)
+
+    def pool(self, saliency: Tensor) -> Tensor:
+        tiles, inside, _ = self._tiling(_shape(saliency))
+        return _reduce(saliency.reshape(tiles), inside, self.reduce)
+
+    def cost(self, cells: Tensor) -> Tensor:
+        return cells.flatten()
+
+    def mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
+        tiles, _, grid = self._tiling(shape)
+        return (~pruned).reshape(grid).expand(tiles).reshape(shape)
+
+    def empty_units(self, keep: Tensor) -> Tensor:
+        tiles, inside, _ = self._tiling(_shape(keep))
+        return ~keep.reshape(tiles).any(inside[1]).any(inside[0]).flatten()
+
+    def legal(self, keep: Tensor) -> bool:
+        tiles, inside, _ = self._tiling(_shape(keep))
+        whole = keep.reshape(tiles).all(inside[1]).all(inside[0]).flatten()
+        return bool((whole | self.empty_units(keep)).all())
+
+
+@dataclass(frozen=True)
+class NofM:
+    """N:M sparsity: of every `of` consecutive columns in a row, at most `keep` stay.
+
+    The hardware's reading (Mishra et al. 2021, arXiv:2104.08378): `2:4` keeps 2 of 4, `1:4` keeps
+    1. A unit is the prunable share of one group, so a target below (of-keep)/of leaves whole
+    groups dense: that is how a schedule ramps.
+    """
+
+    keep: int
+    of: int
+    reduce: Reduce = "mean"
+
+    def __post_init__(self) -> None:
+        for key, value in (("keep", self.keep), ("of", self.of)):
+            if not _positive(value):
+                raise SparsityError(f"{key}={value}: must be a positive whole number")
+        if self.keep >= self.of:
+            raise SparsityError(f"keep={self.keep}: must be below of={self.of}; {self.keep}:{self.of} prunes nothing")
+        _check_reduce(self.reduce)
+
+    @property
+    def name(self) -> str:
+        return f"{self.keep}:{self.of}"
+
+    @property
+    def share(self) -> Fraction:
+        return Fraction(self.of - self.keep, self.of)
+
+    def misfit(self, shape: ViewShape) -> str | None:
+        columns = shape[1] * shape[2]
+        return f"{self.of} does not divide its {columns} columns" if columns % self.of else None
+
+    def units(self, shape: ViewShape) -> int:
+        return shape[0] * shape[1] * shape[2] // self.of
+
+    def unit_zeros(self, shape: ViewShape) -> int:
+        return self.of - self.keep
+
+    def pool(self, saliency: Tensor) -> Tensor:
+        return saliency
+
+    def cost(self, cells: Tensor) -> Tensor:
+        candidates = cells.reshape(-1, self.of).sort(dim=-1).values[:, : self.of - self.keep]
+        if self.reduce == "max":
+            return candidates.amax(-1)
+        total = candidates.sum(-1)
+        return total / self.of if self.reduce == "mean" else total
+
+    def mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
+        # A stable sort sends ties to the lower index, so exactly of - keep go, equal scores or not.
+        order = cells.reshape(-1, self.of).argsort(dim=-1, stable=True)
+        keep = torch.ones_like(order, dtype=torch.bool)
+        keep.scatter_(1, order[:, : self.of - self.keep], False)
+        return (keep | ~pruned.unsqueeze(1)).reshape(shape)
+
+    def empty_units(self, keep: Tensor) -> Tensor:
+        return keep.reshape(-1, self.of).sum(-1) <= self.keep
+
+    def legal(self, keep: Tensor) -> bool:
+        kept = keep.reshape(-1, self.of).sum(-1)
+        return bool(((kept <= self.keep) | (kept == self.of)).all())
+
+
+def _shape(view: Tensor) -> ViewShape:
+    rows, positions, columns = view.shape
+    return rows, positions, columns

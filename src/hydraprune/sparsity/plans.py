@@ -1,0 +1,104 @@
+"""What is to be pruned, how, and how far? Plans: a pattern with its layers, amounts and timing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from hydraprune.sparsity.criteria import Criterion
+from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.layers import Layers
+from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce
+from hydraprune.sparsity.schedules import Schedule
+from hydraprune.sparsity.selection import Selection
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One pruner's orders. A criterion or schedule left None is the one that all parts share."""
+
+    pattern: Pattern
+    selection: Selection
+    layers: Layers = field(default_factory=Layers)
+    criterion: Criterion | None = None
+    schedule: Schedule | None = None
+
+    def completed(self, criterion: Criterion, schedule: Schedule) -> Plan:
+        """This plan with what it does not say itself taken from the arguments."""
+        return replace(self, criterion=self.criterion or criterion, schedule=self.schedule or schedule)
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What a model's pruners are to do, by name; none of them for a dense model."""
+
+    name: str
+    parts: Mapping[str, Plan]
+
+    @property
+    def target_sparsity(self) -> float | None:
+        """The target that all parts share; None when they differ or there are none."""
+        targets = {plan.selection.target_sparsity for plan in self.parts.values()}
+        return targets.pop() if len(targets) == 1 else None
+
+
+def _single(pattern: Pattern, selection: Selection, layers: Layers | None, extra: tuple[object, object]) -> Plans:
+    criterion, schedule = extra
+    plan = Plan(pattern, selection, layers or Layers(), criterion, schedule)  # type: ignore[arg-type]
+    return Plans(pattern.name, {pattern.name: plan})
+
+
+def block(
+    rows: int | Literal["channel"],
+    cols: int | Literal["channel"],
+    target_sparsity: float,
+    scope: Literal["global", "local"] = "global",
+    floor: float = 0.0,
+    cap: float = 0.98,
+    reduce: Reduce = "mean",
+    layers: Layers | None = None,
+    pruner: Criterion | None = None,
+    scheduler: Schedule | None = None,
+) -> Plans:
+    """Blocks of `rows` x `cols` (output x input channels; a side may be `channel`). See `Block`, `Selection`."""
+    selection = Selection(target_sparsity, scope, floor, cap)
+    return _single(Block(rows, cols, reduce), selection, layers, (pruner, scheduler))
+
+
+def n_of_m(
+    keep: int,
+    of: int,
+    target_sparsity: float,
+    scope: Literal["global", "local"] = "global",
+    floor: float = 0.0,
+    cap: float = 0.98,
+    reduce: Reduce = "mean",
+    layers: Layers | None = None,
+    pruner: Criterion | None = None,
+    scheduler: Schedule | None = None,
+) -> Plans:
+    """N:M groups that keep `keep` of every `of` columns. See `NofM`, `Selection`."""
+    selection = Selection(target_sparsity, scope, floor, cap)
+    return _single(NofM(keep, of, reduce), selection, layers, (pruner, scheduler))
+
+
+def mixed(parts: Mapping[str, Plans], target_sparsity: float | None = None, cap: float | None = None) -> Plans:
+    """Several plans on one model, by the name of the part.
+
+    `target_sparsity` and `cap` are only there to be referred to by the parts; each part carries
+    its own. A weight in two parts is refused when the pruners are made.
+    """
+    plans: dict[str, Plan] = {}
+    for name, part in parts.items():
+        if len(part.parts) != 1:
+            raise SparsityError(f"parts.{name}: must be one block or N:M pattern")
+        plans[name] = next(iter(part.parts.values()))
+    if not plans:
+        raise SparsityError("parts={}: a mixed pattern needs at least one part")
+    return Plans("mixed", plans)
+
+
+def dense() -> Plans:
+    """Nothing is pruned."""
+    return Plans("dense", {})

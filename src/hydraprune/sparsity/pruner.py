@@ -1,0 +1,256 @@
+"""Who holds the masks? The pruner: the core's one object whose state changes.
+
+In a training loop of your own, for every optimizer step `t` counted from 0:
+
+    for p in pruners: p.project(0)      # once, before the first batch
+    ...
+    loss.backward()
+    for p in pruners: p.observe(t)      # gradients into the criterion's memory
+    optimizer.step()
+    for p in pruners: p.project(t + 1)  # the update due at the next step, if any; weight *= mask
+
+After every step a non-zero weight is an unmasked weight, so evaluating and saving need nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hydraprune.sparsity.criteria import Criterion
+from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.layers import Family
+from hydraprune.sparsity.plans import Plan
+from hydraprune.sparsity.schedules import Updates
+from hydraprune.sparsity.selection import choose
+from hydraprune.sparsity.views import Weight
+
+
+@dataclass(frozen=True)
+class Units:
+    """Counts of units of one pool of layers: asked for at the end, pruned now, in all."""
+
+    target: int
+    pruned: int
+    total: int
+
+
+class Pruner:
+    """One plan over a set of weights, each of which belongs to no other pruner.
+
+    Args:
+        name: for messages and reports.
+        plan: complete (criterion and schedule given).
+        updates: the plan's schedule laid over the training.
+        weights: what may be pruned, in a fixed order (ties go to the earlier weight).
+
+    Raises:
+        SparsityError: a shape does not fit the pattern, the amounts are impossible, or a criterion
+            that scores gradients is asked to prune before the first step.
+    """
+
+    def __init__(self, name: str, plan: Plan, updates: Updates, weights: Sequence[Weight]) -> None:
+        if plan.criterion is None:
+            raise SparsityError(f"{name}: the plan has no criterion")
+        self.name = name
+        self.plan = plan
+        self.pattern = plan.pattern
+        self.criterion: Criterion = plan.criterion
+        self.updates = updates
+        self.weights = tuple(weights)
+        self._refuse_misfits()
+        self._units = [self.pattern.units(weight.view_shape) for weight in self.weights]
+        plan.selection.check(self._units, self.pattern.share, self.pattern.name)
+        if self.criterion.horizon != 0 and self._ratio(0) > 0:
+            raise SparsityError(
+                f"warmup=0: pruner {name} would prune before the first step, when {type(self.criterion).__name__} "
+                f"has seen no gradient; give a warm-up of at least 1 step"
+            )
+        self._memory: dict[str, Tensor] = {}
+        self._masks: dict[str, Tensor] = {}
+        self._pruned = [0] * len(self.weights)
+
+    def _refuse_misfits(self) -> None:
+        misfits = [(w, why) for w in self.weights if (why := self.pattern.misfit(w.view_shape)) is not None]
+        if misfits:
+            weight, why = misfits[0]
+            more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
+            layer = weight.name.removesuffix(".weight")
+            raise SparsityError(
+                f"{self.pattern.name} does not fit {weight.name} {tuple(weight.parameter.shape)}: {why}{more}; "
+                f"choose another shape or exclude the layer: layers.exclude=['{layer}']"
+            )
+
+    def _ratio(self, step: int) -> float:
+        due = self.updates.due(step)
+        return self.updates.sparsity(step, self.plan.selection.target_sparsity) if due else 0.0
+
+    @torch.no_grad()
+    def observe(self, step: int) -> None:
+        """Take the gradients of optimizer step `step` into the criterion's memory, while they can matter.
+
+        Call it after backward, with unscaled gradients, before the optimizer's step.
+
+        Raises:
+            SparsityError: a weight has no gradient.
+        """
+        if self.criterion.horizon == 0:
+            return
+        coming = self.updates.next_due(step + 1)
+        if coming is None:
+            self._memory.clear()
+            return
+        if self.criterion.horizon is not None and coming - step > self.criterion.horizon:
+            return
+        for weight in self.weights:
+            gradient = weight.parameter.grad
+            if gradient is None:
+                raise SparsityError(
+                    f"{weight.name} gets no gradient, so pruner {self.name} cannot score it; exclude it or unfreeze it"
+                )
+            cells = self._cells(weight, gradient)
+            self._memory[weight.name] = self.criterion.remember(self._memory.get(weight.name), cells)
+
+    def _cells(self, weight: Weight, gradient: Tensor | None) -> Tensor:
+        saliency = self.criterion.saliency(weight.parameter.detach(), gradient).float()
+        return self.pattern.pool(weight.view(saliency))
+
+    @torch.no_grad()
+    def project(self, step: int) -> bool:
+        """Make the update due at `step`, if any, then zero every masked weight in place.
+
+        Returns:
+            Whether the masks were updated.
+        """
+        # Before an update too: the optimizer has just moved masked weights off zero, and a criterion
+        # that reads weights must see them as the forward pass did.
+        self._apply()
+        if not self.updates.due(step):
+            return False
+        self._update(step)
+        self._apply()
+        return True
+
+    def _apply(self) -> None:
+        for weight in self.weights:
+            mask = self._masks.get(weight.name)
+            if mask is not None:
+                weight.parameter.mul_(mask)
+
+    def _update(self, step: int) -> None:
+        final = step == self.updates.last
+        ratio = None if final else self._ratio(step)
+        if ratio is not None and ratio <= 0 and not self._masks:
+            return
+        if self.criterion.horizon != 0 and not self._memory:
+            if final and self.plan.selection.target_sparsity == 0:
+                return
+            raise SparsityError(f"pruner {self.name}: update at step {step}, but no gradient was observed before it")
+        cells = [self._memory[w.name] if self.criterion.horizon != 0 else self._cells(w, None) for w in self.weights]
+        for pool in self.plan.selection.pools(len(self.weights)):
+            budget = self.plan.selection.budget([self._units[i] for i in pool], self.pattern.share, ratio)
+            settled = [self._pruned[i] == cap > 0 for i, cap in zip(pool, budget.caps, strict=True)]
+            costs = [
+                self._settled_cost(i) if at_cap else self.pattern.cost(cells[i])
+                for i, at_cap in zip(pool, settled, strict=True)
+            ]
+            try:
+                chosen = choose(costs, budget)
+            except SparsityError as error:
+                raise SparsityError(f"pruner {self.name}, step {step}: {error}") from None
+            for i, at_cap, pruned in zip(pool, settled, chosen, strict=True):
+                if not at_cap:
+                    self._mask(i, pruned, cells[i])
+
+    def _settled_cost(self, index: int) -> Tensor:
+        """Costs that repeat the choice in force: a layer at its cap keeps its mask.
+
+        As in the published tool. Only a criterion that revives weights can tell; what is left of
+        such a layer is so little that shuffling it does more harm than good.
+        """
+        weight = self.weights[index]
+        gone = self.pattern.empty_units(weight.view(self._masks[weight.name]))
+        return torch.zeros(gone.shape, device=gone.device).masked_fill_(gone, -torch.inf).masked_fill_(~gone, torch.inf)
+
+    def _mask(self, index: int, pruned: Tensor, cells: Tensor) -> None:
+        weight = self.weights[index]
+        mask = self.pattern.mask(pruned, cells, weight.view_shape)
+        self._masks[weight.name] = weight.layout.weight(mask, weight.parameter.shape).contiguous()
+        self._pruned[index] = int(pruned.sum())
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Parameter name -> bool mask shaped like the parameter, True = keep; empty before the first pruning."""
+        return dict(self._masks)
+
+    @property
+    def zeros(self) -> int:
+        """How many weights the masks hold at zero."""
+        return sum(
+            pruned * self.pattern.unit_zeros(weight.view_shape)
+            for pruned, weight in zip(self._pruned, self.weights, strict=True)
+        )
+
+    @property
+    def total(self) -> int:
+        """How many weights the pruner could zero."""
+        return sum(weight.parameter.numel() for weight in self.weights)
+
+    @property
+    def pools(self) -> list[tuple[list[Weight], Units]]:
+        """The layers that compete with one another, and their counts of units."""
+        result = []
+        for pool in self.plan.selection.pools(len(self.weights)):
+            sizes = [self._units[i] for i in pool]
+            target = self.plan.selection.budget(sizes, self.pattern.share).goal
+            units = Units(target, sum(self._pruned[i] for i in pool), sum(sizes))
+            result.append(([self.weights[i] for i in pool], units))
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, criterion memory and counts: all that a resumed run needs."""
+        return {"masks": dict(self._masks), "memory": dict(self._memory), "pruned": list(self._pruned)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of a pruner with the same plan and weights."""
+        device = {weight.name: weight.parameter.device for weight in self.weights}
+        for key in ("masks", "memory"):
+            if unknown := set(state[key]) - set(device):
+                raise SparsityError(f"state of pruner {self.name}: {key} of unknown weights {sorted(unknown)}")
+        self._masks = {name: mask.to(device[name]) for name, mask in state["masks"].items()}
+        self._memory = {name: memory.to(device[name]) for name, memory in state["memory"].items()}
+        self._pruned = list(state["pruned"])
+
+
+def attach(
+    model: nn.Module,
+    plans: Mapping[str, Plan],
+    family: Family,
+    steps: int,
+    steps_per_epoch: int | None = None,
+) -> tuple[Pruner, ...]:
+    """The pruners that carry out `plans` on `model` in a training of `steps` optimizer steps.
+
+    Raises:
+        SparsityError: a weight is claimed by two pruners, or whatever is wrong with one of them.
+    """
+    pruners: list[Pruner] = []
+    owners: dict[int, tuple[str, str]] = {}
+    for name, plan in plans.items():
+        if plan.schedule is None:
+            raise SparsityError(f"{name}: the plan has no schedule")
+        weights = plan.layers.select(model, family)
+        for weight in weights:
+            owner, known_as = owners.setdefault(id(weight.parameter), (name, weight.name))
+            if (owner, known_as) != (name, weight.name):
+                tied = "" if known_as == weight.name else f" (tied to {known_as})"
+                raise SparsityError(
+                    f"{weight.name}{tied} is claimed by pruner {owner} and by pruner {name}; "
+                    f"a weight belongs to at most one: exclude it from the other"
+                )
+        pruners.append(Pruner(name, plan, plan.schedule.over(steps, steps_per_epoch), weights))
+    return tuple(pruners)

@@ -1,0 +1,93 @@
+"""Which axis of a weight is which? Every prunable weight read as [rows, positions, columns].
+
+Rows are output channels, columns input channels, positions the places of a convolution kernel
+(one for linear layers). Patterns speak of this view only, so a transposed or convolutional
+weight needs no special case in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Layout(Protocol):
+    """How one kind of module stores its weight."""
+
+    def view(self, weight: Tensor) -> Tensor:
+        """The weight as [rows, positions, columns]; shares memory where torch can."""
+
+    def weight(self, view: Tensor, shape: torch.Size) -> Tensor:
+        """The inverse of `view`, for a weight of `shape`."""
+
+
+@dataclass(frozen=True)
+class LinearLayout:
+    """`nn.Linear`: [out, in]."""
+
+    def view(self, weight: Tensor) -> Tensor:
+        return weight.unsqueeze(1)
+
+    def weight(self, view: Tensor, shape: torch.Size) -> Tensor:
+        return view.reshape(shape)
+
+
+@dataclass(frozen=True)
+class TransposedLayout:
+    """Hugging Face's `Conv1D` (GPT-2): a linear layer stored as [in, out]."""
+
+    def view(self, weight: Tensor) -> Tensor:
+        return weight.t().unsqueeze(1)
+
+    def weight(self, view: Tensor, shape: torch.Size) -> Tensor:
+        return view.squeeze(1).t().reshape(shape)
+
+
+@dataclass(frozen=True)
+class ConvLayout:
+    """`nn.Conv1d` and `nn.Conv2d`: [out, in, *kernel]; input channels are the fastest axis of the view."""
+
+    def view(self, weight: Tensor) -> Tensor:
+        return weight.flatten(2).transpose(1, 2)
+
+    def weight(self, view: Tensor, shape: torch.Size) -> Tensor:
+        return view.transpose(1, 2).reshape(shape)
+
+
+LAYOUTS: dict[str, Layout] = {
+    "Linear": LinearLayout(),
+    "Conv1d": ConvLayout(),
+    "Conv2d": ConvLayout(),
+    # By name: the core must not import transformers to know its one odd layer.
+    "Conv1D": TransposedLayout(),
+}
+
+
+def module_type(module: nn.Module) -> str | None:
+    """The name in `LAYOUTS` that `module` is an instance of (subclasses included), or None."""
+    for ancestor in type(module).__mro__:
+        if ancestor.__name__ in LAYOUTS:
+            return ancestor.__name__
+    return None
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight that a pruner may mask: its parameter name, the parameter and its layout."""
+
+    name: str
+    parameter: nn.Parameter
+    layout: Layout
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """`tensor` (shaped like the parameter) as [rows, positions, columns]."""
+        return self.layout.view(tensor)
+
+    @property
+    def view_shape(self) -> tuple[int, int, int]:
+        """(rows, positions, columns)."""
+        rows, positions, columns = self.layout.view(torch.empty(self.parameter.shape, device="meta")).shape
+        return rows, positions, columns
