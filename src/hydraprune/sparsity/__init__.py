@@ -8,7 +8,7 @@ Use it in a training loop of your own:
     pruners = attach(model, {"4x1": plan}, Family("mine"), steps=2000)
 """
 
-from hydraprune.sparsity.criteria import Criterion, Gradient, Magnitude, Snip, SnipMomentum
+from hydraprune.sparsity.criteria import Criterion, Gradient, Magnitude, Snip, SnipMomentum, Unscored
 from hydraprune.sparsity.durations import Duration, in_steps
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layers import Family, Layers
@@ -20,10 +20,10 @@ from hydraprune.sparsity.measures import (
     obeyed_pattern,
     zeros_of,
 )
-from hydraprune.sparsity.patterns import Block, NofM, Pattern
+from hydraprune.sparsity.patterns import Block, NofM, Pattern, parse
 from hydraprune.sparsity.plans import Plan, Plans, block, dense, mixed, n_of_m
 from hydraprune.sparsity.pruner import Pruner, Units, attach
-from hydraprune.sparsity.schedules import Cos, Cube, Cubic, Exp, Linear, OneShot, Schedule, Updates
+from hydraprune.sparsity.schedules import Cos, Cube, Cubic, Exp, Linear, Never, OneShot, Schedule, Updates
 from hydraprune.sparsity.selection import Budget, Selection, cheapest, choose, exact
 from hydraprune.sparsity.views import Weight
 
@@ -42,6 +42,7 @@ __all__ = [
     "Layers",
     "Linear",
     "Magnitude",
+    "Never",
     "NofM",
     "OneShot",
     "Pattern",
@@ -54,6 +55,7 @@ __all__ = [
     "SnipMomentum",
     "SparsityError",
     "Units",
+    "Unscored",
     "Updates",
     "Weight",
     "attach",
@@ -69,5 +71,6 @@ __all__ = [
     "model_sparsity",
     "n_of_m",
     "obeyed_pattern",
+    "parse",
     "zeros_of",
 ]

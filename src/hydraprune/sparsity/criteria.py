@@ -101,3 +101,18 @@ class SnipMomentum:
 
     def remember(self, memory: Tensor | None, cells: Tensor) -> Tensor:
         return cells if memory is None else memory.mul_(self.decay).add_(cells)
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """The criterion of a run that prunes nothing. A plan that has it is refused."""
+
+    @property
+    def horizon(self) -> int | None:
+        return 0
+
+    def saliency(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
+        raise SparsityError("pruner=none scores nothing")
+
+    def remember(self, memory: Tensor | None, cells: Tensor) -> Tensor:
+        return cells

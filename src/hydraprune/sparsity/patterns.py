@@ -7,6 +7,7 @@ per weight for N:M).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, Protocol
@@ -219,3 +220,20 @@ class NofM:
 def _shape(view: Tensor) -> ViewShape:
     rows, positions, columns = view.shape
     return rows, positions, columns
+
+
+def _side(text: str) -> int | Literal["channel"]:
+    return "channel" if text == "channel" else int(text)
+
+
+def parse(name: str) -> Pattern:
+    """The pattern of that name: `4x1`, `1xchannel`, `2:4`.
+
+    Raises:
+        SparsityError: the name is of neither form, or its numbers make no pattern.
+    """
+    if match := re.fullmatch(r"(\d+):(\d+)", name):
+        return NofM(int(match.group(1)), int(match.group(2)))
+    if match := re.fullmatch(r"(\d+|channel)x(\d+|channel)", name):
+        return Block(_side(match.group(1)), _side(match.group(2)))
+    raise SparsityError(f"{name}: not a pattern; a block is written 4x1 or 1xchannel, an N:M pattern 2:4")

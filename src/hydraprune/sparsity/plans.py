@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from hydraprune.sparsity.criteria import Criterion
+from hydraprune.sparsity.criteria import Criterion, Unscored
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layers import Layers
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce
-from hydraprune.sparsity.schedules import Schedule
+from hydraprune.sparsity.schedules import Never, Schedule
 from hydraprune.sparsity.selection import Selection
 
 
@@ -22,11 +22,22 @@ class Plan:
     selection: Selection
     layers: Layers = field(default_factory=Layers)
     criterion: Criterion | None = None
-    schedule: Schedule | None = None
+    schedule: Schedule | Never | None = None
 
-    def completed(self, criterion: Criterion, schedule: Schedule) -> Plan:
-        """This plan with what it does not say itself taken from the arguments."""
-        return replace(self, criterion=self.criterion or criterion, schedule=self.schedule or schedule)
+    def completed(self, criterion: Criterion, schedule: Schedule | Never) -> Plan:
+        """This plan with what it does not say itself taken from the arguments.
+
+        Raises:
+            SparsityError: what it would get is the criterion or schedule of a run that prunes nothing.
+        """
+        plan = replace(self, criterion=self.criterion or criterion, schedule=self.schedule or schedule)
+        if isinstance(plan.criterion, Unscored):
+            raise SparsityError(f"pruner=none prunes nothing; choose another for {plan.pattern.name}, or pattern=dense")
+        if isinstance(plan.schedule, Never):
+            raise SparsityError(
+                f"scheduler=none prunes nothing; choose another for {plan.pattern.name}, or pattern=dense"
+            )
+        return plan
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Plans:
     @property
     def target_sparsity(self) -> float | None:
         """The target that all parts share; None when they differ or there are none."""
-        targets = {plan.selection.target_sparsity for plan in self.parts.values()}
+        targets = {float(plan.selection.target_sparsity) for plan in self.parts.values()}
         return targets.pop() if len(targets) == 1 else None
 
 
@@ -69,7 +80,7 @@ def block(
 def n_of_m(
     keep: int,
     of: int,
-    target_sparsity: float,
+    target_sparsity: float | None = None,
     scope: Literal["global", "local"] = "global",
     floor: float = 0.0,
     cap: float = 0.98,
@@ -78,9 +89,10 @@ def n_of_m(
     pruner: Criterion | None = None,
     scheduler: Schedule | None = None,
 ) -> Plans:
-    """N:M groups that keep `keep` of every `of` columns. See `NofM`, `Selection`."""
-    selection = Selection(target_sparsity, scope, floor, cap)
-    return _single(NofM(keep, of, reduce), selection, layers, (pruner, scheduler))
+    """N:M groups that keep `keep` of every `of` columns; no target means all of them. See `NofM`, `Selection`."""
+    pattern = NofM(keep, of, reduce)
+    selection = Selection(pattern.share if target_sparsity is None else target_sparsity, scope, floor, cap)
+    return _single(pattern, selection, layers, (pruner, scheduler))
 
 
 def mixed(parts: Mapping[str, Plans], target_sparsity: float | None = None, cap: float | None = None) -> Plans:

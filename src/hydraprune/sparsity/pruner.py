@@ -87,7 +87,7 @@ class Pruner:
 
     def _ratio(self, step: int) -> float:
         due = self.updates.due(step)
-        return self.updates.sparsity(step, self.plan.selection.target_sparsity) if due else 0.0
+        return self.updates.sparsity(step, float(self.plan.selection.target_sparsity)) if due else 0.0
 
     @torch.no_grad()
     def observe(self, step: int) -> None:
@@ -241,16 +241,25 @@ def attach(
     pruners: list[Pruner] = []
     owners: dict[int, tuple[str, str]] = {}
     for name, plan in plans.items():
-        if plan.schedule is None:
-            raise SparsityError(f"{name}: the plan has no schedule")
-        weights = plan.layers.select(model, family)
-        for weight in weights:
-            owner, known_as = owners.setdefault(id(weight.parameter), (name, weight.name))
-            if (owner, known_as) != (name, weight.name):
-                tied = "" if known_as == weight.name else f" (tied to {known_as})"
-                raise SparsityError(
-                    f"{weight.name}{tied} is claimed by pruner {owner} and by pruner {name}; "
-                    f"a weight belongs to at most one: exclude it from the other"
-                )
-        pruners.append(Pruner(name, plan, plan.schedule.over(steps, steps_per_epoch), weights))
+        try:
+            if plan.schedule is None:
+                raise SparsityError("the plan has no schedule")
+            weights = plan.layers.select(model, family)
+            _claim(weights, name, owners)
+            pruners.append(Pruner(name, plan, plan.schedule.over(steps, steps_per_epoch), weights))
+        except SparsityError as error:
+            error.pruner = name
+            raise
     return tuple(pruners)
+
+
+def _claim(weights: Sequence[Weight], pruner: str, owners: dict[int, tuple[str, str]]) -> None:
+    """Note who owns each parameter; tied weights are one parameter."""
+    for weight in weights:
+        owner, known_as = owners.setdefault(id(weight.parameter), (pruner, weight.name))
+        if (owner, known_as) != (pruner, weight.name):
+            tied = "" if known_as == weight.name else f" (tied to {known_as})"
+            raise SparsityError(
+                f"{weight.name}{tied} is claimed by pruner {owner} and by pruner {pruner}; "
+                f"a weight belongs to at most one: exclude it from the other"
+            )

@@ -138,3 +138,11 @@ class OneShot(Schedule):
         if start > steps:
             raise SparsityError(f"warmup={self.warmup}: {start} steps are longer than the training's {steps}")
         return Updates(self, start, 1, 0)
+
+
+@dataclass(frozen=True)
+class Never:
+    """The schedule of a run that prunes nothing. A plan that has it is refused."""
+
+    def over(self, steps: int, steps_per_epoch: int | None = None) -> Updates:
+        raise SparsityError("scheduler=none prunes nothing; choose another, or pattern=dense")

@@ -17,7 +17,7 @@ from torch import Tensor
 from hydraprune.sparsity.errors import SparsityError
 
 
-def exact(value: float) -> Fraction:
+def exact(value: float | Fraction) -> Fraction:
     """The decimal that the user wrote: `exact(0.29) * 100 == 29`, where 0.29 * 100 < 29 in floats."""
     return Fraction(str(value))
 
@@ -100,14 +100,14 @@ class Selection:
     every layer.
     """
 
-    target_sparsity: float
+    target_sparsity: float | Fraction
     scope: Literal["global", "local"] = "global"
     floor: float = 0.0
     cap: float = 0.98
 
     def __post_init__(self) -> None:
         for key, value in (("target_sparsity", self.target_sparsity), ("floor", self.floor), ("cap", self.cap)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)):
                 raise SparsityError(f"{key}={value}: must be a number")
         if not 0.0 <= self.target_sparsity < 1.0:
             raise SparsityError(f"target_sparsity={self.target_sparsity}: must be at least 0 and below 1")

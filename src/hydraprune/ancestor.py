@@ -1,0 +1,76 @@
+"""The dense model that a sparse run starts from: found, or trained first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from hydraprune.request import Request, identity_of, resolved
+from hydraprune.results.report import RunReport, read_report
+
+log = logging.getLogger(__name__)
+
+# What a dense run shares with the sparse run that asks for it.
+_SHARED_GROUPS = ("model", "task")
+_SHARED_KEYS = ("seed", "training.precision", "training.device", "runtime.threads", "run.root")
+
+AUTO = "auto"
+
+
+def dense_request(request: Request) -> Request:
+    """The dense run of the same model, task, seed, precision and threads.
+
+    It is the run that `pattern=dense` would make with those words, and has its hash. Everything
+    else about it comes from `dense.overrides`.
+    """
+    typed = list(request.config.dense.overrides)
+    words = [f"{group}={request.choices[group]}" for group in _SHARED_GROUPS if group in request.choices]
+    composed = resolved(compose("config", [*words, "pattern=dense", *typed]))
+    config: DictConfig = OmegaConf.create(OmegaConf.to_container(composed))  # type: ignore[assignment]
+    with open_dict(config):
+        for key in (*_SHARED_GROUPS, *_SHARED_KEYS):
+            OmegaConf.update(config, key, OmegaConf.select(request.config, key), merge=False)
+        for key in (override.lstrip("+~").split("=", 1)[0].split("@", 1)[0] for override in typed):
+            OmegaConf.update(config, key, OmegaConf.select(composed, key), merge=False)
+    identity = identity_of(config)
+    choices = {**request.choices, "pattern": "dense", "phase": "dense"}
+    return Request(config, choices, [*words, "pattern=dense", *typed], identity, _folder(config, identity.folder))
+
+
+def _folder(config: DictConfig, folder: str) -> Path:
+    return Path(config.run.root) / folder
+
+
+def finished(request: Request) -> RunReport | None:
+    """The report of this very run if it is finished and its model is there."""
+    report = read_report(request.directory)
+    whole = report is not None and report.finished and report.hash == request.hash
+    return report if whole and (request.directory / "model").is_dir() else None
+
+
+def ensure(request: Request, train: Callable[[Request], RunReport]) -> tuple[str, RunReport | None]:
+    """The dense model for a sparse run, trained by `train` if there is none yet.
+
+    Returns:
+        (its folder or id, its report; None for a model that the user brought)
+    """
+    source = str(request.config.dense.source)
+    if source != AUTO:
+        return source, None
+    dense = dense_request(request)
+    report = finished(dense)
+    if report is None:
+        log.info(
+            "No dense %s for %s yet: training it first, into %s",
+            dense.config.model.name,
+            dense.config.task.name,
+            dense.directory,
+        )
+        report = train(dense)
+    else:
+        log.info("Dense model: %s", dense.directory)
+    return str(dense.directory / "model"), report

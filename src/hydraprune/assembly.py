@@ -1,0 +1,330 @@
+"""Config -> objects. The only place that instantiates, and the last that sees a config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import set_seed
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from hydraprune.errors import UserError
+from hydraprune.hub.encoding import check_tokenizer, encode
+from hydraprune.hub.families import family_of, is_known
+from hydraprune.hub.metrics import metric
+from hydraprune.hub.models import PretrainedModel, model_type
+from hydraprune.hub.tasks import TaskData
+from hydraprune.sparsity import Plan, Plans, Pruner, SparsityError, attach
+from hydraprune.training.batches import Batches
+from hydraprune.training.contracts import Run, Tracker
+from hydraprune.training.distillation import Distiller, NoTeacher, OnlineTeacher, Teacher
+from hydraprune.training.evaluation import evaluate
+from hydraprune.training.parameters import decay_groups
+from hydraprune.training.settings import PRECISIONS, Settings
+
+_SCHEDULE_KEYS = ("warmup", "cooldown", "frequency")
+_LAYER_KEYS = ("roles", "include", "exclude", "types")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a config says, as objects; nothing loaded yet but what checks need."""
+
+    plans: Plans
+    settings: Settings
+    distiller: Distiller
+    model: Any
+    task: Any
+
+
+@dataclass(frozen=True)
+class Built:
+    """A run ready to start, and what its report needs beside it."""
+
+    run: Run
+    parts: Parts
+    tokenizer: Any
+
+
+def make(config: DictConfig, key: str, node: Any = None, **arguments: Any) -> Any:
+    """Instantiate the node at `key` (or `node` in its place).
+
+    Raises:
+        UserError: what the target says of its arguments, with the key before it.
+    """
+    node = OmegaConf.select(config, key) if node is None else node
+    if OmegaConf.is_config(node) and (missing := _missing(node, key)):
+        raise UserError(f"{missing}: a value is needed here; give it on the command line: {missing}=...")
+    try:
+        return hydra.utils.instantiate(node, **arguments, _convert_="all")
+    except hydra.errors.InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        where = re.search(r"full_key: (\S+)", str(error))
+        at = where.group(1) if where else key
+        if isinstance(cause, (SparsityError, ValueError)):
+            raise UserError(f"{at}.{cause}") from None
+        if isinstance(cause, TypeError):
+            raise UserError(f"{at}: {cause}") from None
+        raise
+
+
+def _missing(node: Any, key: str) -> str | None:
+    missing = sorted(OmegaConf.missing_keys(node))
+    return f"{key}.{missing[0]}" if missing else None
+
+
+def plans(config: DictConfig) -> Plans:
+    """The plans of a config, each with a criterion and a schedule.
+
+    A part's own keys win; where it is silent (null) the nodes `pruner` and `scheduler` speak.
+    """
+    node = OmegaConf.to_container(config.pattern, resolve=True, throw_on_missing=False)
+    assert isinstance(node, dict)
+    shared = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("pruner", "scheduler")}
+    for part in (node.get("parts") or {}).values():
+        for key, common in shared.items():
+            assert isinstance(common, dict)
+            own = {name: value for name, value in (part.pop(key, None) or {}).items() if value is not None}
+            if own:
+                same = own.get("_target_", common["_target_"]) == common["_target_"]
+                part[key] = {**common, **own} if same else own
+    made: Plans = make(config, "pattern", OmegaConf.create(node))
+    criterion, schedule = make(config, "pruner"), make(config, "scheduler")
+    if (config.phase == "dense") != (not made.parts):
+        raise UserError(
+            f"phase={config.phase}: does not go with pattern={made.name}; type pattern=dense to fine-tune without "
+            f"pruning, which chooses the phase itself, and any other pattern to prune"
+        )
+    try:
+        return Plans(made.name, {name: plan.completed(criterion, schedule) for name, plan in made.parts.items()})
+    except SparsityError as error:
+        raise UserError(str(error)) from None
+
+
+def parts(config: DictConfig) -> Parts:
+    """The objects of a config, each of which checks its own values."""
+    return Parts(
+        plans(config), make(config, "training"), make(config, "distill"), make(config, "model"), make(config, "task")
+    )
+
+
+def check(config: DictConfig, dense: str | None) -> Parts:
+    """Find whatever can be found wrong with a run before anything is trained or written.
+
+    Reads the data and the model's shapes. `dense` is the dense model of the user's choice, if it
+    is not to be trained.
+
+    Raises:
+        UserError: naming the key, the value and the cure.
+    """
+    made = parts(config)
+    _check_seed(config)
+    data: TaskData = made.task.load()
+    source = _student(made, dense)
+    blueprint = source.blueprint(None if dense else data.labels)
+    if dense and blueprint.config.num_labels != data.labels.count:
+        raise UserError(
+            f"dense.source={dense}: has {blueprint.config.num_labels} labels and task {made.task.name} "
+            f"{data.labels.count}; give a model fine-tuned on this task"
+        )
+    tokenizer = source.tokenizer()
+    check_tokenizer(tokenizer, data, blueprint.config, made.task.max_length)
+    per_epoch = made.settings.steps_per_epoch(len(data.train))
+    steps = made.settings.epochs * per_epoch
+    pruners(made.plans, blueprint, steps, per_epoch)
+    _check_optimizer(config, steps, per_epoch)
+    _check_teacher(made, blueprint.config, tokenizer, data)
+    make(config, "tracker")
+    return made
+
+
+def _check_seed(config: DictConfig) -> None:
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int) or config.seed < 0:
+        raise UserError(f"seed={config.seed}: must be a whole number of at least 0")
+    threads = config.runtime.threads
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise UserError(f"runtime.threads={threads}: must be a whole number of at least 1, or null for torch's choice")
+
+
+def _check_optimizer(config: DictConfig, steps: int, steps_per_epoch: int) -> None:
+    # On a stand-in parameter: torch's optimizers check their numbers when they are made.
+    optimizer = make(config, "optimizer")([{"params": [nn.Parameter(torch.zeros(1))]}])
+    make(config, "lr_scheduler", steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
+
+
+def _check_teacher(made: Parts, student: Any, tokenizer: Any, data: TaskData) -> None:
+    if not made.distiller.needs_teacher:
+        return
+    path = made.distiller.teacher
+    if path is None:
+        if why := made.distiller.misfit(student, student):
+            raise UserError(f"distill: {why}")
+        return
+    teacher = _pretrained(path, "distill.teacher")
+    config, other = teacher.config(), teacher.tokenizer()
+    if why := made.distiller.misfit(student, config):
+        raise UserError(f"distill.teacher={path}: {why}")
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"distill.teacher={path}: its tokenizer differs from the student's, so the two would read different "
+            f"tokens; give a teacher with the same vocabulary"
+        )
+    if len(data.train.texts[0]) > 1 and set(other.model_input_names) - set(tokenizer.model_input_names):
+        raise UserError(
+            f"distill.teacher={path}: tells the two texts of an example apart by token types, which the student's "
+            f"tokenizer does not make; give a teacher of the student's family"
+        )
+    positions = getattr(config, "max_position_embeddings", made.task.max_length)
+    if positions < made.task.max_length:
+        raise UserError(f"distill.teacher={path}: has {positions} positions, fewer than task.max_length")
+
+
+def _pretrained(path: str, key: str) -> PretrainedModel:
+    return PretrainedModel(name=Path(path).name, path=path, key=key)
+
+
+def _student(made: Parts, dense: str | None) -> Any:
+    """Where the student comes from: the dense model, or for a dense run the model of the config."""
+    return made.model if dense is None else _pretrained(dense, "dense.source")
+
+
+def pruners(plans: Plans, model: nn.Module, steps: int, steps_per_epoch: int) -> tuple[Pruner, ...]:
+    """Pruners for `plans` on `model`; the core's complaints in the words of the config.
+
+    Raises:
+        UserError: a pattern, amount, schedule or choice of layers that cannot work.
+    """
+    kind = model_type(model)
+    if plans.parts and not is_known(kind) and not all(_names_layers(plan) for plan in plans.parts.values()):
+        raise UserError(
+            f"model: we do not know which layers of a {kind} model are its encoder; say it: "
+            f"pattern.layers.include=['encoder'], for example"
+        )
+    try:
+        return attach(model, plans.parts, family_of(kind), steps, steps_per_epoch)
+    except SparsityError as error:
+        raise UserError(_in_config_words(str(error), plans, error.pruner)) from None
+
+
+def _names_layers(plan: Plan) -> bool:
+    return bool(plan.layers.include)
+
+
+def _in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
+    """`cap=...` of the core is `pattern.cap=...` on the command line, or `pattern.parts.<name>.cap=...`."""
+    part = "pattern." if len(plans.parts) <= 1 else f"pattern.parts.{pruner}."
+    message = re.sub(r"\blayers\.exclude", f"{part}layers.exclude", message)
+    key = re.match(r"(\w+)=", message)
+    if key is None:
+        return message if "pattern." in message else f"pattern={plans.name}: {message}"
+    if key.group(1) in _SCHEDULE_KEYS:
+        return f"scheduler.{message}"
+    return f"{part}layers.{message}" if key.group(1) in _LAYER_KEYS else f"{part}{message}"
+
+
+def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Tracker]) -> Built:
+    """Load everything and put the run together.
+
+    Args:
+        dense: folder or id of the model that a sparse run starts from; None for a dense run.
+        trackers: makes the run's tracker, given the number of steps.
+    """
+    if config.runtime.threads is not None:
+        torch.set_num_threads(config.runtime.threads)
+    made = parts(config)
+    data: TaskData = made.task.load()
+    accelerator = accelerator_for(made.settings)
+    set_seed(config.seed)
+    source = _student(made, dense)
+    tokenizer = source.tokenizer()
+    model = source.load(data.labels).to(accelerator.device)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    teacher = _teacher(made, source, accelerator)
+    train = Batches(
+        encode(tokenizer, data.train, made.task.max_length, data.labels.regression),
+        made.settings.batch_size,
+        shuffle_seed=config.seed,
+    )
+    per_epoch = made.settings.steps_per_epoch(len(train.data))
+    steps = made.settings.epochs * per_epoch
+    optimizer = make(config, "optimizer")(decay_groups(model))
+    lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
+    run = Run(
+        model=model,
+        distiller=made.distiller,
+        teacher=teacher,
+        pruners=pruners(made.plans, model, steps, per_epoch),
+        optimizer=accelerator.prepare_optimizer(optimizer),
+        lr_scheduler=lr_scheduler,
+        accelerator=accelerator,
+        settings=made.settings,
+        train=train,
+        evaluations=_evaluations(made, data, tokenizer),
+        score=scorer(made.task.metrics),
+        headline=made.task.metrics[0],
+        tracker=trackers(steps),
+    )
+    # Dropout must not depend on how many numbers loading happened to draw.
+    set_seed(config.seed)
+    return Built(run, made, tokenizer)
+
+
+def accelerator_for(settings: Settings) -> Accelerator:
+    """A fresh accelerator: jobs of one process must not inherit each other's device or precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    return Accelerator(cpu=settings.device == "cpu", mixed_precision=PRECISIONS[settings.precision])
+
+
+def _teacher(made: Parts, source: Any, accelerator: Accelerator) -> Teacher:
+    if not made.distiller.needs_teacher:
+        return NoTeacher()
+    path = made.distiller.teacher
+    teacher = source if path is None else _pretrained(path, "distill.teacher")
+    return OnlineTeacher(teacher.load().to(accelerator.device), made.distiller)
+
+
+def scorer(metrics: tuple[str, ...]) -> Any:
+    """(predictions, references) -> metric -> value."""
+    measure = metric(metrics)
+
+    def score(predictions: Any, references: Any) -> dict[str, float]:
+        result: dict[str, float] = measure.compute(predictions=predictions, references=references)
+        return result
+
+    return score
+
+
+def _evaluations(made: Parts, data: TaskData, tokenizer: Any) -> Mapping[str, Batches]:
+    size, length = made.settings.eval_batch_size, made.task.max_length
+    return {
+        name: Batches(encode(tokenizer, examples, length, data.labels.regression), size)
+        for name, examples in data.evaluations.items()
+    }
+
+
+def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
+    """Metric -> value of the model at `path` on the config's task."""
+    settings, task = make(config, "training"), make(config, "task")
+    source = _pretrained(path, key)
+    data: TaskData = task.load()
+    labels = source.config().num_labels
+    if labels != data.labels.count:
+        raise UserError(f"{key}={path}: has {labels} labels and task {task.name} {data.labels.count}")
+    tokenizer = source.tokenizer()
+    check_tokenizer(tokenizer, data, source.config(), task.max_length)
+    accelerator = accelerator_for(settings)
+    made = Parts(Plans("dense", {}), settings, make(config, "distill"), source, task)
+    model = source.load().to(accelerator.device)
+    return evaluate(model, _evaluations(made, data, tokenizer), scorer(task.metrics), accelerator)

@@ -1,0 +1,93 @@
+"""`hydraprune ...`: train, eval, verify."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hydraprune import __version__
+from hydraprune.errors import UserError
+from hydraprune.launch import conf_dir, job, launched, leave, quiet_libraries
+
+_TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=sst2"
+
+
+def main() -> None:
+    """The console script."""
+    if sys.argv[1:2] == ["train"]:
+        # Hydra reads the rest of the command line itself.
+        sys.argv = [sys.argv[0], *sys.argv[2:]]
+        launched(_train)
+        return
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.command is None:
+        parser.print_help()
+        raise SystemExit(2)
+    try:
+        raise SystemExit(arguments.call(arguments))
+    except Exception as error:
+        leave(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hydraprune", description="Sparse transformers that are still accurate.")
+    parser.add_argument("--version", action="version", version=f"hydraprune {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("train", help=_TRAIN, add_help=False)
+    score = commands.add_parser("eval", help="score a saved model on a task: hydraprune eval MODEL task=sst2")
+    score.add_argument("model", help="a folder or hub id")
+    score.add_argument("overrides", nargs="*", metavar="key=value", help="task=..., task.path=..., training.device=...")
+    score.set_defaults(call=_eval)
+    verify = commands.add_parser("verify", help="count a saved model's zeros and say which pattern each layer obeys")
+    verify.add_argument("model", help="a folder or hub id")
+    verify.add_argument("--pattern", help="check that every layer with zeros obeys it, e.g. 4x1, 2:4; exit 1 if not")
+    verify.set_defaults(call=_verify)
+    return parser
+
+
+def _train() -> None:
+    import hydra
+
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from hydra import compose, initialize_config_dir
+
+    from hydraprune.assembly import evaluate_model
+    from hydraprune.launch import request_of
+
+    quiet_libraries()
+    if not any(override.startswith("task=") for override in arguments.overrides):
+        raise UserError("eval: say on which task, for example task=sst2")
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("config", [*arguments.overrides, "pattern=dense"], return_hydra_config=True)
+        request = request_of(config)
+        values = evaluate_model(request.config, arguments.model, "MODEL")
+    for metric, value in values.items():
+        print(f"{metric}  {value:.4f}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from hydraprune.deploy.verify import table, violations
+    from hydraprune.hub.models import PretrainedModel
+    from hydraprune.sparsity import SparsityError, parse
+
+    quiet_libraries()
+    model = PretrainedModel(Path(arguments.model).name, arguments.model, key="MODEL").load()
+    print(table(model))
+    if arguments.pattern is None:
+        return 0
+    try:
+        broken = violations(model, parse(arguments.pattern))
+    except SparsityError as error:
+        raise UserError(f"--pattern {arguments.pattern}: {error}") from None
+    print("\n".join(broken) if broken else f"{arguments.pattern} holds in every layer that has zeros")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    main()

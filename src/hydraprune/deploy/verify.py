@@ -1,0 +1,51 @@
+"""What do a saved model's zeros say?"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch import nn
+
+from hydraprune.sparsity import LayerSparsity, Pattern, layer_sparsity, model_sparsity
+from hydraprune.sparsity.measures import prunable_layers
+
+
+def table(model: nn.Module) -> str:
+    """Zeros and pattern of every linear and convolution layer of `model`, and their sums."""
+    layers = layer_sparsity(model)
+    width = max((len(layer.name) for layer in layers), default=5)
+    lines = [f"{'layer':<{width}}  {'shape':>14}  {'zeros':>12}  sparsity  pattern"]
+    for layer in layers:
+        shape = "x".join(map(str, layer.shape))
+        lines.append(f"{layer.name:<{width}}  {shape:>14}  {layer.zeros:>12,}  {layer.sparsity:8.4f}  {layer.pattern}")
+    zeros, total = sum(layer.zeros for layer in layers), sum(layer.total for layer in layers)
+    sparse = [layer for layer in layers if layer.zeros]
+    lines.append("")
+    lines.append(f"all linear and convolution weights: {zeros:,} of {total:,} are zero ({zeros / max(1, total):.4f})")
+    if sparse:
+        inside, of = sum(layer.zeros for layer in sparse), sum(layer.total for layer in sparse)
+        lines.append(f"layers with zeros: {inside:,} of {of:,} ({inside / of:.4f})")
+    lines.append(f"all parameters: {model_sparsity(model):.4f} are zero")
+    lines.append(f"patterns: {_patterns(layers)}")
+    return "\n".join(lines)
+
+
+def _patterns(layers: list[LayerSparsity]) -> str:
+    counts = Counter(layer.pattern for layer in layers)
+    return ", ".join(f"{pattern} in {count} layers" for pattern, count in counts.most_common())
+
+
+def violations(model: nn.Module, pattern: Pattern) -> list[str]:
+    """Layers with zeros in which `pattern` does not hold: a zero outside its units, or no fit."""
+    broken = []
+    for name, _, view in prunable_layers(model):
+        keep = view != 0
+        if bool(keep.all()):
+            continue
+        rows, positions, columns = keep.shape
+        why = pattern.misfit((rows, positions, columns))
+        if why is not None:
+            broken.append(f"{name}: {why}")
+        elif not pattern.legal(keep):
+            broken.append(f"{name}: has zeros outside whole {pattern.name} units")
+    return broken

@@ -1,0 +1,1 @@
+"""The Hugging Face boundary: models, model families as data, tasks, metrics."""

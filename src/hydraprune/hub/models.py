@@ -1,0 +1,165 @@
+"""Models and tokenizers, from the hub, from a folder, or made on the spot."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizer,
+    PretrainedConfig,
+)
+
+from hydraprune.errors import UserError
+from hydraprune.hub import toy
+from hydraprune.hub.offline import loading, local_or_id
+from hydraprune.hub.tasks import Labels
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A checkpoint for sequence classification: a hub id or a local folder.
+
+    Args:
+        name: the word on the command line; names folders and rows.
+        path: hub id or folder.
+        revision: of the hub repository.
+        type: `model_type` to assume when the checkpoint's config.json has none.
+        key: what `path` is called in the config, for errors.
+    """
+
+    name: str
+    path: str
+    revision: str | None = None
+    type: str | None = None
+    key: str = "model.path"
+
+    def config(self) -> PretrainedConfig:
+        """The checkpoint's own config.
+
+        Raises:
+            UserError: it cannot be found, reached or understood.
+        """
+        source = local_or_id(self.path, self.key)
+        with loading(self.key, self.path):
+            raw, _ = PretrainedConfig.get_config_dict(source, revision=self.revision)
+            if not raw:
+                raise UserError(f"{self.key}={self.path}: holds no config.json; give a folder made by save_pretrained")
+            if "model_type" in raw:
+                return AutoConfig.from_pretrained(source, revision=self.revision)
+            if self.type is None:
+                raise UserError(
+                    f"{self.key}={self.path}: its config.json has no model_type; say it: model.type=bert, for example"
+                )
+            return AutoConfig.for_model(self.type, **raw)
+
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
+        config = self.config()
+        with loading(self.key, self.path):
+            return AutoTokenizer.from_pretrained(
+                local_or_id(self.path, self.key), config=config, revision=self.revision
+            )
+
+    def load(self, labels: Labels | None = None) -> nn.Module:
+        """The model; with `labels`, its head made for them (new if the checkpoint has none that fits)."""
+        config = self.config()
+        replaced = labels is not None and config.num_labels != labels.count
+        if labels is not None:
+            _set_labels(config, labels)
+        with loading(self.key, self.path):
+            model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+                local_or_id(self.path, self.key),
+                config=config,
+                revision=self.revision,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=replaced,
+            )
+        return model
+
+    def blueprint(self, labels: Labels | None = None) -> nn.Module:
+        """The model's modules and shapes without its weights (on the meta device)."""
+        config = self.config()
+        if labels is not None:
+            _set_labels(config, labels)
+        with torch.device("meta"), loading(self.key, self.path):
+            model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+        return model
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A small BERT with random weights and a tokenizer for the toy language; nothing is downloaded."""
+
+    name: str
+    hidden_size: int
+    layers: int
+    heads: int
+    ffn_size: int
+    max_positions: int = 128
+    dropout: float = 0.0
+    initializer_range: float = 0.02
+    key: str = field(default="model", init=False)
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.heads:
+            raise UserError(f"model.heads={self.heads}: must divide model.hidden_size={self.hidden_size}")
+
+    def config(self) -> PretrainedConfig:
+        """The BERT config of these sizes."""
+        return BertConfig(
+            vocab_size=len(_tiny_vocabulary()),
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=self.ffn_size,
+            max_position_embeddings=self.max_positions,
+            hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout,
+            initializer_range=self.initializer_range,
+        )
+
+    def tokenizer(self) -> Any:
+        """Whole words of the toy language, single characters for everything else."""
+        return BertTokenizer(vocab={token: index for index, token in enumerate(_tiny_vocabulary())})
+
+    def load(self, labels: Labels | None = None) -> nn.Module:
+        """Random weights, drawn from torch's global generator."""
+        config = self.config()
+        if labels is not None:
+            _set_labels(config, labels)
+        model: nn.Module = BertForSequenceClassification(config)
+        return model
+
+    def blueprint(self, labels: Labels | None = None) -> nn.Module:
+        """The model's modules and shapes on the meta device."""
+        with torch.device("meta"):
+            return self.load(labels)
+
+
+def model_type(model: nn.Module) -> str:
+    """`config.model_type` of a Hugging Face model."""
+    return str(model.config.model_type)  # type: ignore[union-attr]
+
+
+def _set_labels(config: PretrainedConfig, labels: Labels) -> None:
+    config.num_labels = labels.count
+    config.id2label = dict(enumerate(labels.names))
+    config.label2id = {name: index for index, name in enumerate(labels.names)}
+    config.problem_type = "regression" if labels.regression else "single_label_classification"
+
+
+def _tiny_vocabulary() -> list[str]:
+    characters = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"()-$%&/"
+    words = [w for w in toy.vocabulary() if w not in characters]
+    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters[:36]), *words]

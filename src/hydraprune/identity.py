@@ -1,0 +1,70 @@
+"""What is a run? Its hash, its cell and its folder. A leaf: plain values in, plain values out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+# Where things are written and who watches do not make a result. `recipe` acts through the keys
+# that refer to it, so that a value typed and the same value taken from a recipe are one run.
+NOT_THE_RESULT = ("hydra", "run", "sweep", "tracker", "recipe")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Equal configs have equal hashes; `cell` is the hash without the seed.
+
+    Args:
+        folder: <task>/<model>/<pattern>/<slug>-<hash>.
+    """
+
+    hash: str
+    cell: str
+    folder: str
+
+
+def identify(config: Mapping[str, Any], pattern: str) -> Identity:
+    """The identity of a resolved config (plain dicts and lists) whose pattern is called `pattern`."""
+    result = {key: value for key, value in config.items() if key not in NOT_THE_RESULT}
+    digest = _digest(result)
+    cell = _digest({key: value for key, value in result.items() if key != "seed"})
+    place = [_safe(str(config[group]["name"])) for group in ("task", "model")]
+    folder = PurePosixPath(*place, _safe(pattern.replace(":", "of")), f"{_slug(config)}-{digest}")
+    return Identity(digest, cell, str(folder))
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """Spellings of one value made equal: 2 and 2.0, tuples and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _slug(config: Mapping[str, Any]) -> str:
+    words = []
+    if config.get("phase") != "dense":
+        target = config["pattern"].get("target_sparsity")
+        words = [_snake(config["pruner"]["_target_"].rsplit(".", 1)[-1]), *([str(target)] if target else [])]
+    return _safe("-".join([*words, f"seed{config['seed']}"]))
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "_"

@@ -1,0 +1,223 @@
+"""Between the command line and a run: resolvers, checks before Hydra makes a folder, one-line errors.
+
+Light to import: torch and Hugging Face are loaded when a run is really meant.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hydraprune.errors import UserError
+from hydraprune.keys import check_keys, flattened, nearest
+
+if TYPE_CHECKING:
+    from hydraprune.request import Request
+
+log = logging.getLogger(__name__)
+
+TRACEBACK = "HYDRAPRUNE_TRACEBACK"
+
+
+def conf_dir() -> Path:
+    """The folder of config files: inside an installed wheel, or beside `src` in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def _folder(*, _root_: DictConfig) -> str:
+    """`<task>/<model>/<pattern>/<slug>-<hash>` of the config that is being resolved."""
+    from hydraprune.request import identity_of, resolved
+
+    try:
+        return identity_of(resolved(_root_)).folder
+    except (UserError, OmegaConfBaseException):
+        # A job that cannot work still needs a place for its failed report.
+        return f"refused/{HydraConfig.get().job.num if HydraConfig.initialized() else 0}"
+
+
+def _run_dir(*, _root_: DictConfig) -> str:
+    return f"{_root_.run.root}/{_folder(_root_=_root_)}"
+
+
+def register() -> None:
+    """Resolvers and names that `conf/` relies on. Safe to call again."""
+    OmegaConf.register_new_resolver("hydraprune_run_dir", _run_dir, replace=True)
+    OmegaConf.register_new_resolver("hydraprune_run_subdir", _folder, replace=True)
+    # A colon in a file name breaks some file systems; the words work all the same.
+    ConfigStore.instance().store(group="pattern", name="2:4", node={"defaults": ["2of4"]})
+
+
+register()
+
+
+def request_of(config: DictConfig, directory: str | None = None) -> Request:
+    """The job that a composed config (its `hydra` node included) asks for.
+
+    Raises:
+        UserError: an unknown or missing key, or a pattern that cannot be.
+    """
+    from hydraprune.request import Request, identity_of, resolved
+
+    plain = resolved(config)
+    check_keys(_plain(plain), [_plain_composition([]), _plain_composition(["pattern=dense"])])
+    identity = identity_of(plain)
+    place = Path(directory) if directory is not None else Path(plain.run.root) / identity.folder
+    choices = {k: v for k, v in config.hydra.runtime.choices.items() if isinstance(v, str)}
+    return Request(plain, choices, list(config.hydra.overrides.task), identity, place)
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "hydra"}
+
+
+def _plain_composition(overrides: list[str]) -> dict[str, Any]:
+    return _plain(compose("config", overrides))
+
+
+class Preflight(Callback):  # type: ignore[misc]
+    """Refuses a run before Hydra makes its folder. Leaves by SystemExit: Hydra swallows other exceptions here."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        from hydraprune.run import preflight
+
+        try:
+            _refuse_several_processes()
+            preflight(request_of(config, config.hydra.run.dir))
+        except Exception as error:
+            leave(error)
+
+
+def _refuse_several_processes() -> None:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise UserError(
+            f"accelerate launch --num_processes {processes}: a run is one process; start it with --num_processes 1, "
+            f"and several runs with -m"
+        )
+
+
+def job(config: DictConfig) -> float | None:
+    """One job of `train.py`: returns its headline metric, or NaN for a failed job of a multirun."""
+    from hydraprune.run import execute, preflight, record_failure
+
+    hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
+    quiet_libraries()
+    merged = OmegaConf.create({**config, "hydra": hydra_config})
+    if hydra_config.mode != RunMode.MULTIRUN:
+        report = execute(request_of(merged, _relative(directory)))
+        return report.final.get(report.metric or "")
+    try:
+        request = request_of(merged, _relative(directory))
+        preflight(request)
+        report = execute(request)
+        return report.final.get(report.metric or "", math.nan)
+    except Exception as error:
+        # A job that raised would end the sweep, or hide the failures after it.
+        log.error("Failed: %s", _line(error))
+        if not isinstance(error, UserError):
+            log.error("%s", traceback.format_exc())
+        record_failure(directory, list(hydra_config.overrides.task), _line(error))
+        return math.nan
+
+
+def _relative(path: Path) -> str:
+    """`path` as a person would write it: from here, if it is below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def quiet_libraries() -> None:
+    """Loading bars and notes of the libraries, which would cut our own in pieces."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+
+
+def launched(main: Callable[[], Any]) -> None:
+    """Call a Hydra main function; a user's mistake becomes one line and exit code 2."""
+    # Hydra would print its own account of an exception and exit; with this it lets them through.
+    debugging = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    if debugging:
+        os.environ[TRACEBACK] = "1"
+    try:
+        main()
+    except Exception as error:
+        leave(error)
+
+
+def leave(error: Exception) -> None:
+    """End the program: 2 and one line for a user's mistake, 1 and the traceback for one of ours."""
+    mistake = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
+    if not mistake or os.environ.get(TRACEBACK, "0") == "1":
+        traceback.print_exception(error)
+    print(f"hydraprune: error: {_line(error)}", file=sys.stderr)
+    raise SystemExit(2 if mistake else 1)
+
+
+def _line(error: Exception) -> str:
+    """The error in one line, Hydra's own put in our words."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None and error.options is not None:
+        return _unknown_choice(str(error.missing_cfg_file), [str(option) for option in error.options])
+    if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text):
+        return _unknown_key(match.group(1))
+    if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):
+        return " ".join(text.split())
+    return f"{type(error).__name__}: {' '.join(text.split())}"
+
+
+def _unknown_choice(missing: str, options: list[str]) -> str:
+    group, _, word = missing.rpartition("/")
+    line = f"{group}={word}: there is no such {group}; choose from {', '.join(sorted(options))}"
+    if group == "pattern":
+        line += (
+            "; any other block is pattern=block pattern.rows=8 pattern.cols=1, "
+            "any other N:M pattern=nm pattern.keep=1 pattern.of=4"
+        )
+    return line
+
+
+def _unknown_key(key: str) -> str:
+    """An override of a key that is not there, with the nearest that is."""
+    typed = next((a for a in sys.argv[1:] if a.lstrip("+~").startswith((f"{key}=", f"{key}@"))), f"{key}=")
+    groups = [o for o in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w:]+", o) and not o.startswith(f"{key}=")]
+    known: list[str] = []
+    for overrides in (groups, []):
+        try:
+            if GlobalHydra.instance().is_initialized():
+                known = flattened(_plain_composition(overrides))
+            else:
+                with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                    known = flattened(_plain_composition(overrides))
+            break
+        except (HydraException, OmegaConfBaseException):
+            continue
+    return f"{typed}: no such key{nearest(key, known)}"

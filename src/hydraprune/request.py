@@ -1,0 +1,58 @@
+"""What was asked for: a composed config, how it was typed, and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from hydraprune import assembly
+from hydraprune.errors import UserError
+from hydraprune.identity import Identity, identify
+
+
+@dataclass(frozen=True)
+class Request:
+    """One job, before anything is made of it.
+
+    Args:
+        config: resolved, without the `hydra` node.
+        choices: group -> the word chosen, as in `model=bert_mini`.
+        overrides: as typed.
+        identity: of the config.
+        directory: where the run goes.
+    """
+
+    config: DictConfig
+    choices: Mapping[str, str]
+    overrides: list[str]
+    identity: Identity
+    directory: Path
+
+    @property
+    def hash(self) -> str:
+        """The run's hash."""
+        return self.identity.hash
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """A copy without the `hydra` node and without interpolations.
+
+    Raises:
+        UserError: a value is missing, or refers to a key that is not there.
+    """
+    copy = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    if missing := sorted(OmegaConf.missing_keys(copy)):
+        raise UserError(f"{missing[0]}: a value is needed here; give it on the command line: {missing[0]}=...")
+    plain = OmegaConf.to_container(copy, resolve=True)
+    assert isinstance(plain, dict)
+    return OmegaConf.create(plain)
+
+
+def identity_of(config: DictConfig) -> Identity:
+    """The identity of a resolved config."""
+    plain: Any = OmegaConf.to_container(config)
+    return identify(plain, assembly.plans(config).name)

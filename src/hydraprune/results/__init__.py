@@ -1,0 +1,1 @@
+"""Reports of runs, and what is made of them."""

@@ -1,0 +1,75 @@
+"""`report.json`: the one source of truth for every table."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+NAME = "report.json"
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run was, and what came of it. Fields as in docs/report.md; times are not part of a result."""
+
+    status: str
+    hash: str
+    cell: str
+    overrides: list[str]
+    phase: str
+    model: str
+    task: str
+    pattern: str
+    criterion: str | None
+    scheduler: str | None
+    recipe: dict[str, Any]
+    seed: int
+    metric: str | None = None
+    final: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    dense: dict[str, Any] | None = None
+    target_sparsity: float | None = None
+    units: dict[str, int] | None = None
+    parts: dict[str, Any] = field(default_factory=dict)
+    sparsity: dict[str, Any] | None = None
+    pattern_ok: bool | None = None
+    steps: int | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    threads: int | None = None
+    precision: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
+    error: str | None = None
+    schema: int = SCHEMA
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status == "finished"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_report(report: RunReport, directory: Path) -> None:
+    """Write `report.json` into a run's directory, atomically."""
+    write_text(directory / NAME, json.dumps(asdict(report), indent=2, allow_nan=True) + "\n")
+
+
+def read_report(directory: Path) -> RunReport | None:
+    """The report in a run's directory; None when there is none that can be read."""
+    try:
+        values: Mapping[str, Any] = json.loads((directory / NAME).read_text(encoding="utf-8"))
+        known = {key: value for key, value in values.items() if key in RunReport.__dataclass_fields__}
+        return RunReport(**known)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,79 @@
+"""What a training needs of others, and the values that it takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from hydraprune.sparsity import Pruner
+from hydraprune.training.batches import Batches
+from hydraprune.training.distillation import Distiller, Teacher
+from hydraprune.training.settings import Settings
+
+
+class Tracker(Protocol):
+    """Takes note of what happens. `step` counts finished optimizer steps."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+Score = Callable[[Sequence[float], Sequence[float]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that `fit` works with, made and checked.
+
+    Args:
+        evaluations: evaluation sets by name, the main one first.
+        score: (predictions, references) -> metric -> value.
+        headline: the metric by which epochs are compared.
+    """
+
+    model: nn.Module
+    distiller: Distiller
+    teacher: Teacher
+    pruners: tuple[Pruner, ...]
+    optimizer: Optimizer
+    lr_scheduler: LRScheduler
+    accelerator: Accelerator
+    settings: Settings
+    train: Batches
+    evaluations: Mapping[str, Batches]
+    score: Score
+    headline: str
+    tracker: Tracker
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        return self.settings.steps_per_epoch(len(self.train.data))
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.settings.epochs * self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to.
+
+    Args:
+        final: metric -> value after the last step.
+        best: the same of the best epoch among those at full target, and `epoch`, counted from 1.
+        seconds: {train, eval, teacher}; the teacher's share is not counted as train.
+    """
+
+    final: dict[str, float]
+    best: dict[str, float]
+    steps: int
+    seconds: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,44 @@
+"""How does a model do on its evaluation sets?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from hydraprune.training.batches import Batches
+from hydraprune.training.contracts import Score
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, evaluations: Mapping[str, Batches], score: Score, accelerator: Accelerator
+) -> dict[str, float]:
+    """Metric -> value; those of a second and later set carry its name, as in `accuracy_validation_mismatched`.
+
+    Leaves the model in the mode in which it was.
+    """
+    training = model.training
+    model.eval()
+    values: dict[str, float] = {}
+    for index, (name, batches) in enumerate(evaluations.items()):
+        predictions, references = _predict(model, batches, accelerator)
+        suffix = "" if index == 0 else f"_{name}"
+        values |= {f"{metric}{suffix}": value for metric, value in score(predictions, references).items()}
+    model.train(training)
+    return values
+
+
+def _predict(model: nn.Module, batches: Batches, accelerator: Accelerator) -> tuple[list[float], list[float]]:
+    outputs = []
+    labels = []
+    for batch in batches.epoch():
+        moved = batch.to(accelerator.device)
+        with accelerator.autocast():
+            logits = model(**moved.inputs).logits.float()
+        regression = batch.labels.is_floating_point()
+        outputs.append(logits.squeeze(-1) if regression else logits.argmax(-1))
+        labels.append(batch.labels)
+    return torch.cat(outputs).cpu().tolist(), torch.cat(labels).tolist()

@@ -1,0 +1,121 @@
+"""One training, from the first step to the last. Two touches of the pruners per step, no callbacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from hydraprune.training.batches import Batch
+from hydraprune.training.contracts import Outcome, Run
+from hydraprune.training.evaluation import evaluate
+
+
+def fit(run: Run) -> Outcome:
+    """Train, prune and evaluate after every epoch.
+
+    Once a pruner has masked a weight, that weight is zero after every step: what is evaluated is
+    what is saved.
+    """
+    clock = _Clock()
+    window = _Window(run)
+    for pruner in run.pruners:
+        pruner.project(0)
+    run.model.train()
+    step = 0
+    final: dict[str, float] = {}
+    best: dict[str, float] = {}
+    for epoch in range(1, run.settings.epochs + 1):
+        for batches in _grouped(run.train.epoch(epoch - 1), run.settings.accumulation):
+            window.add(_step(run, batches, step, clock))
+            step += 1
+            if step % run.settings.log_every == 0 or step == run.steps:
+                run.tracker.log(window.flush(), step)
+        with clock.measure("eval"):
+            final = evaluate(run.model, run.evaluations, run.score, run.accelerator)
+        run.tracker.log({"epoch": epoch, **{f"eval/{name}": value for name, value in final.items()}}, step)
+        at_target = all(step >= pruner.updates.last for pruner in run.pruners)
+        if at_target and (not best or final[run.headline] > best[run.headline]):
+            best = {**final, "epoch": epoch}
+    return Outcome(final, best, step, clock.seconds())
+
+
+def _step(run: Run, batches: list[Batch], step: int, clock: _Clock) -> Tensor:
+    """One optimizer step over one or more batches; returns their mean loss, on the device."""
+    total = torch.zeros((), device=run.accelerator.device)
+    for cpu_batch in batches:
+        batch = cpu_batch.to(run.accelerator.device)
+        with run.accelerator.autocast():
+            with clock.measure("teacher"):
+                answers = run.teacher.answers(batch)
+            loss = run.distiller.loss(run.model, batch, answers) / len(batches)
+        run.accelerator.backward(loss)
+        total += loss.detach()
+    # Scores are taken from true gradients, never from those scaled for fp16.
+    run.accelerator.unscale_gradients()
+    if run.settings.max_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.max_grad_norm)
+    for pruner in run.pruners:
+        pruner.observe(step)
+    run.optimizer.step()
+    run.lr_scheduler.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    for pruner in run.pruners:
+        pruner.project(step + 1)
+    return total
+
+
+def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of `size` batches; the last one may be shorter."""
+    while group := list(islice(batches, size)):
+        yield group
+
+
+class _Window:
+    """The losses since the last line of metrics; read from the device once a line."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.losses: list[Tensor] = []
+
+    def add(self, loss: Tensor) -> None:
+        self.losses.append(loss)
+
+    def flush(self) -> dict[str, float]:
+        values = {"train/loss": float(torch.stack(self.losses).mean())}
+        values["train/lr"] = float(self.run.lr_scheduler.get_last_lr()[0])
+        if self.run.pruners:
+            zeros = sum(pruner.zeros for pruner in self.run.pruners)
+            values["sparsity/global"] = zeros / sum(pruner.total for pruner in self.run.pruners)
+        self.losses.clear()
+        return values
+
+
+class _Clock:
+    """Where the time went. On a GPU the teacher's share is the time to launch it, unless the host waits."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.parts = {"eval": 0.0, "teacher": 0.0}
+
+    def measure(self, part: str) -> _Span:
+        return _Span(self, part)
+
+    def seconds(self) -> dict[str, float]:
+        """{train, eval, teacher}."""
+        total = time.perf_counter() - self.start
+        return {"train": total - sum(self.parts.values()), **self.parts}
+
+
+class _Span:
+    def __init__(self, clock: _Clock, part: str) -> None:
+        self.clock, self.part = clock, part
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.clock.parts[self.part] += time.perf_counter() - self.start

@@ -1,0 +1,59 @@
+"""How long, how large, on what: the numbers of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked when it is made.
+
+    Args:
+        epochs: passes over the training set.
+        batch_size: examples per forward pass.
+        accumulation: forward passes per optimizer step.
+        precision: fp32, or autocast to bf16 or fp16.
+        device: auto takes the accelerator if there is one.
+        max_grad_norm: clip gradients to this norm; None: do not.
+        log_every: optimizer steps between two lines of metrics.
+
+    Raises:
+        ValueError: a number is out of range, or the device is not there.
+    """
+
+    epochs: int
+    batch_size: int
+    eval_batch_size: int = 64
+    accumulation: int = 1
+    precision: str = "fp32"
+    device: str = "auto"
+    max_grad_norm: float | None = None
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "eval_batch_size", "accumulation", "log_every"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{key}={value}: must be a whole number of at least 1")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision}: must be one of {', '.join(PRECISIONS)}")
+        if self.device not in DEVICES:
+            raise ValueError(f"device={self.device}: must be one of {', '.join(DEVICES)}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device=cuda: torch finds no CUDA device here; use device=auto or cpu")
+        if self.device == "mps" and not torch.backends.mps.is_available():
+            raise ValueError("device=mps: torch finds no Apple GPU here; use device=auto or cpu")
+        if self.precision == "fp16" and (self.device == "cpu" or not torch.cuda.is_available()):
+            raise ValueError("precision=fp16: needs a CUDA device; use bf16 or fp32")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm={self.max_grad_norm}: must be above 0, or null for no clipping")
+
+    def steps_per_epoch(self, examples: int) -> int:
+        """Optimizer steps of one epoch; the last one may see fewer examples."""
+        return -(-examples // (self.batch_size * self.accumulation))
