@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hydra import compose
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hydraprune.request import Request, identity_of, resolved
+from hydraprune.errors import UserError
+from hydraprune.keys import flattened, nearest, override_key, unknown_override
+from hydraprune.request import Request, identity_of, plain, resolved
 from hydraprune.results.report import RunReport, read_report
 
 log = logging.getLogger(__name__)
@@ -27,18 +30,31 @@ def dense_request(request: Request) -> Request:
     It is the run that `pattern=dense` would make with those words, and has its hash. Everything
     else about it comes from `dense.overrides`.
     """
-    typed = list(request.config.dense.overrides)
+    typed = [str(override) for override in request.config.dense.overrides]
     words = [f"{group}={request.choices[group]}" for group in _SHARED_GROUPS if group in request.choices]
-    composed = resolved(compose("config", [*words, "pattern=dense", *typed]))
-    config: DictConfig = OmegaConf.create(OmegaConf.to_container(composed))  # type: ignore[assignment]
+    config = _composed([*words, "pattern=dense", *typed], typed)
+    meant = {key: OmegaConf.select(config, key) for key in (override_key(override) for override in typed)}
     with open_dict(config):
         for key in (*_SHARED_GROUPS, *_SHARED_KEYS):
             OmegaConf.update(config, key, OmegaConf.select(request.config, key), merge=False)
-        for key in (override.lstrip("+~").split("=", 1)[0].split("@", 1)[0] for override in typed):
-            OmegaConf.update(config, key, OmegaConf.select(composed, key), merge=False)
+        for key, value in meant.items():
+            OmegaConf.update(config, key, value, merge=False)
+    config = resolved(config)
     identity = identity_of(config)
     choices = {**request.choices, "pattern": "dense", "phase": "dense"}
     return Request(config, choices, [*words, "pattern=dense", *typed], identity, _folder(config, identity.folder))
+
+
+def _composed(overrides: list[str], typed: list[str]) -> DictConfig:
+    try:
+        composed: DictConfig = compose("config", overrides)
+        return composed
+    except HydraException as error:
+        key = unknown_override(error)
+        why = " ".join(str(error).split())
+        if key is not None:
+            why = f"{key}: no such key{nearest(key, flattened(plain(compose('config', ['pattern=dense']))))}"
+        raise UserError(f"dense.overrides={typed}: {why}") from None
 
 
 def _folder(config: DictConfig, folder: str) -> Path:

@@ -158,14 +158,21 @@ def _check_seed(config: DictConfig) -> None:
 
 def _check_optimizer(config: DictConfig, steps: int, steps_per_epoch: int) -> None:
     # On a stand-in parameter: torch's optimizers check their numbers when they are made.
-    optimizer = make(config, "optimizer")([{"params": [nn.Parameter(torch.zeros(1))]}])
-    make(config, "lr_scheduler", steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
+    try:
+        key = "optimizer"
+        optimizer = make(config, key)([{"params": [nn.Parameter(torch.zeros(1))]}])
+        key = "lr_scheduler"
+        make(config, key, steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{key}: {error}") from None
 
 
 def _check_teacher(made: Parts, student: Any, tokenizer: Any, data: TaskData) -> None:
     if not made.distiller.needs_teacher:
         return
     path = made.distiller.teacher
+    if path is None and not made.plans.parts:
+        raise UserError("distill.teacher=null: a dense run starts from no dense model; name a teacher, or distill=none")
     if path is None:
         if why := made.distiller.misfit(student, student):
             raise UserError(f"distill: {why}")

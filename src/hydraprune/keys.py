@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,6 +27,18 @@ def nearest(key: str, known: Iterable[str]) -> str:
         leaves = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
         near = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)]
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def unknown_override(error: Exception) -> str | None:
+    """The key that Hydra says is not there, if that is what it says."""
+    text = str(error)
+    match = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    return match.group(1) if match else None
+
+
+def override_key(override: str) -> str:
+    """`a.b` of `a.b=1`, `+a.b=1` and `a@b=c`."""
+    return override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
 
 
 def flattened(node: Mapping[str, Any], prefix: str = "") -> list[str]:

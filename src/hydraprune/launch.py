@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune.errors import UserError
-from hydraprune.keys import check_keys, flattened, nearest
+from hydraprune.keys import check_keys, flattened, nearest, override_key, unknown_override
 
 if TYPE_CHECKING:
     from hydraprune.request import Request
@@ -48,7 +48,7 @@ def _folder(*, _root_: DictConfig) -> str:
 
     try:
         return identity_of(resolved(_root_)).folder
-    except (UserError, OmegaConfBaseException):
+    except (UserError, HydraException, OmegaConfBaseException):
         # A job that cannot work still needs a place for its failed report.
         return f"refused/{HydraConfig.get().job.num if HydraConfig.initialized() else 0}"
 
@@ -74,24 +74,15 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
     Raises:
         UserError: an unknown or missing key, or a pattern that cannot be.
     """
-    from hydraprune.request import Request, identity_of, resolved
+    from hydraprune.request import Request, identity_of, plain, resolved
 
-    plain = resolved(config)
-    check_keys(_plain(plain), [_plain_composition([]), _plain_composition(["pattern=dense"])])
-    identity = identity_of(plain)
-    place = Path(directory) if directory is not None else Path(plain.run.root) / identity.folder
+    wanted = resolved(config)
+    check_keys(plain(wanted), [plain(compose("config", words)) for words in ([], ["pattern=dense"])])
+    identity = identity_of(wanted)
+    # Only now: Hydra's own folder is named by the identity, and its complaints are harder to read.
+    place = Path(config.hydra.run.dir if directory is None else directory)
     choices = {k: v for k, v in config.hydra.runtime.choices.items() if isinstance(v, str)}
-    return Request(plain, choices, list(config.hydra.overrides.task), identity, place)
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "hydra"}
-
-
-def _plain_composition(overrides: list[str]) -> dict[str, Any]:
-    return _plain(compose("config", overrides))
+    return Request(wanted, choices, list(config.hydra.overrides.task), identity, place)
 
 
 class Preflight(Callback):  # type: ignore[misc]
@@ -101,8 +92,9 @@ class Preflight(Callback):  # type: ignore[misc]
         from hydraprune.run import preflight
 
         try:
+            quiet_libraries()
             _refuse_several_processes()
-            preflight(request_of(config, config.hydra.run.dir))
+            preflight(request_of(config))
         except Exception as error:
             leave(error)
 
@@ -187,8 +179,9 @@ def _line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None and error.options is not None:
         return _unknown_choice(str(error.missing_cfg_file), [str(option) for option in error.options])
-    if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text):
-        return _unknown_key(match.group(1))
+    key = unknown_override(error)
+    if key is not None and not isinstance(error, UserError):
+        return _unknown_key(key)
     if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):
         return " ".join(text.split())
     return f"{type(error).__name__}: {' '.join(text.split())}"
@@ -207,16 +200,18 @@ def _unknown_choice(missing: str, options: list[str]) -> str:
 
 def _unknown_key(key: str) -> str:
     """An override of a key that is not there, with the nearest that is."""
-    typed = next((a for a in sys.argv[1:] if a.lstrip("+~").startswith((f"{key}=", f"{key}@"))), f"{key}=")
+    from hydraprune.request import plain
+
+    typed = next((word for word in sys.argv[1:] if "=" in word and override_key(word) == key), key)
     groups = [o for o in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w:]+", o) and not o.startswith(f"{key}=")]
     known: list[str] = []
     for overrides in (groups, []):
         try:
             if GlobalHydra.instance().is_initialized():
-                known = flattened(_plain_composition(overrides))
+                known = flattened(plain(compose("config", overrides)))
             else:
                 with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                    known = flattened(_plain_composition(overrides))
+                    known = flattened(plain(compose("config", overrides)))
             break
         except (HydraException, OmegaConfBaseException):
             continue

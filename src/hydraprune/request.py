@@ -47,12 +47,18 @@ def resolved(config: DictConfig) -> DictConfig:
     copy = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     if missing := sorted(OmegaConf.missing_keys(copy)):
         raise UserError(f"{missing[0]}: a value is needed here; give it on the command line: {missing[0]}=...")
-    plain = OmegaConf.to_container(copy, resolve=True)
-    assert isinstance(plain, dict)
-    return OmegaConf.create(plain)
+    values = OmegaConf.to_container(copy, resolve=True)
+    assert isinstance(values, dict)
+    return OmegaConf.create(values)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config as dicts and lists, interpolations as they stand, without the `hydra` node."""
+    values = OmegaConf.to_container(config)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items() if key != "hydra"}
 
 
 def identity_of(config: DictConfig) -> Identity:
     """The identity of a resolved config."""
-    plain: Any = OmegaConf.to_container(config)
-    return identify(plain, assembly.plans(config).name)
+    return identify(plain(config), assembly.plans(config).name)

@@ -313,7 +313,7 @@ def pattern_numbers(pattern: Block | NofM) -> tuple[int | str, int | str]:
     "name", ["", "4", "4x", "x1", "4X1", "4x1x1", "2/4", "2:4:8", "4 x 1", "-4x1", "dense", "4x1\n"]
 )
 def test_a_name_of_no_pattern_is_refused(name: str) -> None:
-    with pytest.raises(SparsityError, match="not a pattern.*4x1.*2:4"):
+    with pytest.raises(SparsityError, match=r"not a pattern.*4x1.*2:4"):
         parse(name)
 
 

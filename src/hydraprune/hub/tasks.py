@@ -187,7 +187,12 @@ class FileTask:
         if Path(path).expanduser().stat().st_size == 0:
             raise UserError(f"{key}={path}: the file is empty")
         with loading(key, path if is_local(path) else f"./{path}"):
-            return datasets.load_dataset(kind, data_files=str(Path(path).expanduser()), split="train")
+            try:
+                return datasets.load_dataset(kind, data_files=str(Path(path).expanduser()), split="train")
+            except ValueError as error:
+                if "corresponds to no data" in str(error):
+                    raise UserError(f"{key}={path}: the file is empty; give at least one example") from None
+                raise
 
     def _label_names(self, train: Any) -> tuple[str, ...] | None:
         if self.regression:
@@ -217,13 +222,13 @@ class ToyTask:
 
     def __post_init__(self) -> None:
         _check(self.max_length, self.max_train_examples, self.metrics, False)
+        for key in ("train_examples", "evaluation_examples"):
+            if getattr(self, key) < 1:
+                raise UserError(f"task.{key}={getattr(self, key)}: must be at least 1")
 
     def load(self) -> TaskData:
         """Generate both sets."""
-        try:
-            train, evaluation = toy.generate(self.train_examples, self.evaluation_examples, self.data_seed)
-        except ValueError as error:
-            raise UserError(f"task: {error}") from None
+        train, evaluation = toy.generate(self.train_examples, self.evaluation_examples, self.data_seed)
         kept = train[: self.max_train_examples]
         return TaskData(_pairs(kept), {"validation": _pairs(evaluation)}, Labels(("negative", "positive")))
 

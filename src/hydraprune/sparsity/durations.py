@@ -9,7 +9,7 @@ from hydraprune.sparsity.errors import SparsityError
 
 Duration = int | str
 
-_EPOCHS = re.compile(r"(\d+(?:\.\d+)?)\s*ep")
+_EPOCHS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*ep")
 
 
 def in_steps(duration: Duration, steps_per_epoch: int | None, key: str) -> int:
@@ -25,7 +25,7 @@ def in_steps(duration: Duration, steps_per_epoch: int | None, key: str) -> int:
     if isinstance(duration, int) and not isinstance(duration, bool) and duration >= 0:
         return duration
     text = str(duration).strip()
-    if text.isdigit():
+    if re.fullmatch(r"[0-9]+", text):
         return int(text)
     match = _EPOCHS.fullmatch(text)
     if match is None:

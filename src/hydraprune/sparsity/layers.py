@@ -26,12 +26,21 @@ class Family:
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     outside: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "roles", {role: _words(patterns) for role, patterns in self.roles.items()})
+        object.__setattr__(self, "outside", _words(self.outside))
+
     def role_of(self, module_name: str) -> str | None:
         """The role that `module_name` plays, if any."""
         for role, patterns in self.roles.items():
             if any(re.fullmatch(pattern, module_name) for pattern in patterns):
                 return role
         return None
+
+
+def _words(value: str | Sequence[str]) -> tuple[str, ...]:
+    """A lone string is one word; it would otherwise be read letter by letter."""
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 # A role may be asked for by the name of its group.
@@ -61,9 +70,11 @@ class Layers:
 
     def __post_init__(self) -> None:
         for key in ("roles", "include", "exclude", "types"):
-            value = getattr(self, key)
-            # A lone string would otherwise be read letter by letter.
-            object.__setattr__(self, key, (value,) if isinstance(value, str) else tuple(value))
+            words = _words(getattr(self, key))
+            object.__setattr__(self, key, words)
+            for word in words:
+                if not isinstance(word, str):
+                    raise SparsityError(f"{key}={word}: must be text, not {type(word).__name__}")
         for key in ("include", "exclude"):
             for expression in getattr(self, key):
                 try:
@@ -76,15 +87,13 @@ class Layers:
 
     def select(self, model: nn.Module, family: Family) -> list[Weight]:
         """The chosen weights of `model`, in the order in which it registers them."""
-        candidates = {
-            name: module
-            for name, module in model.named_modules()
-            if module_type(module) in self.types and name not in family.outside
-        }
+        layers = {name: module for name, module in model.named_modules() if module_type(module) in self.types}
+        candidates = {name: module for name, module in layers.items() if name not in family.outside}
         chosen = self._by_role(candidates, family) | self._by_name("include", candidates)
         if not self.roles and not self.include:
             chosen = set(candidates)
-        chosen -= self._by_name("exclude", candidates)
+        # What lies outside is left out anyway; to say so once more is no mistake.
+        chosen -= self._by_name("exclude", layers)
         if not chosen:
             raise SparsityError(
                 f"no layer is left to prune: the model has {len(candidates)} of types {', '.join(self.types)} inside "

@@ -72,7 +72,7 @@ def obeyed_pattern(keep: Tensor) -> str:
     """The most regular pattern whose units hold every zero of a view (bool, True = non-zero).
 
     `dense` without a zero, `empty` without a non-zero, `1x1` when the zeros follow no pattern
-    that is looked for: channels, blocks with sides of up to 32, and common N:M groups.
+    that is looked for: channels, blocks whose sides are powers of two up to 32, and common N:M groups.
     """
     if bool(keep.all()):
         return "dense"

@@ -183,8 +183,9 @@ class NofM:
         return Fraction(self.of - self.keep, self.of)
 
     def misfit(self, shape: ViewShape) -> str | None:
-        columns = shape[1] * shape[2]
-        return f"{self.of} does not divide its {columns} columns" if columns % self.of else None
+        # Groups run along input channels, within one place of a kernel.
+        columns = shape[2]
+        return f"{self.of} does not divide its {columns} columns (input channels)" if columns % self.of else None
 
     def units(self, shape: ViewShape) -> int:
         return shape[0] * shape[1] * shape[2] // self.of

@@ -79,10 +79,10 @@ class Pruner:
         if misfits:
             weight, why = misfits[0]
             more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
-            layer = weight.name.removesuffix(".weight")
+            layer = weight.name.removesuffix("weight").removesuffix(".")
             raise SparsityError(
                 f"{self.pattern.name} does not fit {weight.name} {tuple(weight.parameter.shape)}: {why}{more}; "
-                f"choose another shape or exclude the layer: layers.exclude=['{layer}']"
+                f"choose another shape or exclude the layer: layers.exclude=['^{layer}$']"
             )
 
     def _ratio(self, step: int) -> float:
@@ -174,7 +174,8 @@ class Pruner:
         """
         weight = self.weights[index]
         gone = self.pattern.empty_units(weight.view(self._masks[weight.name]))
-        return torch.zeros(gone.shape, device=gone.device).masked_fill_(gone, -torch.inf).masked_fill_(~gone, torch.inf)
+        costs = torch.full(gone.shape, torch.finfo(torch.float32).max, device=gone.device)
+        return costs.masked_fill_(gone, -torch.inf)
 
     def _mask(self, index: int, pruned: Tensor, cells: Tensor) -> None:
         weight = self.weights[index]
@@ -217,13 +218,28 @@ class Pruner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of a pruner with the same plan and weights."""
+        for key, shape_of in (("masks", _mask_shape), ("memory", self._memory_shape)):
+            for name, tensor in state[key].items():
+                weight = next((w for w in self.weights if w.name == name), None)
+                if weight is None or tensor.shape != shape_of(weight):
+                    raise SparsityError(
+                        f"state of pruner {self.name}: its {key} of {name} {tuple(tensor.shape)} fit no weight here; "
+                        f"it is the state of another plan or model"
+                    )
+        if len(state["pruned"]) != len(self.weights):
+            raise SparsityError(f"state of pruner {self.name}: is of {len(state['pruned'])} weights, not {len(self.weights)}")
         device = {weight.name: weight.parameter.device for weight in self.weights}
-        for key in ("masks", "memory"):
-            if unknown := set(state[key]) - set(device):
-                raise SparsityError(f"state of pruner {self.name}: {key} of unknown weights {sorted(unknown)}")
-        self._masks = {name: mask.to(device[name]) for name, mask in state["masks"].items()}
-        self._memory = {name: memory.to(device[name]) for name, memory in state["memory"].items()}
+        # Copies: the memory is written in place, and its source may go on living.
+        self._masks = {name: mask.to(device[name], copy=True) for name, mask in state["masks"].items()}
+        self._memory = {name: memory.to(device[name], copy=True) for name, memory in state["memory"].items()}
         self._pruned = list(state["pruned"])
+
+    def _memory_shape(self, weight: Weight) -> torch.Size:
+        return self.pattern.pool(weight.view(torch.empty(weight.parameter.shape, device="meta"))).shape
+
+
+def _mask_shape(weight: Weight) -> torch.Size:
+    return weight.parameter.shape
 
 
 def attach(
@@ -243,7 +259,7 @@ def attach(
     for name, plan in plans.items():
         try:
             if plan.schedule is None:
-                raise SparsityError("the plan has no schedule")
+                raise SparsityError(f"pruner {name}: the plan has no schedule")
             weights = plan.layers.select(model, family)
             _claim(weights, name, owners)
             pruners.append(Pruner(name, plan, plan.schedule.over(steps, steps_per_epoch), weights))
@@ -257,6 +273,8 @@ def _claim(weights: Sequence[Weight], pruner: str, owners: dict[int, tuple[str, 
     """Note who owns each parameter; tied weights are one parameter."""
     for weight in weights:
         owner, known_as = owners.setdefault(id(weight.parameter), (pruner, weight.name))
+        if owner == pruner and known_as != weight.name:
+            raise SparsityError(f"{weight.name} is tied to {known_as}, so they are one weight: exclude one of the two")
         if (owner, known_as) != (pruner, weight.name):
             tied = "" if known_as == weight.name else f" (tied to {known_as})"
             raise SparsityError(

@@ -131,13 +131,11 @@ class Cubic(Schedule):
 
 @dataclass(frozen=True)
 class OneShot(Schedule):
-    """A single update to the target at the end of the warm-up; the rest of the training is cooldown."""
+    """A single update to the target at the end of the warm-up; `frequency` has no meaning here."""
 
     def over(self, steps: int, steps_per_epoch: int | None = None) -> Updates:
-        start = in_steps(self.warmup, steps_per_epoch, "warmup")
-        if start > steps:
-            raise SparsityError(f"warmup={self.warmup}: {start} steps are longer than the training's {steps}")
-        return Updates(self, start, 1, 0)
+        whole = super().over(steps, steps_per_epoch)
+        return Updates(self, whole.start, 1, 0)
 
 
 @dataclass(frozen=True)

@@ -62,21 +62,20 @@ def choose(costs: Sequence[Tensor], budget: Budget) -> list[Tensor]:
     depend on which layer is looked at first.
 
     Args:
-        costs: per layer, flat [units]; no NaN. Minus infinity: goes in any case.
+        costs: per layer, flat [units]; finite, or minus infinity for what goes in any case.
 
     Returns:
         Per layer a flat bool tensor, True = prune; `budget.count` in all.
 
     Raises:
-        SparsityError: a cost is NaN, or the caps or floors leave no such choice.
+        SparsityError: a cost is NaN or infinite, or the caps or floors leave no such choice.
     """
     if budget.count > sum(budget.caps) or budget.spare < 0:
         raise SparsityError(f"{budget.count} units cannot go within caps {budget.caps} and floors {budget.floors}")
     pooled = torch.cat(list(costs))
-    # Infinity is how a unit beyond the cap is barred below; a score must not look like it.
-    pooled.clamp_(max=torch.finfo(pooled.dtype).max)
-    if bool(torch.isnan(pooled).any()):
-        raise SparsityError("a score is not a number; look for a NaN or infinite gradient or weight")
+    # Plus infinity is how a unit beyond the cap is barred below; a score must not look like it.
+    if not bool((pooled < torch.inf).all()):
+        raise SparsityError("a score is not finite; look for a NaN or infinite gradient or weight")
     sizes = [layer.numel() for layer in costs]
     for part, layer, cap in zip(torch.split(pooled, sizes), costs, budget.caps, strict=True):
         if cap < layer.numel():

@@ -46,7 +46,7 @@ class ProgressBar:
     """Loss, sparsity, last metrics and time left on a terminal; a line per evaluation in the log."""
 
     def __init__(self, steps: int, name: str) -> None:
-        self._steps = steps
+        self._steps, self._name = steps, name
         # disable=None: no bar where nobody watches, in a file or a pipe.
         self._bar = tqdm(total=steps, desc=name, unit="step", dynamic_ncols=True, mininterval=0.3, disable=None)
         self._shown: dict[str, str] = {}
@@ -63,7 +63,7 @@ class ProgressBar:
         if metrics:
             with logging_redirect_tqdm():
                 shown = ", ".join(f"{name} {value}" for name, value in self._shown.items())
-                log.info("%s epoch %g, step %d of %d: %s", self._bar.desc, values["epoch"], step, self._steps, shown)
+                log.info("%s epoch %g, step %d of %d: %s", self._name, values["epoch"], step, self._steps, shown)
 
     def close(self) -> None:
         self._bar.close()

@@ -54,8 +54,6 @@ def _step(run: Run, batches: list[Batch], step: int, clock: _Clock) -> Tensor:
             loss = run.distiller.loss(run.model, batch, answers) / len(batches)
         run.accelerator.backward(loss)
         total += loss.detach()
-    # Scores are taken from true gradients, never from those scaled for fp16.
-    run.accelerator.unscale_gradients()
     if run.settings.max_grad_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.max_grad_norm)
     for pruner in run.pruners:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -18,7 +18,7 @@ class Settings:
         epochs: passes over the training set.
         batch_size: examples per forward pass.
         accumulation: forward passes per optimizer step.
-        precision: fp32, or autocast to bf16 or fp16.
+        precision: fp32, or autocast to bf16.
         device: auto takes the accelerator if there is one.
         max_grad_norm: clip gradients to this norm; None: do not.
         log_every: optimizer steps between two lines of metrics.
@@ -49,8 +49,6 @@ class Settings:
             raise ValueError("device=cuda: torch finds no CUDA device here; use device=auto or cpu")
         if self.device == "mps" and not torch.backends.mps.is_available():
             raise ValueError("device=mps: torch finds no Apple GPU here; use device=auto or cpu")
-        if self.precision == "fp16" and (self.device == "cpu" or not torch.cuda.is_available()):
-            raise ValueError("precision=fp16: needs a CUDA device; use bf16 or fp32")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm={self.max_grad_norm}: must be above 0, or null for no clipping")
 

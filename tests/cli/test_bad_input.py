@@ -1,0 +1,160 @@
+"""Mistakes, one by one: one line that names key, value and cure; exit code 2; no folder made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # what is typed -> what the line must say
+    "unknown pattern": (("pattern=4y1",), ("pattern=4y1", "choose from", "4x1", "pattern=block", "pattern=nm")),
+    "unknown task": (("task=sst3",), ("task=sst3", "sst2")),
+    "unknown model": (("model=bert_micro",), ("model=bert_micro", "bert_mini")),
+    "rows 0": (("pattern.rows=0",), ("pattern.rows=0", "positive")),
+    "rows a word": (("pattern.rows=four",), ("pattern.rows=four", "channel")),
+    "keep above of": (("pattern=nm", "pattern.keep=4"), ("pattern.keep=4", "of=4")),
+    "misfit": (("pattern=block", "pattern.rows=7"), ("7x1", "query.weight (64, 64)", "pattern.layers.exclude")),
+    "misfit nm": (("pattern=nm", "pattern.of=7"), ("1:7", "64 columns", "pattern.layers.exclude")),
+    "target 1": (("pattern.target_sparsity=1.0",), ("pattern.target_sparsity=1.0", "below 1")),
+    "target negative": (("pattern.target_sparsity=-0.1",), ("pattern.target_sparsity=-0.1", "at least 0")),
+    "target a word": (("pattern.target_sparsity=most",), ("pattern.target_sparsity=most", "number")),
+    "target above N:M": (("pattern=2:4", "pattern.target_sparsity=0.6"), ("target_sparsity=0.6", "at most 0.5")),
+    "target above cap": (("pattern.target_sparsity=0.99",), ("pattern.target_sparsity=0.99", "cap=0.98", "raise cap")),
+    "floor above cap": (("pattern.floor=0.99",), ("pattern.floor=0.99", "cap=0.98")),
+    "floor above target": (("pattern.floor=0.95",), ("pattern.floor=0.95", "target_sparsity=0.9")),
+    "scope": (("pattern.scope=everywhere",), ("pattern.scope=everywhere", "global or local")),
+    "reduce": (("pattern.reduce=median",), ("pattern.reduce=median", "mean, sum or max")),
+    "frequency 0": (("scheduler.frequency=0",), ("scheduler.frequency=0", "at least 1")),
+    "frequency a word": (("scheduler.frequency=often",), ("scheduler.frequency=often", "1ep")),
+    "warm-up too long": (("scheduler.warmup=999",), ("scheduler.warmup=999", "training's 30", "shorten")),
+    "warm-up in epochs": (("scheduler.warmup=4ep",), ("scheduler.warmup=4ep", "training's 30")),
+    "one-shot before gradients": (("scheduler=oneshot", "scheduler.warmup=0"), ("scheduler.warmup=0", "at least 1")),
+    "mistyped key": (("pattern.target_sparsty=0.5",), ("pattern.target_sparsty=0.5", "pattern.target_sparsity")),
+    "mistyped key with +": (("+pattern.target_sparsty=0.5",), ("pattern.target_sparsty", "pattern.target_sparsity")),
+    "mistyped group": (("patern=2:4",), ("patern=2:4", "pattern")),
+    "mistyped group with +": (("+patern=4x1",), ("patern=4x1", "pattern")),
+    "mistyped node": (("trainin.epochs=2",), ("trainin.epochs=2", "training.epochs")),
+    "mistyped plain key with +": (("+runtime.thread=2",), ("runtime.thread=2", "runtime.threads")),
+    "epochs 0": (("training.epochs=0",), ("training.epochs=0", "at least 1")),
+    "batch a word": (("training.batch_size=big",), ("training.batch_size=big", "whole number")),
+    "precision": (("training.precision=int3",), ("training.precision=int3", "bf16")),
+    "cuda": (("training.device=cuda",), ("training.device=cuda", "no CUDA")),
+    "learning rate": (("optimizer.lr=-1",), ("optimizer", "-1")),
+    "distill weight 0": (("distill.weight=0",), ("distill.weight=0", "distill=none")),
+    "temperature": (("distill=logits", "distill.temperature=0"), ("distill.temperature=0", "above 0")),
+    "seed": (("seed=abc",), ("seed=abc", "whole number")),
+    "threads": (("runtime.threads=0",), ("runtime.threads=0", "at least 1")),
+    "role": (("pattern.layers.roles=[neck]",), ("pattern.layers.roles=neck", "query")),
+    "include nothing": (("pattern.layers.include=[xyz]",), ("pattern.layers.include=xyz", "matches no")),
+    "exclude nothing": (("pattern.layers.exclude=[xyz]",), ("pattern.layers.exclude=xyz", "matches no")),
+    "broken expression": (("'pattern.layers.include=[\"(\"]'",), ("include=(", "regular expression")),
+    "module type": (("pattern.layers.types=[Embedding]",), ("types=Embedding", "Linear")),
+    "claimed twice": (
+        ("pattern=mixed", "pattern.parts.ffn.layers.roles=[ffn,query]"),
+        ("query.weight", "ffn", "attention", "exclude"),
+    ),
+    "phase against pattern": (("phase=dense",), ("phase=dense", "pattern=dense")),
+    "no pruner": (("pruner=none",), ("pruner=none", "pattern=dense")),
+    "max_length": (("task.max_length=2",), ("task.max_length=2", "at least 3")),
+    "max_length above positions": (("task.max_length=999",), ("task.max_length=999", "128 positions")),
+    "no examples": (("task.train_examples=0",), ("task.train_examples=0", "at least 1")),
+    "no subset": (("task.max_train_examples=0",), ("task.max_train_examples=0", "at least 1")),
+    "hub unreachable": (("model=bert_mini",), ("model.path=prajjwal1/bert-mini", "HF_HUB_OFFLINE", "local folder")),
+    "data unreachable": (("task=sst2",), ("task.path=nyu-mll/glue", "local folder")),
+    "no such folder": (("model=bert_mini", "model.path=/no/such"), ("model.path=/no/such", "no such")),
+    "no such data": (("task=sst2", "task.path=./no/such"), ("task.path=./no/such", "no such")),
+    "no such dense": (("dense.source=/no/such",), ("dense.source=/no/such", "no such")),
+    "no such teacher": (("distill.teacher=/no/such",), ("distill.teacher=/no/such", "no such")),
+    "foreign target": (("pruner._target_=os.system",), ("pruner._target_=os.system", "HYDRAPRUNE_TARGETS")),
+    "mistyped target": (("pruner._target_=hydraprune.sparsity.Snap",), ("hydraprune.sparsity.Snap", "no such")),
+    "file without path": (("task=file",), ("task.path", "value is needed")),
+    "dense override mistyped": (("dense.overrides=['training.epoch=1']",), ("dense.overrides", "training.epochs")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    name: str, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    typed, said = CASES[name]
+    words = [word for word in small if not _overridden(word, typed)]
+    finished = train(*words, *(word.strip("'") for word in typed))
+    assert finished.code == 2, finished.err
+    lines = [line for line in finished.err.splitlines() if line.strip()]
+    assert len(lines) == 1, finished.err
+    assert lines[0].startswith("hydraprune: error: ")
+    for part in said:
+        assert part in lines[0]
+    assert list(workplace.iterdir()) == []
+
+
+def _overridden(word: str, typed: tuple[str, ...]) -> bool:
+    """Another task, model or scheduler does not have the keys that `small` sets for its own."""
+    groups = {t.split("=")[0].lstrip("+") for t in typed if "." not in t.split("=")[0]}
+    group = word.split("=")[0].split(".")[0]
+    if "phase=dense" in typed and word.startswith("dense."):
+        return True
+    if group == "task" and "task" in groups:
+        return True
+    if "scheduler=oneshot" in typed and word.startswith(("scheduler.cooldown", "scheduler.frequency")):
+        return True
+    return group in groups and "=" in word and "." not in word.split("=")[0]
+
+
+def _file(folder: Path, name: str, rows: list[dict[str, object]]) -> str:
+    path = folder / name
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return str(path)
+
+
+ROWS: list[dict[str, object]] = [{"text": f"a sentence {i}", "label": i % 2} for i in range(40)]
+
+DATA: dict[str, tuple[list[dict[str, object]], tuple[str, ...], tuple[str, ...]]] = {
+    "missing text column": (ROWS, ("task.text=[words]",), ("task.text=words", "text, label")),
+    "missing label column": (ROWS, ("task.label=target",), ("task.label=target", "text, label")),
+    "label out of range": ([*ROWS, {"text": "x", "label": 7}], ("task.labels=[a,b]",), ("task.label", "7", "a, b")),
+    "null text": ([*ROWS, {"text": None, "label": 1}], (), ("has no text",)),
+    "not a number": (
+        [{**r, "label": "high"} for r in ROWS],
+        ("task.regression=true", "task.metrics=[pearson]"),
+        ("'high'", "not a number"),
+    ),
+    "metric of the other kind": (ROWS, ("task.metrics=[pearson]",), ("task.metrics=pearson", "accuracy")),
+    "three texts": (ROWS, ("task.text=[text,text,text]",), ("task.text", "two")),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_bad_data_is_refused(
+    name: str, train: Callable[..., Any], workplace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows, typed, said = DATA[name]
+    path = _file(tmp_path_factory.mktemp("data"), "train.jsonl", rows)
+    finished = train("model=tiny", "task=file", f"task.path={path}", "training.epochs=15", *typed)
+    assert finished.code == 2
+    assert finished.err.count("\n") == 1
+    for part in said:
+        assert part in finished.err
+    assert list(workplace.iterdir()) == []
+
+
+def test_an_empty_file_is_refused(
+    train: Callable[..., Any], workplace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "nothing.csv").write_text("")
+    (folder / "header.csv").write_text("text,label\n")
+    train_file = _file(folder, "train.jsonl", ROWS)
+    for typed in (
+        (f"task.path={folder}/nothing.csv",),
+        (f"task.path={train_file}", f"task.validation_path={folder}/header.csv"),
+    ):
+        finished = train("model=tiny", "task=file", *typed)
+        assert finished.code == 2, finished.err
+        assert "empty" in finished.err
+        assert finished.err.count("\n") == 1
+    assert list(workplace.iterdir()) == []

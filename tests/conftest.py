@@ -1,0 +1,106 @@
+"""What every test stands on: no network, one thread, the command line in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["WANDB_MODE"] = "offline"
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def glue() -> Path:
+    folder = SHARED / "hub" / "nyu-mll" / "glue"
+    if not folder.is_dir():
+        pytest.skip(f"no real GLUE data at {folder}")
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder, and Hydra as it is when a program starts."""
+    monkeypatch.chdir(tmp_path)
+    GlobalHydra.instance().clear()
+    yield tmp_path
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def train(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """`hydraprune train ...` in this process, from an empty folder."""
+    return lambda *arguments: _call(["hydraprune", "train", *arguments], monkeypatch, capfd)
+
+
+@pytest.fixture
+def hydraprune(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """`hydraprune ...` in this process, from an empty folder."""
+    return lambda *arguments: _call(["hydraprune", *arguments], monkeypatch, capfd)
+
+
+def _call(argv: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Finished:
+    from hydraprune.cli import main
+
+    monkeypatch.setattr(sys, "argv", argv)
+    for name in ("HYDRA_FULL_ERROR", "HYDRAPRUNE_TRACEBACK"):
+        monkeypatch.delenv(name, raising=False)
+    GlobalHydra.instance().clear()
+    capfd.readouterr()
+    code = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = int(error.code or 0)
+    out, err = capfd.readouterr()
+    return Finished(code, out, err)
+
+
+# Words that make a run of seconds.
+SMALL = (
+    "model=tiny",
+    "task=toy",
+    "task.train_examples=320",
+    "task.evaluation_examples=64",
+    "training.epochs=3",
+    "training.batch_size=32",
+    "scheduler.warmup=5",
+    "scheduler.cooldown=5",
+    "scheduler.frequency=4",
+    "dense.overrides=['training.epochs=1']",
+)
+
+
+@pytest.fixture
+def small() -> tuple[str, ...]:
+    return SMALL
