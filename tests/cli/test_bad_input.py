@@ -100,8 +100,6 @@ def _overridden(word: str, typed: tuple[str, ...]) -> bool:
         return True
     if group == "task" and "task" in groups:
         return True
-    if "scheduler=oneshot" in typed and word.startswith(("scheduler.cooldown", "scheduler.frequency")):
-        return True
     return group in groups and "=" in word and "." not in word.split("=")[0]
 
 

@@ -333,7 +333,7 @@ def test_a_name_of_an_impossible_pattern_is_refused(name: str, words: str) -> No
         (Block(3, "channel"), (4, 2, 2), ["3", "4 rows"]),
         (Block("channel", 3), (4, 3, 4), ["3", "4 input channels"]),
         (NofM(2, 4), (4, 1, 6), ["4", "6 columns"]),
-        (NofM(2, 4), (4, 3, 3), ["4", "9 columns"]),
+        (NofM(2, 4), (4, 3, 3), ["4", "3 columns"]),
     ],
 )
 def test_a_misfit_says_why(pattern: Pattern, shape: tuple[int, int, int], words: list[str]) -> None:

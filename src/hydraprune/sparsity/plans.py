@@ -95,11 +95,16 @@ def n_of_m(
     return _single(pattern, selection, layers, (pruner, scheduler))
 
 
-def mixed(parts: Mapping[str, Plans], target_sparsity: float | None = None, cap: float | None = None) -> Plans:
+def mixed(
+    parts: Mapping[str, Plans],
+    target_sparsity: float | None = None,
+    cap: float | None = None,
+    reduce: Reduce | None = None,
+) -> Plans:
     """Several plans on one model, by the name of the part.
 
-    `target_sparsity` and `cap` are only there to be referred to by the parts; each part carries
-    its own. A weight in two parts is refused when the pruners are made.
+    The other arguments are there for the parts of a config to refer to; each part carries its
+    own. A weight in two parts is refused when the pruners are made.
     """
     plans: dict[str, Plan] = {}
     for name, part in parts.items():

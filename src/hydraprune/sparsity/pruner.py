@@ -227,7 +227,9 @@ class Pruner:
                         f"it is the state of another plan or model"
                     )
         if len(state["pruned"]) != len(self.weights):
-            raise SparsityError(f"state of pruner {self.name}: is of {len(state['pruned'])} weights, not {len(self.weights)}")
+            raise SparsityError(
+                f"state of pruner {self.name}: is of {len(state['pruned'])} weights, not {len(self.weights)}"
+            )
         device = {weight.name: weight.parameter.device for weight in self.weights}
         # Copies: the memory is written in place, and its source may go on living.
         self._masks = {name: mask.to(device[name], copy=True) for name, mask in state["masks"].items()}

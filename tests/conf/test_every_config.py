@@ -1,0 +1,182 @@
+"""Every file in conf/ composes, and builds with tiny random weights in place of hub ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from hydraprune import assembly
+from hydraprune.launch import conf_dir, request_of
+from hydraprune.request import plain, resolved
+from hydraprune.sparsity import parse
+
+CONF = conf_dir()
+FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
+GROUPS = sorted({path.parent.name for path in FILES if path.parent.name})
+
+
+@pytest.fixture(autouse=True)
+def hydra_ready() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in FILES if path.parent.name == group)
+
+
+def composed(*words: str) -> DictConfig:
+    config: DictConfig = compose("config", list(words), return_hydra_config=True)
+    return config
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Small random checkpoints of the architectures that conf/model names."""
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        BertTokenizer,
+        DistilBertConfig,
+        DistilBertForSequenceClassification,
+    )
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "bad"]
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(words)})
+    bert = BertConfig(vocab_size=9, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    distilbert = DistilBertConfig(vocab_size=9, dim=32, n_layers=1, n_heads=2, hidden_dim=64)
+    made = {"bert": BertForSequenceClassification(bert), "distilbert": DistilBertForSequenceClassification(distilbert)}
+    for name, model in made.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return {name: str(folder / name) for name in made}
+
+
+def test_groups_are_those_of_the_design() -> None:
+    wanted = {"phase", "model", "task", "pattern", "scheduler", "pruner", "distill", "optimizer", "lr_scheduler"}
+    assert set(GROUPS) == wanted | {"training", "tracker", "recipe", "experiment"}
+    assert len(FILES) > 50
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name not in ("", "recipe")], ids=str)
+def test_it_composes_and_its_objects_are_made(path: Path) -> None:
+    group, name = path.parent.name, path.stem
+    words = [f"{group}={name}"]
+    words += {"phase": [f"pattern={'dense' if name == 'dense' else '4x1'}"], "task": []}.get(group, [])
+    if (group, name) == ("task", "file"):
+        words.append("task.path=mine.csv")
+    if (group, name) in (("pruner", "none"), ("scheduler", "none"), ("distill", "none")):
+        words.append("pattern=dense")
+    request = request_of(composed(*words))
+    made = assembly.parts(request.config)
+    assert request.choices[group] == name
+    assert made.settings.epochs >= 1
+    assert made.task.name == request.config.task.name
+    assert len(made.plans.parts) == {"dense": 0, "mixed": 3}.get(made.plans.name, 1)
+    assembly.make(request.config, "tracker").close()
+
+
+def test_recipes_are_picked_by_model_task_and_phase() -> None:
+    recipes = names("recipe")
+    assert len(recipes) >= 8
+    for recipe in recipes:
+        rest, phase = recipe.rsplit("_", 1)
+        model, task = rest.rsplit("_", 1)
+        pattern = "pattern=dense" if phase == "dense" else "pattern=4x1"
+        config = resolved(composed(f"model={model}", f"task={task}", pattern))
+        assert config.recipe.name == recipe
+        assert config.recipe.source in ("published", "ours")
+        known = set(resolved(composed("model=bert_base", "task=cola", pattern)).recipe)
+        assert set(config.recipe) <= known
+    assert resolved(composed("model=bert_base", "task=cola")).recipe.source == "none"
+
+
+@pytest.mark.parametrize("model", names("model"))
+@pytest.mark.parametrize("pattern", [name for name in names("pattern") if name != "dense"])
+def test_every_pattern_fits_every_model(model: str, pattern: str, checkpoints: dict[str, str]) -> None:
+    words = [f"model={model}", f"pattern={pattern}", "task=toy"]
+    if model != "tiny":
+        words.append(f"model.path={checkpoints['distilbert' if model == 'distilbert' else 'bert']}")
+    config = resolved(composed(*words))
+    made = assembly.parts(config)
+    network = made.model.blueprint()
+    assert next(network.parameters()).device == torch.device("meta")
+    pruners = assembly.pruners(made.plans, network, 1500, 100)
+    pruned = {weight.name for pruner in pruners for weight in pruner.weights}
+    encoder = {f"{n}.weight" for n, m in network.named_modules() if isinstance(m, torch.nn.Linear) and "layer." in n}
+    assert pruned == encoder
+    assert all(units.target <= units.total for pruner in pruners for _, units in pruner.pools)
+
+
+@pytest.mark.parametrize("pruner", [name for name in names("pruner") if name != "none"])
+@pytest.mark.parametrize("scheduler", [name for name in names("scheduler") if name != "none"])
+def test_every_criterion_goes_with_every_schedule(pruner: str, scheduler: str) -> None:
+    made = assembly.parts(resolved(composed("model=tiny", "task=toy", f"pruner={pruner}", f"scheduler={scheduler}")))
+    assert len(assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)) == 1
+
+
+def test_a_pattern_is_called_by_its_numbers() -> None:
+    for pattern in set(names("pattern")) - {"dense", "mixed"}:
+        plans = assembly.plans(resolved(composed(f"pattern={pattern}")))
+        plan = plans.parts[plans.name]
+        assert parse(plans.name) == plan.pattern
+    assert assembly.plans(resolved(composed("pattern=4x1", "pattern.rows=8"))).name == "8x1"
+    assert assembly.plans(resolved(composed("pattern=2:4"))).name == "2:4"
+    assert plain(resolved(composed("pattern=2:4"))) == plain(resolved(composed("pattern=2of4")))
+
+
+def part(config: DictConfig, name: str) -> Any:
+    return assembly.plans(config).parts[name]
+
+
+def test_in_a_mixed_pattern_local_wins_over_global() -> None:
+    config = resolved(
+        composed(
+            "pattern=mixed",
+            "pattern.target_sparsity=.8",
+            "pattern.parts.ffn.target_sparsity=.7",
+            "pattern.parts.attention.rows=8",
+            "scheduler.frequency=30",
+            "pattern.parts.ffn.scheduler.frequency=10",
+            "pruner.decay=0.8",
+            "pattern.parts.ffn.pruner._target_=hydraprune.sparsity.Magnitude",
+            "+pattern.parts.attention_output.pruner.decay=0.5",
+        )
+    )
+    assert {n: p.selection.target_sparsity for n, p in assembly.plans(config).parts.items()} == {
+        "attention_output": 0.8,
+        "ffn": 0.7,
+        "attention": 0.8,
+    }
+    assert part(config, "attention").pattern.name == "8x1"
+    assert part(config, "ffn").pattern.name == "1x1"
+    assert (part(config, "ffn").schedule.frequency, part(config, "attention").schedule.frequency) == (10, 30)
+    assert type(part(config, "ffn").criterion).__name__ == "Magnitude"
+    assert part(config, "attention").criterion.decay == 0.8
+    assert part(config, "attention_output").criterion.decay == 0.5
+
+
+def test_a_part_takes_a_whole_criterion_or_schedule_by_its_word() -> None:
+    words = ("pattern=mixed", "+pruner@pattern.parts.ffn.pruner=snip", "+scheduler@pattern.parts.ffn.scheduler=cubic")
+    config = resolved(composed(*words))
+    assert type(part(config, "ffn").criterion).__name__ == "Snip"
+    assert type(part(config, "ffn").schedule).__name__ == "Cubic"
+    assert type(part(config, "attention").criterion).__name__ == "SnipMomentum"
+
+
+def test_the_saved_config_means_the_same_run() -> None:
+    request = request_of(composed("pattern=2:4", "task=sst2", "seed=3"))
+    again = OmegaConf.create(OmegaConf.to_yaml(request.config))
+    from hydraprune.request import identity_of
+
+    assert identity_of(again) == request.identity

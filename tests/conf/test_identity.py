@@ -1,0 +1,90 @@
+"""What makes two runs the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from hydraprune.ancestor import dense_request
+from hydraprune.launch import conf_dir, request_of
+from hydraprune.request import Request
+
+
+@pytest.fixture(autouse=True)
+def hydra_ready() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def asked(*words: str) -> Request:
+    return request_of(compose("config", list(words), return_hydra_config=True))
+
+
+BASE = ("model=tiny", "task=toy", "pattern=4x1")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pattern.target_sparsity=0.9",),
+        ("pattern.target_sparsity=.90",),
+        ("training.epochs=7",),  # what the recipe says anyway
+        ("run.root=elsewhere",),
+        ("sweep=mine",),
+        ("hydra.run.dir=elsewhere",),
+        ("distill.weight=1",),  # 1.0 in the recipe
+    ],
+)
+def test_spelling_and_place_do_not_matter(words: tuple[str, ...]) -> None:
+    assert asked(*BASE, *words).hash == asked(*BASE).hash
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pattern.target_sparsity=0.8",),
+        ("pattern.rows=8",),
+        ("seed=1",),
+        ("runtime.threads=2",),
+        ("training.precision=bf16",),
+        ("task.max_train_examples=100",),
+        ("dense.source=/models/mine",),
+    ],
+)
+def test_what_makes_a_result_matters(words: tuple[str, ...]) -> None:
+    assert asked(*BASE, *words).hash != asked(*BASE).hash
+
+
+def test_a_cell_is_all_its_seeds() -> None:
+    assert asked(*BASE, "seed=1").identity.cell == asked(*BASE).identity.cell
+    assert asked(*BASE, "pattern.rows=8").identity.cell != asked(*BASE).identity.cell
+
+
+def test_the_folder_says_what_it_is() -> None:
+    request = asked("model=tiny", "task=toy", "pattern=2:4", "seed=3")
+    assert str(request.directory) == f"outputs/toy/tiny/2of4/snip_momentum-0.5-seed3-{request.hash}"
+
+
+@pytest.mark.parametrize("model", ["tiny", "bert_mini", "distilbert", "minilm"])
+@pytest.mark.parametrize("task", ["toy", "mrpc", "sst2", "cola"])
+@pytest.mark.parametrize("pattern", ["4x1", "2:4", "mixed"])
+def test_the_ancestor_is_the_run_that_pattern_dense_makes(model: str, task: str, pattern: str) -> None:
+    own = (f"model={model}", f"task={task}", "seed=2", "training.precision=bf16", "runtime.threads=1")
+    ancestor = dense_request(asked(*own, f"pattern={pattern}", "pattern.target_sparsity=0.3", "optimizer.lr=0.1"))
+    typed = asked(*own, "pattern=dense")
+    assert ancestor.hash == typed.hash
+    assert ancestor.directory == typed.directory
+
+
+def test_the_ancestor_has_the_task_and_model_of_its_heir() -> None:
+    own = ("model=bert_mini", "model.path=/models/mine", "task=mrpc", "task.path=/data/glue", "task.max_length=64")
+    ancestor = dense_request(asked(*own, "dense.overrides=['training.epochs=2']"))
+    assert ancestor.hash == asked(*own, "pattern=dense", "training.epochs=2").hash
+    assert ancestor.config.model.path == "/models/mine"
+    assert ancestor.config.task.max_length == 64
+    assert ancestor.config.training.epochs == 2

@@ -1,0 +1,184 @@
+"""Whole runs on small real parts: what is left in the folder, and that it is true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+REPORT_KEYS = {
+    "schema", "status", "hash", "cell", "overrides", "phase", "model", "task", "pattern", "criterion", "scheduler",
+    "recipe", "seed", "metric", "final", "best", "dense", "target_sparsity", "units", "sparsity", "pattern_ok",
+    "steps", "seconds", "threads", "precision", "versions", "device", "error",
+}  # fmt: skip
+
+
+def run_folders(workplace: Path, pattern: str) -> list[Path]:
+    return sorted(path.parent for path in workplace.glob(f"outputs/*/*/{pattern}/*/report.json"))
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return report
+
+
+def encoder(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: w for name, w in weights.items() if ".layer." in name and name.endswith("weight") and w.ndim == 2}
+
+
+def test_a_run_leaves_what_the_design_says(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    finished = train(*small, "pattern=4x1")
+    assert finished.code == 0, finished.err
+    (sparse,) = run_folders(workplace, "4x1")
+    (dense,) = run_folders(workplace, "dense")
+    for folder in (sparse, dense):
+        assert {"config.yaml", "train.log", "metrics.jsonl", "report.json", "model"} <= {
+            p.name for p in folder.iterdir()
+        }
+    report, before = report_of(sparse), report_of(dense)
+    assert set(report) >= REPORT_KEYS
+    assert report["status"] == before["status"] == "finished"
+    assert report["dense"]["accuracy"] == before["final"]["accuracy"]
+    assert report["pattern_ok"] is True
+    assert report["steps"] == 30
+    assert report["criterion"] == "snip_momentum"
+
+    # Counted here, on the file alone: exactly floor(0.9 * blocks) blocks of four rows are zero, and nothing else.
+    weights = encoder(load_file(sparse / "model" / "model.safetensors"))
+    blocks = {name: (w.reshape(w.shape[0] // 4, 4, -1) != 0) for name, w in weights.items()}
+    empty = sum(int((~b.any(1)).sum()) for b in blocks.values())
+    total = sum(b.shape[0] * b.shape[2] for b in blocks.values())
+    assert empty == int(total * 9 // 10) == report["units"]["pruned"] == report["units"]["target"]
+    assert total == report["units"]["total"]
+    zeros = sum(int((w == 0).sum()) for w in weights.values())
+    assert zeros == 4 * empty
+    assert report["sparsity"]["prunable"] == zeros / sum(w.numel() for w in weights.values())
+
+    lines = [json.loads(line) for line in (sparse / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == [10, 20, 30]
+    assert [line["epoch"] for line in lines if "epoch" in line] == [1, 2, 3]
+    assert lines[-1]["eval/accuracy"] == report["final"]["accuracy"]
+    assert "4x1 holds" in finished.out
+    assert f"hydraprune verify {sparse.relative_to(workplace)}/model" in finished.out
+
+
+def test_plain_transformers_reads_the_model(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    assert train(*small, "pattern=2:4").code == 0
+    (folder,) = run_folders(workplace, "2of4")
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    for weight in encoder(dict(model.named_parameters())).values():
+        assert bool(((weight.reshape(-1, 4) != 0).sum(-1) == 2).all())
+    assert model(**tokenizer(["the film was not good"], return_tensors="pt")).logits.shape == (1, 2)
+
+
+def test_the_same_command_finds_its_run(
+    train: Callable[..., Any], hydraprune: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    assert train(*small).code == 0
+    (folder,) = run_folders(workplace, "4x1")
+    before = {
+        p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name in ("report.json", "metrics.jsonl")
+    }
+    again = train(*small)
+    assert again.code == 0
+    assert "Finished already" in again.out
+    assert {p: p.read_bytes() for p in before} == before
+    # A dense run typed by hand is the ancestor, found.
+    dense = train(*small[:4], "training.epochs=1", "pattern=dense")
+    assert dense.code == 0, dense.err
+    assert "Finished already" in dense.out
+
+    report = report_of(folder)
+    scored = hydraprune("eval", str(folder / "model"), "task=toy", "task.evaluation_examples=64")
+    assert scored.code == 0, scored.err
+    assert f"accuracy  {report['final']['accuracy']:.4f}" in scored.out
+    verified = hydraprune("verify", str(folder / "model"), "--pattern", "4x1")
+    assert verified.code == 0, verified.err
+    assert "4x1 in 12 layers, dense in 2 layers" in verified.out
+    assert hydraprune("verify", str(folder / "model"), "--pattern", "2:4").code == 1
+    assert hydraprune("verify", str(folder / "model"), "--pattern", "4y1").code == 2
+    assert hydraprune("verify", "/no/such").code == 2
+
+    foreign = train(*small, "seed=1", f"hydra.run.dir={folder}")
+    assert foreign.code == 2
+    assert "holds another run" in foreign.err
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_same_seed_same_bits(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    assert train(*small, "run.root=one").code == 0
+    assert train(*small, "run.root=two").code == 0
+    first, second = (next(workplace.glob(f"{root}/*/*/4x1/*")) for root in ("one", "two"))
+    assert first.name == second.name
+    assert (first / "metrics.jsonl").read_text() == (second / "metrics.jsonl").read_text()
+    one, two = (load_file(folder / "model" / "model.safetensors") for folder in (first, second))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pattern=mixed",),
+        ("pattern=1xchannel", "pattern.scope=local"),
+        ("pattern=channelx1", "pruner=magnitude", "scheduler=cubic"),
+        ("pattern=nm", "pruner=gradient"),
+        ("pattern=1x1", "pruner=snip", "scheduler=oneshot"),
+        ("distill=logits", "training.accumulation=2", "training.batch_size=16"),
+        ("distill=none", "training.precision=bf16", "optimizer=sgd", "lr_scheduler=cosine"),
+        ("distill.padding=true", "training.max_grad_norm=1.0"),
+    ],
+    ids=" ".join,
+)
+def test_every_way_reaches_exactly_its_target(
+    words: tuple[str, ...], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    finished = train(*small, *words)
+    assert finished.code == 0, finished.err
+    (report,) = (
+        r
+        for r in (report_of(p.parent) for p in workplace.glob("outputs/*/*/*/*/report.json"))
+        if r["phase"] == "sparse"
+    )
+    assert report["pattern_ok"] is True
+    # A criterion that revives weights may leave a revived one at zero: gradient alone may exceed its target.
+    if "pruner=gradient" not in words:
+        assert report["units"]["pruned"] == report["units"]["target"]
+
+
+def test_jobs_of_a_multirun_fail_alone(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    finished = train("-m", *small, "pattern=4x1", "pattern.rows=4,7")
+    assert finished.code == 0, finished.err
+    reports = [report_of(p.parent) for p in workplace.glob("multirun_sweeps/default/**/report.json")]
+    assert sorted(r["status"] for r in reports) == ["failed", "finished"]
+    (failed,) = (r for r in reports if r["status"] == "failed")
+    assert "7x1 does not fit" in failed["error"]
+
+
+def test_a_dense_model_of_ones_own(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    own = [word for word in small if not word.startswith("dense.")]
+    assert train(*small[:4], "training.epochs=1", "pattern=dense").code == 0
+    (dense,) = run_folders(workplace, "dense")
+    mine = workplace / "mine"
+    (dense / "model").rename(mine)
+    finished = train(*own, f"dense.source={mine}", f"distill.teacher={mine}")
+    assert finished.code == 0, finished.err
+    (sparse,) = run_folders(workplace, "4x1")
+    assert report_of(sparse)["dense"]["accuracy"] == report_of(dense)["final"]["accuracy"]
+
+
+def test_a_failure_is_recorded(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    finished = train(*small, "optimizer.lr=1e30", "distill=none")
+    assert finished.code != 0
+    (folder,) = run_folders(workplace, "4x1")
+    report = report_of(folder)
+    assert report["status"] == "failed"
+    assert "not finite" in report["error"]
