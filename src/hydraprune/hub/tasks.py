@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ class HubTask:
             if (Path(source) / "dataset_dict.json").exists():
                 splits = datasets.load_from_disk(source)
             else:
-                splits = datasets.load_dataset(source, self.subset, revision=self.revision)
+                splits = _load(source, self.subset, revision=self.revision)
         for split in (self.train, *self.validation):
             if split not in splits:
                 raise UserError(f"task.path={self.path}: has no split {split}; it has {', '.join(splits)}")
@@ -177,8 +178,6 @@ class FileTask:
         )
 
     def _read(self, key: str, path: str) -> Any:
-        import datasets
-
         kind = _FORMATS.get(Path(path).suffix.lower())
         if kind is None:
             raise UserError(f"{key}={path}: must end in one of {', '.join(_FORMATS)}")
@@ -188,7 +187,7 @@ class FileTask:
             raise UserError(f"{key}={path}: the file is empty")
         with loading(key, path if is_local(path) else f"./{path}"):
             try:
-                return datasets.load_dataset(kind, data_files=str(Path(path).expanduser()), split="train")
+                return _load(kind, data_files=str(Path(path).expanduser()), split="train")
             except ValueError as error:
                 if "corresponds to no data" in str(error):
                     raise UserError(f"{key}={path}: the file is empty; give at least one example") from None
@@ -231,6 +230,20 @@ class ToyTask:
         train, evaluation = toy.generate(self.train_examples, self.evaluation_examples, self.data_seed)
         kept = train[: self.max_train_examples]
         return TaskData(_pairs(kept), {"validation": _pairs(evaluation)}, Labels(("negative", "positive")))
+
+
+def _load(source: str, *arguments: Any, **options: Any) -> Any:
+    """`datasets.load_dataset`; local data through no cache.
+
+    The library's cache knows a local folder by its last name, so that a second `glue` elsewhere
+    would be given the rows of the first.
+    """
+    import datasets
+
+    if not (is_local(source) or "data_files" in options):
+        return datasets.load_dataset(source, *arguments, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        return datasets.load_dataset(source, *arguments, cache_dir=folder, keep_in_memory=True, **options)
 
 
 def _pairs(pairs: Sequence[tuple[str, int]]) -> Examples:
