@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from hydraprune import assembly
 from hydraprune.errors import UserError
+from hydraprune.identity import Identity, identify
 from hydraprune.keys import flattened, nearest, override_key, unknown_override
-from hydraprune.request import Request, identity_of, plain, resolved
+from hydraprune.request import Request, plain, resolved
 from hydraprune.results.report import RunReport, read_report
 
 log = logging.getLogger(__name__)
@@ -24,25 +26,43 @@ _SHARED_KEYS = ("seed", "training.precision", "training.device", "runtime.thread
 AUTO = "auto"
 
 
+def identity_of(config: DictConfig, choices: Mapping[str, str]) -> Identity:
+    """The identity of a resolved config, that of its dense ancestor included.
+
+    Args:
+        choices: group -> the word chosen, as in `model=bert_mini`.
+    """
+    before = None
+    if config.phase == "sparse" and str(config.dense.source) == AUTO:
+        before = identity_of(_dense_config(config, choices)[0], choices)
+    return identify(plain(config), assembly.plans(config).name, before)
+
+
 def dense_request(request: Request) -> Request:
     """The dense run of the same model, task, seed, precision and threads.
 
     It is the run that `pattern=dense` would make with those words, and has its hash. Everything
     else about it comes from `dense.overrides`.
     """
-    typed = [str(override) for override in request.config.dense.overrides]
-    words = [f"{group}={request.choices[group]}" for group in _SHARED_GROUPS if group in request.choices]
-    config = _composed([*words, "pattern=dense", *typed], typed)
+    config, typed = _dense_config(request.config, request.choices)
+    choices = {**request.choices, "pattern": "dense", "phase": "dense"}
+    identity = identity_of(config, choices)
+    return Request(config, choices, typed, identity, Path(config.run.root) / identity.folder)
+
+
+def _dense_config(heir: DictConfig, choices: Mapping[str, str]) -> tuple[DictConfig, list[str]]:
+    """The resolved config of the dense run, and the words that it stands for."""
+    typed = [str(override) for override in heir.dense.overrides]
+    words = [f"{group}={choices[group]}" for group in _SHARED_GROUPS if group in choices]
+    words += ["pattern=dense", *typed]
+    config = _composed(words, typed)
     meant = {key: OmegaConf.select(config, key) for key in (override_key(override) for override in typed)}
     with open_dict(config):
         for key in (*_SHARED_GROUPS, *_SHARED_KEYS):
-            OmegaConf.update(config, key, OmegaConf.select(request.config, key), merge=False)
+            OmegaConf.update(config, key, OmegaConf.select(heir, key), merge=False)
         for key, value in meant.items():
             OmegaConf.update(config, key, value, merge=False)
-    config = resolved(config)
-    identity = identity_of(config)
-    choices = {**request.choices, "pattern": "dense", "phase": "dense"}
-    return Request(config, choices, [*words, "pattern=dense", *typed], identity, _folder(config, identity.folder))
+    return resolved(config), words
 
 
 def _composed(overrides: list[str], typed: list[str]) -> DictConfig:
@@ -55,10 +75,6 @@ def _composed(overrides: list[str], typed: list[str]) -> DictConfig:
         if key is not None:
             why = f"{key}: no such key{nearest(key, flattened(plain(compose('config', ['pattern=dense']))))}"
         raise UserError(f"dense.overrides={typed}: {why}") from None
-
-
-def _folder(config: DictConfig, folder: str) -> Path:
-    return Path(config.run.root) / folder
 
 
 def finished(request: Request) -> RunReport | None:

@@ -28,11 +28,18 @@ class Identity:
     folder: str
 
 
-def identify(config: Mapping[str, Any], pattern: str) -> Identity:
-    """The identity of a resolved config (plain dicts and lists) whose pattern is called `pattern`."""
+def identify(config: Mapping[str, Any], pattern: str, ancestor: Identity | None = None) -> Identity:
+    """The identity of a resolved config (plain dicts and lists).
+
+    Args:
+        pattern: what the config's pattern is called.
+        ancestor: of the dense run that this one starts from, if it is one of ours: another dense
+            model makes another run, though no key of this config tells.
+    """
     result = {key: value for key, value in config.items() if key not in NOT_THE_RESULT}
-    digest = _digest(result)
-    cell = _digest({key: value for key, value in result.items() if key != "seed"})
+    seedless = {key: value for key, value in result.items() if key != "seed"}
+    digest = _digest(result if ancestor is None else {**result, "ancestor": ancestor.hash})
+    cell = _digest(seedless if ancestor is None else {**seedless, "ancestor": ancestor.cell})
     place = [_safe(str(config[group]["name"])) for group in ("task", "model")]
     folder = PurePosixPath(*place, _safe(pattern.replace(":", "of")), f"{_slug(config)}-{digest}")
     return Identity(digest, cell, str(folder))

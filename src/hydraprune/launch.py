@@ -44,10 +44,11 @@ def conf_dir() -> Path:
 
 def _folder(*, _root_: DictConfig) -> str:
     """`<task>/<model>/<pattern>/<slug>-<hash>` of the config that is being resolved."""
-    from hydraprune.request import identity_of, resolved
+    from hydraprune.ancestor import identity_of
+    from hydraprune.request import resolved
 
     try:
-        return identity_of(resolved(_root_)).folder
+        return identity_of(resolved(_root_), _choices(_root_)).folder
     except (UserError, HydraException, OmegaConfBaseException):
         # A job that cannot work still needs a place for its failed report.
         return f"refused/{HydraConfig.get().job.num if HydraConfig.initialized() else 0}"
@@ -55,6 +56,11 @@ def _folder(*, _root_: DictConfig) -> str:
 
 def _run_dir(*, _root_: DictConfig) -> str:
     return f"{_root_.run.root}/{_folder(_root_=_root_)}"
+
+
+def _choices(config: DictConfig) -> dict[str, str]:
+    """group -> word chosen, Hydra's own groups included."""
+    return {str(k): v for k, v in config.hydra.runtime.choices.items() if isinstance(v, str)}
 
 
 def register() -> None:
@@ -74,14 +80,15 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
     Raises:
         UserError: an unknown or missing key, or a pattern that cannot be.
     """
-    from hydraprune.request import Request, identity_of, plain, resolved
+    from hydraprune.ancestor import identity_of
+    from hydraprune.request import Request, plain, resolved
 
     wanted = resolved(config)
     check_keys(plain(wanted), [plain(compose("config", words)) for words in ([], ["pattern=dense"])])
-    identity = identity_of(wanted)
+    choices = _choices(config)
+    identity = identity_of(wanted, choices)
     # Only now: Hydra's own folder is named by the identity, and its complaints are harder to read.
     place = Path(config.hydra.run.dir if directory is None else directory)
-    choices = {k: v for k, v in config.hydra.runtime.choices.items() if isinstance(v, str)}
     return Request(wanted, choices, list(config.hydra.overrides.task), identity, place)
 
 
@@ -93,18 +100,25 @@ class Preflight(Callback):  # type: ignore[misc]
 
         try:
             quiet_libraries()
-            _refuse_several_processes()
+            _refuse_launcher()
             preflight(request_of(config))
         except Exception as error:
             leave(error)
 
 
-def _refuse_several_processes() -> None:
+def _refuse_launcher() -> None:
+    """What `accelerate launch` may say and a run does not follow."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1:
         raise UserError(
             f"accelerate launch --num_processes {processes}: a run is one process; start it with --num_processes 1, "
             f"and several runs with -m"
+        )
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision != "no":
+        raise UserError(
+            f"accelerate launch --mixed_precision {precision}: precision is part of a run's config; say "
+            f"training.precision=bf16 instead"
         )
 
 

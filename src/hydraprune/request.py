@@ -9,9 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hydraprune import assembly
 from hydraprune.errors import UserError
-from hydraprune.identity import Identity, identify
+from hydraprune.identity import Identity
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,3 @@ def plain(config: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(config)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items() if key != "hydra"}
-
-
-def identity_of(config: DictConfig) -> Identity:
-    """The identity of a resolved config."""
-    return identify(plain(config), assembly.plans(config).name)

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from hydraprune import ancestor, assembly
+from hydraprune import ancestor, assembly, checks
 from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
 from hydraprune.hub.models import PretrainedModel
@@ -37,7 +37,7 @@ def preflight(request: Request) -> None:
     """Everything that can be refused before a directory is made.
 
     Raises:
-        UserError: see `assembly.check`; or the run's directory holds another run.
+        UserError: see `checks.check`; or the run's directory holds another run.
     """
     if ancestor.finished(request) is not None:
         return
@@ -50,8 +50,8 @@ def preflight(request: Request) -> None:
             before = ancestor.dense_request(request)
             if ancestor.finished(before) is None:
                 refuse_foreign(before)
-                assembly.check(before.config, None)
-    assembly.check(request.config, dense)
+                checks.check(before.config, None)
+    checks.check(request.config, dense)
 
 
 def refuse_foreign(request: Request) -> None:

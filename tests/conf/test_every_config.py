@@ -177,6 +177,6 @@ def test_a_part_takes_a_whole_criterion_or_schedule_by_its_word() -> None:
 def test_the_saved_config_means_the_same_run() -> None:
     request = request_of(composed("pattern=2:4", "task=sst2", "seed=3"))
     again = OmegaConf.create(OmegaConf.to_yaml(request.config))
-    from hydraprune.request import identity_of
+    from hydraprune.ancestor import identity_of
 
-    assert identity_of(again) == request.identity
+    assert identity_of(again, request.choices) == request.identity

@@ -33,7 +33,7 @@ BASE = ("model=tiny", "task=toy", "pattern=4x1")
     [
         ("pattern.target_sparsity=0.9",),
         ("pattern.target_sparsity=.90",),
-        ("training.epochs=7",),  # what the recipe says anyway
+        ("training.epochs=5",),  # what the recipe says anyway
         ("run.root=elsewhere",),
         ("sweep=mine",),
         ("hydra.run.dir=elsewhere",),
@@ -79,6 +79,19 @@ def test_the_ancestor_is_the_run_that_pattern_dense_makes(model: str, task: str,
     typed = asked(*own, "pattern=dense")
     assert ancestor.hash == typed.hash
     assert ancestor.directory == typed.directory
+
+
+def test_another_dense_model_makes_another_run() -> None:
+    longer = asked(*BASE, "dense.overrides=['training.epochs=9']")
+    assert longer.hash != asked(*BASE).hash
+    assert longer.identity.cell != asked(*BASE).identity.cell
+    # Also when no key of the sparse config tells: were the dense recipe another, the run would be.
+    from hydraprune.identity import Identity, identify
+    from hydraprune.request import plain
+
+    one, two = (identify(plain(asked(*BASE).config), "4x1", Identity(h, c, "")) for h, c in (("a", "b"), ("c", "d")))
+    assert one.hash != two.hash
+    assert one.cell != two.cell
 
 
 def test_the_ancestor_has_the_task_and_model_of_its_heir() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from hydraprune.sparsity.patterns import Block, NofM, Pattern, ViewShape
+from hydraprune.sparsity.patterns import Block, NofM, Pattern, ViewShape, parse
 from hydraprune.sparsity.pruner import Pruner
 from hydraprune.sparsity.views import LAYOUTS, module_type
 
@@ -44,11 +45,32 @@ def prunable_layers(model: nn.Module) -> Iterable[tuple[str, Tensor, Tensor]]:
 
 
 def layer_sparsity(model: nn.Module) -> list[LayerSparsity]:
-    """What the weights of `model` show, layer by layer."""
+    """What the weights of `model` show, layer by layer.
+
+    A layer in which next to nothing is left, or gone, obeys many patterns by chance; it is given
+    the one that most other layers obey, if it does too.
+    """
+    layers = list(prunable_layers(model))
+    sure = [obeyed_pattern(view != 0, EVIDENCE) for _, _, view in layers]
+    common = [name for name, _ in Counter(sure).most_common() if name not in ("dense", "empty", "1x1")]
     return [
-        LayerSparsity(name, tuple(weight.shape), zeros_of(weight), weight.numel(), obeyed_pattern(view != 0))
-        for name, weight, view in prunable_layers(model)
+        LayerSparsity(
+            name,
+            tuple(weight.shape),
+            zeros_of(weight),
+            weight.numel(),
+            found if found != "1x1" else _likely(view != 0, common),
+        )
+        for (name, weight, view), found in zip(layers, sure, strict=True)
     ]
+
+
+def _likely(keep: Tensor, common: Sequence[str]) -> str:
+    """The first of `common` that explains a layer too small or too empty to tell by itself."""
+    for name in common:
+        if _obeys(keep, parse(name)):
+            return name
+    return "1x1"
 
 
 def model_sparsity(model: nn.Module) -> float:
@@ -68,26 +90,39 @@ def _candidates() -> Sequence[Pattern]:
 CANDIDATES = _candidates()
 
 
-def obeyed_pattern(keep: Tensor) -> str:
+# Kept and pruned units that a pattern must show before a layer counts as evidence of it.
+EVIDENCE = 4
+
+
+def obeyed_pattern(keep: Tensor, evidence: int = 1) -> str:
     """The most regular pattern whose units hold every zero of a view (bool, True = non-zero).
 
     `dense` without a zero, `empty` without a non-zero, `1x1` when the zeros follow no pattern
-    that is looked for: channels, blocks whose sides are powers of two up to 32, and common N:M groups.
+    that is looked for: channels, blocks whose sides are powers of two up to 32, and common N:M
+    groups. A pattern must show at least `evidence` kept and as many pruned units.
     """
     if bool(keep.all()):
         return "dense"
     if not bool(keep.any()):
         return "empty"
+    for pattern in CANDIDATES:
+        if _obeys(keep, pattern):
+            pruned = pattern.empty_units(keep)
+            # N:M prunes every group alike: its evidence is the number of groups.
+            kept = pruned if isinstance(pattern, NofM) else ~pruned
+            if min(int(pruned.sum()), int(kept.sum())) >= evidence:
+                return pattern.name
+    return "1x1"
+
+
+def _obeys(keep: Tensor, pattern: Pattern) -> bool:
     rows, positions, columns = keep.shape
     shape: ViewShape = (rows, positions, columns)
-    for pattern in CANDIDATES:
-        if pattern.misfit(shape) is not None or pattern.units(shape) == 1 or not pattern.legal(keep):
-            continue
-        # Half-way through a ramp N:M leaves whole groups dense, and so would a few stray zeros:
-        # name it only where every group keeps it.
-        if isinstance(pattern, Block) or bool(pattern.empty_units(keep).all()):
-            return pattern.name
-    return "1x1"
+    if pattern.misfit(shape) is not None or pattern.units(shape) == 1 or not pattern.legal(keep):
+        return False
+    # Half-way through a ramp N:M leaves whole groups dense, and so would a few stray zeros:
+    # name it only where every group keeps it.
+    return isinstance(pattern, Block) or bool(pattern.empty_units(keep).all())
 
 
 def holds_pattern(pruner: Pruner, weights: Mapping[str, Tensor]) -> tuple[bool, int]:
