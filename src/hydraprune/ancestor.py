@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 _SHARED_GROUPS = ("model", "task")
 _SHARED_KEYS = ("seed", "training.precision", "training.device", "runtime.threads", "run.root")
 
+_NOT_FOR_OVERRIDES = {
+    *("model", "task", "seed", "run", "runtime", "pattern", "phase", "pruner", "scheduler"),
+    *("dense", "experiment", "hydra", "sweep"),
+}
+
 AUTO = "auto"
 
 
@@ -55,6 +60,12 @@ def _dense_config(heir: DictConfig, choices: Mapping[str, str]) -> tuple[DictCon
     typed = [str(override) for override in heir.dense.overrides]
     words = [f"{group}={choices[group]}" for group in _SHARED_GROUPS if group in choices]
     words += ["pattern=dense", *typed]
+    for key in map(override_key, typed):
+        if key.split(".")[0] in _NOT_FOR_OVERRIDES:
+            raise UserError(
+                f"dense.overrides={typed}: {key} is the sparse run's, or decides what the dense run is; override "
+                f"training, optimizer, lr_scheduler or distill"
+            )
     config = _composed(words, typed)
     meant = {key: OmegaConf.select(config, key) for key in (override_key(override) for override in typed)}
     with open_dict(config):

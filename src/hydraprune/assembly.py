@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch import nn
 
 from hydraprune.errors import UserError
 from hydraprune.hub.encoding import check_tokenizer, encode
+from hydraprune.hub.examples import Labels, TaskData
 from hydraprune.hub.families import family_of, is_known
 from hydraprune.hub.metrics import metric
 from hydraprune.hub.models import PretrainedModel, model_type
-from hydraprune.hub.tasks import TaskData
-from hydraprune.sparsity import Plan, Plans, Pruner, SparsityError, attach
+from hydraprune.keys import check_arguments
+from hydraprune.sparsity import Plans, Pruner, SparsityError, attach
 from hydraprune.training.batches import Batches
 from hydraprune.training.contracts import Run, Tracker
 from hydraprune.training.distillation import Distiller, NoTeacher, OnlineTeacher, Teacher
@@ -32,6 +34,10 @@ from hydraprune.training.settings import PRECISIONS, Settings
 
 _SCHEDULE_KEYS = ("warmup", "cooldown", "frequency")
 _LAYER_KEYS = ("roles", "include", "exclude", "types")
+
+
+# What torch chose before any run said otherwise: a job must not inherit the threads of the one before it.
+_OWN_THREADS = torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,16 @@ def make(config: DictConfig, key: str, node: Any = None, **arguments: Any) -> An
             raise cause from None
         where = re.search(r"full_key: (\S+)", str(error))
         at = where.group(1) if where else key
-        if isinstance(cause, (SparsityError, ValueError)):
-            raise UserError(f"{at}.{cause}") from None
-        if isinstance(cause, TypeError):
-            raise UserError(f"{at}: {cause}") from None
+        at = at if at.split(".")[0] == key else f"{key}.{at}"
+        if isinstance(cause, (ValueError, TypeError)):
+            raise UserError(in_place(at, cause)) from None
         raise
+
+
+def in_place(key: str, error: Exception) -> str:
+    """What a target says of its argument `x=...`, said of the key `key.x`."""
+    message = " ".join(str(error).split())
+    return f"{key}.{message}" if re.match(r"\w+=", message) else f"{key}: {message}"
 
 
 def _missing(node: Any, key: str) -> str | None:
@@ -91,13 +102,16 @@ def plans(config: DictConfig) -> Plans:
     node = OmegaConf.to_container(config.pattern, resolve=True, throw_on_missing=False)
     assert isinstance(node, dict)
     shared = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("pruner", "scheduler")}
-    for part in (node.get("parts") or {}).values():
+    for name, part in (node.get("parts") or {}).items():
+        if not isinstance(part, dict):
+            raise UserError(f"pattern.parts.{name}={part}: must be a pattern; ~pattern.parts.{name} leaves it out")
         for key, common in shared.items():
             assert isinstance(common, dict)
-            own = {name: value for name, value in (part.pop(key, None) or {}).items() if value is not None}
+            own = {k: value for k, value in (part.pop(key, None) or {}).items() if value is not None}
             if own:
                 same = own.get("_target_", common["_target_"]) == common["_target_"]
                 part[key] = {**common, **own} if same else own
+                check_arguments(part[key], f"pattern.parts.{name}.{key}.", set())
     made: Plans = make(config, "pattern", OmegaConf.create(node))
     criterion, schedule = make(config, "pruner"), make(config, "scheduler")
     if (config.phase == "dense") != (not made.parts):
@@ -135,7 +149,7 @@ def pruners(plans: Plans, model: nn.Module, steps: int, steps_per_epoch: int) ->
         UserError: a pattern, amount, schedule or choice of layers that cannot work.
     """
     kind = model_type(model)
-    if plans.parts and not is_known(kind) and not all(_names_layers(plan) for plan in plans.parts.values()):
+    if not is_known(kind) and not all(plan.layers.include for plan in plans.parts.values()):
         raise UserError(
             f"model: we do not know which layers of a {kind} model are its encoder; say it: "
             f"pattern.layers.include=['encoder'], for example"
@@ -144,10 +158,6 @@ def pruners(plans: Plans, model: nn.Module, steps: int, steps_per_epoch: int) ->
         return attach(model, plans.parts, family_of(kind), steps, steps_per_epoch)
     except SparsityError as error:
         raise UserError(_in_config_words(str(error), plans, error.pruner)) from None
-
-
-def _names_layers(plan: Plan) -> bool:
-    return bool(plan.layers.include)
 
 
 def _in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
@@ -169,18 +179,16 @@ def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Track
         dense: folder or id of the model that a sparse run starts from; None for a dense run.
         trackers: makes the run's tracker, given the number of steps.
     """
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
+    torch.set_num_threads(config.runtime.threads or _OWN_THREADS)
     made = parts(config)
-    data: TaskData = made.task.load()
+    data = load(made.task)
     accelerator = accelerator_for(made.settings)
     set_seed(config.seed)
     source = student(made, dense)
     tokenizer = source.tokenizer()
-    model = source.load(data.labels).to(accelerator.device)
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    teacher = _teacher(made, source, accelerator)
+    # A dense model brings its head; any other gets one for the task.
+    model = (source.load() if dense else source.load(data.labels)).to(accelerator.device)
+    teacher = _teacher(made, source, model, accelerator)
     train = Batches(
         encode(tokenizer, data.train, made.task.max_length, data.labels.regression),
         made.settings.batch_size,
@@ -200,7 +208,7 @@ def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Track
         accelerator=accelerator,
         settings=made.settings,
         train=train,
-        evaluations=_evaluations(made, data, tokenizer),
+        evaluations=_evaluations(made.settings, made.task, data, tokenizer),
         score=scorer(made.task.metrics),
         headline=made.task.metrics[0],
         tracker=trackers(steps),
@@ -217,12 +225,24 @@ def accelerator_for(settings: Settings) -> Accelerator:
     return Accelerator(cpu=settings.device == "cpu", mixed_precision=PRECISIONS[settings.precision])
 
 
-def _teacher(made: Parts, source: Any, accelerator: Accelerator) -> Teacher:
+def _teacher(made: Parts, source: Any, student: nn.Module, accelerator: Accelerator) -> Teacher:
     if not made.distiller.needs_teacher:
         return NoTeacher()
     path = made.distiller.teacher
-    teacher = source if path is None else pretrained(path, "distill.teacher")
-    return OnlineTeacher(teacher.load().to(accelerator.device), made.distiller)
+    teacher = (source if path is None else pretrained(path, "distill.teacher")).load().to(accelerator.device)
+    if made.distiller.keeps_head:
+        # The student learns to speak to its teacher's head, so it must have that head.
+        for name in family_of(model_type(student)).outside:
+            if name in dict(student.named_modules()):
+                student.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
+    return OnlineTeacher(teacher, made.distiller)
+
+
+@lru_cache(maxsize=2)
+def load(task: Any) -> TaskData:
+    """A task's examples; remembered, since checks and training both want them."""
+    data: TaskData = task.load()
+    return data
 
 
 def scorer(metrics: tuple[str, ...]) -> Any:
@@ -236,25 +256,34 @@ def scorer(metrics: tuple[str, ...]) -> Any:
     return score
 
 
-def _evaluations(made: Parts, data: TaskData, tokenizer: Any) -> Mapping[str, Batches]:
-    size, length = made.settings.eval_batch_size, made.task.max_length
+def _evaluations(settings: Settings, task: Any, data: TaskData, tokenizer: Any) -> Mapping[str, Batches]:
     return {
-        name: Batches(encode(tokenizer, examples, length, data.labels.regression), size)
+        name: Batches(encode(tokenizer, examples, task.max_length, data.labels.regression), settings.eval_batch_size)
         for name, examples in data.evaluations.items()
     }
 
 
 def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
-    """Metric -> value of the model at `path` on the config's task."""
+    """Metric -> value of the model at `path`, which the user calls `key`, on the config's task."""
     settings, task = make(config, "training"), make(config, "task")
-    source = pretrained(path, key)
-    data: TaskData = task.load()
-    labels = source.config().num_labels
-    if labels != data.labels.count:
-        raise UserError(f"{key}={path}: has {labels} labels and task {task.name} {data.labels.count}")
+    source, data = pretrained(path, key), load(task)
+    check_head(source.config(), data.labels, f"{key}={path}", task.name)
     tokenizer = source.tokenizer()
-    check_tokenizer(tokenizer, data, source.config(), task.max_length)
+    check_tokenizer(f"{key}={path}", tokenizer, data, source.config(), task.max_length)
     accelerator = accelerator_for(settings)
-    made = Parts(Plans("dense", {}), settings, make(config, "distill"), source, task)
     model = source.load().to(accelerator.device)
-    return evaluate(model, _evaluations(made, data, tokenizer), scorer(task.metrics), accelerator)
+    return evaluate(model, _evaluations(settings, task, data, tokenizer), scorer(task.metrics), accelerator)
+
+
+def check_head(config: Any, labels: Labels, where: str, task: str) -> None:
+    """Refuse a fine-tuned model whose outputs are not the task's labels.
+
+    Raises:
+        UserError: another number of labels, or the same names in another order.
+    """
+    if config.num_labels != labels.count:
+        raise UserError(f"{where}: has {config.num_labels} labels and task {task} {labels.count}")
+    names = [str(config.id2label[place]).lower() for place in range(labels.count)]
+    ours = [name.lower() for name in labels.names]
+    if names != ours and sorted(names) == sorted(ours):
+        raise UserError(f"{where}: its labels are in the order {names}, and those of task {task} are {ours}")

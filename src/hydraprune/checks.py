@@ -1,7 +1,10 @@
-"""What can be refused before anything is trained or written? Everything that a config, data and shapes can tell."""
+"""What can be refused before anything is trained or written? All that a config, data and shapes can tell."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,13 +12,16 @@ from omegaconf import DictConfig
 from torch import nn
 
 from hydraprune import assembly
-from hydraprune.assembly import Parts
+from hydraprune.assembly import Parts, check_head, in_place
 from hydraprune.errors import UserError
-from hydraprune.hub.encoding import check_tokenizer
-from hydraprune.hub.tasks import TaskData
+from hydraprune.hub.encoding import check_tokenizer, positions_of
+from hydraprune.hub.examples import TaskData
+from hydraprune.hub.tasks import check_metrics
+
+MOST_THREADS = 1024
 
 
-def check(config: DictConfig, dense: str | None) -> Parts:
+def check(config: DictConfig, dense: str | None) -> None:
     """Find whatever can be found wrong with a run before anything is trained or written.
 
     Reads the data and the model's shapes. `dense` is the dense model of the user's choice, if it
@@ -24,33 +30,46 @@ def check(config: DictConfig, dense: str | None) -> Parts:
     Raises:
         UserError: naming the key, the value and the cure.
     """
+    _check_numbers(config)
     made = assembly.parts(config)
-    _check_seed(config)
-    data: TaskData = made.task.load()
+    data = assembly.load(made.task)
+    check_metrics(made.task.metrics, data.labels)
     source = assembly.student(made, dense)
+    where = f"dense.source={dense}" if dense else f"model={made.model.name}"
+    if dense:
+        check_head(source.config(), data.labels, where, made.task.name)
     blueprint = source.blueprint(None if dense else data.labels)
-    if dense and blueprint.config.num_labels != data.labels.count:
-        raise UserError(
-            f"dense.source={dense}: has {blueprint.config.num_labels} labels and task {made.task.name} "
-            f"{data.labels.count}; give a model fine-tuned on this task"
-        )
     tokenizer = source.tokenizer()
-    check_tokenizer(tokenizer, data, blueprint.config, made.task.max_length)
+    check_tokenizer(where, tokenizer, data, blueprint.config, made.task.max_length)
     per_epoch = made.settings.steps_per_epoch(len(data.train))
     steps = made.settings.epochs * per_epoch
     assembly.pruners(made.plans, blueprint, steps, per_epoch)
     _check_optimizer(config, steps, per_epoch)
     _check_teacher(made, blueprint.config, tokenizer, data)
-    assembly.make(config, "tracker")
-    return made
 
 
-def _check_seed(config: DictConfig) -> None:
-    if isinstance(config.seed, bool) or not isinstance(config.seed, int) or config.seed < 0:
-        raise UserError(f"seed={config.seed}: must be a whole number of at least 0")
+def check_place(directory: Path, key: str) -> None:
+    """Refuse a folder that cannot be made or written.
+
+    Raises:
+        UserError: naming the part of the path that is no folder or does not let us write.
+    """
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryDirectory(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(f"{key}={directory}: cannot write in {place} ({os.strerror(error.errno or 0)})") from None
+
+
+def _check_numbers(config: DictConfig) -> None:
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed={config.seed}: must be at least 0 and below 2^32")
     threads = config.runtime.threads
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise UserError(f"runtime.threads={threads}: must be a whole number of at least 1, or null for torch's choice")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"runtime.threads={threads}: must be at least 1 and at most {MOST_THREADS}, or null")
 
 
 def _check_optimizer(config: DictConfig, steps: int, steps_per_epoch: int) -> None:
@@ -60,34 +79,39 @@ def _check_optimizer(config: DictConfig, steps: int, steps_per_epoch: int) -> No
         optimizer = assembly.make(config, key)([{"params": [nn.Parameter(torch.zeros(1))]}])
         key = "lr_scheduler"
         assembly.make(config, key, steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"{key}: {error}") from None
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        raise UserError(in_place(key, error)) from None
 
 
 def _check_teacher(made: Parts, student: Any, tokenizer: Any, data: TaskData) -> None:
-    if not made.distiller.needs_teacher:
+    distiller = made.distiller
+    if not distiller.needs_teacher:
         return
-    path = made.distiller.teacher
-    if path is None and not made.plans.parts:
-        raise UserError("distill.teacher=null: a dense run starts from no dense model; name a teacher, or distill=none")
+    path = distiller.teacher
+    if not made.plans.parts:
+        if distiller.keeps_head:
+            raise UserError("distill=hidden: trains no head, and a dense run needs one; use distill=logits or none")
+        if path is None:
+            raise UserError("distill.teacher=null: a dense run starts from no dense model; name a teacher")
     if path is None:
-        if why := made.distiller.misfit(student, student):
+        if why := distiller.misfit(student, student):
             raise UserError(f"distill: {why}")
         return
+    where = f"distill.teacher={path}"
     teacher = assembly.pretrained(path, "distill.teacher")
     config, other = teacher.config(), teacher.tokenizer()
-    if why := made.distiller.misfit(student, config):
-        raise UserError(f"distill.teacher={path}: {why}")
+    if why := distiller.misfit(student, config):
+        raise UserError(f"{where}: {why}")
+    check_head(config, data.labels, where, made.task.name)
     if other.get_vocab() != tokenizer.get_vocab():
         raise UserError(
-            f"distill.teacher={path}: its tokenizer differs from the student's, so the two would read different "
-            f"tokens; give a teacher with the same vocabulary"
+            f"{where}: its tokenizer differs from the student's, so the two would read different tokens; give a "
+            f"teacher with the same vocabulary"
         )
     if len(data.train.texts[0]) > 1 and set(other.model_input_names) - set(tokenizer.model_input_names):
         raise UserError(
-            f"distill.teacher={path}: tells the two texts of an example apart by token types, which the student's "
-            f"tokenizer does not make; give a teacher of the student's family"
+            f"{where}: tells the two texts of an example apart by token types, which the student's tokenizer does "
+            f"not make; give a teacher of the student's family"
         )
-    positions = getattr(config, "max_position_embeddings", made.task.max_length)
-    if positions < made.task.max_length:
-        raise UserError(f"distill.teacher={path}: has {positions} positions, fewer than task.max_length")
+    if positions_of(config) < made.task.max_length:
+        raise UserError(f"{where}: has {positions_of(config)} positions, fewer than task.max_length")

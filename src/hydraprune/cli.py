@@ -77,14 +77,15 @@ def _verify(arguments: argparse.Namespace) -> int:
     from hydraprune.sparsity import SparsityError, parse
 
     quiet_libraries()
+    try:
+        pattern = None if arguments.pattern is None else parse(arguments.pattern)
+    except SparsityError as error:
+        raise UserError(f"--pattern {error}") from None
     model = PretrainedModel(Path(arguments.model).name, arguments.model, key="MODEL").load()
     print(table(model))
-    if arguments.pattern is None:
+    if pattern is None:
         return 0
-    try:
-        broken = violations(model, parse(arguments.pattern))
-    except SparsityError as error:
-        raise UserError(f"--pattern {arguments.pattern}: {error}") from None
+    broken = violations(model, pattern)
     print("\n".join(broken) if broken else f"{arguments.pattern} holds in every layer that has zeros")
     return 1 if broken else 0
 

@@ -7,7 +7,9 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Iterable, Mapping
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydraprune.errors import UserError
@@ -17,16 +19,16 @@ ALLOWED_VARIABLE = "HYDRAPRUNE_TARGETS"
 _HYDRAS_OWN = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
-def nearest(key: str, known: Iterable[str]) -> str:
-    """` (nearest: x)`, or nothing when nothing is near."""
-    known = list(known)
+def nearest(key: str, known: Iterable[str], path: str = "") -> str:
+    """`; did you mean x?`, with `path` before x; or nothing when nothing is near."""
+    known = sorted(known)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not near:
         # A right name under a wrong node: compare last parts.
         leaf = key.rsplit(".", 1)[-1]
         leaves = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
         near = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)]
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {path}{near[0]}?" if near else ""
 
 
 def unknown_override(error: Exception) -> str | None:
@@ -54,43 +56,123 @@ def flattened(node: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def check_keys(config: Mapping[str, Any], references: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse keys that nothing reads.
+    """Refuse keys that nothing reads, and values of the wrong kind.
 
-    A node with a `_target_` may have the arguments of that target; any other node the keys that
-    one of the `references` (default compositions) has at the same place.
+    A node with a `_target_` may have the arguments of that target, of the kinds that it declares;
+    any other node the keys that one of the `references` (default compositions) has at the same
+    place.
 
     Raises:
-        UserError: an unknown key, with the nearest known one; or a target that may not be named.
+        UserError: an unknown key, with the nearest known one; a missing node; a value of the wrong
+            kind; or a target that may not be named.
     """
-    known = set()
-    for reference in references:
-        known |= set(flattened(reference))
-    everything = sorted(known | set(flattened(config)))
-    _check_node(config, "", known, everything)
+    references = list(references)
+    known = {key for reference in references for key in flattened(reference)}
+    for group in set.intersection(*(set(reference) for reference in references)):
+        if isinstance(references[0][group], Mapping) and not isinstance(config.get(group), Mapping):
+            raise UserError(f"{group}={_short(config.get(group))}: must be a group of keys, as in conf/")
+    _check_node(config, "", known)
 
 
-def _check_node(node: Mapping[str, Any], path: str, known: set[str], everything: list[str]) -> None:
-    target = node.get("_target_")
-    arguments = None
-    if target is not None:
-        arguments = _arguments(str(target), path)
+def _check_node(node: Mapping[str, Any], path: str, known: set[str]) -> None:
+    if node.get("_target_") is not None:
+        check_arguments(node, path, known)
+        return
     for key, value in node.items():
+        full = f"{path}{key}"
         if key in _HYDRAS_OWN:
             continue
-        full = f"{path}{key}"
-        if arguments is not None:
-            if "**" not in arguments and key not in arguments:
-                candidates = [f"{path}{name}" for name in arguments]
-                raise UserError(f"{full}={_short(value)}: {target} has no such key{nearest(full, candidates)}")
-        elif full not in known and not _under_mapping_argument(path, known):
-            raise UserError(f"{full}={_short(value)}: no such key{nearest(full, set(everything) - {full})}")
+        if full not in known and not _named_by_the_user(path):
+            raise UserError(f"{full}={_short(value)}: no such key{nearest(full, known)}")
+        if (kind := PLAIN.get(full)) is not None and not fits(value, kind):
+            raise UserError(f"{full}={_short(value)}: must be {describe(kind)}")
         if isinstance(value, Mapping):
-            _check_node(value, f"{full}.", known, everything)
+            _check_node(value, f"{full}.", known)
 
 
-def _under_mapping_argument(path: str, known: set[str]) -> bool:
-    # The parts of a mixed pattern are named by the user; each part's own keys are checked by its target.
+def check_arguments(node: Mapping[str, Any], path: str, known: set[str]) -> None:
+    """Hold the keys of a node against the arguments of its target, `path` being the node's key and a dot.
+
+    Raises:
+        UserError: see `check_keys`.
+    """
+    target = str(node["_target_"])
+    kinds = _arguments(target, path)
+    for key, value in node.items():
+        full = f"{path}{key}"
+        if key in _HYDRAS_OWN:
+            continue
+        if key not in kinds:
+            raise UserError(f"{full}={_short(value)}: {target} has no such key{nearest(key, kinds, path)}")
+        if not fits(value, kinds[key]):
+            raise UserError(f"{full}={_short(value)}: must be {describe(kinds[key])}")
+        if isinstance(value, Mapping):
+            _check_node(value, f"{full}.", known)
+
+
+def _named_by_the_user(path: str) -> bool:
+    # Parts of a mixed pattern: the user names them, and what they inherit is checked when it is known.
     return path.endswith(".parts.") or ".parts." in path
+
+
+# Kinds of the keys that belong to no target.
+PLAIN: dict[str, Any] = {
+    "seed": int,
+    "phase": str,
+    "sweep": int | str,
+    "runtime.threads": int | None,
+    "run.root": str,
+    "dense.source": str,
+    "dense.overrides": Sequence[str],
+}
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a config's value is of the kind that an argument declares; unknown kinds fit everything."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in inner)
+    if kind in (None, type(None)):
+        return value is None
+    if origin is typing.Literal:
+        return value in inner
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str)
+    if origin is tuple and Ellipsis not in inner:
+        return isinstance(value, list) and len(value) == len(inner) and all(map(fits, value, inner))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        # A lone word is a list of one: what reads it takes it so.
+        items = [value] if isinstance(value, str) else value
+        return isinstance(items, list) and all(fits(item, inner[0]) for item in items)
+    # A class of any other kind comes from a node of its own; Any and the like fit everything.
+    return isinstance(value, Mapping) if isinstance(kind, type) else True
+
+
+_NODE = "a group of keys"
+
+
+def describe(kind: Any) -> str:
+    """A kind in words: `a whole number or channel`."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        words = dict.fromkeys(describe(option) for option in inner)
+        return " or ".join(word for word in words if word != _NODE or len(words) == 1)
+    if kind in (None, type(None)):
+        return "null"
+    if origin is typing.Literal:
+        return " or ".join([", ".join(map(str, inner[:-1])), str(inner[-1])] if len(inner) > 1 else map(str, inner))
+    if origin is tuple and Ellipsis not in inner:
+        return f"a list of {len(inner)}"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"a list, each {describe(inner[0])}"
+    plain: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return plain.get(kind, _NODE)
 
 
 def _short(value: Any) -> str:
@@ -104,7 +186,8 @@ def allowed_prefixes() -> tuple[str, ...]:
     return (*ALLOWED, *(prefix.strip() for prefix in extra if prefix.strip()))
 
 
-def _arguments(target: str, path: str) -> list[str]:
+def _arguments(target: str, path: str) -> dict[str, Any]:
+    """The arguments of what a `_target_` names, and their kinds."""
     key = f"{path}_target_"
     if not target.startswith(allowed_prefixes()):
         raise UserError(
@@ -117,5 +200,9 @@ def _arguments(target: str, path: str) -> list[str]:
     except (ImportError, AttributeError):
         raise UserError(f"{key}={target}: there is no such class or function") from None
     parameters = inspect.signature(found).parameters.values()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return [*names, "**"] if any(p.kind is p.VAR_KEYWORD for p in parameters) else names
+    try:
+        kinds = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    except (NameError, TypeError, AttributeError):  # not ours: annotations that cannot be read
+        kinds = {}
+    usable = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {name: kinds.get(name, Any) for name in usable}

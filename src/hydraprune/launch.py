@@ -5,15 +5,17 @@ Light to import: torch and Hugging Face are loaded when a run is really meant.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
+_MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 
 
 def conf_dir() -> Path:
@@ -50,8 +53,9 @@ def _folder(*, _root_: DictConfig) -> str:
     try:
         return identity_of(resolved(_root_), _choices(_root_)).folder
     except (UserError, HydraException, OmegaConfBaseException):
-        # A job that cannot work still needs a place for its failed report.
-        return f"refused/{HydraConfig.get().job.num if HydraConfig.initialized() else 0}"
+        # A job that cannot work still needs a place for its failed report, the same for the same words.
+        words = "\n".join(_root_.hydra.overrides.task)
+        return f"refused/{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
 
 def _run_dir(*, _root_: DictConfig) -> str:
@@ -93,7 +97,13 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
 
 
 class Preflight(Callback):  # type: ignore[misc]
-    """Refuses a run before Hydra makes its folder. Leaves by SystemExit: Hydra swallows other exceptions here."""
+    """Refuses a run before Hydra makes its folder, and ends a sweep with what failed in it.
+
+    Leaves by SystemExit: Hydra swallows other exceptions here.
+    """
+
+    def __init__(self) -> None:
+        self.started = 0.0
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         from hydraprune.run import preflight
@@ -104,6 +114,26 @@ class Preflight(Callback):  # type: ignore[misc]
             preflight(request_of(config))
         except Exception as error:
             leave(error)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        try:
+            _refuse_launcher()
+        except UserError as error:
+            leave(error)
+        # A file's time may lag behind the clock by a tick.
+        self.started = time.time() - 0.05
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """A job that fails returns NaN and leaves a report; this is where the sweep says so."""
+        from hydraprune.results.report import NAME, read_report
+
+        folder = Path(config.hydra.sweep.dir)
+        recent = [p.parent for p in folder.rglob(NAME) if p.stat().st_mtime >= self.started]
+        failed = [(job, report) for job in sorted(recent) if (report := read_report(job)) and report.status == "failed"]
+        for job, report in failed:
+            print(f"hydraprune: failed: {job}: {report.error}", file=sys.stderr)
+        if failed:
+            raise SystemExit(1)
 
 
 def _refuse_launcher() -> None:
@@ -124,27 +154,33 @@ def _refuse_launcher() -> None:
 
 def job(config: DictConfig) -> float | None:
     """One job of `train.py`: returns its headline metric, or NaN for a failed job of a multirun."""
-    from hydraprune.run import execute, preflight, record_failure
+    from hydraprune.run import execute, preflight, record_refusal
 
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     quiet_libraries()
-    merged = OmegaConf.create({**config, "hydra": hydra_config})
-    if hydra_config.mode != RunMode.MULTIRUN:
-        report = execute(request_of(merged, _relative(directory)))
-        return report.final.get(report.metric or "")
+    composed = OmegaConf.create({**config, "hydra": hydra_config})
+    request = None
     try:
-        request = request_of(merged, _relative(directory))
-        preflight(request)
+        request = request_of(composed, _relative(directory))
+        if hydra_config.mode == RunMode.MULTIRUN:
+            preflight(request)
+    except Exception as error:
+        if hydra_config.mode != RunMode.MULTIRUN:
+            leave(error)
+        log.error("Refused: %s", _line(error))
+        record_refusal(request, directory, list(hydra_config.overrides.task), error)
+        return math.nan
+    try:
         report = execute(request)
-        return report.final.get(report.metric or "", math.nan)
     except Exception as error:
         # A job that raised would end the sweep, or hide the failures after it.
-        log.error("Failed: %s", _line(error))
-        if not isinstance(error, UserError):
-            log.error("%s", traceback.format_exc())
-        record_failure(directory, list(hydra_config.overrides.task), _line(error))
+        if hydra_config.mode != RunMode.MULTIRUN:
+            leave(error)
+        log.error("Failed: %s", _line(error), exc_info=not isinstance(error, UserError))
         return math.nan
+    value = report.final.get(report.metric or "")
+    return math.nan if value is None else value
 
 
 def _relative(path: Path) -> str:
@@ -179,9 +215,10 @@ def launched(main: Callable[[], Any]) -> None:
         leave(error)
 
 
-def leave(error: Exception) -> None:
+def leave(error: Exception) -> NoReturn:
     """End the program: 2 and one line for a user's mistake, 1 and the traceback for one of ours."""
-    mistake = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
+    # Hydra has no class of its own for `model=null`.
+    mistake = isinstance(error, _MISTAKES) or "Config group override" in str(error)
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
         traceback.print_exception(error)
     print(f"hydraprune: error: {_line(error)}", file=sys.stderr)
@@ -196,7 +233,10 @@ def _line(error: Exception) -> str:
     key = unknown_override(error)
     if key is not None and not isinstance(error, UserError):
         return _unknown_key(key)
-    if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):
+    if "Config group override" in text:
+        typed = next((word for word in sys.argv[1:] if re.fullmatch(r"[\w/@.]+=(null|\d+|\[.*\])", word)), "")
+        return f"{typed}: a group wants a word, the name of a file in conf/; for nothing, most have the word none"
+    if isinstance(error, _MISTAKES):
         return " ".join(text.split())
     return f"{type(error).__name__}: {' '.join(text.split())}"
 

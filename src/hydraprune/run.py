@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from hydraprune import ancestor, assembly, checks
@@ -22,8 +22,9 @@ from hydraprune.errors import UserError
 from hydraprune.hub.models import PretrainedModel
 from hydraprune.request import Request
 from hydraprune.results.report import RunReport, read_report, write_report, write_text
-from hydraprune.results.sparsity import Figures, figures
+from hydraprune.results.sparsity import Figures, figures, snake
 from hydraprune.results.summary import summary
+from hydraprune.sparsity import SparsityError
 from hydraprune.tracking import JsonLines, ProgressBar, Several
 from hydraprune.training.contracts import Outcome, Tracker
 from hydraprune.training.loop import fit
@@ -37,11 +38,11 @@ def preflight(request: Request) -> None:
     """Everything that can be refused before a directory is made.
 
     Raises:
-        UserError: see `checks.check`; or the run's directory holds another run.
+        UserError: see `checks.check`; or the run's directory holds something else, or cannot be written.
     """
     if ancestor.finished(request) is not None:
         return
-    refuse_foreign(request)
+    refuse_foreign(request, "hydra.run.dir")
     dense = None
     if request.config.phase == "sparse":
         source = str(request.config.dense.source)
@@ -49,67 +50,98 @@ def preflight(request: Request) -> None:
         if dense is None:
             before = ancestor.dense_request(request)
             if ancestor.finished(before) is None:
-                refuse_foreign(before)
+                refuse_foreign(before, "run.root")
                 checks.check(before.config, None)
     checks.check(request.config, dense)
 
 
-def refuse_foreign(request: Request) -> None:
-    """Refuse a directory that holds another run.
+# What Hydra, the lock and the log leave in a folder before the run itself does.
+_BEFORE_A_RUN = {".hydra", ".lock", "train.log"}
+
+
+def refuse_foreign(request: Request, key: str) -> None:
+    """Refuse a directory that holds anything but this very run.
 
     Raises:
-        UserError: naming both runs.
+        UserError: naming what is there.
     """
     directory = request.directory
-    if not directory.exists():
+    checks.check_place(directory, key)
+    if not directory.is_dir() or not {path.name for path in directory.iterdir()} - _BEFORE_A_RUN:
+        return
+    stamp = directory / "config.yaml"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8").startswith(_stamp(request)):
         return
     report = read_report(directory)
-    if report is not None and report.hash != request.hash:
-        raise UserError(
-            f"hydra.run.dir={directory}: holds another run ({report.task}, {report.model}, {report.pattern}, "
-            f"{report.hash}); this one is {request.hash}: give an empty folder"
-        )
-    stamp = directory / "config.yaml"
-    if report is None and stamp.exists() and f"# run {request.hash}\n" not in stamp.read_text(encoding="utf-8"):
-        raise UserError(f"hydra.run.dir={directory}: holds another run's config.yaml; give an empty folder")
+    what = "other files" if report is None else f"another run ({report.task}, {report.model}, {report.pattern})"
+    raise UserError(f"{key}={directory}: holds {what}; give an empty folder, or one that does not exist yet")
+
+
+def _stamp(request: Request) -> str:
+    return f"# run {request.hash}\n"
 
 
 def execute(request: Request) -> RunReport:
     """Carry a run out, its dense ancestor first; or find it finished.
 
     The same request twice at once: the second waits, and finds it finished.
+
+    Raises:
+        UserError: a mistake that only the run could tell, such as scores that are not finite.
     """
     request.directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(request.directory / ".lock"), _logged(request):
+    with _locked(request), _logged(request):
         report = ancestor.finished(request)
         if report is not None:
             log.info("Finished already: %s", request.directory)
         else:
-            refuse_foreign(request)
+            refuse_foreign(request, "hydra.run.dir")
             report = _carry_out(request)
         log.info("\n%s\n", summary(report, request.directory))
         return report
 
 
-def _carry_out(request: Request) -> RunReport:
-    start = time.perf_counter()
-    text = OmegaConf.to_yaml(request.config)
-    write_text(request.directory / "config.yaml", f"# run {request.hash}\n{text}")
+@contextmanager
+def _locked(request: Request) -> Iterator[None]:
+    lock = FileLock(request.directory / ".lock")
     try:
-        report = _train(request, start)
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Another process is at this very run: waiting for %s", request.directory)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _carry_out(request: Request) -> RunReport:
+    write_text(request.directory / "config.yaml", _stamp(request) + OmegaConf.to_yaml(request.config))
+    write_report(_blank(request), request.directory)
+    try:
+        report = _train(request)
     except BaseException as error:
-        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        write_report(replace(_blank(request), status="failed", error=message), request.directory)
+        write_report(replace(_blank(request), status="failed", error=one_line(error)), request.directory)
+        if isinstance(error, SparsityError):
+            raise UserError(str(error)) from error
         raise
     write_report(report, request.directory)
     return report
 
 
-def _train(request: Request, start: float) -> RunReport:
+def one_line(error: BaseException) -> str:
+    """An error as a report keeps it."""
+    kind = "" if isinstance(error, (UserError, SparsityError)) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())
+
+
+def _train(request: Request) -> RunReport:
     config, directory = request.config, request.directory
     dense, dense_report = (None, None)
     if config.phase == "sparse":
         dense, dense_report = ancestor.ensure(request, execute)
+    # Only now: the time of a dense model trained on the way is in its own report.
+    start = time.perf_counter()
     if config.recipe.source == "none":
         log.info(
             "No recipe for %s on %s (%s): using general defaults", config.model.name, config.task.name, config.phase
@@ -152,7 +184,6 @@ def _blank(request: Request) -> RunReport:
     """What can be said of a run before it starts."""
     config = request.config
     pattern = assembly.plans(config)
-    sparse = config.phase == "sparse"
     return RunReport(
         status="started",
         hash=request.hash,
@@ -162,14 +193,20 @@ def _blank(request: Request) -> RunReport:
         model=config.model.name,
         task=config.task.name,
         pattern=pattern.name,
-        criterion=request.choices.get("pruner") if sparse else None,
-        scheduler=request.choices.get("scheduler") if sparse else None,
+        criterion=_shared(snake(type(plan.criterion).__name__) for plan in pattern.parts.values()),
+        scheduler=_shared(snake(type(plan.schedule).__name__) for plan in pattern.parts.values()),
         recipe={"name": config.recipe.name, "source": config.recipe.source},
         seed=config.seed,
         target_sparsity=pattern.target_sparsity,
         precision=config.training.precision,
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     )
+
+
+def _shared(words: Iterable[str]) -> str | None:
+    """The word that all parts share; `mixed` when they differ, None without parts."""
+    different = set(words)
+    return None if not different else different.pop() if len(different) == 1 else "mixed"
 
 
 def _finished(
@@ -185,8 +222,8 @@ def _finished(
         _blank(request),
         status="finished",
         metric=built.run.headline,
-        final=outcome.final,
-        best=outcome.best,
+        final=dict(outcome.final),
+        best=dict(outcome.best),
         dense=dense,
         units=counted.units,
         parts=counted.parts,
@@ -213,9 +250,18 @@ def _logged(request: Request) -> Iterator[None]:
         handler.close()
 
 
-def record_failure(directory: Path, overrides: list[str], error: str) -> None:
-    """Leave a failed report for a job that did not come as far as writing its own."""
-    if read_report(directory) is None:
-        directory.mkdir(parents=True, exist_ok=True)
-        blank = RunReport("failed", "", "", overrides, "", "", "", "", None, None, {}, 0, error=error)
-        write_report(blank, directory)
+def record_refusal(request: Request | None, directory: Path, overrides: list[str], error: BaseException) -> None:
+    """Leave a failed report for a job of a multirun that was refused before it began.
+
+    `request` is None when the config itself is wrong. What another run left is not touched.
+    """
+    report = RunReport("failed", "", "", overrides, "", "", "", "", None, None, {}, 0)
+    if request is not None:
+        report = replace(_blank(request), status="failed")
+        stamp = directory / "config.yaml"
+        if stamp.exists() and not stamp.read_text(encoding="utf-8").startswith(_stamp(request)):
+            return
+    directory.mkdir(parents=True, exist_ok=True)
+    if request is not None:
+        write_text(directory / "config.yaml", _stamp(request) + OmegaConf.to_yaml(request.config))
+    write_report(replace(report, error=one_line(error)), directory)

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "role": (("pattern.layers.roles=[neck]",), ("pattern.layers.roles=neck", "query")),
     "include nothing": (("pattern.layers.include=[xyz]",), ("pattern.layers.include=xyz", "matches no")),
     "exclude nothing": (("pattern.layers.exclude=[xyz]",), ("pattern.layers.exclude=xyz", "matches no")),
-    "broken expression": (("'pattern.layers.include=[\"(\"]'",), ("include=(", "regular expression")),
+    "broken expression": (("'pattern.layers.include=[\"(\"]'",), ("pattern.layers.include=(", "regular expression")),
     "module type": (("pattern.layers.types=[Embedding]",), ("types=Embedding", "Linear")),
     "claimed twice": (
         ("pattern=mixed", "pattern.parts.ffn.layers.roles=[ffn,query]"),
@@ -71,6 +71,30 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no such teacher": (("distill.teacher=/no/such",), ("distill.teacher=/no/such", "no such")),
     "foreign target": (("pruner._target_=os.system",), ("pruner._target_=os.system", "HYDRAPRUNE_TARGETS")),
     "mistyped target": (("pruner._target_=hydraprune.sparsity.Snap",), ("hydraprune.sparsity.Snap", "no such")),
+    "a group of nothing": (("distill=null",), ("distill", "null", "none")),
+    "a node of nothing": (("runtime=null",), ("runtime=None", "group of keys")),
+    "a node taken away": (("~distill",), ("distill=None", "group of keys")),
+    "a path of nothing": (("model=bert_mini", "model.path=null"), ("model.path=None", "must be text")),
+    "a number for text": (("run.root=5",), ("run.root=5", "must be text")),
+    "true for a number": (("runtime.threads=true",), ("runtime.threads=True", "whole number")),
+    "a fraction for a count": (("task.max_length=64.5",), ("task.max_length=64.5", "whole number")),
+    "a list for text": (("dense.source=[a]",), ("dense.source=['a']", "must be text")),
+    "a word for a rate": (("optimizer.lr=high",), ("optimizer.lr=high", "number")),
+    "one beta": (("optimizer.betas=[0.9]",), ("optimizer.betas=[0.9]", "list of 2")),
+    "a large seed": (("seed=5000000000",), ("seed=5000000000", "2^32")),
+    "many threads": (("runtime.threads=100000",), ("runtime.threads=100000", "at most")),
+    "an infinite weight": (("distill.weight=inf",), ("distill.weight=inf", "above 0")),
+    "no layers": (("model.layers=0",), ("model.layers=0", "at least 1")),
+    "warm-up of the rate": (("lr_scheduler.warmup=99ep",), ("lr_scheduler.warmup=99ep", "longer than")),
+    "mistyped key of a part": (
+        ("pattern=mixed", "++pattern.parts.ffn.scheduler.frequncy=3"),
+        ("pattern.parts.ffn.scheduler.frequncy=3", "pattern.parts.ffn.scheduler.frequency"),
+    ),
+    "a part of nothing": (("pattern=mixed", "pattern.parts.ffn=null"), ("pattern.parts.ffn=None", "leaves it out")),
+    "no parts": (("pattern=mixed", "pattern.parts=5"), ("pattern.parts=5", "group of keys")),
+    "a sparse dense run": (("dense.overrides=['pattern=4x1']",), ("dense.overrides", "pattern", "override training")),
+    "a dense run of another seed": (("dense.overrides=['seed=5']",), ("dense.overrides", "seed")),
+    "a place that is a file": (("run.root=/dev/null/x",), ("/dev/null", "cannot write")),
     "file without path": (("task=file",), ("task.path", "value is needed")),
     "dense override mistyped": (("dense.overrides=['training.epoch=1']",), ("dense.overrides", "training.epochs")),
 }
@@ -110,6 +134,7 @@ def _file(folder: Path, name: str, rows: list[dict[str, object]]) -> str:
 
 
 ROWS: list[dict[str, object]] = [{"text": f"a sentence {i}", "label": i % 2} for i in range(40)]
+THREE: list[dict[str, object]] = [{**row, "label": i % 3} for i, row in enumerate(ROWS)]
 
 DATA: dict[str, tuple[list[dict[str, object]], tuple[str, ...], tuple[str, ...]]] = {
     "missing text column": (ROWS, ("task.text=[words]",), ("task.text=words", "text, label")),
@@ -122,6 +147,19 @@ DATA: dict[str, tuple[list[dict[str, object]], tuple[str, ...], tuple[str, ...]]
         ("'high'", "not a number"),
     ),
     "metric of the other kind": (ROWS, ("task.metrics=[pearson]",), ("task.metrics=pearson", "accuracy")),
+    "a single class": ([{**r, "label": 1} for r in ROWS], (), ("one class only", "at least two")),
+    "f1 of three": (
+        [{**r, "label": i % 3} for i, r in enumerate(ROWS)],
+        ("task.metrics=[f1]",),
+        ("task.metrics=f1", "f1_macro"),
+    ),
+    "words of another language": ([{**r, "text": "漢字 仮名"} for r in ROWS], (), ("does not know most words",)),
+    "a share that leaves nothing": (
+        ROWS,
+        ("task.validation_share=0.999",),
+        ("task.validation_share=0.999", "another share"),
+    ),
+    "a class named twice": (ROWS, ("task.labels=[a,a]",), ("task.labels=", "twice")),
     "three texts": (ROWS, ("task.text=[text,text,text]",), ("task.text", "two")),
 }
 
@@ -156,3 +194,27 @@ def test_an_empty_file_is_refused(
         assert "empty" in finished.err
         assert finished.err.count("\n") == 1
     assert list(workplace.iterdir()) == []
+
+
+def test_broken_files_are_one_line(
+    train: Callable[..., Any], workplace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "ragged.csv").write_text("text,label\na,1\nb,1,2,3\n")
+    (folder / "latin.csv").write_bytes("text,label\ncaf\u00e9,1\n".encode("latin-1"))
+    (folder / "broken.jsonl").write_text('{"text": "a", "label": 1}\n{"text": \n')
+    for name in ("ragged.csv", "latin.csv", "broken.jsonl"):
+        finished = train("model=tiny", "task=file", f"task.path={folder / name}")
+        assert finished.code == 2, finished.err
+        assert finished.err.count("\n") == 1, finished.err
+        assert f"task.path={folder / name}" in finished.err
+    assert list(workplace.iterdir()) == []
+
+
+def test_an_odd_file_name_is_a_file_name(train: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("data")
+    path = folder / "we ird [1].jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in ROWS))
+    words = ("training.epochs=2", "scheduler.warmup=1", "scheduler.cooldown=1", "training.batch_size=8")
+    finished = train("model=tiny", "task=file", f"task.path='{path}'", *words)
+    assert finished.code == 0, finished.err

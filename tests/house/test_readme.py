@@ -40,8 +40,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import datasets
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
+    from hydraprune.hub.examples import Labels
     from hydraprune.hub.models import TinyModel
-    from hydraprune.hub.tasks import Labels
 
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "conf", folder / "conf")

@@ -24,9 +24,9 @@ from transformers import (
 
 from hydraprune import assembly
 from hydraprune.errors import UserError
+from hydraprune.hub.examples import Labels
 from hydraprune.hub.families import FAMILIES, family_of, is_known
 from hydraprune.hub.models import PretrainedModel, TinyModel
-from hydraprune.hub.tasks import Labels
 from hydraprune.sparsity import Exp, Layers, Magnitude, Plans, block
 
 SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -138,3 +138,33 @@ def test_the_tiny_model() -> None:
             assert module.out_features % 32 == 0
     with pytest.raises(UserError, match="heads=3"):
         TinyModel("tiny", 64, 2, 3, 128)
+
+
+def test_weights_that_are_not_there_are_not_made_up(bert: Path) -> None:
+    network = BertForSequenceClassification.from_pretrained(bert)
+    headless = bert / "headless"
+    network.bert.save_pretrained(headless)
+    BertTokenizer.from_pretrained(bert).save_pretrained(headless)
+    # A start for fine-tuning gets a new head; a model that is to be used as it is does not.
+    assert PretrainedModel("mine", str(headless)).load(TWO).classifier.weight.shape == (2, 32)
+    with pytest.raises(UserError, match=r"lacks \d+ weights of a bert classifier, classifier"):
+        PretrainedModel("mine", str(headless), key="dense.source").load()
+    config = json.loads((bert / "config.json").read_text())
+    del config["model_type"]
+    (bert / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="roberta classifier"):
+        PretrainedModel("mine", str(bert), type="roberta").load(TWO)
+
+
+def test_a_model_that_lacks_its_weights_file(bert: Path) -> None:
+    (bert / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="holds no weights"):
+        PretrainedModel("mine", str(bert)).config()
+
+
+def test_labels_in_another_order_are_not_mixed_up() -> None:
+    config = BertConfig(id2label={0: "Positive", 1: "negative"}, label2id={"Positive": 0, "negative": 1})
+    with pytest.raises(UserError, match="order"):
+        assembly.check_head(config, Labels(("negative", "positive")), "dense.source=x", "toy")
+    assembly.check_head(config, Labels(("positive", "negative")), "dense.source=x", "toy")
+    assembly.check_head(BertConfig(), Labels(("negative", "positive")), "dense.source=x", "toy")

@@ -46,7 +46,9 @@ def test_a_run_leaves_what_the_design_says(train: Callable[..., Any], small: tup
     assert report["dense"]["accuracy"] == before["final"]["accuracy"]
     assert report["pattern_ok"] is True
     assert report["steps"] == 30
-    assert report["criterion"] == "snip_momentum"
+    assert (report["criterion"], report["scheduler"]) == ("snip_momentum", "exp")
+    log = (sparse / "train.log").read_text()
+    assert log.count("epoch 3, step 30 of 30") == 1
 
     # Counted here, on the file alone: exactly floor(0.9 * blocks) blocks of four rows are zero, and nothing else.
     weights = encoder(load_file(sparse / "model" / "model.safetensors"))
@@ -156,11 +158,45 @@ def test_every_way_reaches_exactly_its_target(
 
 def test_jobs_of_a_multirun_fail_alone(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
     finished = train("-m", *small, "pattern=4x1", "pattern.rows=4,7")
-    assert finished.code == 0, finished.err
+    assert finished.code == 1
+    assert "7x1 does not fit" in finished.err
     reports = [report_of(p.parent) for p in workplace.glob("multirun_sweeps/default/**/report.json")]
     assert sorted(r["status"] for r in reports) == ["failed", "finished"]
     (failed,) = (r for r in reports if r["status"] == "failed")
     assert "7x1 does not fit" in failed["error"]
+    assert (failed["pattern"], failed["seed"]) == ("7x1", 0)
+    # The failure is of this sweep; the next one, all finished, does not repeat it.
+    assert train("-m", *small, "pattern=4x1", "pattern.rows=4").code == 0
+
+
+def test_a_refused_job_can_be_tried_again(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    words = ("-m", *small, f"dense.source={workplace / 'late'}")
+    own = [word for word in words if not word.startswith("dense.overrides")]
+    assert train(*own).code == 1
+    assert train(*small[:4], "training.epochs=1", "pattern=dense").code == 0
+    (dense,) = run_folders(workplace, "dense")
+    (dense / "model").rename(workplace / "late")
+    again = train(*own)
+    assert again.code == 0, again.err
+
+
+def test_a_folder_of_the_users_is_not_touched(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    mine = workplace / "mine"
+    (mine / "model").mkdir(parents=True)
+    (mine / "model" / "precious").write_text("x")
+    finished = train(*small, f"hydra.run.dir={mine}")
+    assert finished.code == 2
+    assert "holds other files" in finished.err
+    assert [path.name for path in workplace.rglob("*")] == ["mine", "model", "precious"]
+
+
+def test_threads_are_not_inherited(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    before = torch.get_num_threads()
+    assert train("-m", *small, "runtime.threads=2,null").code == 0
+    reports = [report_of(p.parent) for p in workplace.glob("multirun_sweeps/default/**/report.json")]
+    assert sorted(report["threads"] for report in reports) == sorted([2, before])
 
 
 def test_a_dense_model_of_ones_own(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
@@ -182,3 +218,5 @@ def test_a_failure_is_recorded(train: Callable[..., Any], small: tuple[str, ...]
     report = report_of(folder)
     assert report["status"] == "failed"
     assert "not finite" in report["error"]
+    assert finished.err.count("hydraprune: error: ") == 1
+    assert "Traceback" not in finished.err

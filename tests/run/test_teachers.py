@@ -13,8 +13,8 @@ import pytest
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import BertForSequenceClassification, BertTokenizer
 
+    from hydraprune.hub.examples import Labels
     from hydraprune.hub.models import TinyModel
-    from hydraprune.hub.tasks import Labels
 
     folder = tmp_path_factory.mktemp("teachers")
     tiny = TinyModel("tiny", 64, 1, 4, 64)
@@ -25,6 +25,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "three": tiny.load(Labels(("a", "b", "c"))),
         "short": TinyModel("tiny", 64, 1, 4, 64, max_positions=16).load(two),
         "words": tiny.load(two),
+        "other": tiny.load(two),
     }
     for name, model in made.items():
         model.save_pretrained(folder / name)
@@ -58,6 +59,25 @@ def test_a_teacher_that_cannot_teach(
     assert f"distill.teacher={teachers / name}" in finished.err
     assert said in finished.err
     assert list(workplace.iterdir()) == []
+
+
+def test_a_dense_run_needs_its_head(train: Callable[..., Any], small: tuple[str, ...], teachers: Path) -> None:
+    refused = train(*small[:4], "pattern=dense", "distill=hidden", f"distill.teacher={teachers / 'same'}")
+    assert refused.code == 2
+    assert "trains no head" in refused.err
+
+
+def test_a_student_of_hidden_states_gets_its_teachers_head(
+    teachers: Path, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    same = teachers / "same"
+    assert train(*small, f"dense.source={teachers / 'other'}", f"distill.teacher={same}").code == 0
+    (folder,) = workplace.glob("outputs/toy/tiny/4x1/*")
+    student, teacher = load_file(folder / "model" / "model.safetensors"), load_file(same / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias", "bert.pooler.dense.weight"):
+        assert student[name].equal(teacher[name])
 
 
 @pytest.mark.parametrize("distill", ["hidden", "logits"])

@@ -27,7 +27,7 @@ def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> Path:
 
 def model_card(report: RunReport) -> str:
     """A README.md for the model folder, front matter included."""
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in report.final.items())
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in report.final.items() if value is not None)
     lines = [
         "---",
         "library_name: transformers",

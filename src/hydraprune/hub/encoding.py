@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hydraprune.errors import UserError
-from hydraprune.hub.tasks import Examples, TaskData
+from hydraprune.hub.examples import Examples, TaskData
 from hydraprune.training.batches import Encoded
 
 
@@ -21,16 +21,41 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool
     return Encoded(inputs, torch.tensor(examples.labels, dtype=kind), int(tokenizer.pad_token_id))
 
 
-def check_tokenizer(tokenizer: Any, data: TaskData, model_config: Any, max_length: int) -> None:
-    """Refuse what the model cannot read.
+# Of these examples' tokens, more than half unknown: the tokenizer is not one for this language, or not whole.
+_PROBE = 64
+
+
+def check_tokenizer(key: str, tokenizer: Any, data: TaskData, model_config: Any, max_length: int) -> None:
+    """Refuse texts that the model cannot read.
+
+    Args:
+        key: where model and tokenizer come from, as in `model.path=...`.
 
     Raises:
-        UserError: no padding token, or `max_length` above the model's positions.
+        UserError: no padding token; more token ids, token types or positions than the model has; or
+            a tokenizer that does not know the words.
     """
     if tokenizer.pad_token_id is None:
-        raise UserError(f"model.path={tokenizer.name_or_path}: its tokenizer has no padding token; give one that has")
-    positions = getattr(model_config, "max_position_embeddings", None)
-    if positions is not None and max_length > positions:
-        raise UserError(f"task.max_length={max_length}: the model has {positions} positions; give at most that")
-    if len(data.train.texts[0]) > 2:
-        raise UserError("task.text: give one column of text, or two")
+        raise UserError(f"{key}: its tokenizer has no padding token; give one that has")
+    if len(tokenizer) > model_config.vocab_size:
+        raise UserError(f"{key}: its tokenizer has {len(tokenizer)} tokens, its model only {model_config.vocab_size}")
+    positions = positions_of(model_config)
+    if max_length > positions:
+        raise UserError(f"task.max_length={max_length}: {key} has {positions} positions; give at most that")
+    probe = encode(tokenizer, Examples(data.train.texts[:_PROBE], data.train.labels[:_PROBE]), max_length, True)
+    types = torch.cat(list(probe.inputs.get("token_type_ids", [torch.zeros(1)])))
+    if int(types.max()) >= getattr(model_config, "type_vocab_size", 2) > 0:
+        raise UserError(f"{key}: its model cannot tell the two texts of an example apart (type_vocab_size=1)")
+    ids = torch.cat(list(probe.inputs["input_ids"]))
+    special = torch.isin(ids, torch.tensor([i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]))
+    if tokenizer.unk_token_id is not None and float((ids[~special] == tokenizer.unk_token_id).float().mean()) > 0.5:
+        raise UserError(f"{key}: its tokenizer does not know most words of the task; are its vocabulary files there?")
+
+
+def positions_of(config: Any) -> int:
+    """The longest input, in tokens. RoBERTa's family counts positions from behind the padding index."""
+    positions = int(getattr(config, "max_position_embeddings", 1_000_000))
+    return positions - config.pad_token_id - 1 if config.model_type in _OFFSET else positions
+
+
+_OFFSET = ("roberta", "xlm-roberta", "camembert")

@@ -54,6 +54,8 @@ CLASSIFICATION: dict[str, Score] = {
     "f1_macro": _f1_macro,
     "matthews": _matthews,
 }
+# Of class 1 against class 0.
+BINARY = ("f1",)
 REGRESSION: dict[str, Score] = {"pearson": _pearson, "spearman": _spearman}
 
 

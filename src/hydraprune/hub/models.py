@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +22,9 @@ from transformers import (
 
 from hydraprune.errors import UserError
 from hydraprune.hub import toy
+from hydraprune.hub.examples import Labels
+from hydraprune.hub.families import family_of, is_known
 from hydraprune.hub.offline import loading, local_or_id
-from hydraprune.hub.tasks import Labels
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,9 @@ class PretrainedModel:
             raw, _ = PretrainedConfig.get_config_dict(source, revision=self.revision)
             if not raw:
                 raise UserError(f"{self.key}={self.path}: holds no config.json; give a folder made by save_pretrained")
+            folder = Path(source)
+            if folder.is_dir() and not any((folder / name).exists() for name in _WEIGHTS):
+                raise UserError(f"{self.key}={self.path}: holds no weights ({', '.join(_WEIGHTS[:2])})")
             if "model_type" in raw:
                 return AutoConfig.from_pretrained(source, revision=self.revision)
             if self.type is None:
@@ -72,20 +78,41 @@ class PretrainedModel:
             )
 
     def load(self, labels: Labels | None = None) -> nn.Module:
-        """The model; with `labels`, its head made for them (new if the checkpoint has none that fits)."""
+        """The model; with `labels`, its head made for them (new if the checkpoint has none that fits).
+
+        Raises:
+            UserError: it cannot be loaded, or weights are missing: any without `labels`, those of the
+                encoder with them.
+        """
         config = self.config()
         replaced = labels is not None and config.num_labels != labels.count
         if labels is not None:
             _set_labels(config, labels)
+        if config.pad_token_id is None:  # GPT-2's family cannot batch without
+            config.pad_token_id = self.tokenizer().pad_token_id
         with loading(self.key, self.path):
-            model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+            model, found = AutoModelForSequenceClassification.from_pretrained(
                 local_or_id(self.path, self.key),
                 config=config,
                 revision=self.revision,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=replaced,
+                output_loading_info=True,
             )
-        return model
+        self._refuse_random(found["missing_keys"], config.model_type, head_may_be_new=labels is not None)
+        loaded: nn.Module = model
+        return loaded
+
+    def _refuse_random(self, missing: Iterable[str], kind: str, head_may_be_new: bool) -> None:
+        """A weight that the checkpoint lacks is random; only a new head may be."""
+        outside = tuple(f"{name}." for name in family_of(kind).outside)
+        if head_may_be_new:
+            missing = [name for name in missing if not name.startswith(outside) and is_known(kind)]
+        if lost := sorted(missing):
+            raise UserError(
+                f"{self.key}={self.path}: lacks {len(lost)} weights of a {kind} classifier, {lost[0]} among them, so "
+                f"they would be random; give a whole fine-tuned model, or the right model.type"
+            )
 
     def blueprint(self, labels: Labels | None = None) -> nn.Module:
         """The model's modules and shapes without its weights (on the meta device)."""
@@ -112,6 +139,11 @@ class TinyModel:
     key: str = field(default="model", init=False)
 
     def __post_init__(self) -> None:
+        for key in ("hidden_size", "layers", "heads", "ffn_size", "max_positions"):
+            if getattr(self, key) < 1:
+                raise UserError(f"model.{key}={getattr(self, key)}: must be at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise UserError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
         if self.hidden_size % self.heads:
             raise UserError(f"model.heads={self.heads}: must divide model.hidden_size={self.hidden_size}")
 
@@ -145,6 +177,14 @@ class TinyModel:
         """The model's modules and shapes on the meta device."""
         with torch.device("meta"):
             return self.load(labels)
+
+
+_WEIGHTS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
 
 
 def model_type(model: nn.Module) -> str:

@@ -36,10 +36,11 @@ def loading(key: str, path: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # the libraries raise dozens of kinds for a broken file
         reason = " ".join(str(error).split())
         if is_local(path):
-            raise UserError(f"{key}={path}: cannot be loaded from this folder: {_short(reason)}") from error
+            cause = " ".join(str(error.__cause__).split()) if error.__cause__ is not None else ""
+            raise UserError(f"{key}={path}: cannot be loaded: {_short(cause or reason)}") from error
         offline = any(os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in _OFFLINE)
         if offline or isinstance(error, (OSError, ConnectionError)):
             why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached, or has no such id"

@@ -2,65 +2,30 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydraprune.errors import UserError
 from hydraprune.hub import toy
-from hydraprune.hub.metrics import CLASSIFICATION, REGRESSION
+from hydraprune.hub.examples import (
+    SCORE,
+    SUBSET_SEED,
+    Examples,
+    Labels,
+    Reader,
+    TaskData,
+    load_rows,
+    places_of,
+    plain_label,
+    subset,
+    words,
+)
+from hydraprune.hub.metrics import BINARY, CLASSIFICATION, REGRESSION
 from hydraprune.hub.offline import is_local, loading, local_or_id
 
-# The subset drawn by max_train_examples is part of the task, not of the run: every seed trains on the same one.
-SUBSET_SEED = 0
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What a head predicts: class names in the order of their numbers, or one score."""
-
-    names: tuple[str, ...]
-    regression: bool = False
-
-    @property
-    def count(self) -> int:
-        """Outputs of the head."""
-        return len(self.names)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Texts (one or two per example) and their labels."""
-
-    texts: Sequence[tuple[str, ...]]
-    labels: Sequence[float]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """A task's examples: one training set, one or more evaluation sets by name, the first the main one."""
-
-    train: Examples
-    evaluations: Mapping[str, Examples]
-    labels: Labels
-
-
-def _check(max_length: int, max_train_examples: int | None, metrics: Sequence[str], regression: bool) -> None:
-    if max_length < 3:
-        raise UserError(f"task.max_length={max_length}: must be at least 3 tokens")
-    if max_train_examples is not None and max_train_examples < 1:
-        raise UserError(f"task.max_train_examples={max_train_examples}: must be at least 1, or null for all")
-    known = REGRESSION if regression else CLASSIFICATION
-    for metric in metrics:
-        if metric not in known:
-            raise UserError(f"task.metrics={metric}: choose from {', '.join(known)}")
-    if not metrics:
-        raise UserError(f"task.metrics=[]: name at least one of {', '.join(known)}")
+MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -71,8 +36,8 @@ class HubTask:
         name: the word on the command line; names folders and rows.
         path, revision, subset: what `datasets.load_dataset` is given.
         text: one or two columns of text.
-        label: column of numbers 0..n-1, or of scores.
-        labels: names in the order of the numbers; None for regression.
+        label: column of numbers 0..n-1, of class names, or of scores.
+        labels: class names in the order of the numbers; None for scores (regression).
         metrics: of which the first is the headline.
         train, validation: names of splits; the first validation split gives the headline.
         max_length: tokens, the special ones included.
@@ -93,7 +58,10 @@ class HubTask:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        _check(self.max_length, self.max_train_examples, self.metrics, self.labels is None)
+        _set_words(self, "text", "metrics", "validation", "labels")
+        _check_common(self, regression=self.labels is None)
+        if not self.validation:
+            raise UserError("task.validation=[]: name at least one split to evaluate on")
 
     def load(self) -> TaskData:
         """Read and check every split.
@@ -108,21 +76,35 @@ class HubTask:
             if (Path(source) / "dataset_dict.json").exists():
                 splits = datasets.load_from_disk(source)
             else:
-                splits = _load(source, self.subset, revision=self.revision)
+                splits = load_rows(source, self.subset, revision=self.revision)
         for split in (self.train, *self.validation):
             if split not in splits:
                 raise UserError(f"task.path={self.path}: has no split {split}; it has {', '.join(splits)}")
-        names = None if self.labels is None else tuple(self.labels)
-        reader = _Reader(f"task.path={self.path}", tuple(self.text), self.label, names, names is None)
-        train = _subset(splits[self.train], self.max_train_examples)
+        labels = SCORE if self.labels is None else Labels(words(self.labels))
+        self._check_order(splits[self.train], labels)
+        places = None if labels.regression else places_of(labels.names)
+        reader = Reader(f"task.path={self.path}", words(self.text), self.label, places)
+        train = subset(splits[self.train], self.max_train_examples)
         return TaskData(
             reader.examples(train, self.train),
             {split: reader.examples(splits[split], split) for split in self.validation},
-            Labels(names or ("score",), names is None),
+            labels,
         )
 
+    def _check_order(self, rows: Any, labels: Labels) -> None:
+        """The data may name its numbers itself, in another order than ours."""
+        theirs = getattr(rows.features.get(self.label), "names", None)
+        if theirs is not None and sorted(theirs) == sorted(labels.names) and tuple(theirs) != labels.names:
+            raise UserError(f"task.labels={list(labels.names)}: task.path={self.path} has them in the order {theirs}")
 
-_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    # A csv's "NA" may be a text or a class, not only a gap.
+    ".csv": ("csv", {"keep_default_na": False}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".parquet": ("parquet", {}),
+}
 
 
 @dataclass(frozen=True)
@@ -151,7 +133,8 @@ class FileTask:
     max_train_examples: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.max_length, self.max_train_examples, self.metrics, self.regression)
+        _set_words(self, "text", "metrics", "labels")
+        _check_common(self, regression=self.regression)
         if not 0.0 < self.validation_share < 1.0:
             raise UserError(f"task.validation_share={self.validation_share}: must be between 0 and 1")
 
@@ -161,49 +144,41 @@ class FileTask:
         Raises:
             UserError: a file is missing or unreadable, or a column or label is wrong.
         """
-        train = self._read("task.path", self.path)
+        train = _read_file("task.path", self.path)
         if self.validation_path is not None:
-            validation = self._read("task.validation_path", self.validation_path)
+            validation = _read_file("task.validation_path", self.validation_path)
+            known = [train, validation]
         else:
-            if len(train) < 2:
-                raise UserError(f"task.path={self.path}: {len(train)} examples cannot be split for validation")
-            parts = train.train_test_split(test_size=self.validation_share, seed=SUBSET_SEED)
+            apart = round(len(train) * self.validation_share)
+            if not 0 < apart < len(train):
+                raise UserError(
+                    f"task.validation_share={self.validation_share}: leaves {len(train) - apart} of {len(train)} "
+                    f"examples to train on and {apart} to evaluate on; give another share, or task.validation_path"
+                )
+            known = [train]
+            parts = train.train_test_split(test_size=apart, seed=SUBSET_SEED)
             train, validation = parts["train"], parts["test"]
-        names = self._label_names(train)
-        reader = _Reader(f"task.path={self.path}", tuple(self.text), self.label, names, self.regression)
+        labels, places = self._labels(known)
+        reader = Reader(f"task.path={self.path}", words(self.text), self.label, places)
         return TaskData(
-            reader.examples(_subset(train, self.max_train_examples), "train"),
+            reader.examples(subset(train, self.max_train_examples), "train"),
             {"validation": reader.examples(validation, "validation")},
-            Labels(names or ("score",), self.regression),
+            labels,
         )
 
-    def _read(self, key: str, path: str) -> Any:
-        kind = _FORMATS.get(Path(path).suffix.lower())
-        if kind is None:
-            raise UserError(f"{key}={path}: must end in one of {', '.join(_FORMATS)}")
-        if not Path(path).expanduser().is_file():
-            raise UserError(f"{key}={path}: no such file")
-        if Path(path).expanduser().stat().st_size == 0:
-            raise UserError(f"{key}={path}: the file is empty")
-        with loading(key, path if is_local(path) else f"./{path}"):
-            try:
-                return _load(kind, data_files=str(Path(path).expanduser()), split="train")
-            except ValueError as error:
-                if "corresponds to no data" in str(error):
-                    raise UserError(f"{key}={path}: the file is empty; give at least one example") from None
-                raise
-
-    def _label_names(self, train: Any) -> tuple[str, ...] | None:
+    def _labels(self, files: list[Any]) -> tuple[Labels, dict[int | str, int] | None]:
         if self.regression:
-            return None
+            return SCORE, None
         if self.labels is not None:
-            return tuple(self.labels)
-        if self.label not in train.column_names:
-            return ()
-        values = {value for value in train[self.label] if value is not None}
-        if all(isinstance(value, int) for value in values):
-            return tuple(str(value) for value in range(max(values, default=-1) + 1))
-        return tuple(sorted(map(str, values)))
+            return Labels(words(self.labels)), places_of(words(self.labels))
+        found = {plain_label(v) for rows in files if self.label in rows.column_names for v in rows[self.label]}
+        if len(found) > MOST_CLASSES:
+            raise UserError(
+                f"task.label={self.label}: {len(found)} different values are too many classes; for scores say "
+                f"task.regression=true task.metrics=[pearson]"
+            )
+        values = sorted((v for v in found if v is not None), key=lambda v: (isinstance(v, str), v))
+        return Labels(tuple(map(str, values))), {value: place for place, value in enumerate(values)}
 
 
 @dataclass(frozen=True)
@@ -220,7 +195,7 @@ class ToyTask:
     metrics = ("accuracy",)
 
     def __post_init__(self) -> None:
-        _check(self.max_length, self.max_train_examples, self.metrics, False)
+        _check_common(self, regression=False)
         for key in ("train_examples", "evaluation_examples"):
             if getattr(self, key) < 1:
                 raise UserError(f"task.{key}={getattr(self, key)}: must be at least 1")
@@ -232,64 +207,61 @@ class ToyTask:
         return TaskData(_pairs(kept), {"validation": _pairs(evaluation)}, Labels(("negative", "positive")))
 
 
-def _load(source: str, *arguments: Any, **options: Any) -> Any:
-    """`datasets.load_dataset`; local data through no cache.
+def check_metrics(metrics: Sequence[str], labels: Labels) -> None:
+    """Refuse what cannot be learned or scored.
 
-    The library's cache knows a local folder by its last name, so that a second `glue` elsewhere
-    would be given the rows of the first.
+    Raises:
+        UserError: a single class, or a metric of two classes for more of them.
     """
-    import datasets
+    if not labels.regression and labels.count < 2:
+        raise UserError(f"task.label: the data has one class only ({', '.join(labels.names)}); give at least two")
+    for metric in metrics:
+        if metric in BINARY and labels.count != 2:
+            raise UserError(f"task.metrics={metric}: is of two classes, and the task has {labels.count}; take f1_macro")
 
-    if not (is_local(source) or "data_files" in options):
-        return datasets.load_dataset(source, *arguments, **options)
-    with tempfile.TemporaryDirectory() as folder:
-        return datasets.load_dataset(source, *arguments, cache_dir=folder, keep_in_memory=True, **options)
+
+def _set_words(task: Any, *keys: str) -> None:
+    """Lists of text as tuples, so that a task can be compared and remembered."""
+    for key in keys:
+        if getattr(task, key) is not None:
+            object.__setattr__(task, key, words(getattr(task, key)))
+
+
+def _check_common(task: Any, regression: bool) -> None:
+    if task.max_length < 3:
+        raise UserError(f"task.max_length={task.max_length}: must be at least 3 tokens")
+    if task.max_train_examples is not None and task.max_train_examples < 1:
+        raise UserError(f"task.max_train_examples={task.max_train_examples}: must be at least 1, or null for all")
+    known = REGRESSION if regression else CLASSIFICATION
+    for metric in task.metrics:
+        if metric not in known:
+            raise UserError(f"task.metrics={metric}: choose from {', '.join(known)}")
+    if not task.metrics:
+        raise UserError(f"task.metrics=[]: name at least one of {', '.join(known)}")
+    if not 1 <= len(getattr(task, "text", "x")) <= 2:
+        raise UserError(f"task.text={list(task.text)}: give one column of text, or two")
+    names = getattr(task, "labels", None)
+    if names is not None and len(set(names)) != len(names):
+        raise UserError(f"task.labels={list(names)}: names a class twice")
+
+
+def _read_file(key: str, path: str) -> Any:
+    kind, options = _FORMATS.get(Path(path).suffix.lower(), ("", {}))
+    if not kind:
+        raise UserError(f"{key}={path}: must end in one of {', '.join(_FORMATS)}")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"{key}={path}: no such file")
+    if file.stat().st_size == 0:
+        raise UserError(f"{key}={path}: the file is empty")
+    with loading(key, path if is_local(path) else f"./{path}"):
+        try:
+            return load_rows(kind, data_files=str(file), split="train", **options)
+        except ValueError as error:
+            if "corresponds to no data" in str(error):
+                raise UserError(f"{key}={path}: the file is empty; give at least one example") from None
+            raise
 
 
 def _pairs(pairs: Sequence[tuple[str, int]]) -> Examples:
     return Examples([(text,) for text, _ in pairs], [label for _, label in pairs])
-
-
-def _subset(split: Any, size: int | None) -> Any:
-    return split if size is None or size >= len(split) else split.shuffle(seed=SUBSET_SEED).select(range(size))
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Columns of a data set as examples, each value checked."""
-
-    where: str
-    text: tuple[str, ...]
-    label: str
-    names: tuple[str, ...] | None
-    regression: bool
-
-    def examples(self, split: Any, name: str) -> Examples:
-        if len(split) == 0:
-            raise UserError(f"{self.where}: split {name} is empty; give data with at least one example")
-        for key, column in [*(("text", c) for c in self.text), ("label", self.label)]:
-            if column not in split.column_names:
-                raise UserError(
-                    f"task.{key}={column}: {self.where} has no such column; it has {', '.join(split.column_names)}"
-                )
-        texts = list(zip(*(split[column] for column in self.text), strict=True))
-        for row, parts in enumerate(texts):
-            if not all(isinstance(part, str) for part in parts):
-                raise UserError(f"{self.where}: example {row} of {name} has no text in {', '.join(self.text)}")
-        return Examples(texts, [self._value(v, row, name) for row, v in enumerate(split[self.label])])
-
-    def _value(self, value: object, row: int, split: str) -> float:
-        if self.regression:
-            if isinstance(value, (int, float)) and value == value:
-                return float(value)
-            raise UserError(f"task.label={self.label}: {value!r} in example {row} of {split} is not a number")
-        names = self.names or ()
-        if isinstance(value, int) and 0 <= value < len(names):
-            return int(value)
-        if isinstance(value, str) and value in names:
-            return names.index(value)
-        hidden = "; this split's labels are not public" if value == -1 else ""
-        raise UserError(
-            f"task.label={self.label}: {value!r} in example {row} of {split} is not one of the {len(names)} labels "
-            f"0 to {len(names) - 1} ({', '.join(names[:8])}){hidden}"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -30,8 +31,8 @@ class RunReport:
     recipe: dict[str, Any]
     seed: int
     metric: str | None = None
-    final: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
+    final: dict[str, float | None] = field(default_factory=dict)
+    best: dict[str, float | None] = field(default_factory=dict)
     dense: dict[str, Any] | None = None
     target_sparsity: float | None = None
     units: dict[str, int] | None = None
@@ -62,7 +63,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_report(report: RunReport, directory: Path) -> None:
     """Write `report.json` into a run's directory, atomically."""
-    write_text(directory / NAME, json.dumps(asdict(report), indent=2, allow_nan=True) + "\n")
+    write_text(directory / NAME, json.dumps(_finite(asdict(report)), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for a number that is none: null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_report(directory: Path) -> RunReport | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ class Figures:
 
     Args:
         units: {target, pruned, total} over all pruners.
-        parts: the same per pruner, with its pattern, layers and element sparsity.
+        parts: the same per pruner, with its pattern, criterion, schedule, layers and element sparsity.
         sparsity: {prunable, linear, model, per_layer} as in report.json.
         pattern_ok: every pool has at least its target of whole units at zero.
     """
@@ -26,6 +27,11 @@ class Figures:
     parts: dict[str, Any]
     sparsity: dict[str, Any]
     pattern_ok: bool
+
+
+def snake(name: str) -> str:
+    """`snip_momentum` of `SnipMomentum`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def figures(model: nn.Module, pruners: Sequence[Pruner]) -> Figures:
@@ -39,6 +45,8 @@ def figures(model: nn.Module, pruners: Sequence[Pruner]) -> Figures:
         pools = [units for _, units in pruner.pools]
         parts[pruner.name] = {
             "pattern": pruner.pattern.name,
+            "criterion": snake(type(pruner.criterion).__name__),
+            "scheduler": snake(type(pruner.plan.schedule).__name__),
             "scope": pruner.plan.selection.scope,
             "target_sparsity": float(pruner.plan.selection.target_sparsity),
             "sparsity": empty / pruner.total,

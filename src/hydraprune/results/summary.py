@@ -11,7 +11,9 @@ def summary(report: RunReport, directory: Path) -> str:
     """What a person wants to know first."""
     rows: list[tuple[str, str]] = [("run", f"{report.task}, {report.model}, {report.pattern}, seed {report.seed}")]
     for metric, value in report.final.items():
-        if report.dense is not None:
+        if value is None:
+            rows.append((metric, "not a number"))
+        elif report.dense is not None:
             dense = report.dense.get(metric)
             change = f"  ({value - dense:+.4f})" if dense is not None else ""
             rows.append((metric, f"dense {_number(dense)}   sparse {value:.4f}{change}"))

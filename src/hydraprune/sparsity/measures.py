@@ -47,30 +47,18 @@ def prunable_layers(model: nn.Module) -> Iterable[tuple[str, Tensor, Tensor]]:
 def layer_sparsity(model: nn.Module) -> list[LayerSparsity]:
     """What the weights of `model` show, layer by layer.
 
-    A layer in which next to nothing is left, or gone, obeys many patterns by chance; it is given
-    the one that most other layers obey, if it does too.
+    A very sparse layer may obey a stricter pattern by chance: it is given the one that most
+    layers obey, if it does too.
     """
     layers = list(prunable_layers(model))
-    sure = [obeyed_pattern(view != 0, EVIDENCE) for _, _, view in layers]
-    common = [name for name, _ in Counter(sure).most_common() if name not in ("dense", "empty", "1x1")]
-    return [
-        LayerSparsity(
-            name,
-            tuple(weight.shape),
-            zeros_of(weight),
-            weight.numel(),
-            found if found != "1x1" else _likely(view != 0, common),
-        )
-        for (name, weight, view), found in zip(layers, sure, strict=True)
-    ]
-
-
-def _likely(keep: Tensor, common: Sequence[str]) -> str:
-    """The first of `common` that explains a layer too small or too empty to tell by itself."""
-    for name in common:
-        if _obeys(keep, parse(name)):
-            return name
-    return "1x1"
+    found = [obeyed_pattern(view != 0) for _, _, view in layers]
+    common = [name for name, _ in Counter(found).most_common() if name not in ("dense", "empty", "1x1")]
+    result = []
+    for (name, weight, view), pattern in zip(layers, found, strict=True):
+        if pattern in common:
+            pattern = next(likely for likely in common if _obeys(view != 0, parse(likely)))
+        result.append(LayerSparsity(name, tuple(weight.shape), zeros_of(weight), weight.numel(), pattern))
+    return result
 
 
 def model_sparsity(model: nn.Module) -> float:
@@ -90,29 +78,18 @@ def _candidates() -> Sequence[Pattern]:
 CANDIDATES = _candidates()
 
 
-# Kept and pruned units that a pattern must show before a layer counts as evidence of it.
-EVIDENCE = 4
-
-
-def obeyed_pattern(keep: Tensor, evidence: int = 1) -> str:
+def obeyed_pattern(keep: Tensor) -> str:
     """The most regular pattern whose units hold every zero of a view (bool, True = non-zero).
 
     `dense` without a zero, `empty` without a non-zero, `1x1` when the zeros follow no pattern
     that is looked for: channels, blocks whose sides are powers of two up to 32, and common N:M
-    groups. A pattern must show at least `evidence` kept and as many pruned units.
+    groups.
     """
     if bool(keep.all()):
         return "dense"
     if not bool(keep.any()):
         return "empty"
-    for pattern in CANDIDATES:
-        if _obeys(keep, pattern):
-            pruned = pattern.empty_units(keep)
-            # N:M prunes every group alike: its evidence is the number of groups.
-            kept = pruned if isinstance(pattern, NofM) else ~pruned
-            if min(int(pruned.sum()), int(kept.sum())) >= evidence:
-                return pattern.name
-    return "1x1"
+    return next((pattern.name for pattern in CANDIDATES if _obeys(keep, pattern)), "1x1")
 
 
 def _obeys(keep: Tensor, pattern: Pattern) -> bool:

@@ -19,6 +19,10 @@ class Distiller(Protocol):
     def needs_teacher(self) -> bool: ...
 
     @property
+    def keeps_head(self) -> bool:
+        """Whether the student's pooler and head get no gradient, and are to be the teacher's."""
+
+    @property
     def teacher(self) -> str | None: ...
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
@@ -39,7 +43,7 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_weight(weight: float, most: float) -> None:
-    if not 0.0 < weight <= most:
+    if not 0.0 < weight <= most or weight == float("inf"):
         limit = "" if most == float("inf") else f" and at most {most:g}"
         raise ValueError(f"weight={weight}: must be above 0{limit}; for the task's loss alone use distill=none")
 
@@ -50,6 +54,10 @@ class NoDistillation:
 
     @property
     def needs_teacher(self) -> bool:
+        return False
+
+    @property
+    def keeps_head(self) -> bool:
         return False
 
     @property
@@ -86,7 +94,16 @@ class HiddenStates:
     def needs_teacher(self) -> bool:
         return True
 
+    @property
+    def keeps_head(self) -> bool:
+        return True
+
     def misfit(self, student: Any, teacher: Any) -> str | None:
+        if (student.model_type, student.num_labels) != (teacher.model_type, teacher.num_labels):
+            return (
+                f"it is a {teacher.model_type} with {teacher.num_labels} labels and the student a "
+                f"{student.model_type} with {student.num_labels}, and its head is to be kept; use distill=logits"
+            )
         if student.hidden_size != teacher.hidden_size:
             return (
                 f"its hidden size is {teacher.hidden_size} and the student's {student.hidden_size}; "
@@ -125,6 +142,10 @@ class Logits:
     @property
     def needs_teacher(self) -> bool:
         return True
+
+    @property
+    def keeps_head(self) -> bool:
+        return False
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
         if student.problem_type == "regression" or student.num_labels < 2:

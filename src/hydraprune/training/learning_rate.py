@@ -7,22 +7,29 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from hydraprune.sparsity import Duration, in_steps
+from hydraprune.sparsity import Duration, SparsityError, in_steps
 
 
 def _warming(step: int, warmup: int) -> float:
     return min(1.0, (step + 1) / warmup) if warmup else 1.0
 
 
+def _rising(warmup: Duration, steps: int, steps_per_epoch: int) -> int:
+    rising = in_steps(warmup, steps_per_epoch, "warmup")
+    if rising > steps:
+        raise SparsityError(f"warmup={warmup}: {rising} steps are longer than the training's {steps}; shorten it")
+    return rising
+
+
 def constant(optimizer: Optimizer, steps: int, steps_per_epoch: int, warmup: Duration = 0) -> LambdaLR:
     """The optimizer's own rate, after a linear warm-up."""
-    rising = in_steps(warmup, steps_per_epoch, "warmup")
+    rising = _rising(warmup, steps, steps_per_epoch)
     return LambdaLR(optimizer, lambda step: _warming(step, rising))
 
 
 def linear(optimizer: Optimizer, steps: int, steps_per_epoch: int, warmup: Duration = 0) -> LambdaLR:
     """Linear decay to 0 at the last of `steps`, after a linear warm-up."""
-    rising = in_steps(warmup, steps_per_epoch, "warmup")
+    rising = _rising(warmup, steps, steps_per_epoch)
 
     def factor(step: int) -> float:
         return _warming(step, rising) if step < rising else max(0.0, (steps - step) / max(1, steps - rising))
@@ -32,7 +39,7 @@ def linear(optimizer: Optimizer, steps: int, steps_per_epoch: int, warmup: Durat
 
 def cosine(optimizer: Optimizer, steps: int, steps_per_epoch: int, warmup: Duration = 0) -> LambdaLR:
     """Half a cosine down to 0 at the last of `steps`, after a linear warm-up."""
-    rising = in_steps(warmup, steps_per_epoch, "warmup")
+    rising = _rising(warmup, steps, steps_per_epoch)
 
     def factor(step: int) -> float:
         if step < rising:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -38,9 +39,14 @@ def fit(run: Run) -> Outcome:
             final = evaluate(run.model, run.evaluations, run.score, run.accelerator)
         run.tracker.log({"epoch": epoch, **{f"eval/{name}": value for name, value in final.items()}}, step)
         at_target = all(step >= pruner.updates.last for pruner in run.pruners)
-        if at_target and (not best or final[run.headline] > best[run.headline]):
+        if at_target and (not best or _better(final[run.headline], best[run.headline])):
             best = {**final, "epoch": epoch}
     return Outcome(final, best, step, clock.seconds())
+
+
+def _better(new: float, old: float) -> bool:
+    """Whether `new` is the higher score; one that is not a number is the lowest."""
+    return not math.isnan(new) and (math.isnan(old) or new > old)
 
 
 def _step(run: Run, batches: list[Batch], step: int, clock: _Clock) -> Tensor:
