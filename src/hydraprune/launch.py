@@ -199,7 +199,8 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    # Not even its errors: what goes wrong in a file is said once, by us.
+    datasets.logging.set_verbosity(logging.CRITICAL)
 
 
 def launched(main: Callable[[], Any]) -> None:
@@ -234,7 +235,8 @@ def _line(error: Exception) -> str:
     if key is not None and not isinstance(error, UserError):
         return _unknown_key(key)
     if "Config group override" in text:
-        typed = next((word for word in sys.argv[1:] if re.fullmatch(r"[\w/@.]+=(null|\d+|\[.*\])", word)), "")
+        groups = [word for word in sys.argv[1:] if (conf_dir() / override_key(word)).is_dir()]
+        typed = next((word for word in groups if re.search(r"=(null|[\d.]+|\[.*\])$", word)), "")
         return f"{typed}: a group wants a word, the name of a file in conf/; for nothing, most have the word none"
     if isinstance(error, _MISTAKES):
         return " ".join(text.split())
