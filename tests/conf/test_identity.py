@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 
 from hydraprune.ancestor import dense_request
-from hydraprune.launch import conf_dir, request_of
+from hydraprune.launch import request_of
 from hydraprune.request import Request
-
-
-@pytest.fixture(autouse=True)
-def hydra_ready() -> Iterator[None]:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
 
 
 def asked(*words: str) -> Request:

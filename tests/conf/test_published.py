@@ -6,16 +6,13 @@ Their flags, as the commands of the published script spell them -> our keys; REA
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from hydraprune import assembly
-from hydraprune.launch import conf_dir
 from hydraprune.request import resolved
 from hydraprune.sparsity import in_steps
 
@@ -59,14 +56,6 @@ COMMANDS = [
     *(({**DISTILBERT, "pruning_pattern": p, "target_sparsity": PATTERNS[p]}) for p in ("4x1", "2:4")),
 ]
 EXAMPLES = {"mrpc": 3668, "sst2": 67349}
-
-
-@pytest.fixture(autouse=True)
-def hydra_ready() -> Iterator[None]:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
 
 
 def ours(*words: str) -> DictConfig:
