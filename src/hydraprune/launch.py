@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune.errors import UserError
+from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.keys import check_keys, flattened, nearest, override_key, unknown_override
 
 if TYPE_CHECKING:
@@ -106,11 +107,12 @@ class Preflight(Callback):  # type: ignore[misc]
         self.started = 0.0
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        from hydraprune.run import preflight
-
         try:
-            quiet_libraries()
             _refuse_launcher()
+            go_offline_if_unreachable(_hub_ids(config))
+            quiet_libraries()
+            from hydraprune.run import preflight  # only now: the libraries read the environment once
+
             preflight(request_of(config))
         except Exception as error:
             leave(error)
@@ -118,6 +120,7 @@ class Preflight(Callback):  # type: ignore[misc]
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
             _refuse_launcher()
+            go_offline_if_unreachable(_hub_ids(config))
         except UserError as error:
             leave(error)
         # A file's time may lag behind the clock by a tick.
@@ -134,6 +137,13 @@ class Preflight(Callback):  # type: ignore[misc]
             print(f"hydraprune: failed: {job}: {report.error}", file=sys.stderr)
         if failed:
             raise SystemExit(1)
+
+
+def _hub_ids(config: DictConfig) -> list[str]:
+    """What a run loads, by hub id or path."""
+    keys = ("model.path", "task.path", "dense.source", "distill.teacher")
+    values = [OmegaConf.select(config, key, throw_on_missing=False) for key in keys]
+    return [value for value in values if isinstance(value, str) and value != "auto"]
 
 
 def _refuse_launcher() -> None:
@@ -194,8 +204,10 @@ def _relative(path: Path) -> str:
 def quiet_libraries() -> None:
     """Loading bars and notes of the libraries, which would cut our own in pieces."""
     import datasets
+    import huggingface_hub
     import transformers
 
+    huggingface_hub.logging.set_verbosity(logging.CRITICAL)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

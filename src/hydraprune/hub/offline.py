@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hydraprune.errors import UserError
 
@@ -41,14 +43,39 @@ def loading(key: str, path: str) -> Iterator[None]:
         if is_local(path):
             cause = " ".join(str(error.__cause__).split()) if error.__cause__ is not None else ""
             raise UserError(f"{key}={path}: cannot be loaded: {_short(cause or reason)}") from error
-        offline = any(os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in _OFFLINE)
-        if offline or isinstance(error, (OSError, ConnectionError)):
-            why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached, or has no such id"
+        if is_offline() or isinstance(error, OSError):
+            why = (
+                "cannot be reached, or HF_HUB_OFFLINE is set"
+                if is_offline()
+                else "cannot be reached, or has no such id"
+            )
             raise UserError(
-                f"{key}={path}: not in the local cache, and {why}; check the id and the network, or give a local "
-                f"folder: {key}=/path/to/folder"
+                f"{key}={path}: not in the local cache, and the hub {why}; check the id and the network, or give a "
+                f"local folder: {key}=/path/to/folder"
             ) from error
         raise UserError(f"{key}={path}: cannot be loaded: {_short(reason)}") from error
+
+
+def is_offline() -> bool:
+    """Whether the environment says not to try the hub."""
+    return any(os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in _OFFLINE)
+
+
+def go_offline_if_unreachable(paths: Iterable[str], timeout: float = 5.0) -> None:
+    """Say HF_HUB_OFFLINE for this process when one of `paths` is a hub id and the hub does not answer.
+
+    The libraries would retry each file for half a minute. To be called before they are imported,
+    for they read the variable then. Nothing is tried behind a proxy, which only they know how to use.
+    """
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
+    if is_offline() or proxied or all(map(is_local, paths)):
+        return
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        address = (endpoint.hostname or "", endpoint.port or (80 if endpoint.scheme == "http" else 443))
+        socket.create_connection(address, timeout=timeout).close()
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
