@@ -67,7 +67,7 @@ def _dense_config(heir: DictConfig, choices: Mapping[str, str]) -> tuple[DictCon
                 f"training, optimizer, lr_scheduler or distill"
             )
     config = _composed(words, typed)
-    meant = {key: OmegaConf.select(config, key) for key in (override_key(override) for override in typed)}
+    meant = {key: OmegaConf.select(config, key) for key in map(override_key, (o for o in typed if o[0] != "~"))}
     with open_dict(config):
         for key in (*_SHARED_GROUPS, *_SHARED_KEYS):
             OmegaConf.update(config, key, OmegaConf.select(heir, key), merge=False)

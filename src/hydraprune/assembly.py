@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from hydraprune.hub.examples import Labels, TaskData
 from hydraprune.hub.families import family_of, is_known
 from hydraprune.hub.metrics import metric
 from hydraprune.hub.models import PretrainedModel, model_type
-from hydraprune.keys import check_arguments
+from hydraprune.keys import arguments_of, check_arguments, check_targets
 from hydraprune.sparsity import Plans, Pruner, SparsityError, attach
 from hydraprune.training.batches import Batches
 from hydraprune.training.contracts import Run, Tracker
@@ -35,6 +36,8 @@ from hydraprune.training.settings import PRECISIONS, Settings
 _SCHEDULE_KEYS = ("warmup", "cooldown", "frequency")
 _LAYER_KEYS = ("roles", "include", "exclude", "types")
 
+
+log = logging.getLogger(__name__)
 
 # What torch chose before any run said otherwise: a job must not inherit the threads of the one before it.
 _OWN_THREADS = torch.get_num_threads()
@@ -69,6 +72,7 @@ def make(config: DictConfig, key: str, node: Any = None, **arguments: Any) -> An
     node = OmegaConf.select(config, key) if node is None else node
     if OmegaConf.is_config(node) and (missing := _missing(node, key)):
         raise UserError(f"{missing}: a value is needed here; give it on the command line: {missing}=...")
+    check_targets(OmegaConf.to_container(node) if OmegaConf.is_config(node) else node, key)
     try:
         return hydra.utils.instantiate(node, **arguments, _convert_="all")
     except hydra.errors.InstantiationException as error:
@@ -109,9 +113,10 @@ def plans(config: DictConfig) -> Plans:
             assert isinstance(common, dict)
             own = {k: value for k, value in (part.pop(key, None) or {}).items() if value is not None}
             if own:
-                same = own.get("_target_", common["_target_"]) == common["_target_"]
-                part[key] = {**common, **own} if same else own
-                check_arguments(part[key], f"pattern.parts.{name}.{key}.", set())
+                where = f"pattern.parts.{name}.{key}."
+                taken = arguments_of(str(own.get("_target_", common["_target_"])), where)
+                part[key] = {k: v for k, v in common.items() if k in taken or k == "_target_"} | own
+                check_arguments(part[key], where, set())
     made: Plans = make(config, "pattern", OmegaConf.create(node))
     criterion, schedule = make(config, "pruner"), make(config, "scheduler")
     if (config.phase == "dense") != (not made.parts):
@@ -168,7 +173,7 @@ def _in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
     if key is None:
         return message if "pattern." in message else f"pattern={plans.name}: {message}"
     if key.group(1) in _SCHEDULE_KEYS:
-        return f"scheduler.{message}"
+        return f"scheduler.{message}" if len(plans.parts) <= 1 else f"scheduler.{message} (or {part}scheduler)"
     return f"{part}layers.{message}" if key.group(1) in _LAYER_KEYS else f"{part}{message}"
 
 
@@ -265,6 +270,7 @@ def _evaluations(settings: Settings, task: Any, data: TaskData, tokenizer: Any) 
 
 def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
     """Metric -> value of the model at `path`, which the user calls `key`, on the config's task."""
+    torch.set_num_threads(config.runtime.threads or _OWN_THREADS)
     settings, task = make(config, "training"), make(config, "task")
     source, data = pretrained(path, key), load(task)
     check_head(source.config(), data.labels, f"{key}={path}", task.name)
@@ -276,7 +282,7 @@ def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
 
 
 def check_head(config: Any, labels: Labels, where: str, task: str) -> None:
-    """Refuse a fine-tuned model whose outputs are not the task's labels.
+    """Refuse a fine-tuned model whose outputs are not the task's labels; say so when only the names differ.
 
     Raises:
         UserError: another number of labels, or the same names in another order.
@@ -287,3 +293,5 @@ def check_head(config: Any, labels: Labels, where: str, task: str) -> None:
     ours = [name.lower() for name in labels.names]
     if names != ours and sorted(names) == sorted(ours):
         raise UserError(f"{where}: its labels are in the order {names}, and those of task {task} are {ours}")
+    if names != ours and not any(name.startswith("label_") for name in names):
+        log.warning("%s: its labels %s are taken, in this order, for %s of task %s", where, names, ours, task)

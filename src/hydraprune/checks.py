@@ -16,6 +16,7 @@ from hydraprune.assembly import Parts, check_head, in_place
 from hydraprune.errors import UserError
 from hydraprune.hub.encoding import check_tokenizer, positions_of
 from hydraprune.hub.examples import TaskData
+from hydraprune.hub.families import is_known
 from hydraprune.hub.tasks import check_metrics
 
 MOST_THREADS = 1024
@@ -30,7 +31,7 @@ def check(config: DictConfig, dense: str | None) -> None:
     Raises:
         UserError: naming the key, the value and the cure.
     """
-    _check_numbers(config)
+    check_numbers(config)
     made = assembly.parts(config)
     data = assembly.load(made.task)
     check_metrics(made.task.metrics, data.labels)
@@ -41,6 +42,8 @@ def check(config: DictConfig, dense: str | None) -> None:
     blueprint = source.blueprint(None if dense else data.labels)
     tokenizer = source.tokenizer()
     check_tokenizer(where, tokenizer, data, blueprint.config, made.task.max_length)
+    if dense or not made.plans.parts:
+        source.load(None if dense else data.labels)  # whole? a weight that is missing would be random
     per_epoch = made.settings.steps_per_epoch(len(data.train))
     steps = made.settings.epochs * per_epoch
     assembly.pruners(made.plans, blueprint, steps, per_epoch)
@@ -55,16 +58,24 @@ def check_place(directory: Path, key: str) -> None:
         UserError: naming the part of the path that is no folder or does not let us write.
     """
     place = directory.absolute()
-    while not place.exists():
-        place = place.parent
     try:
+        while not place.exists():
+            place = place.parent
         with tempfile.TemporaryDirectory(dir=place):
             pass
     except OSError as error:
-        raise UserError(f"{key}={directory}: cannot write in {place} ({os.strerror(error.errno or 0)})") from None
+        shown = f"{str(place)[:80]}..." if len(str(place)) > 80 else place
+        raise UserError(
+            f"{key}: cannot write in {shown} ({os.strerror(error.errno or 0)}); give another folder"
+        ) from None
 
 
-def _check_numbers(config: DictConfig) -> None:
+def check_numbers(config: DictConfig) -> None:
+    """Refuse a seed or a number of threads that cannot be.
+
+    Raises:
+        UserError: naming the range.
+    """
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed={config.seed}: must be at least 0 and below 2^32")
     threads = config.runtime.threads
@@ -115,3 +126,8 @@ def _check_teacher(made: Parts, student: Any, tokenizer: Any, data: TaskData) ->
         )
     if positions_of(config) < made.task.max_length:
         raise UserError(f"{where}: has {positions_of(config)} positions, fewer than task.max_length")
+    if distiller.keeps_head and not is_known(config.model_type):
+        raise UserError(
+            f"{where}: we do not know which layers of a {config.model_type} are its head; use distill=logits"
+        )
+    teacher.load()

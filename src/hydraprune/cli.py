@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hydraprune import __version__
 from hydraprune.errors import UserError
+from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.launch import conf_dir, job, launched, leave, quiet_libraries
 
 _TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=sst2"
@@ -55,16 +56,21 @@ def _train() -> None:
 
 def _eval(arguments: argparse.Namespace) -> int:
     from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
 
-    from hydraprune.assembly import evaluate_model
     from hydraprune.launch import request_of
 
-    quiet_libraries()
     if not any(override.startswith("task=") for override in arguments.overrides):
         raise UserError("eval: say on which task, for example task=sst2")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("config", [*arguments.overrides, "pattern=dense"], return_hydra_config=True)
+        go_offline_if_unreachable([arguments.model, str(OmegaConf.select(config, "task.path") or ".")])
+        quiet_libraries()
+        from hydraprune.assembly import evaluate_model  # only now: the libraries read the environment once
+        from hydraprune.checks import check_numbers
+
         request = request_of(config)
+        check_numbers(request.config)
         values = evaluate_model(request.config, arguments.model, "MODEL")
     for metric, value in values.items():
         print(f"{metric}  {value:.4f}")
@@ -72,6 +78,7 @@ def _eval(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    go_offline_if_unreachable([arguments.model])
     from hydraprune.deploy.verify import table, violations
     from hydraprune.hub.models import PretrainedModel
     from hydraprune.sparsity import SparsityError, parse

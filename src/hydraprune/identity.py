@@ -74,4 +74,4 @@ def _snake(name: str) -> str:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "_"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:100] or "_"

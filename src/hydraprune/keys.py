@@ -78,6 +78,8 @@ def _check_node(node: Mapping[str, Any], path: str, known: set[str]) -> None:
     if node.get("_target_") is not None:
         check_arguments(node, path, known)
         return
+    if "_target_" in node and not _named_by_the_user(path):
+        raise UserError(f"{path}_target_=null: must name a class or function")
     for key, value in node.items():
         full = f"{path}{key}"
         if key in _HYDRAS_OWN:
@@ -97,11 +99,13 @@ def check_arguments(node: Mapping[str, Any], path: str, known: set[str]) -> None
         UserError: see `check_keys`.
     """
     target = str(node["_target_"])
-    kinds = _arguments(target, path)
+    kinds = arguments_of(target, path)
     for key, value in node.items():
         full = f"{path}{key}"
         if key in _HYDRAS_OWN:
             continue
+        if value is None and _named_by_the_user(path):
+            continue  # inherited
         if key not in kinds:
             raise UserError(f"{full}={_short(value)}: {target} has no such key{nearest(key, kinds, path)}")
         if not fits(value, kinds[key]):
@@ -124,11 +128,15 @@ PLAIN: dict[str, Any] = {
     "run.root": str,
     "dense.source": str,
     "dense.overrides": Sequence[str],
+    "recipe.name": str | None,
+    "recipe.source": str,
 }
 
 
 def fits(value: Any, kind: Any) -> bool:
     """Whether a config's value is of the kind that an argument declares; unknown kinds fit everything."""
+    if kind is Any:  # a class of its own in some versions of Python
+        return True
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, option) for option in inner)
@@ -150,8 +158,9 @@ def fits(value: Any, kind: Any) -> bool:
         # A lone word is a list of one: what reads it takes it so.
         items = [value] if isinstance(value, str) else value
         return isinstance(items, list) and all(fits(item, inner[0]) for item in items)
-    # A class of any other kind comes from a node of its own; Any and the like fit everything.
-    return isinstance(value, Mapping) if isinstance(kind, type) else True
+    if isinstance(kind, type) and kind.__module__.startswith("hydraprune."):
+        return isinstance(value, Mapping)  # made by a node of its own
+    return getattr(kind, "__name__", "") != "Tensor"  # which a config cannot hold; anything else may fit
 
 
 _NODE = "a group of keys"
@@ -175,8 +184,11 @@ def describe(kind: Any) -> str:
     return plain.get(kind, _NODE)
 
 
+_SPELLED = {"None": "null", "True": "true", "False": "false"}  # as a user types them
+
+
 def _short(value: Any) -> str:
-    text = "{...}" if isinstance(value, Mapping) else str(value)
+    text = "{...}" if isinstance(value, Mapping) else _SPELLED.get(str(value), str(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -186,14 +198,38 @@ def allowed_prefixes() -> tuple[str, ...]:
     return (*ALLOWED, *(prefix.strip() for prefix in extra if prefix.strip()))
 
 
-def _arguments(target: str, path: str) -> dict[str, Any]:
-    """The arguments of what a `_target_` names, and their kinds."""
-    key = f"{path}_target_"
+def check_targets(node: Any, path: str) -> None:
+    """Refuse a `_target_` that may not be named, anywhere below `path`, before anything is made of it.
+
+    Raises:
+        UserError: the target's prefix is not allowed.
+    """
+    if isinstance(node, Mapping):
+        if node.get("_target_") is not None:
+            _check_target(str(node["_target_"]), f"{path}._target_")
+        for key, value in node.items():
+            check_targets(value, f"{path}.{key}")
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            check_targets(value, path)
+
+
+def _check_target(target: str, key: str) -> None:
     if not target.startswith(allowed_prefixes()):
         raise UserError(
             f"{key}={target}: a config may name classes of {', '.join(p.rstrip('.') for p in allowed_prefixes())}; "
             f"to allow more, list their prefixes in the environment variable {ALLOWED_VARIABLE}"
         )
+
+
+def arguments_of(target: str, path: str) -> dict[str, Any]:
+    """The arguments of what a `_target_` names, and their kinds.
+
+    Raises:
+        UserError: there is no such thing, or it may not be named.
+    """
+    key = f"{path}_target_"
+    _check_target(target, key)
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)

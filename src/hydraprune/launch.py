@@ -13,7 +13,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -54,9 +54,13 @@ def _folder(*, _root_: DictConfig) -> str:
     try:
         return identity_of(resolved(_root_), _choices(_root_)).folder
     except (UserError, HydraException, OmegaConfBaseException):
-        # A job that cannot work still needs a place for its failed report, the same for the same words.
-        words = "\n".join(_root_.hydra.overrides.task)
-        return f"refused/{hashlib.sha256(words.encode()).hexdigest()[:12]}"
+        # Hydra wants a folder even for a job that cannot work.
+        return _refusals(_root_.hydra.overrides.task)
+
+
+def _refusals(words: Iterable[str]) -> str:
+    """Where a sweep keeps the report of a refused job: the same place for the same words."""
+    return f"refused/{hashlib.sha256(chr(10).join(words).encode()).hexdigest()[:12]}"
 
 
 def _run_dir(*, _root_: DictConfig) -> str:
@@ -164,14 +168,19 @@ def _refuse_launcher() -> None:
 
 def job(config: DictConfig) -> float | None:
     """One job of `train.py`: returns its headline metric, or NaN for a failed job of a multirun."""
+    from hydraprune.results.report import read_report
     from hydraprune.run import execute, preflight, record_refusal
 
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     quiet_libraries()
     composed = OmegaConf.create({**config, "hydra": hydra_config})
+    words = list(hydra_config.overrides.task)
+    refusals = Path(hydra_config.sweep.dir) / _refusals(words)
     request = None
     try:
+        if hydra_config.mode == RunMode.MULTIRUN:
+            (refusals / "report.json").unlink(missing_ok=True)
         request = request_of(composed, _relative(directory))
         if hydra_config.mode == RunMode.MULTIRUN:
             preflight(request)
@@ -179,7 +188,7 @@ def job(config: DictConfig) -> float | None:
         if hydra_config.mode != RunMode.MULTIRUN:
             leave(error)
         log.error("Refused: %s", _line(error))
-        record_refusal(request, directory, list(hydra_config.overrides.task), error)
+        record_refusal(request, refusals, words, error)
         return math.nan
     try:
         report = execute(request)
@@ -188,6 +197,9 @@ def job(config: DictConfig) -> float | None:
         if hydra_config.mode != RunMode.MULTIRUN:
             leave(error)
         log.error("Failed: %s", _line(error), exc_info=not isinstance(error, UserError))
+        report_left = read_report(directory)
+        if report_left is None or report_left.hash != request.hash:
+            record_refusal(request, refusals, words, error)
         return math.nan
     value = report.final.get(report.metric or "")
     return math.nan if value is None else value
@@ -223,15 +235,25 @@ def launched(main: Callable[[], Any]) -> None:
     if debugging:
         os.environ[TRACEBACK] = "1"
     try:
+        _refuse_odd_groups(sys.argv[1:])
         main()
     except Exception as error:
         leave(error)
 
 
+def _refuse_odd_groups(words: list[str]) -> None:
+    """`model=null`, `model=5`, `model=[1]`: Hydra stumbles over them with a traceback."""
+    for word in words:
+        key, _, value = word.partition("=")
+        if (conf_dir() / override_key(key)).is_dir() and re.fullmatch(r"null|[-\d.]+|\[.*\]|\{.*\}", value):
+            if key == "experiment" and value == "null":
+                continue
+            raise UserError(f"{word}: a group wants a word, the name of a file in conf/; for nothing, most have none")
+
+
 def leave(error: Exception) -> NoReturn:
     """End the program: 2 and one line for a user's mistake, 1 and the traceback for one of ours."""
-    # Hydra has no class of its own for `model=null`.
-    mistake = isinstance(error, _MISTAKES) or "Config group override" in str(error)
+    mistake = isinstance(error, _MISTAKES)
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
         traceback.print_exception(error)
     print(f"hydraprune: error: {_line(error)}", file=sys.stderr)
@@ -246,10 +268,6 @@ def _line(error: Exception) -> str:
     key = unknown_override(error)
     if key is not None and not isinstance(error, UserError):
         return _unknown_key(key)
-    if "Config group override" in text:
-        groups = [word for word in sys.argv[1:] if (conf_dir() / override_key(word)).is_dir()]
-        typed = next((word for word in groups if re.search(r"=(null|[\d.]+|\[.*\])$", word)), "")
-        return f"{typed}: a group wants a word, the name of a file in conf/; for nothing, most have the word none"
     if isinstance(error, _MISTAKES):
         return " ".join(text.split())
     return f"{type(error).__name__}: {' '.join(text.split())}"

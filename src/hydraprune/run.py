@@ -42,7 +42,7 @@ def preflight(request: Request) -> None:
     """
     if ancestor.finished(request) is not None:
         return
-    refuse_foreign(request, "hydra.run.dir")
+    refuse_foreign(request)
     dense = None
     if request.config.phase == "sparse":
         source = str(request.config.dense.source)
@@ -50,7 +50,7 @@ def preflight(request: Request) -> None:
         if dense is None:
             before = ancestor.dense_request(request)
             if ancestor.finished(before) is None:
-                refuse_foreign(before, "run.root")
+                refuse_foreign(before)
                 checks.check(before.config, None)
     checks.check(request.config, dense)
 
@@ -59,13 +59,15 @@ def preflight(request: Request) -> None:
 _BEFORE_A_RUN = {".hydra", ".lock", "train.log"}
 
 
-def refuse_foreign(request: Request, key: str) -> None:
+def refuse_foreign(request: Request) -> None:
     """Refuse a directory that holds anything but this very run.
 
     Raises:
         UserError: naming what is there.
     """
     directory = request.directory
+    ours = Path(request.config.run.root) / request.identity.folder
+    key = "run.root" if directory == ours else "hydra.run.dir"
     checks.check_place(directory, key)
     if not directory.is_dir() or not {path.name for path in directory.iterdir()} - _BEFORE_A_RUN:
         return
@@ -95,7 +97,7 @@ def execute(request: Request) -> RunReport:
         if report is not None:
             log.info("Finished already: %s", request.directory)
         else:
-            refuse_foreign(request, "hydra.run.dir")
+            refuse_foreign(request)
             report = _carry_out(request)
         log.info("\n%s\n", summary(report, request.directory))
         return report
@@ -253,15 +255,12 @@ def _logged(request: Request) -> Iterator[None]:
 def record_refusal(request: Request | None, directory: Path, overrides: list[str], error: BaseException) -> None:
     """Leave a failed report for a job of a multirun that was refused before it began.
 
-    `request` is None when the config itself is wrong. What another run left is not touched.
+    Args:
+        request: None when the config itself is wrong.
+        directory: of refusals; never the job's own folder, which may hold something else.
     """
     report = RunReport("failed", "", "", overrides, "", "", "", "", None, None, {}, 0)
     if request is not None:
         report = replace(_blank(request), status="failed")
-        stamp = directory / "config.yaml"
-        if stamp.exists() and not stamp.read_text(encoding="utf-8").startswith(_stamp(request)):
-            return
     directory.mkdir(parents=True, exist_ok=True)
-    if request is not None:
-        write_text(directory / "config.yaml", _stamp(request) + OmegaConf.to_yaml(request.config))
     write_report(replace(report, error=one_line(error)), directory)

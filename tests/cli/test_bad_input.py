@@ -71,12 +71,12 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no such teacher": (("distill.teacher=/no/such",), ("distill.teacher=/no/such", "no such")),
     "foreign target": (("pruner._target_=os.system",), ("pruner._target_=os.system", "HYDRAPRUNE_TARGETS")),
     "mistyped target": (("pruner._target_=hydraprune.sparsity.Snap",), ("hydraprune.sparsity.Snap", "no such")),
-    "a group of nothing": (("distill=null",), ("distill", "null", "none")),
-    "a node of nothing": (("runtime=null",), ("runtime=None", "group of keys")),
-    "a node taken away": (("~distill",), ("distill=None", "group of keys")),
-    "a path of nothing": (("model=bert_mini", "model.path=null"), ("model.path=None", "must be text")),
+    "a group of nothing": (("distill=null",), ("distill=null", "none")),
+    "a node of nothing": (("runtime=null",), ("runtime=null", "group of keys")),
+    "a node taken away": (("~distill",), ("distill=null", "group of keys")),
+    "a path of nothing": (("model=bert_mini", "model.path=null"), ("model.path=null", "must be text")),
     "a number for text": (("run.root=5",), ("run.root=5", "must be text")),
-    "true for a number": (("runtime.threads=true",), ("runtime.threads=True", "whole number")),
+    "true for a number": (("runtime.threads=true",), ("runtime.threads=true", "whole number")),
     "a fraction for a count": (("task.max_length=64.5",), ("task.max_length=64.5", "whole number")),
     "a list for text": (("dense.source=[a]",), ("dense.source=['a']", "must be text")),
     "a word for a rate": (("optimizer.lr=high",), ("optimizer.lr=high", "number")),
@@ -91,6 +91,12 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("pattern.parts.ffn.scheduler.frequncy=3", "pattern.parts.ffn.scheduler.frequency"),
     ),
     "a part of nothing": (("pattern=mixed", "pattern.parts.ffn=null"), ("pattern.parts.ffn=None", "leaves it out")),
+    "a list of groups": (("pruner=[1]",), ("pruner=[1]", "wants a word")),
+    "a target of nothing": (("tracker._target_=null",), ("tracker._target_=null", "class")),
+    "a recipe of a list": (("recipe.source=[1]",), ("recipe.source=[1]", "must be text")),
+    "no initial weights": (("model.initializer_range=0",), ("model.initializer_range=0", "above 0")),
+    "a name too long": ((f"dense.source=/{'x' * 300}",), ("dense.source=", "no such")),
+    "a place too long": ((f"run.root={'x' * 300}",), ("run.root", "cannot write")),
     "no parts": (("pattern=mixed", "pattern.parts=5"), ("pattern.parts=5", "group of keys")),
     "a sparse dense run": (("dense.overrides=['pattern=4x1']",), ("dense.overrides", "pattern", "override training")),
     "a dense run of another seed": (("dense.overrides=['seed=5']",), ("dense.overrides", "seed")),
@@ -108,6 +114,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     words = [word for word in small if not _overridden(word, typed)]
     finished = train(*words, *(word.strip("'") for word in typed))
     assert finished.code == 2, finished.err
+    assert finished.out == ""
     lines = [line for line in finished.err.splitlines() if line.strip()]
     assert len(lines) == 1, finished.err
     assert lines[0].startswith("hydraprune: error: ")
@@ -147,6 +154,8 @@ DATA: dict[str, tuple[list[dict[str, object]], tuple[str, ...], tuple[str, ...]]
         ("'high'", "not a number"),
     ),
     "metric of the other kind": (ROWS, ("task.metrics=[pearson]",), ("task.metrics=pearson", "accuracy")),
+    "an empty label": ([*ROWS, {"text": "x", "label": ""}], (), ("task.label=label", "not one of")),
+    "scores as classes": ([{**r, "label": 0.5} for r in ROWS], (), ("task.label=label", "task.regression=true")),
     "a single class": ([{**r, "label": 1} for r in ROWS], (), ("one class only", "at least two")),
     "f1 of three": (
         [{**r, "label": i % 3} for i, r in enumerate(ROWS)],

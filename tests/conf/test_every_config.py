@@ -156,6 +156,19 @@ def test_in_a_mixed_pattern_local_wins_over_global() -> None:
     assert part(config, "attention_output").criterion.decay == 0.5
 
 
+def test_a_part_with_another_class_inherits_the_rest() -> None:
+    config = resolved(
+        composed(
+            "pattern=mixed", "scheduler.warmup=7", "pattern.parts.ffn.scheduler._target_=hydraprune.sparsity.Linear"
+        )
+    )
+    schedule = part(config, "ffn").schedule
+    assert (type(schedule).__name__, schedule.warmup) == ("Linear", 7)
+    request_of(
+        composed("pattern=mixed", "pattern.parts.ffn.scheduler._target_=hydraprune.sparsity.Linear")
+    )  # and the keys are known
+
+
 def test_a_part_takes_a_whole_criterion_or_schedule_by_its_word() -> None:
     words = ("pattern=mixed", "+pruner@pattern.parts.ffn.pruner=snip", "+scheduler@pattern.parts.ffn.scheduler=cubic")
     config = resolved(composed(*words))

@@ -47,7 +47,7 @@ ALLOWED_FRAMEWORKS = {
     "ancestor": {"hydra", "omegaconf"},
     "run": {"omegaconf"},
     "launch": {"hydra", "omegaconf", "transformers", "datasets"},
-    "cli": {"hydra"},
+    "cli": {"hydra", "omegaconf"},
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -220,3 +220,71 @@ def test_a_failure_is_recorded(train: Callable[..., Any], small: tuple[str, ...]
     assert "not finite" in report["error"]
     assert finished.err.count("hydraprune: error: ") == 1
     assert "Traceback" not in finished.err
+
+
+def test_a_headless_dense_model_is_refused_before_anything(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from hydraprune.hub.examples import Labels
+    from hydraprune.hub.models import TinyModel
+
+    headless = tmp_path_factory.mktemp("headless")
+    tiny = TinyModel("tiny", 64, 1, 4, 64)
+    tiny.load(Labels(("negative", "positive"))).bert.save_pretrained(headless)
+    tiny.tokenizer().save_pretrained(headless)
+    own = [word for word in small if not word.startswith("dense.")]
+    for key in ("dense.source", "distill.teacher"):
+        finished = train(*own, f"{key}={headless}")
+        assert finished.code == 2
+        assert f"{key}={headless}: lacks" in finished.err
+        assert finished.err.count("\n") == 1
+    assert list(workplace.iterdir()) == []
+
+
+def test_jobs_of_one_folder_are_refused_and_counted(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    precious = workplace / "mine" / "model" / "precious"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("x")
+    for _ in range(2):
+        finished = train("-m", *small, "seed=3,4", "hydra.sweep.dir=.", "hydra.sweep.subdir=mine")
+        assert finished.code == 1
+        assert finished.err.count("holds other files") == 2
+        assert precious.read_text() == "x"
+        assert {path.name for path in (workplace / "mine").iterdir()} <= {"model", ".hydra"}
+
+
+def test_in_a_multirun_too_nothing_foreign_is_called(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    evil = workplace / "evil"
+    finished = train("-m", *small, "pruner._target_=os.mkdir", f"+pruner.path={evil}", "~pruner.decay")
+    assert finished.code == 1
+    assert "HYDRAPRUNE_TARGETS" in finished.err
+    assert not evil.exists()
+
+
+def test_a_class_of_the_users_can_be_listed(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "mylib.py").write_text(
+        "import torch\n"
+        "class Plain(torch.optim.SGD):\n"
+        "    def __init__(self, params, lr, anything=None):\n"
+        "        super().__init__(params, lr=lr)\n"
+    )
+    monkeypatch.syspath_prepend(str(workplace))
+    words = (
+        *small,
+        "optimizer=sgd",
+        "optimizer._target_=mylib.Plain",
+        "~optimizer.momentum",
+        "~optimizer.weight_decay",
+    )
+    words = (*words, "+optimizer.anything=[1,x]")
+    refused = train("-m", *words)
+    assert refused.code == 1
+    monkeypatch.setenv("HYDRAPRUNE_TARGETS", "mylib.")
+    again = train("-m", *words)
+    assert again.code == 0, again.err

@@ -179,3 +179,9 @@ def test_before_pruning_the_pattern_does_not_hold() -> None:
     (plan,) = n_of_m(2, 4, 0.5).parts.values()
     (pruner,) = attach(model, {"p": plan.completed(Magnitude(), OneShot())}, PLAIN, 1)
     assert holds_pattern(pruner, dict(model.named_parameters())) == (False, 0)
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.95, 0.98])
+def test_unstructured_zeros_are_not_taken_for_groups(sparsity: float) -> None:
+    torch.manual_seed(0)
+    assert obeyed_pattern(torch.rand(64, 1, 128) > sparsity) == "1x1"

@@ -107,7 +107,8 @@ class Reader:
         texts = list(zip(*(rows[column] for column in self.text), strict=True))
         for row, parts in enumerate(texts):
             if not all(isinstance(part, str) for part in parts):
-                raise UserError(f"{self.where}: example {row} of {split} has no text in {', '.join(self.text)}")
+                columns = ", ".join(self.text)
+                raise UserError(f"{self.where}: example {row} of {split} has no text in {columns}; each needs some")
         return Examples(texts, [self._value(value, row, split) for row, value in enumerate(rows[self.label])])
 
     def _value(self, value: Any, row: int, split: str) -> float:
@@ -128,7 +129,7 @@ def plain_label(value: Any) -> int | str | None:
     """Spellings of one class made equal: True and 1, 1.0 and 1."""
     if isinstance(value, (bool, int)) or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and value.strip() else None
 
 
 def places_of(names: Sequence[str]) -> dict[int | str, int]:

@@ -142,6 +142,8 @@ class TinyModel:
         for key in ("hidden_size", "layers", "heads", "ffn_size", "max_positions"):
             if getattr(self, key) < 1:
                 raise UserError(f"model.{key}={getattr(self, key)}: must be at least 1")
+        if not 0.0 < self.initializer_range <= 1.0:
+            raise UserError(f"model.initializer_range={self.initializer_range}: must be above 0 and at most 1")
         if not 0.0 <= self.dropout < 1.0:
             raise UserError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
         if self.hidden_size % self.heads:
@@ -156,9 +158,9 @@ class TinyModel:
             num_attention_heads=self.heads,
             intermediate_size=self.ffn_size,
             max_position_embeddings=self.max_positions,
-            hidden_dropout_prob=self.dropout,
-            attention_probs_dropout_prob=self.dropout,
-            initializer_range=self.initializer_range,
+            hidden_dropout_prob=float(self.dropout),
+            attention_probs_dropout_prob=float(self.dropout),
+            initializer_range=float(self.initializer_range),
         )
 
     def tokenizer(self) -> Any:

@@ -14,7 +14,15 @@ from hydraprune.errors import UserError
 
 def is_local(path: str) -> bool:
     """Whether `path` is written as a local path: it exists, or can be nothing else."""
-    return Path(path).expanduser().exists() or path.startswith(("/", ".", "~"))
+    return path.startswith(("/", ".", "~")) or exists(Path(path).expanduser())
+
+
+def exists(path: Path) -> bool:
+    """`path.exists()`, and False where the system refuses to look: a name too long, a closed folder."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def local_or_id(path: str, key: str) -> str:
@@ -26,7 +34,7 @@ def local_or_id(path: str, key: str) -> str:
     if not is_local(path):
         return path
     expanded = Path(path).expanduser()
-    if not expanded.exists():
+    if not exists(expanded):
         raise UserError(f"{key}={path}: no such file or folder; give a folder that exists, or a hub id")
     return str(expanded)
 

@@ -23,7 +23,7 @@ from hydraprune.hub.examples import (
     words,
 )
 from hydraprune.hub.metrics import BINARY, CLASSIFICATION, REGRESSION
-from hydraprune.hub.offline import is_local, loading, local_or_id
+from hydraprune.hub.offline import exists, is_local, loading, local_or_id
 
 MOST_CLASSES = 1000
 
@@ -177,6 +177,11 @@ class FileTask:
                 f"task.label={self.label}: {len(found)} different values are too many classes; for scores say "
                 f"task.regression=true task.metrics=[pearson]"
             )
+        if self.label in files[0].column_names and found <= {None}:
+            raise UserError(
+                f"task.label={self.label}: holds neither whole numbers nor names; for scores say "
+                f"task.regression=true task.metrics=[pearson]"
+            )
         values = sorted((v for v in found if v is not None), key=lambda v: (isinstance(v, str), v))
         return Labels(tuple(map(str, values))), {value: place for place, value in enumerate(values)}
 
@@ -250,7 +255,7 @@ def _read_file(key: str, path: str) -> Any:
     if not kind:
         raise UserError(f"{key}={path}: must end in one of {', '.join(_FORMATS)}")
     file = Path(path).expanduser()
-    if not file.is_file():
+    if not exists(file) or not file.is_file():
         raise UserError(f"{key}={path}: no such file")
     if file.stat().st_size == 0:
         raise UserError(f"{key}={path}: the file is empty")

@@ -97,9 +97,12 @@ def _obeys(keep: Tensor, pattern: Pattern) -> bool:
     shape: ViewShape = (rows, positions, columns)
     if pattern.misfit(shape) is not None or pattern.units(shape) == 1 or not pattern.legal(keep):
         return False
-    # Half-way through a ramp N:M leaves whole groups dense, and so would a few stray zeros:
-    # name it only where every group keeps it.
-    return isinstance(pattern, Block) or bool(pattern.empty_units(keep).all())
+    if isinstance(pattern, NofM):
+        # Half-way through a ramp N:M leaves groups dense, and very sparse unstructured weights have
+        # groups emptier than any N:M makes them: name it where nearly every group keeps just N.
+        kept = keep.reshape(-1, pattern.of).sum(-1)
+        return bool((kept == pattern.keep).float().mean() >= 0.99)
+    return True
 
 
 def holds_pattern(pruner: Pruner, weights: Mapping[str, Tensor]) -> tuple[bool, int]:
