@@ -9,7 +9,8 @@ from pathlib import Path
 from hydraprune import __version__
 from hydraprune.errors import UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
-from hydraprune.launch import conf_dir, job, launched, leave, quiet_libraries
+from hydraprune.launch import job, quiet_libraries
+from hydraprune.mistakes import conf_dir, launched, leave
 
 _TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=sst2"
 

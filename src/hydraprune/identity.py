@@ -65,11 +65,12 @@ def _slug(config: Mapping[str, Any]) -> str:
     words = []
     if config.get("phase") != "dense":
         target = config["pattern"].get("target_sparsity")
-        words = [_snake(config["pruner"]["_target_"].rsplit(".", 1)[-1]), *([str(target)] if target else [])]
+        words = [snake(config["pruner"]["_target_"].rsplit(".", 1)[-1]), *([str(target)] if target else [])]
     return _safe("-".join([*words, f"seed{config['seed']}"]))
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
+    """`snip_momentum` of `SnipMomentum`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 

@@ -1,4 +1,4 @@
-"""Between the command line and a run: resolvers, checks before Hydra makes a folder, one-line errors.
+"""Between the command line and a run: resolvers, and checks before Hydra makes a folder.
 
 Light to import: torch and Hugging Face are loaded when a run is really meant.
 """
@@ -9,19 +9,16 @@ import hashlib
 import logging
 import math
 import os
-import re
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -29,21 +26,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune.errors import UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
-from hydraprune.keys import check_keys, flattened, nearest, override_key, unknown_override
+from hydraprune.keys import check_keys
+from hydraprune.mistakes import leave, one_line
 
 if TYPE_CHECKING:
     from hydraprune.request import Request
 
 log = logging.getLogger(__name__)
-
-TRACEBACK = "HYDRAPRUNE_TRACEBACK"
-_MISTAKES = (UserError, HydraException, OmegaConfBaseException)
-
-
-def conf_dir() -> Path:
-    """The folder of config files: inside an installed wheel, or beside `src` in a checkout."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def _folder(*, _root_: DictConfig) -> str:
@@ -187,7 +176,7 @@ def job(config: DictConfig) -> float | None:
     except Exception as error:
         if hydra_config.mode != RunMode.MULTIRUN:
             leave(error)
-        log.error("Refused: %s", _line(error))
+        log.error("Refused: %s", one_line(error))
         record_refusal(request, refusals, words, error)
         return math.nan
     try:
@@ -196,7 +185,7 @@ def job(config: DictConfig) -> float | None:
         # A job that raised would end the sweep, or hide the failures after it.
         if hydra_config.mode != RunMode.MULTIRUN:
             leave(error)
-        log.error("Failed: %s", _line(error), exc_info=not isinstance(error, UserError))
+        log.error("Failed: %s", one_line(error), exc_info=not isinstance(error, UserError))
         report_left = read_report(directory)
         if report_left is None or report_left.hash != request.hash:
             record_refusal(request, refusals, words, error)
@@ -225,80 +214,3 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     # Not even its errors: what goes wrong in a file is said once, by us.
     datasets.logging.set_verbosity(logging.CRITICAL)
-
-
-def launched(main: Callable[[], Any]) -> None:
-    """Call a Hydra main function; a user's mistake becomes one line and exit code 2."""
-    # Hydra would print its own account of an exception and exit; with this it lets them through.
-    debugging = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    if debugging:
-        os.environ[TRACEBACK] = "1"
-    try:
-        _refuse_odd_groups(sys.argv[1:])
-        main()
-    except Exception as error:
-        leave(error)
-
-
-def _refuse_odd_groups(words: list[str]) -> None:
-    """`model=null`, `model=5`, `model=[1]`: Hydra stumbles over them with a traceback."""
-    for word in words:
-        key, _, value = word.partition("=")
-        if (conf_dir() / override_key(key)).is_dir() and re.fullmatch(r"null|[-\d.]+|\[.*\]|\{.*\}", value):
-            if key == "experiment" and value == "null":
-                continue
-            raise UserError(f"{word}: a group wants a word, the name of a file in conf/; for nothing, most have none")
-
-
-def leave(error: Exception) -> NoReturn:
-    """End the program: 2 and one line for a user's mistake, 1 and the traceback for one of ours."""
-    mistake = isinstance(error, _MISTAKES)
-    if not mistake or os.environ.get(TRACEBACK, "0") == "1":
-        traceback.print_exception(error)
-    print(f"hydraprune: error: {_line(error)}", file=sys.stderr)
-    raise SystemExit(2 if mistake else 1)
-
-
-def _line(error: Exception) -> str:
-    """The error in one line, Hydra's own put in our words."""
-    text = str(error)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None and error.options is not None:
-        return _unknown_choice(str(error.missing_cfg_file), [str(option) for option in error.options])
-    key = unknown_override(error)
-    if key is not None and not isinstance(error, UserError):
-        return _unknown_key(key)
-    if isinstance(error, _MISTAKES):
-        return " ".join(text.split())
-    return f"{type(error).__name__}: {' '.join(text.split())}"
-
-
-def _unknown_choice(missing: str, options: list[str]) -> str:
-    group, _, word = missing.rpartition("/")
-    line = f"{group}={word}: there is no such {group}; choose from {', '.join(sorted(options))}"
-    if group == "pattern":
-        line += (
-            "; any other block is pattern=block pattern.rows=8 pattern.cols=1, "
-            "any other N:M pattern=nm pattern.keep=1 pattern.of=4"
-        )
-    return line
-
-
-def _unknown_key(key: str) -> str:
-    """An override of a key that is not there, with the nearest that is."""
-    from hydraprune.request import plain
-
-    typed = next((word for word in sys.argv[1:] if "=" in word and override_key(word) == key), key)
-    groups = [o for o in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w:]+", o) and not o.startswith(f"{key}=")]
-    known: list[str] = []
-    for overrides in (groups, []):
-        try:
-            if GlobalHydra.instance().is_initialized():
-                known = flattened(plain(compose("config", overrides)))
-            else:
-                with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                    known = flattened(plain(compose("config", overrides)))
-            break
-        except (HydraException, OmegaConfBaseException):
-            continue
-    return f"{typed}: no such key{nearest(key, known)}"

@@ -20,9 +20,10 @@ from hydraprune import ancestor, assembly, checks
 from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
 from hydraprune.hub.models import PretrainedModel
+from hydraprune.identity import snake
 from hydraprune.request import Request
 from hydraprune.results.report import RunReport, read_report, write_report, write_text
-from hydraprune.results.sparsity import Figures, figures, snake
+from hydraprune.results.sparsity import Figures, figures
 from hydraprune.results.summary import summary
 from hydraprune.sparsity import SparsityError
 from hydraprune.tracking import JsonLines, ProgressBar, Several

@@ -11,7 +11,8 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from hydraprune import assembly
-from hydraprune.launch import conf_dir, request_of
+from hydraprune.launch import request_of
+from hydraprune.mistakes import conf_dir
 from hydraprune.request import plain, resolved
 from hydraprune.sparsity import parse
 

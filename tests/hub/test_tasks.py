@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydraprune import assembly
 from hydraprune.errors import UserError
 from hydraprune.hub.tasks import FileTask, HubTask
-from hydraprune.launch import conf_dir
+from hydraprune.mistakes import conf_dir
 from hydraprune.request import resolved
 
 # (task, text columns, labels, evaluation sets) as the GLUE benchmark has them on the hub

@@ -51,11 +51,6 @@ class TaskData:
     labels: Labels
 
 
-def words(value: str | Sequence[str]) -> tuple[str, ...]:
-    """A lone string is one word; it would otherwise be read letter by letter."""
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
 def load_rows(source: str, *arguments: Any, **options: Any) -> Any:
     """`datasets.load_dataset`; local data through no cache.
 

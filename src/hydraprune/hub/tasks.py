@@ -20,10 +20,10 @@ from hydraprune.hub.examples import (
     places_of,
     plain_label,
     subset,
-    words,
 )
 from hydraprune.hub.metrics import BINARY, CLASSIFICATION, REGRESSION
 from hydraprune.hub.offline import exists, is_local, loading, local_or_id
+from hydraprune.sparsity.layers import words
 
 MOST_CLASSES = 1000
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from hydraprune.identity import snake
 from hydraprune.sparsity import Pruner, holds_pattern, layer_sparsity, model_sparsity, zeros_of
 
 
@@ -27,11 +27,6 @@ class Figures:
     parts: dict[str, Any]
     sparsity: dict[str, Any]
     pattern_ok: bool
-
-
-def snake(name: str) -> str:
-    """`snip_momentum` of `SnipMomentum`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def figures(model: nn.Module, pruners: Sequence[Pruner]) -> Figures:

@@ -27,8 +27,8 @@ class Family:
     outside: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "roles", {role: _words(patterns) for role, patterns in self.roles.items()})
-        object.__setattr__(self, "outside", _words(self.outside))
+        object.__setattr__(self, "roles", {role: words(patterns) for role, patterns in self.roles.items()})
+        object.__setattr__(self, "outside", words(self.outside))
 
     def role_of(self, module_name: str) -> str | None:
         """The role that `module_name` plays, if any."""
@@ -38,7 +38,7 @@ class Family:
         return None
 
 
-def _words(value: str | Sequence[str]) -> tuple[str, ...]:
+def words(value: str | Sequence[str]) -> tuple[str, ...]:
     """A lone string is one word; it would otherwise be read letter by letter."""
     return (value,) if isinstance(value, str) else tuple(value)
 
@@ -70,9 +70,9 @@ class Layers:
 
     def __post_init__(self) -> None:
         for key in ("roles", "include", "exclude", "types"):
-            words = _words(getattr(self, key))
-            object.__setattr__(self, key, words)
-            for word in words:
+            given = words(getattr(self, key))
+            object.__setattr__(self, key, given)
+            for word in given:
                 if not isinstance(word, str):
                     raise SparsityError(f"{key}={word}: must be text, not {type(word).__name__}")
         for key in ("include", "exclude"):
