@@ -22,6 +22,7 @@ from hydraprune.sparsity.measures import (
 )
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, parse
 from hydraprune.sparsity.plans import Plan, Plans, block, dense, mixed, n_of_m
+from hydraprune.sparsity.products import use_compiled
 from hydraprune.sparsity.pruner import Pruner, Units, attach
 from hydraprune.sparsity.schedules import Cos, Cube, Cubic, Exp, Linear, Never, OneShot, Schedule, Updates
 from hydraprune.sparsity.selection import Budget, Selection, cheapest, choose, exact
@@ -72,5 +73,6 @@ __all__ = [
     "n_of_m",
     "obeyed_pattern",
     "parse",
+    "use_compiled",
     "zeros_of",
 ]

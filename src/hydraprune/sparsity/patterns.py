@@ -21,6 +21,19 @@ ViewShape = tuple[int, int, int]
 Reduce = Literal["mean", "sum", "max"]
 
 
+@dataclass(frozen=True)
+class Strip:
+    """Cells that are sums over `rows` consecutive rows of one column, divided by `divisor`.
+
+    Args:
+        cells: the shape of all of them, as `Pattern.pool` gives it.
+    """
+
+    rows: int
+    divisor: int
+    cells: tuple[int, ...]
+
+
 class Pattern(Protocol):
     """A shape rule for zeros. Frozen; every method is pure. Masks: True = keep."""
 
@@ -44,11 +57,20 @@ class Pattern(Protocol):
     def pool(self, saliency: Tensor) -> Tensor:
         """Per-weight saliency [rows, positions, columns] -> the cells a criterion remembers."""
 
+    def strip(self, shape: ViewShape) -> Strip | None:
+        """How `pool` sums, where that is along single columns of a view of `shape`; None otherwise."""
+
     def cost(self, cells: Tensor) -> Tensor:
         """Cells -> what pruning each unit would lose, flat [units]."""
 
+    def tiles(self, view: Tensor) -> Tensor:
+        """A view reshaped so that the masks of `small_mask` broadcast over it; shares memory where torch can."""
+
+    def small_mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
+        """A choice of units (bool, flat [units], True = prune) -> bool mask, broadcastable to `tiles`."""
+
     def mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
-        """A choice of units (bool, flat [units], True = prune) -> bool mask of the view."""
+        """The same choice -> bool mask of the whole view."""
 
     def empty_units(self, keep: Tensor) -> Tensor:
         """Which units of a bool view (True = non-zero) are pruned, flat [units]."""
@@ -133,22 +155,34 @@ class Block:
         return rows * positions * columns // self.units(shape)
 
     def pool(self, saliency: Tensor) -> Tensor:
-        tiles, inside, _ = self._tiling(_shape(saliency))
+        tiles, inside, _ = self._tiling(shape_of(saliency))
         return _reduce(saliency.reshape(tiles), inside, self.reduce)
+
+    def strip(self, shape: ViewShape) -> Strip | None:
+        if self.cols != 1 or self.rows == "channel" or (self.reduce == "max" and self.rows > 1):
+            return None
+        rows, positions, columns = shape
+        divisor = self.rows if self.reduce == "mean" else 1
+        return Strip(self.rows, divisor, (rows // self.rows, positions * columns))
 
     def cost(self, cells: Tensor) -> Tensor:
         return cells.flatten()
 
+    def tiles(self, view: Tensor) -> Tensor:
+        return view.reshape(self._tiling(shape_of(view))[0])
+
+    def small_mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
+        return (~pruned).reshape(self._tiling(shape)[2])
+
     def mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
-        tiles, _, grid = self._tiling(shape)
-        return (~pruned).reshape(grid).expand(tiles).reshape(shape)
+        return self.small_mask(pruned, cells, shape).expand(self._tiling(shape)[0]).reshape(shape)
 
     def empty_units(self, keep: Tensor) -> Tensor:
-        tiles, inside, _ = self._tiling(_shape(keep))
+        tiles, inside, _ = self._tiling(shape_of(keep))
         return ~keep.reshape(tiles).any(inside[1]).any(inside[0]).flatten()
 
     def legal(self, keep: Tensor) -> bool:
-        tiles, inside, _ = self._tiling(_shape(keep))
+        tiles, inside, _ = self._tiling(shape_of(keep))
         whole = keep.reshape(tiles).all(inside[1]).all(inside[0]).flatten()
         return bool((whole | self.empty_units(keep)).all())
 
@@ -196,6 +230,9 @@ class NofM:
     def pool(self, saliency: Tensor) -> Tensor:
         return saliency
 
+    def strip(self, shape: ViewShape) -> Strip | None:
+        return Strip(1, 1, shape)
+
     def cost(self, cells: Tensor) -> Tensor:
         candidates = cells.reshape(-1, self.of).sort(dim=-1).values[:, : self.of - self.keep]
         if self.reduce == "max":
@@ -203,12 +240,18 @@ class NofM:
         total = candidates.sum(-1)
         return total / self.of if self.reduce == "mean" else total
 
-    def mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
+    def tiles(self, view: Tensor) -> Tensor:
+        return view
+
+    def small_mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
         # A stable sort sends ties to the lower index, so exactly of - keep go, equal scores or not.
         order = cells.reshape(-1, self.of).argsort(dim=-1, stable=True)
         keep = torch.ones_like(order, dtype=torch.bool)
         keep.scatter_(1, order[:, : self.of - self.keep], False)
         return (keep | ~pruned.unsqueeze(1)).reshape(shape)
+
+    def mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
+        return self.small_mask(pruned, cells, shape)
 
     def empty_units(self, keep: Tensor) -> Tensor:
         return keep.reshape(-1, self.of).sum(-1) <= self.keep
@@ -218,7 +261,8 @@ class NofM:
         return bool(((kept <= self.keep) | (kept == self.of)).all())
 
 
-def _shape(view: Tensor) -> ViewShape:
+def shape_of(view: Tensor) -> ViewShape:
+    """(rows, positions, columns) of a view."""
     rows, positions, columns = view.shape
     return rows, positions, columns
 

@@ -70,8 +70,9 @@ class Pruner:
                 f"warmup=0: pruner {name} would prune before the first step, when {type(self.criterion).__name__} "
                 f"has seen no gradient; give a warm-up of at least 1 step"
             )
-        self._memory: dict[str, Tensor] = {}
-        self._masks: dict[str, Tensor] = {}
+        self._memory: list[Tensor] | None = None
+        # Per weight, where it is masked at all: 1 keeps and 0 prunes, shaped to broadcast over `_tiles`.
+        self._keep: list[Tensor | None] = [None] * len(self.weights)
         self._pruned = [0] * len(self.weights)
 
     def _refuse_misfits(self) -> None:
@@ -98,26 +99,25 @@ class Pruner:
         Raises:
             SparsityError: a weight has no gradient.
         """
-        if self.criterion.horizon == 0:
-            return
         coming = self.updates.next_due(step + 1)
-        if coming is None:
-            self._memory.clear()
+        if self.criterion.horizon == 0 or coming is None or coming - step > self.criterion.horizon:
+            # What was remembered is older still, so it cannot matter either.
+            self._memory = None
             return
-        if self.criterion.horizon is not None and coming - step > self.criterion.horizon:
-            return
+        self._memory = self.criterion.remember(self._memory, self._views(), self._gradients(), self.pattern)
+
+    def _views(self) -> list[Tensor]:
+        return [weight.view(weight.parameter.detach()) for weight in self.weights]
+
+    def _gradients(self) -> list[Tensor]:
+        views = []
         for weight in self.weights:
-            gradient = weight.parameter.grad
-            if gradient is None:
+            if weight.parameter.grad is None:
                 raise SparsityError(
                     f"{weight.name} gets no gradient, so pruner {self.name} cannot score it; exclude it or unfreeze it"
                 )
-            cells = self._cells(weight, gradient)
-            self._memory[weight.name] = self.criterion.remember(self._memory.get(weight.name), cells)
-
-    def _cells(self, weight: Weight, gradient: Tensor | None) -> Tensor:
-        saliency = self.criterion.saliency(weight.parameter.detach(), gradient).float()
-        return self.pattern.pool(weight.view(saliency))
+            views.append(weight.view(weight.parameter.grad))
+        return views
 
     @torch.no_grad()
     def project(self, step: int) -> bool:
@@ -136,21 +136,35 @@ class Pruner:
         return True
 
     def _apply(self) -> None:
-        for weight in self.weights:
-            mask = self._masks.get(weight.name)
-            if mask is not None:
-                weight.parameter.mul_(mask)
+        masked = [(w, keep) for w, keep in zip(self.weights, self._keep, strict=True) if keep is not None]
+        if masked:
+            torch._foreach_mul_([self._tiles(weight) for weight, _ in masked], [keep for _, keep in masked])
+
+    def _tiles(self, weight: Weight) -> Tensor:
+        """The parameter, so shaped that small masks broadcast over it; as it is where they do not."""
+        parameter = weight.parameter.detach()
+        return self.pattern.tiles(weight.view(parameter)) if self._broadcasts(weight) else parameter
+
+    def _broadcasts(self, weight: Weight) -> bool:
+        """Whether masks are kept small: not where tiles would be a copy of the weight (spatial convolutions).
+
+        Nor on an accelerator, where one launch serves all layers whose masks have their weights' shapes.
+        """
+        parameter = weight.parameter.detach()
+        tiles = self.pattern.tiles(weight.view(parameter))
+        shared = tiles.untyped_storage().data_ptr() == parameter.untyped_storage().data_ptr()
+        return parameter.device.type == "cpu" and shared
 
     def _update(self, step: int) -> None:
         final = step == self.updates.last
         ratio = None if final else self._ratio(step)
-        if ratio is not None and ratio <= 0 and not self._masks:
+        if ratio is not None and ratio <= 0 and not any(self._pruned):
             return
-        if self.criterion.horizon != 0 and not self._memory:
+        if self.criterion.horizon != 0 and self._memory is None:
             if final and self.plan.selection.target_sparsity == 0:
                 return
             raise SparsityError(f"pruner {self.name}: update at step {step}, but no gradient was observed before it")
-        cells = [self._memory[w.name] if self.criterion.horizon != 0 else self._cells(w, None) for w in self.weights]
+        cells = self._memory or self.criterion.remember(None, self._views(), None, self.pattern)
         for pool in self.plan.selection.pools(len(self.weights)):
             budget = self.plan.selection.budget([self._units[i] for i in pool], self.pattern.share, ratio)
             settled = [self._pruned[i] == cap > 0 for i, cap in zip(pool, budget.caps, strict=True)]
@@ -162,9 +176,23 @@ class Pruner:
                 chosen = choose(costs, budget)
             except SparsityError as error:
                 raise SparsityError(f"pruner {self.name}, step {step}: {error}") from None
-            for i, at_cap, pruned in zip(pool, settled, chosen, strict=True):
+            counts = torch.stack([pruned.sum() for pruned in chosen]).tolist()
+            for i, at_cap, pruned, count in zip(pool, settled, chosen, counts, strict=True):
                 if not at_cap:
-                    self._mask(i, pruned, cells[i])
+                    self._pruned[i] = int(count)
+                    self._mask(i, self.pattern.small_mask(pruned, cells[i], self.weights[i].view_shape))
+
+    def _mask(self, index: int, keep: Tensor) -> None:
+        """Hold the weights at zero where `keep` (bool, broadcastable to the pattern's tiles) is False."""
+        weight = self.weights[index]
+        keep = keep if self._broadcasts(weight) else self._whole(weight, keep)
+        self._keep[index] = keep.to(weight.parameter.dtype)
+
+    def _whole(self, weight: Weight, keep: Tensor) -> Tensor:
+        """`keep` (broadcastable to the pattern's tiles) shaped like the parameter."""
+        tiles = self.pattern.tiles(weight.view(torch.empty(weight.parameter.shape, device="meta"))).shape
+        view = keep.expand(tiles).reshape(weight.view_shape)
+        return weight.layout.weight(view, weight.parameter.shape).contiguous()
 
     def _settled_cost(self, index: int) -> Tensor:
         """Costs that repeat the choice in force: a layer at its cap keeps its mask.
@@ -173,20 +201,18 @@ class Pruner:
         such a layer is so little that shuffling it does more harm than good.
         """
         weight = self.weights[index]
-        gone = self.pattern.empty_units(weight.view(self._masks[weight.name]))
+        gone = self.pattern.empty_units(weight.view(self.masks[weight.name]))
         costs = torch.full(gone.shape, torch.finfo(torch.float32).max, device=gone.device)
         return costs.masked_fill_(gone, -torch.inf)
-
-    def _mask(self, index: int, pruned: Tensor, cells: Tensor) -> None:
-        weight = self.weights[index]
-        mask = self.pattern.mask(pruned, cells, weight.view_shape)
-        self._masks[weight.name] = weight.layout.weight(mask, weight.parameter.shape).contiguous()
-        self._pruned[index] = int(pruned.sum())
 
     @property
     def masks(self) -> dict[str, Tensor]:
         """Parameter name -> bool mask shaped like the parameter, True = keep; empty before the first pruning."""
-        return dict(self._masks)
+        return {
+            weight.name: (self._whole(weight, keep) if self._broadcasts(weight) else keep).bool()
+            for weight, keep in zip(self.weights, self._keep, strict=True)
+            if keep is not None
+        }
 
     @property
     def zeros(self) -> int:
@@ -214,26 +240,35 @@ class Pruner:
 
     def state_dict(self) -> dict[str, Any]:
         """Masks, criterion memory and counts: all that a resumed run needs."""
-        return {"masks": dict(self._masks), "memory": dict(self._memory), "pruned": list(self._pruned)}
+        memory = {} if self._memory is None else dict(zip(self._names, self._memory, strict=True))
+        return {"masks": self.masks, "memory": memory, "pruned": list(self._pruned)}
+
+    @property
+    def _names(self) -> list[str]:
+        return [weight.name for weight in self.weights]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of a pruner with the same plan and weights."""
-        for key, shape_of in (("masks", _mask_shape), ("memory", self._memory_shape)):
-            for name, tensor in state[key].items():
+        masks, memory = state["masks"], state["memory"]
+        for key, tensors, shape_of in (("masks", masks, _mask_shape), ("memory", memory, self._memory_shape)):
+            for name, tensor in tensors.items():
                 weight = next((w for w in self.weights if w.name == name), None)
                 if weight is None or tensor.shape != shape_of(weight):
                     raise SparsityError(
                         f"state of pruner {self.name}: its {key} of {name} {tuple(tensor.shape)} fit no weight here; "
                         f"it is the state of another plan or model"
                     )
-        if len(state["pruned"]) != len(self.weights):
-            raise SparsityError(
-                f"state of pruner {self.name}: is of {len(state['pruned'])} weights, not {len(self.weights)}"
-            )
-        device = {weight.name: weight.parameter.device for weight in self.weights}
+        if len(state["pruned"]) != len(self.weights) or (memory and len(memory) != len(self.weights)):
+            counts = f"{len(state['pruned'])} weights, {len(memory)} of them remembered"
+            raise SparsityError(f"state of pruner {self.name}: is of {counts}, not of {len(self.weights)}")
         # Copies: the memory is written in place, and its source may go on living.
-        self._masks = {name: mask.to(device[name], copy=True) for name, mask in state["masks"].items()}
-        self._memory = {name: memory.to(device[name], copy=True) for name, memory in state["memory"].items()}
+        self._memory = [memory[w.name].to(w.parameter.device, copy=True) for w in self.weights] if memory else None
+        self._keep = [None] * len(self.weights)
+        for index, weight in enumerate(self.weights):
+            if weight.name in masks:
+                mask = weight.view(masks[weight.name].to(weight.parameter.device))
+                gone = self.pattern.empty_units(mask)
+                self._mask(index, self.pattern.small_mask(gone, mask.float(), weight.view_shape))
         self._pruned = list(state["pruned"])
 
     def _memory_shape(self, weight: Weight) -> torch.Size:

@@ -77,6 +77,9 @@ def choose(costs: Sequence[Tensor], budget: Budget) -> list[Tensor]:
     if not bool((pooled < torch.inf).all()):
         raise SparsityError("a score is not finite; look for a NaN or infinite gradient or weight")
     sizes = [layer.numel() for layer in costs]
+    chosen = cheapest(pooled, budget.count)
+    if not any(budget.floors) and _within(chosen, sizes, budget.caps):
+        return list(torch.split(chosen, sizes))
     for part, layer, cap in zip(torch.split(pooled, sizes), costs, budget.caps, strict=True):
         if cap < layer.numel():
             part.masked_fill_(~cheapest(layer, cap), torch.inf)
@@ -87,6 +90,11 @@ def choose(costs: Sequence[Tensor], budget: Budget) -> list[Tensor]:
             beyond = cheapest(pooled.masked_fill(promised, torch.inf), budget.spare)
             chosen = beyond | cheapest(pooled.masked_fill(~promised, torch.inf), budget.count - budget.spare)
     return list(torch.split(chosen, sizes))
+
+
+def _within(chosen: Tensor, sizes: Sequence[int], caps: Sequence[int]) -> bool:
+    counts = torch.stack([part.sum() for part in torch.split(chosen, list(sizes))]).tolist()
+    return all(count <= cap for count, cap in zip(counts, caps, strict=True))
 
 
 @dataclass(frozen=True)

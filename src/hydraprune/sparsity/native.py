@@ -1,0 +1,79 @@
+"""C compiled on the spot, where there is a compiler. Whoever uses it has a path without."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# No contraction and no fast math: compiled and plain path must give the same bits.
+_FLAGS = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")
+_SECONDS = 60
+
+
+def compiler() -> str | None:
+    """The C compiler that would be used; None if there is none."""
+    return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+
+
+def library(
+    source: Path, folder: Path, functions: Mapping[str, Sequence[Any]], flags: Sequence[str] = ("-march=native",)
+) -> ctypes.CDLL | None:
+    """`source` as a loaded library, compiled into `folder` unless that was done before on such a processor.
+
+    Args:
+        functions: name -> ctypes of its arguments; all of them return nothing.
+
+    Returns:
+        None when it cannot be compiled or loaded here.
+    """
+    command = compiler()
+    if command is None or platform.system() not in ("Linux", "Darwin"):
+        return None
+    text = source.read_text(encoding="utf-8")
+    # A home folder may be shared by machines whose processors differ.
+    key = hashlib.sha256("\n".join([text, *flags, *_FLAGS, command, _processor()]).encode()).hexdigest()[:16]
+    place = folder / f"{source.stem}-{key}.so"
+    try:
+        if not place.exists():
+            _compile(command, source, place, flags)
+        loaded = ctypes.CDLL(str(place))
+        for name, arguments in functions.items():
+            function = getattr(loaded, name)
+            function.argtypes, function.restype = list(arguments), None
+    except (OSError, AttributeError, subprocess.SubprocessError):
+        return None
+    return loaded
+
+
+def _compile(command: str, source: Path, place: Path, flags: Sequence[str]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=place.parent, suffix=".so")
+    os.close(handle)
+    try:
+        # With OpenMP it shares torch's threads; compilers without it (Apple's) leave one thread.
+        for parallel in (("-fopenmp",), ()):
+            line = [command, *_FLAGS, *flags, *parallel, str(source), "-o", temporary, "-lm"]
+            if subprocess.run(line, capture_output=True, timeout=_SECONDS, check=False).returncode == 0:
+                os.replace(temporary, place)
+                return
+        raise OSError("the compiler refused it")
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _processor() -> str:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()} {platform.node()}"
+    kept = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    return "\n".join(sorted(set(kept)))
