@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +14,14 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
+os.environ["HYDRAPRUNE_CACHE"] = tempfile.mkdtemp(prefix="hydraprune-cache-")
 
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
 torch.set_num_threads(1)
+atexit.register(shutil.rmtree, os.environ["HYDRAPRUNE_CACHE"], ignore_errors=True)
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import set_seed
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from hydraprune.errors import UserError
-from hydraprune.hub.encoding import check_tokenizer, encode
-from hydraprune.hub.examples import Labels, TaskData
 from hydraprune.hub.families import family_of, is_known
-from hydraprune.hub.metrics import metric
 from hydraprune.hub.models import PretrainedModel, model_type
 from hydraprune.keys import arguments_of, check_arguments, check_targets
 from hydraprune.sparsity import Plans, Pruner, SparsityError, attach
-from hydraprune.training.batches import Batches
-from hydraprune.training.contracts import Run, Tracker
-from hydraprune.training.distillation import Distiller, NoTeacher, OnlineTeacher, Teacher
-from hydraprune.training.evaluation import evaluate
-from hydraprune.training.parameters import decay_groups
-from hydraprune.training.settings import PRECISIONS, Settings
+from hydraprune.training.distillation import Distiller
+from hydraprune.training.settings import Settings
 
 _SCHEDULE_KEYS = ("warmup", "cooldown", "frequency")
 _LAYER_KEYS = ("roles", "include", "exclude", "types")
-
-
-log = logging.getLogger(__name__)
-
-# What torch chose before any run said otherwise: a job must not inherit the threads of the one before it.
-_OWN_THREADS = torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -52,15 +32,6 @@ class Parts:
     distiller: Distiller
     model: Any
     task: Any
-
-
-@dataclass(frozen=True)
-class Built:
-    """A run ready to start, and what its report needs beside it."""
-
-    run: Run
-    parts: Parts
-    tokenizer: Any
 
 
 def make(config: DictConfig, key: str, node: Any = None, **arguments: Any) -> Any:
@@ -175,123 +146,3 @@ def _in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
     if key.group(1) in _SCHEDULE_KEYS:
         return f"scheduler.{message}" if len(plans.parts) <= 1 else f"scheduler.{message} (or {part}scheduler)"
     return f"{part}layers.{message}" if key.group(1) in _LAYER_KEYS else f"{part}{message}"
-
-
-def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Tracker]) -> Built:
-    """Load everything and put the run together.
-
-    Args:
-        dense: folder or id of the model that a sparse run starts from; None for a dense run.
-        trackers: makes the run's tracker, given the number of steps.
-    """
-    torch.set_num_threads(config.runtime.threads or _OWN_THREADS)
-    made = parts(config)
-    data = load(made.task)
-    accelerator = accelerator_for(made.settings)
-    set_seed(config.seed)
-    source = student(made, dense)
-    tokenizer = source.tokenizer()
-    # A dense model brings its head; any other gets one for the task.
-    model = (source.load() if dense else source.load(data.labels)).to(accelerator.device)
-    teacher = _teacher(made, source, model, accelerator)
-    train = Batches(
-        encode(tokenizer, data.train, made.task.max_length, data.labels.regression),
-        made.settings.batch_size,
-        shuffle_seed=config.seed,
-    )
-    per_epoch = made.settings.steps_per_epoch(len(train.data))
-    steps = made.settings.epochs * per_epoch
-    optimizer = make(config, "optimizer")(decay_groups(model))
-    lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
-    run = Run(
-        model=model,
-        distiller=made.distiller,
-        teacher=teacher,
-        pruners=pruners(made.plans, model, steps, per_epoch),
-        optimizer=accelerator.prepare_optimizer(optimizer),
-        lr_scheduler=lr_scheduler,
-        accelerator=accelerator,
-        settings=made.settings,
-        train=train,
-        evaluations=_evaluations(made.settings, made.task, data, tokenizer),
-        score=scorer(made.task.metrics),
-        headline=made.task.metrics[0],
-        tracker=trackers(steps),
-    )
-    # Dropout must not depend on how many numbers loading happened to draw.
-    set_seed(config.seed)
-    return Built(run, made, tokenizer)
-
-
-def accelerator_for(settings: Settings) -> Accelerator:
-    """A fresh accelerator: jobs of one process must not inherit each other's device or precision."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    return Accelerator(cpu=settings.device == "cpu", mixed_precision=PRECISIONS[settings.precision])
-
-
-def _teacher(made: Parts, source: Any, student: nn.Module, accelerator: Accelerator) -> Teacher:
-    if not made.distiller.needs_teacher:
-        return NoTeacher()
-    path = made.distiller.teacher
-    teacher = (source if path is None else pretrained(path, "distill.teacher")).load().to(accelerator.device)
-    if made.distiller.keeps_head:
-        # The student learns to speak to its teacher's head, so it must have that head.
-        for name in family_of(model_type(student)).outside:
-            if name in dict(student.named_modules()):
-                student.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
-    return OnlineTeacher(teacher, made.distiller)
-
-
-@lru_cache(maxsize=2)
-def load(task: Any) -> TaskData:
-    """A task's examples; remembered, since checks and training both want them."""
-    data: TaskData = task.load()
-    return data
-
-
-def scorer(metrics: tuple[str, ...]) -> Any:
-    """(predictions, references) -> metric -> value."""
-    measure = metric(metrics)
-
-    def score(predictions: Any, references: Any) -> dict[str, float]:
-        result: dict[str, float] = measure.compute(predictions=predictions, references=references)
-        return result
-
-    return score
-
-
-def _evaluations(settings: Settings, task: Any, data: TaskData, tokenizer: Any) -> Mapping[str, Batches]:
-    return {
-        name: Batches(encode(tokenizer, examples, task.max_length, data.labels.regression), settings.eval_batch_size)
-        for name, examples in data.evaluations.items()
-    }
-
-
-def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
-    """Metric -> value of the model at `path`, which the user calls `key`, on the config's task."""
-    torch.set_num_threads(config.runtime.threads or _OWN_THREADS)
-    settings, task = make(config, "training"), make(config, "task")
-    source, data = pretrained(path, key), load(task)
-    check_head(source.config(), data.labels, f"{key}={path}", task.name)
-    tokenizer = source.tokenizer()
-    check_tokenizer(f"{key}={path}", tokenizer, data, source.config(), task.max_length)
-    accelerator = accelerator_for(settings)
-    model = source.load().to(accelerator.device)
-    return evaluate(model, _evaluations(settings, task, data, tokenizer), scorer(task.metrics), accelerator)
-
-
-def check_head(config: Any, labels: Labels, where: str, task: str) -> None:
-    """Refuse a fine-tuned model whose outputs are not the task's labels; say so when only the names differ.
-
-    Raises:
-        UserError: another number of labels, or the same names in another order.
-    """
-    if config.num_labels != labels.count:
-        raise UserError(f"{where}: has {config.num_labels} labels and task {task} {labels.count}")
-    names = [str(config.id2label[place]).lower() for place in range(labels.count)]
-    ours = [name.lower() for name in labels.names]
-    if names != ours and sorted(names) == sorted(ours):
-        raise UserError(f"{where}: its labels are in the order {names}, and those of task {task} are {ours}")
-    if names != ours and not any(name.startswith("label_") for name in names):
-        log.warning("%s: its labels %s are taken, in this order, for %s of task %s", where, names, ours, task)

@@ -12,7 +12,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 from hydraprune import assembly
-from hydraprune.assembly import Parts, check_head, in_place
+from hydraprune.assembly import Parts, in_place
+from hydraprune.building import check_head, load
+from hydraprune.cache import cache_of
 from hydraprune.errors import UserError
 from hydraprune.hub.encoding import check_tokenizer, positions_of
 from hydraprune.hub.examples import TaskData
@@ -33,7 +35,7 @@ def check(config: DictConfig, dense: str | None) -> None:
     """
     check_numbers(config)
     made = assembly.parts(config)
-    data = assembly.load(made.task)
+    data = load(made.task)
     check_metrics(made.task.metrics, data.labels)
     source = assembly.student(made, dense)
     where = f"dense.source={dense}" if dense else f"model={made.model.name}"
@@ -71,16 +73,20 @@ def check_place(directory: Path, key: str) -> None:
 
 
 def check_numbers(config: DictConfig) -> None:
-    """Refuse a seed or a number of threads that cannot be.
+    """Refuse a seed, a number of threads or a cache that cannot be.
 
     Raises:
-        UserError: naming the range.
+        UserError: naming the range, or the folder that cannot be written.
     """
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed={config.seed}: must be at least 0 and below 2^32")
     threads = config.runtime.threads
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise UserError(f"runtime.threads={threads}: must be at least 1 and at most {MOST_THREADS}, or null")
+    if not config.cache.max_gb >= 0:
+        raise UserError(f"cache.max_gb={config.cache.max_gb}: must be at least 0")
+    if config.cache.max_gb > 0:
+        check_place(cache_of(config.cache).folder, "cache.dir")
 
 
 def _check_optimizer(config: DictConfig, steps: int, steps_per_epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, eval, verify."""
+"""`hydraprune ...`: train, eval, verify, cache."""
 
 from __future__ import annotations
 
@@ -46,6 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("model", help="a folder or hub id")
     verify.add_argument("--pattern", help="check that every layer with zeros obeys it, e.g. 4x1, 2:4; exit 1 if not")
     verify.set_defaults(call=_verify)
+    kept = commands.add_parser("cache", help="show what is kept of tokens, teachers' answers and compiled code")
+    kept.add_argument("overrides", nargs="*", metavar="cache.dir=...", help="another folder than the default")
+    kept.add_argument("--clean", action="store_true", help="remove all of it; it is made again when needed")
+    kept.set_defaults(call=_cache)
     return parser
 
 
@@ -67,7 +71,7 @@ def _eval(arguments: argparse.Namespace) -> int:
         config = compose("config", [*arguments.overrides, "pattern=dense"], return_hydra_config=True)
         go_offline_if_unreachable([arguments.model, str(OmegaConf.select(config, "task.path") or ".")])
         quiet_libraries()
-        from hydraprune.assembly import evaluate_model  # only now: the libraries read the environment once
+        from hydraprune.building import evaluate_model  # only now: the libraries read the environment once
         from hydraprune.checks import check_numbers
 
         request = request_of(config)
@@ -96,6 +100,22 @@ def _verify(arguments: argparse.Namespace) -> int:
     broken = violations(model, pattern)
     print("\n".join(broken) if broken else f"{arguments.pattern} holds in every layer that has zeros")
     return 1 if broken else 0
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from hydra import compose, initialize_config_dir
+
+    from hydraprune.cache import KINDS, cache_of
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cache = cache_of(compose("config", arguments.overrides).cache)
+    for kind in KINDS:
+        files = [file for file in cache.files() if file.parent.name == kind]
+        print(f"{kind:8} {len(files):5} files  {sum(file.stat().st_size for file in files) / 1e9:8.3f} GB")
+    print(f"in {cache.folder}, at most {cache.max_gb:g} GB")
+    if arguments.clean:
+        print(f"removed {cache.clean() / 1e9:.3f} GB")
+    return 0
 
 
 if __name__ == "__main__":

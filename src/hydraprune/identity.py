@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 # Where things are written and who watches do not make a result. `recipe` acts through the keys
 # that refer to it, so that a value typed and the same value taken from a recipe are one run.
-NOT_THE_RESULT = ("hydra", "run", "sweep", "tracker", "recipe")
+NOT_THE_RESULT = ("hydra", "run", "sweep", "tracker", "recipe", "cache", "runtime.compiled")
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,22 @@ def identify(config: Mapping[str, Any], pattern: str, ancestor: Identity | None 
         ancestor: of the dense run that this one starts from, if it is one of ours: another dense
             model makes another run, though no key of this config tells.
     """
-    result = {key: value for key, value in config.items() if key not in NOT_THE_RESULT}
+    result = _without(config, NOT_THE_RESULT)
     seedless = {key: value for key, value in result.items() if key != "seed"}
     digest = _digest(result if ancestor is None else {**result, "ancestor": ancestor.hash})
     cell = _digest(seedless if ancestor is None else {**seedless, "ancestor": ancestor.cell})
     place = [_safe(str(config[group]["name"])) for group in ("task", "model")]
     folder = PurePosixPath(*place, _safe(pattern.replace(":", "of")), f"{_slug(config)}-{digest}")
     return Identity(digest, cell, str(folder))
+
+
+def _without(config: Mapping[str, Any], keys: Iterable[str], above: str = "") -> dict[str, Any]:
+    """`config` without some keys, dotted ones too."""
+    return {
+        key: _without(value, keys, f"{above}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if f"{above}{key}" not in keys
+    }
 
 
 def _digest(value: Any) -> str:

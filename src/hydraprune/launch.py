@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hydraprune.errors import UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.keys import check_keys
+from hydraprune.machine import let_threads_sleep
 from hydraprune.mistakes import leave, one_line
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def register() -> None:
 
 
 register()
+# Here, since it must come before torch.
+let_threads_sleep()
 
 
 def request_of(config: DictConfig, directory: str | None = None) -> Request:

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from hydraprune import ancestor, assembly, checks
+from hydraprune import ancestor, assembly, building, checks
 from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
 from hydraprune.hub.models import PretrainedModel
@@ -159,7 +159,7 @@ def _train(request: Request) -> RunReport:
         return tracker
 
     try:
-        built = assembly.build(config, dense, trackers)
+        built = building.build(config, dense, trackers)
         dense_values = _dense_values(config, dense, dense_report)
         outcome = fit(built.run)
     finally:
@@ -169,6 +169,7 @@ def _train(request: Request) -> RunReport:
     # Counted on what was written, not on what was in memory.
     counted = figures(PretrainedModel("saved", str(saved)).load(), built.run.pruners)
     seconds = {"total": time.perf_counter() - start, **outcome.seconds}
+    seconds["teacher"] += built.asking
     report = _finished(request, built, outcome, counted, dense_values, seconds)
     write_text(saved / "README.md", model_card(report))
     return report
@@ -180,7 +181,7 @@ def _dense_values(config: DictConfig, dense: str | None, report: RunReport | Non
     if report is not None:
         return {**report.final, "run": dense.removesuffix("/model")}
     log.info("Scoring the dense model %s", dense)
-    return {**assembly.evaluate_model(config, dense, "dense.source"), "run": dense}
+    return {**building.evaluate_model(config, dense, "dense.source"), "run": dense}
 
 
 def _blank(request: Request) -> RunReport:
@@ -214,7 +215,7 @@ def _shared(words: Iterable[str]) -> str | None:
 
 def _finished(
     request: Request,
-    built: assembly.Built,
+    built: building.Built,
     outcome: Outcome,
     counted: Figures,
     dense: dict[str, Any] | None,

@@ -22,7 +22,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from hydraprune import assembly
+from hydraprune import assembly, building
 from hydraprune.errors import UserError
 from hydraprune.hub.examples import Labels
 from hydraprune.hub.families import FAMILIES, family_of, is_known
@@ -165,6 +165,6 @@ def test_a_model_that_lacks_its_weights_file(bert: Path) -> None:
 def test_labels_in_another_order_are_not_mixed_up() -> None:
     config = BertConfig(id2label={0: "Positive", 1: "negative"}, label2id={"Positive": 0, "negative": 1})
     with pytest.raises(UserError, match="order"):
-        assembly.check_head(config, Labels(("negative", "positive")), "dense.source=x", "toy")
-    assembly.check_head(config, Labels(("positive", "negative")), "dense.source=x", "toy")
-    assembly.check_head(BertConfig(), Labels(("negative", "positive")), "dense.source=x", "toy")
+        building.check_head(config, Labels(("negative", "positive")), "dense.source=x", "toy")
+    building.check_head(config, Labels(("positive", "negative")), "dense.source=x", "toy")
+    building.check_head(BertConfig(), Labels(("negative", "positive")), "dense.source=x", "toy")

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from hydraprune import assembly
+from hydraprune import assembly, building
 from hydraprune.errors import UserError
 from hydraprune.hub.tasks import FileTask, HubTask
 from hydraprune.mistakes import conf_dir
@@ -59,7 +59,7 @@ def test_every_glue_task_reads_its_columns(
     assert list(data.evaluations) == evaluations
     assert data.train.texts[1] == tuple(f"{column} 1" for column in columns)
     assert data.train.labels[1] == (1 if labels > 1 else pytest.approx(1 / 3))
-    scores = assembly.scorer(task.metrics)(list(data.train.labels), list(data.train.labels))
+    scores = building.scorer(task.metrics)(list(data.train.labels), list(data.train.labels))
     assert scores == pytest.approx(dict.fromkeys(task.metrics, 1.0))
 
 

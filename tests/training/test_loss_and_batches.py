@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from types import SimpleNamespace
 
 import pytest
@@ -11,10 +12,11 @@ from torch.nn import functional as F
 
 from hydraprune.sparsity import SparsityError
 from hydraprune.training.batches import Batch, Batches, Encoded
-from hydraprune.training.distillation import HiddenStates, Logits, NoDistillation, OnlineTeacher, task_loss
+from hydraprune.training.distillation import HiddenStates, Logits, NoDistillation, task_loss
 from hydraprune.training.learning_rate import constant, cosine, linear
 from hydraprune.training.parameters import decay_groups
 from hydraprune.training.settings import Settings
+from hydraprune.training.teachers import OnlineTeacher
 
 
 class Network(nn.Module):
@@ -92,15 +94,18 @@ def test_weights_of_nothing_are_refused(weight: float) -> None:
 
 
 def encoded(lengths: list[int]) -> Encoded:
-    ids = [torch.arange(1, n + 1) for n in lengths]
-    return Encoded({"input_ids": ids, "token_type_ids": [torch.ones_like(i) for i in ids]}, torch.arange(len(ids)), 99)
+    ids = torch.cat([torch.arange(1, n + 1) for n in lengths]).int()
+    offsets = torch.tensor([0, *accumulate(lengths)])
+    return Encoded({"input_ids": ids, "token_type_ids": torch.ones_like(ids)}, offsets, torch.arange(len(lengths)), 99)
 
 
 def test_batches_are_padded_to_their_longest() -> None:
     (only,) = Batches(encoded([2, 4, 1]), 8).epoch()
-    assert only.inputs["input_ids"].tolist() == [[1, 2, 99, 99], [1, 2, 3, 4], [1, 99, 99, 99]]
-    assert only.inputs["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]
-    assert only.inputs["token_type_ids"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]
+    # Without a seed from the longest to the shortest.
+    assert only.labels.tolist() == only.indices.tolist() == [1, 0, 2]
+    assert only.inputs["input_ids"].tolist() == [[1, 2, 3, 4], [1, 2, 99, 99], [1, 99, 99, 99]]
+    assert only.inputs["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]
+    assert only.inputs["token_type_ids"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]
 
 
 def test_an_epoch_sees_everything_once_in_an_order_of_its_own() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from hydraprune.hub.vocabulary import expand
 from hydraprune.results.report import RunReport
 
 
 def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> Path:
     """Write `directory`/model in Hugging Face's form: whole, or not at all."""
+    expand(model)
     target = directory / "model"
     temporary = directory / f".model.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)

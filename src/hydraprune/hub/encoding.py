@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import accumulate, chain
+from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from hydraprune.cache import Cache, digest
 from hydraprune.errors import UserError
 from hydraprune.hub.examples import Examples, TaskData
 from hydraprune.training.batches import Encoded
@@ -16,9 +24,62 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool
     columns = list(zip(*examples.texts, strict=True))
     # One text or two; a tokenizer takes the second as text_pair.
     tokens = tokenizer(*(list(column) for column in columns), truncation=True, max_length=max_length)
-    inputs = {key: [torch.tensor(row) for row in rows] for key, rows in tokens.items() if key != "attention_mask"}
+    flat = {
+        key: torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int32)
+        for key, rows in tokens.items()
+        if key != "attention_mask"
+    }
+    lengths = [len(row) for row in tokens["input_ids"]]
+    return _encoded(flat, torch.tensor([0, *accumulate(lengths)]), tokenizer, examples, regression)
+
+
+def _encoded(
+    flat: Mapping[str, Tensor], offsets: Tensor, tokenizer: Any, examples: Examples, regression: bool
+) -> Encoded:
     kind = torch.float32 if regression else torch.int64
-    return Encoded(inputs, torch.tensor(examples.labels, dtype=kind), int(tokenizer.pad_token_id))
+    return Encoded(flat, offsets, torch.tensor(examples.labels, dtype=kind), int(tokenizer.pad_token_id))
+
+
+def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression: bool, cache: Cache) -> Encoded:
+    """`encode`, or the tokens that it made of these texts before.
+
+    Raises:
+        UserError: the cache's folder cannot be written.
+    """
+    identity = _identity(tokenizer)
+    size = 16 * sum(len(part) for texts in examples.texts for part in texts)  # at most: a token a character
+    if identity is None or not cache.admits(size):
+        return encode(tokenizer, examples, max_length, regression)
+    parts = (part.encode("utf-8", "surrogatepass") for texts in examples.texts for part in texts)
+    key = digest([identity, f"{max_length} {len(examples.texts[0])}".encode(), *parts])
+
+    def write(place: Path) -> None:
+        encoded = encode(tokenizer, examples, max_length, regression)
+        save_file({**encoded.inputs, _OFFSETS: encoded.offsets}, place)
+
+    def read(place: Path) -> dict[str, Tensor]:
+        try:
+            return load_file(place)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from None
+
+    flat = cache.fetch("tokens", f"{key}.safetensors", size, write, read)
+    return _encoded(flat, flat.pop(_OFFSETS), tokenizer, examples, regression)
+
+
+_OFFSETS = "offsets"
+
+
+def _identity(tokenizer: Any) -> bytes | None:
+    """All that a tokenizer's output depends on; None for one written in Python, which does not tell."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    # What the last call asked for is kept in there, and will be asked for again.
+    backend.no_truncation()
+    backend.no_padding()
+    sides = (tokenizer.truncation_side, tokenizer.model_input_names, tokenizers.__version__, type(tokenizer).__name__)
+    return f"{backend.to_str()} {sides}".encode()
 
 
 # Of these examples' tokens, more than half unknown: the tokenizer is not one for this language, or not whole.
@@ -43,10 +104,10 @@ def check_tokenizer(key: str, tokenizer: Any, data: TaskData, model_config: Any,
     if max_length > positions:
         raise UserError(f"task.max_length={max_length}: {key} has {positions} positions; give at most that")
     probe = encode(tokenizer, Examples(data.train.texts[:_PROBE], data.train.labels[:_PROBE]), max_length, True)
-    types = torch.cat(list(probe.inputs.get("token_type_ids", [torch.zeros(1)])))
+    types = probe.inputs.get("token_type_ids", torch.zeros(1))
     if int(types.max()) >= getattr(model_config, "type_vocab_size", 2) > 0:
         raise UserError(f"{key}: its model cannot tell the two texts of an example apart (type_vocab_size=1)")
-    ids = torch.cat(list(probe.inputs["input_ids"]))
+    ids = probe.inputs["input_ids"]
     special = torch.isin(ids, torch.tensor([i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]))
     if tokenizer.unk_token_id is not None and float((ids[~special] == tokenizer.unk_token_id).float().mean()) > 0.5:
         raise UserError(f"{key}: its tokenizer does not know most words of the task; are its vocabulary files there?")

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples as token ids, not padded.
+    """Examples as token ids, one behind the other without padding.
 
     Args:
-        inputs: model argument -> per example a 1-D tensor; `input_ids` is among them.
+        inputs: model argument -> flat integers [tokens of all examples]; `input_ids` is among them.
+        offsets: [examples + 1]; example i has the tokens offsets[i] .. offsets[i + 1].
         labels: [examples], integers or, for regression, floats.
         pad_id: what `input_ids` is padded with; everything else is padded with 0.
     """
 
-    inputs: Mapping[str, Sequence[Tensor]]
+    inputs: Mapping[str, Tensor]
+    offsets: Tensor
     labels: Tensor
     pad_id: int
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of every example, [examples]."""
+        return self.offsets.diff()
+
+    def places(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the tokens of some examples lie.
+
+        Returns:
+            (places in the flat tensors, whether there is a token at all), each [batch, longest]; a
+            padded position has the place of its example's first token.
+        """
+        starts = self.offsets[indices].unsqueeze(1)
+        lengths = self.offsets[indices + 1].unsqueeze(1) - starts
+        positions = torch.arange(int(lengths.max())).unsqueeze(0)
+        real = positions < lengths
+        return starts + positions * real, real
 
 
 @dataclass(frozen=True)
@@ -43,9 +62,16 @@ class Batch:
     indices: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """This batch on `device`."""
-        moved = {key: value.to(device, non_blocking=True) for key, value in self.inputs.items()}
-        return Batch(moved, self.labels.to(device, non_blocking=True), self.indices)
+        """This batch on `device`; the host does not wait for the copy."""
+        moved = {key: send(value, device) for key, value in self.inputs.items()}
+        return Batch(moved, send(self.labels, device), self.indices)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on `device` for which the host need not wait."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 @dataclass(frozen=True)
@@ -54,35 +80,47 @@ class Batches:
 
     Args:
         shuffle_seed: the order of epoch e follows from (shuffle_seed, e) alone, so that a resumed
-            run sees what the uninterrupted one would have; None keeps the order of the data.
+            run sees what the uninterrupted one would have; None: from the longest example to the
+            shortest, which pads least and finds out at once whether memory suffices.
+        length_grouping: when shuffling, examples are drawn at random for this many batches at a
+            time and grouped by length among these; the batches then come in random order. 1: every
+            batch is drawn at random.
     """
 
     data: Encoded
     batch_size: int
     shuffle_seed: int | None = None
+    length_grouping: int = 1
 
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
 
     def epoch(self, number: int = 0) -> Iterator[Batch]:
         """The batches of one epoch."""
-        order = torch.arange(len(self.data))
-        if self.shuffle_seed is not None:
-            generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + number)
-            order = torch.randperm(len(self.data), generator=generator)
-        for indices in torch.split(order, self.batch_size):
+        for indices in self.order(number):
             yield self._batch(indices)
 
+    def order(self, number: int = 0) -> list[Tensor]:
+        """Per batch of an epoch the indices of its examples."""
+        lengths = self.data.lengths
+        if self.shuffle_seed is None:
+            return list(torch.split(lengths.argsort(descending=True, stable=True), self.batch_size))
+        generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + number)
+        order = torch.randperm(len(self.data), generator=generator)
+        if self.length_grouping == 1:
+            return list(torch.split(order, self.batch_size))
+        batches = [
+            batch
+            for drawn in torch.split(order, self.batch_size * self.length_grouping)
+            for batch in torch.split(drawn[lengths[drawn].argsort(stable=True)], self.batch_size)
+        ]
+        return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
+
     def _batch(self, indices: Tensor) -> Batch:
-        rows = indices.tolist()
+        places, real = self.data.places(indices)
         inputs = {
-            key: pad_sequence(
-                [values[row] for row in rows],
-                batch_first=True,
-                padding_value=self.data.pad_id if key == "input_ids" else 0,
-            )
+            key: values[places].long().masked_fill_(~real, self.data.pad_id if key == "input_ids" else 0)
             for key, values in self.data.inputs.items()
         }
-        lengths = torch.tensor([len(self.data.inputs["input_ids"][row]) for row in rows])
-        inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        inputs["attention_mask"] = real.long()
         return Batch(inputs, self.data.labels[indices], indices)

@@ -13,8 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from hydraprune.sparsity import Pruner
 from hydraprune.training.batches import Batches
-from hydraprune.training.distillation import Distiller, Teacher
+from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
+from hydraprune.training.teachers import Teacher
 
 
 class Tracker(Protocol):

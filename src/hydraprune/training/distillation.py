@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +23,14 @@ class Distiller(Protocol):
 
     @property
     def teacher(self) -> str | None: ...
+
+    @property
+    def per_token(self) -> bool:
+        """Whether a teacher answers for every token, or once for an example."""
+
+    @property
+    def storable(self) -> bool:
+        """Whether what a teacher answers of an example is the same in every batch, so that it may be kept."""
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
         """Why a teacher with this config cannot teach this student; None when it can."""
@@ -64,6 +71,14 @@ class NoDistillation:
     def teacher(self) -> str | None:
         return None
 
+    @property
+    def per_token(self) -> bool:
+        return False
+
+    @property
+    def storable(self) -> bool:
+        return False
+
     def misfit(self, student: Any, teacher: Any) -> str | None:
         return None
 
@@ -80,12 +95,14 @@ class HiddenStates:
 
     The loss of the published results. Pooler and head get no gradient: the teacher's are kept.
     With `padding` the mean also runs over padded positions, as in the published script; without,
-    over real tokens only, so that a loss does not depend on what shares its batch.
+    over real tokens only, so that a loss does not depend on what shares its batch. `online` asks
+    the teacher anew in every step, as `padding` always does, in place of once.
     """
 
     weight: float
     padding: bool = False
     teacher: str | None = None
+    online: bool = False
 
     def __post_init__(self) -> None:
         _check_weight(self.weight, float("inf"))
@@ -97,6 +114,15 @@ class HiddenStates:
     @property
     def keeps_head(self) -> bool:
         return True
+
+    @property
+    def per_token(self) -> bool:
+        return True
+
+    @property
+    def storable(self) -> bool:
+        # A padded position's state depends on how far its batch is padded.
+        return not (self.online or self.padding)
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
         if (student.model_type, student.num_labels) != (teacher.model_type, teacher.num_labels):
@@ -127,12 +153,14 @@ class HiddenStates:
 class Logits:
     """`weight` * T^2 * KL(teacher || student), both at temperature T, + (1 - `weight`) * the task's loss.
 
-    Hinton et al. 2015, arXiv:1503.02531. Classification only.
+    Hinton et al. 2015, arXiv:1503.02531. Classification only. `online` asks the teacher anew in
+    every step, in place of once.
     """
 
     weight: float = 0.5
     temperature: float = 2.0
     teacher: str | None = None
+    online: bool = False
 
     def __post_init__(self) -> None:
         _check_weight(self.weight, 1.0)
@@ -146,6 +174,14 @@ class Logits:
     @property
     def keeps_head(self) -> bool:
         return False
+
+    @property
+    def per_token(self) -> bool:
+        return False
+
+    @property
+    def storable(self) -> bool:
+        return not self.online
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
         if student.problem_type == "regression" or student.num_labels < 2:
@@ -176,28 +212,3 @@ def _last_hidden(model: nn.Module, batch: Batch) -> Tensor:
     assert isinstance(encoder, nn.Module)
     hidden: Tensor = encoder(**batch.inputs).last_hidden_state
     return hidden
-
-
-class Teacher(Protocol):
-    """Where a teacher's answers come from."""
-
-    def answers(self, batch: Batch) -> Tensor | None: ...
-
-
-class NoTeacher:
-    """Nobody to ask."""
-
-    def answers(self, batch: Batch) -> Tensor | None:
-        return None
-
-
-class OnlineTeacher:
-    """A frozen model, asked anew for every batch."""
-
-    def __init__(self, model: nn.Module, distiller: Distiller) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.distiller = distiller
-
-    @torch.no_grad()
-    def answers(self, batch: Batch) -> Tensor | None:
-        return self.distiller.ask(self.model, batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from hydraprune.training.batches import Batch
 from hydraprune.training.contracts import Outcome, Run
 from hydraprune.training.evaluation import evaluate
+from hydraprune.training.step import Clock, take_step
 
 
 def fit(run: Run) -> Outcome:
@@ -21,7 +21,7 @@ def fit(run: Run) -> Outcome:
     Once a pruner has masked a weight, that weight is zero after every step: what is evaluated is
     what is saved.
     """
-    clock = _Clock()
+    clock = Clock()
     window = _Window(run)
     for pruner in run.pruners:
         pruner.project(0)
@@ -31,7 +31,7 @@ def fit(run: Run) -> Outcome:
     best: dict[str, float] = {}
     for epoch in range(1, run.settings.epochs + 1):
         for batches in _grouped(run.train.epoch(epoch - 1), run.settings.accumulation):
-            window.add(_step(run, batches, step, clock))
+            window.add(take_step(run, batches, step, clock))
             step += 1
             if step % run.settings.log_every == 0 or step == run.steps:
                 run.tracker.log(window.flush(), step)
@@ -47,29 +47,6 @@ def fit(run: Run) -> Outcome:
 def _better(new: float, old: float) -> bool:
     """Whether `new` is the higher score; one that is not a number is the lowest."""
     return not math.isnan(new) and (math.isnan(old) or new > old)
-
-
-def _step(run: Run, batches: list[Batch], step: int, clock: _Clock) -> Tensor:
-    """One optimizer step over one or more batches; returns their mean loss, on the device."""
-    total = torch.zeros((), device=run.accelerator.device)
-    for cpu_batch in batches:
-        batch = cpu_batch.to(run.accelerator.device)
-        with run.accelerator.autocast():
-            with clock.measure("teacher"):
-                answers = run.teacher.answers(batch)
-            loss = run.distiller.loss(run.model, batch, answers) / len(batches)
-        run.accelerator.backward(loss)
-        total += loss.detach()
-    if run.settings.max_grad_norm is not None:
-        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.max_grad_norm)
-    for pruner in run.pruners:
-        pruner.observe(step)
-    run.optimizer.step()
-    run.lr_scheduler.step()
-    run.optimizer.zero_grad(set_to_none=True)
-    for pruner in run.pruners:
-        pruner.project(step + 1)
-    return total
 
 
 def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
@@ -96,30 +73,3 @@ class _Window:
             values["sparsity/global"] = zeros / sum(pruner.total for pruner in self.run.pruners)
         self.losses.clear()
         return values
-
-
-class _Clock:
-    """Where the time went. On a GPU the teacher's share is the time to launch it, unless the host waits."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.parts = {"eval": 0.0, "teacher": 0.0}
-
-    def measure(self, part: str) -> _Span:
-        return _Span(self, part)
-
-    def seconds(self) -> dict[str, float]:
-        """{train, eval, teacher}."""
-        total = time.perf_counter() - self.start
-        return {"train": total - sum(self.parts.values()), **self.parts}
-
-
-class _Span:
-    def __init__(self, clock: _Clock, part: str) -> None:
-        self.clock, self.part = clock, part
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.clock.parts[self.part] += time.perf_counter() - self.start

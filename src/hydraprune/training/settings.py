@@ -22,6 +22,9 @@ class Settings:
         device: auto takes the accelerator if there is one.
         max_grad_norm: clip gradients to this norm; None: do not.
         log_every: optimizer steps between two lines of metrics.
+        length_grouping: batches at a time among which examples are grouped by length; 1: none.
+        fast_dropout: on a CPU, drop out with 16-bit random numbers.
+        compact_vocabulary: train only the embeddings of tokens that occur.
 
     Raises:
         ValueError: a number is out of range, or the device is not there.
@@ -35,9 +38,12 @@ class Settings:
     device: str = "auto"
     max_grad_norm: float | None = None
     log_every: int = 10
+    length_grouping: int = 50
+    fast_dropout: bool = True
+    compact_vocabulary: bool = True
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "eval_batch_size", "accumulation", "log_every"):
+        for key in ("epochs", "batch_size", "eval_batch_size", "accumulation", "log_every", "length_grouping"):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{key}={value}: must be a whole number of at least 1")

@@ -1,0 +1,134 @@
+"""A teacher's answers, asked for once and kept by the hash of all that they depend on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from hydraprune.cache import Cache, digest
+from hydraprune.training.batches import Batches, Encoded
+from hydraprune.training.distillation import Distiller
+from hydraprune.training.teachers import OnlineTeacher, StoredTeacher, Teacher, recite
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a teacher is to be asked, and how.
+
+    Args:
+        precision: of its forward passes, as in `Settings`.
+        batch_size: examples per forward pass.
+    """
+
+    model: nn.Module
+    distiller: Distiller
+    data: Encoded
+    accelerator: Accelerator
+    precision: str
+    batch_size: int
+
+    @property
+    def rows(self) -> int:
+        """Answers in all: one per real token, or one per example."""
+        return int(self.data.offsets[-1]) if self.distiller.per_token else len(self.data)
+
+    def key(self) -> str:
+        """Equal only where every answer would have the same bits."""
+        return digest(self._parts())
+
+    def _parts(self) -> Iterator[bytes | memoryview]:
+        device = self.accelerator.device
+        said = {
+            "asks": type(self.distiller).__name__,
+            "precision": self.precision,
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "torch": torch.__version__,
+            "batch_size": self.batch_size,
+            "config": _config(self.model),
+        }
+        yield json.dumps(said, sort_keys=True, default=str).encode()
+        for name, tensor in [*self.model.state_dict().items(), *self.data.inputs.items(), ("", self.data.offsets)]:
+            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+            yield _bytes(tensor)
+
+
+def _config(model: Any) -> dict[str, Any]:
+    """What a Hugging Face config says of the computation; not where it came from."""
+    return {k: v for k, v in model.config.to_dict().items() if k != "transformers_version" and k[:1] != "_"}
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(flat)
+
+
+def teacher_of(lesson: Lesson, cache: Cache) -> tuple[Teacher, float]:
+    """The teacher of a training: by its kept answers where they may be kept, else online.
+
+    Returns:
+        (the teacher, seconds spent on asking it)
+
+    Raises:
+        UserError: the cache's folder cannot be written.
+    """
+    online = OnlineTeacher(lesson.model, lesson.distiller)
+    if not lesson.distiller.storable:
+        return online, 0.0
+    start = time.perf_counter()
+    width = _width(lesson)
+    size = lesson.rows * width * 4
+    if not cache.admits(size):
+        log.info(
+            "The teacher's answers would take %.3g GB, more than cache.max_gb=%g: it is asked anew in every step",
+            size / 1e9,
+            cache.max_gb,
+        )
+        return online, 0.0
+    shape = (lesson.rows, width)
+    said = cache.fetch(
+        "answers", f"{lesson.key()}.npy", size, lambda place: _write(lesson, place, shape), lambda p: _read(p, shape)
+    )
+    return StoredTeacher(said, lesson.data if lesson.distiller.per_token else None), time.perf_counter() - start
+
+
+def _width(lesson: Lesson) -> int:
+    """Features of one answer, from a single example."""
+    batch = next(Batches(lesson.data, 1).epoch())
+    answer = OnlineTeacher(lesson.model, lesson.distiller).answers(batch.to(lesson.accelerator.device))
+    assert answer is not None
+    return int(answer.shape[-1])
+
+
+def _write(lesson: Lesson, place: Path, shape: tuple[int, int]) -> None:
+    log.info("Asking the teacher once about all %d examples (%.3g GB)", len(lesson.data), shape[0] * shape[1] * 4e-9)
+    said = np.lib.format.open_memmap(place, mode="w+", dtype=np.float32, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        # A disk that is full shall say so now: a write into mapped memory could only end the process.
+        with place.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, place.stat().st_size)
+    answers = recite(lesson.model, lesson.distiller, lesson.data, lesson.batch_size, lesson.accelerator)
+    for places, values in answers:
+        said[places.numpy()] = values.numpy()
+    said.flush()
+
+
+def _read(place: Path, shape: tuple[int, int]) -> Tensor:
+    # Copy on write, which nobody does: torch does not take memory that is read-only.
+    said = np.load(place, mmap_mode="c", allow_pickle=False)
+    if said.shape != shape or said.dtype != np.float32:
+        raise ValueError(f"holds {said.dtype} {said.shape} in place of float32 {shape}")
+    return torch.from_numpy(said)
