@@ -32,7 +32,8 @@ class PublishedPruner:
         self.modules = modules
         self.masks = {name: torch.ones_like(m.weight, dtype=torch.bool) for name, m in modules.items()}
         self.scores: dict[str, Tensor] = {
-            name: torch.zeros(m.weight.shape[0] // BLOCK, m.weight.shape[1]) for name, m in modules.items()
+            name: torch.zeros(m.weight.shape[0] // BLOCK, m.weight.shape[1], device=m.weight.device)
+            for name, m in modules.items()
         }
 
     @torch.no_grad()
@@ -85,16 +86,15 @@ class PublishedLoop:
         tokenizer: Any,
         rows: Dataset,
         pruned: dict[str, nn.Linear],
-        batch_size: int,
         lr: float,
         weight_decay: float,
         distill_weight: float,
+        cpu: bool,
     ) -> None:
-        self.accelerator = Accelerator(cpu=True)
+        self.accelerator = Accelerator(cpu=cpu)
         self.teacher = copy.deepcopy(model).eval()
         self.distill_weight = distill_weight
-        collate = DataCollatorWithPadding(tokenizer)
-        loader = DataLoader(rows, shuffle=True, collate_fn=collate, batch_size=batch_size)  # type: ignore[arg-type]
+        self.rows, self.collate = rows, DataCollatorWithPadding(tokenizer)
         still = ("bias", "LayerNorm.weight")
         named = list(model.named_parameters())
         groups = [
@@ -105,13 +105,15 @@ class PublishedLoop:
             {"params": [p for n, p in named if any(s in n for s in still)], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.9), eps=1e-6)
-        self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.teacher.to(self.accelerator.device)
         self.lr_scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
         self.pruner = PublishedPruner(pruned)
 
-    def batches(self) -> Iterator[Any]:
-        """One epoch."""
-        yield from self.loader
+    def batches(self, chosen: list[list[int]]) -> Iterator[Any]:
+        """Batches of these rows (the published script draws them at random), collated one by one."""
+        loader = DataLoader(self.rows, batch_sampler=chosen, collate_fn=self.collate)  # type: ignore[arg-type]
+        yield from self.accelerator.prepare(loader)
 
     def step(self, batch: Any) -> float:
         """One step between two mask updates; returns the loss."""

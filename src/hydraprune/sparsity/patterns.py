@@ -17,6 +17,9 @@ from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
 
+# Ranking compares all pairs of a group; above this size sorting is quicker.
+_MOST_BY_RANK = 8
+
 ViewShape = tuple[int, int, int]
 Reduce = Literal["mean", "sum", "max"]
 
@@ -234,21 +237,33 @@ class NofM:
         return Strip(1, 1, shape)
 
     def cost(self, cells: Tensor) -> Tensor:
-        candidates = cells.reshape(-1, self.of).sort(dim=-1).values[:, : self.of - self.keep]
+        groups, lowest = cells.reshape(-1, self.of), self._lowest(cells)
         if self.reduce == "max":
-            return candidates.amax(-1)
-        total = candidates.sum(-1)
+            return groups.masked_fill(~lowest, -torch.inf).amax(-1)
+        total = (groups * lowest).sum(-1)
         return total / self.of if self.reduce == "mean" else total
+
+    def _lowest(self, cells: Tensor) -> Tensor:
+        """Per group its of - keep lowest cells, ties to the lower index: bool [groups, of]."""
+        if self.of > _MOST_BY_RANK:
+            order = cells.reshape(-1, self.of).argsort(dim=-1, stable=True)
+            lowest = torch.zeros_like(order, dtype=torch.bool)
+            return lowest.scatter_(1, order[:, : self.of - self.keep], True)
+        # By rank, comparing column with column over all groups: many times quicker than sorting each.
+        columns = cells.reshape(-1, self.of).t().contiguous()
+        rank = torch.zeros_like(columns, dtype=torch.int8)
+        for later in range(1, self.of):
+            for earlier in range(later):
+                first = columns[earlier] <= columns[later]
+                rank[later] += first.view(torch.int8)
+                rank[earlier] += (~first).view(torch.int8)
+        return (rank < self.of - self.keep).t()
 
     def tiles(self, view: Tensor) -> Tensor:
         return view
 
     def small_mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
-        # A stable sort sends ties to the lower index, so exactly of - keep go, equal scores or not.
-        order = cells.reshape(-1, self.of).argsort(dim=-1, stable=True)
-        keep = torch.ones_like(order, dtype=torch.bool)
-        keep.scatter_(1, order[:, : self.of - self.keep], False)
-        return (keep | ~pruned.unsqueeze(1)).reshape(shape)
+        return ~(self._lowest(cells) & pruned.unsqueeze(1)).reshape(shape)
 
     def mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
         return self.small_mask(pruned, cells, shape)

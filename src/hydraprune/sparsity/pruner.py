@@ -201,7 +201,9 @@ class Pruner:
         such a layer is so little that shuffling it does more harm than good.
         """
         weight = self.weights[index]
-        gone = self.pattern.empty_units(weight.view(self.masks[weight.name]))
+        keep = self._keep[index]
+        assert keep is not None
+        gone = self.pattern.empty_units(weight.view(self._mask_of(weight, keep)))
         costs = torch.full(gone.shape, torch.finfo(torch.float32).max, device=gone.device)
         return costs.masked_fill_(gone, -torch.inf)
 
@@ -209,10 +211,14 @@ class Pruner:
     def masks(self) -> dict[str, Tensor]:
         """Parameter name -> bool mask shaped like the parameter, True = keep; empty before the first pruning."""
         return {
-            weight.name: (self._whole(weight, keep) if self._broadcasts(weight) else keep).bool()
+            weight.name: self._mask_of(weight, keep)
             for weight, keep in zip(self.weights, self._keep, strict=True)
             if keep is not None
         }
+
+    def _mask_of(self, weight: Weight, keep: Tensor) -> Tensor:
+        """A kept mask as bool, shaped like the parameter."""
+        return (self._whole(weight, keep) if self._broadcasts(weight) else keep).bool()
 
     @property
     def zeros(self) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import mmap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ from hydraprune.cache import Cache, digest
 from hydraprune.training.batches import Batches, Encoded
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.teachers import OnlineTeacher, StoredTeacher, Teacher, recite
+
+_FLOAT = np.dtype("<f4")
+# Bytes of answers that a process may hold in memory; more is left in the file, which is mapped.
+_SMALL = 64 << 20
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +103,11 @@ def teacher_of(lesson: Lesson, cache: Cache) -> tuple[Teacher, float]:
         )
         return online, 0.0
     shape = (lesson.rows, width)
-    said = cache.fetch(
+    said, release = cache.fetch(
         "answers", f"{lesson.key()}.npy", size, lambda place: _write(lesson, place, shape), lambda p: _read(p, shape)
     )
-    return StoredTeacher(said, lesson.data if lesson.distiller.per_token else None), time.perf_counter() - start
+    data = lesson.data if lesson.distiller.per_token else None
+    return StoredTeacher(said, data, release), time.perf_counter() - start
 
 
 def _width(lesson: Lesson) -> int:
@@ -115,20 +120,40 @@ def _width(lesson: Lesson) -> int:
 
 def _write(lesson: Lesson, place: Path, shape: tuple[int, int]) -> None:
     log.info("Asking the teacher once about all %d examples (%.3g GB)", len(lesson.data), shape[0] * shape[1] * 4e-9)
-    said = np.lib.format.open_memmap(place, mode="w+", dtype=np.float32, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        # A disk that is full shall say so now: a write into mapped memory could only end the process.
-        with place.open("rb+") as file:
-            os.posix_fallocate(file.fileno(), 0, place.stat().st_size)
-    answers = recite(lesson.model, lesson.distiller, lesson.data, lesson.batch_size, lesson.accelerator)
-    for places, values in answers:
-        said[places.numpy()] = values.numpy()
-    said.flush()
+    with place.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": _FLOAT.str, "fortran_order": False, "shape": shape})
+        start = file.tell()
+        answers = recite(lesson.model, lesson.distiller, lesson.data, lesson.batch_size, lesson.accelerator)
+        for row, values in answers:
+            file.seek(start + row * shape[1] * _FLOAT.itemsize)
+            file.write(np.ascontiguousarray(values.numpy(), _FLOAT).tobytes())
 
 
-def _read(place: Path, shape: tuple[int, int]) -> Tensor:
-    # Copy on write, which nobody does: torch does not take memory that is read-only.
-    said = np.load(place, mmap_mode="c", allow_pickle=False)
-    if said.shape != shape or said.dtype != np.float32:
-        raise ValueError(f"holds {said.dtype} {said.shape} in place of float32 {shape}")
-    return torch.from_numpy(said)
+def _read(place: Path, shape: tuple[int, int]) -> tuple[Tensor, Callable[[int], None]]:
+    """The answers in a file, and what to call with the bytes read of them."""
+    with place.open("rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("is of another version")
+        found, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start, size = file.tell(), shape[0] * shape[1] * _FLOAT.itemsize
+        if found != shape or dtype != _FLOAT or place.stat().st_size != start + size:
+            raise ValueError(f"holds {dtype} {found} in {place.stat().st_size} bytes, not {_FLOAT} {shape}")
+        if size <= _SMALL:
+            return torch.from_numpy(np.fromfile(file, _FLOAT).reshape(shape)), lambda _: None
+        # Private and writable only because torch does not take memory that is read-only.
+        mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    said = np.frombuffer(mapped, _FLOAT, shape[0] * shape[1], start).reshape(shape)
+    return torch.from_numpy(said), _Mapped(mapped).release
+
+
+class _Mapped:
+    """A mapped file of which little stays in this process's memory: the system keeps it for all."""
+
+    def __init__(self, mapped: mmap.mmap) -> None:
+        self.mapped, self.read = mapped, 0
+
+    def release(self, count: int) -> None:
+        self.read += count
+        if self.read > _SMALL and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapped.madvise(mmap.MADV_DONTNEED)
+            self.read = 0

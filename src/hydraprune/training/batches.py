@@ -38,13 +38,13 @@ class Encoded:
 
         Returns:
             (places in the flat tensors, whether there is a token at all), each [batch, longest]; a
-            padded position has the place of its example's first token.
+            padded position has the place of a real token of its own or, without any, of another example.
         """
         starts = self.offsets[indices].unsqueeze(1)
         lengths = self.offsets[indices + 1].unsqueeze(1) - starts
-        positions = torch.arange(int(lengths.max())).unsqueeze(0)
+        positions = torch.arange(max(1, int(lengths.max()))).unsqueeze(0)
         real = positions < lengths
-        return starts + positions * real, real
+        return (starts + positions * real).clamp_(max=int(self.offsets[-1]) - 1), real
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Batches:
     def epoch(self, number: int = 0) -> Iterator[Batch]:
         """The batches of one epoch."""
         for indices in self.order(number):
-            yield self._batch(indices)
+            yield self.batch(indices)
 
     def order(self, number: int = 0) -> list[Tensor]:
         """Per batch of an epoch the indices of its examples."""
@@ -116,7 +116,8 @@ class Batches:
         ]
         return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
 
-    def _batch(self, indices: Tensor) -> Batch:
+    def batch(self, indices: Tensor) -> Batch:
+        """These examples."""
         places, real = self.data.places(indices)
         inputs = {
             key: values[places].long().masked_fill_(~real, self.data.pad_id if key == "input_ids" else 0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -39,35 +38,34 @@ class OnlineTeacher:
         return self.distiller.ask(self.model, batch)
 
 
-@dataclass(frozen=True)
 class StoredTeacher:
     """What a frozen model once said of every example.
 
     Args:
         said: [tokens of all examples, features] when `data` is given, else [examples, features].
-            May be a file mapped into memory.
         data: the examples, for answers that are one per token.
+        release: called with the bytes of every batch taken from `said`, which may be a mapped file.
     """
 
-    said: Tensor
-    data: Encoded | None
+    def __init__(self, said: Tensor, data: Encoded | None, release: Callable[[int], None] = lambda _: None) -> None:
+        self.said, self.data, self.release = said, data, release
 
     def answers(self, batch: Batch) -> Tensor:
         """[batch, length, features], of another token of the example on padded positions, or [batch, features]."""
-        device = batch.labels.device
-        if self.data is None:
-            return send(self.said[batch.indices], device)
-        return send(self.said[self.data.places(batch.indices)[0]], device)
+        places = batch.indices if self.data is None else self.data.places(batch.indices)[0]
+        taken = self.said[places]
+        self.release(taken.nbytes)
+        return send(taken, batch.labels.device)
 
 
 def recite(
     model: nn.Module, distiller: Distiller, data: Encoded, batch_size: int, accelerator: Accelerator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """All that a teacher has to say of a data set, in batches of examples of like length.
+) -> Iterator[tuple[int, Tensor]]:
+    """All that a teacher has to say of a data set, asked in batches of examples of like length.
 
     Yields:
-        (places [n], answers [n, features], float32 on the CPU). A place is that of a real token in
-        the flat tensors of `data`, or of an example, for distillers that ask per example.
+        Per example (its first row, its answers [n, features], float32 on the CPU): a row is a token
+        in the flat tensors of `data`, or an example, for distillers that ask per example.
     """
     teacher = OnlineTeacher(model, distiller)
     for batch in Batches(data, batch_size).epoch():
@@ -75,8 +73,9 @@ def recite(
             answers = teacher.answers(batch.to(accelerator.device))
         assert answers is not None
         answers = answers.float().cpu()
-        if not distiller.per_token:
-            yield batch.indices, answers
-            continue
-        places, real = data.places(batch.indices)
-        yield places[real], answers[real]
+        for place, index in enumerate(batch.indices.tolist()):
+            if distiller.per_token:
+                first, end = data.offsets[index : index + 2].tolist()
+                yield first, answers[place, : end - first]
+            else:
+                yield index, answers[place : place + 1]

@@ -1,0 +1,81 @@
+"""Models and data for benchmarks, made on the spot: real shapes and real lengths, random weights and words.
+
+`lengths.json` counts how many examples of MRPC and SST-2 (GLUE) have how many tokens in BERT's
+vocabulary, cut to 128. Words are drawn with the frequencies of Zipf and Mandelbrot from as many as
+occur in the real tasks, so that a batch touches about as many rows of the embedding table.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+VOCABULARY = 30_522
+WORDS = 11_570
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a BERT."""
+
+    hidden: int
+    layers: int
+    heads: int
+
+
+# bert-mini, and all-MiniLM-L6.
+SHAPES = {"bert-mini": Shape(256, 4, 4), "MiniLM": Shape(384, 6, 12)}
+# Texts per example, and the special tokens that they need.
+TEXTS = {"mrpc": (("sentence1", "sentence2"), 3), "sst2": (("sentence",), 2)}
+
+
+def write_model(folder: Path, shape: Shape) -> None:
+    """A classifier with random weights, and a tokenizer that knows its words."""
+    import torch
+    import transformers
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    transformers.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=4 * shape.hidden,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    names = [*SPECIAL, *(f"w{i}" for i in range(VOCABULARY - len(SPECIAL)))]
+    BertTokenizer(vocab={name: i for i, name in enumerate(names)}).save_pretrained(folder)
+
+
+def write_task(folder: Path, task: str) -> None:
+    """Both splits of a task, as `save_to_disk` writes them."""
+    from datasets import Dataset, DatasetDict, disable_progress_bars
+
+    disable_progress_bars()
+
+    counts = json.loads(Path(__file__).with_name("lengths.json").read_text(encoding="utf-8"))[task]
+    generator = np.random.default_rng(0)
+    frequency = 1 / (np.arange(WORDS) + 2.7)
+    columns, special = TEXTS[task]
+    splits = {}
+    for split, lengths in counts.items():
+        sizes = np.repeat([int(n) for n in lengths], list(lengths.values()))
+        generator.shuffle(sizes)
+        words = generator.choice(WORDS, int(sizes.sum()), p=frequency / frequency.sum())
+        rows: dict[str, list[object]] = {column: [] for column in (*columns, "label")}
+        start = 0
+        for size in sizes:
+            free = max(len(columns), size - special)
+            for place, column in enumerate(columns):
+                stop = start + (free + place) // len(columns)
+                rows[column].append(" ".join(f"w{i}" for i in words[start:stop]))
+                start = stop
+            rows["label"].append(int(generator.integers(2)))
+        splits[split] = Dataset.from_dict(rows)
+    DatasetDict(splits).save_to_disk(str(folder))
