@@ -98,7 +98,7 @@ def choose(costs: Sequence[Tensor], budget: Budget) -> list[Tensor]:
         raise SparsityError(f"{budget.count} units cannot go within caps {budget.caps} and floors {budget.floors}")
     pooled = torch.cat(list(costs))
     # Plus infinity is how a unit beyond the cap is barred below; a score must not look like it.
-    if not float(pooled.max()) < torch.inf:
+    if pooled.numel() and not float(pooled.max()) < torch.inf:
         raise SparsityError("a score is not finite; look for a NaN or infinite gradient or weight")
     sizes = [layer.numel() for layer in costs]
     chosen = cheapest(pooled, budget.count)
