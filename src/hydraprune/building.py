@@ -75,7 +75,8 @@ def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Track
     def encoded(examples: Examples) -> Encoded:
         return encode_once(tokenizer, examples, made.task.max_length, data.labels.regression, cache)
 
-    train = Batches(encoded(data.train), settings.batch_size, config.seed, settings.length_grouping)
+    few = _few_widths(settings, accelerator.device)
+    train = Batches(encoded(data.train), settings.batch_size, config.seed, settings.length_grouping, few)
     evaluations = {name: encoded(examples) for name, examples in data.evaluations.items()}
     teacher, asked = _teacher(made, source, model, train.data, accelerator, cache)
     per_epoch = settings.steps_per_epoch(len(train.data))
@@ -94,7 +95,9 @@ def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Track
         accelerator=accelerator,
         settings=settings,
         train=train,
-        evaluations={name: Batches(data, settings.eval_batch_size) for name, data in evaluations.items()},
+        evaluations={
+            name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()
+        },
         score=scorer(made.task.metrics),
         headline=made.task.metrics[0],
         tracker=trackers(steps),
@@ -111,6 +114,10 @@ def _settle(config: DictConfig) -> None:
     native = cache_of(config.cache).folder / "native" if config.runtime.compiled else None
     products.use_compiled(native)
     dropout.use_compiled(native)
+
+
+def _few_widths(settings: Settings, device: torch.device) -> bool:
+    return settings.precision == "bf16" and device.type == "cpu"
 
 
 def _quicken(model: nn.Module, settings: Settings, device: torch.device, optimizers: Any, data: list[Encoded]) -> None:
@@ -146,7 +153,8 @@ def _teacher(
                 student.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
     choose_attention(teacher, accelerator.device)
     settings = made.settings
-    lesson = Lesson(teacher, made.distiller, data, accelerator, settings.precision, settings.eval_batch_size)
+    batches = Batches(data, settings.eval_batch_size, few_widths=_few_widths(settings, accelerator.device))
+    lesson = Lesson(teacher, made.distiller, batches, accelerator, settings.precision)
     return teacher_of(lesson, cache)
 
 
@@ -182,6 +190,7 @@ def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
         name: Batches(
             encode_once(tokenizer, examples, task.max_length, data.labels.regression, cache_of(config.cache)),
             settings.eval_batch_size,
+            few_widths=_few_widths(settings, accelerator.device),
         )
         for name, examples in data.evaluations.items()
     }

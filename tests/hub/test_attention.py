@@ -116,6 +116,17 @@ def test_a_causal_model_stays_causal(how: str) -> None:
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [*NETWORKS, "gpt2"])
+def test_on_an_accelerator_nothing_is_read_back(kind: str) -> None:
+    # Where there are no numbers, whoever looks for one gets an error.
+    causal = GPT2Config(vocab_size=30, n_embd=32, n_layer=2, n_head=4, pad_token_id=1)
+    model = GPT2ForSequenceClassification(causal) if kind == "gpt2" else network(kind)
+    choose_attention(model, CUDA)
+    model.to("meta")
+    given = {key: values.to("meta") for key, values in inputs(True).items()}
+    model.train()(**given).logits.sum().backward()
+
+
 # Drop-out -----------------------------------------------------------------------------------------
 
 

@@ -171,3 +171,7 @@ def test_an_example_may_have_no_token() -> None:
         (batch,) = Batches(data, 8, 0).epoch()
         expected = naive(data, batch.indices)
         assert all(torch.equal(values, expected[key]) for key, values in batch.inputs.items())
+    # A model wants one position at least.
+    _, last = Batches(flat([3, 0, 2, 0], 7), 2).epoch()
+    assert last.inputs["input_ids"].tolist() == [[7], [7]]
+    assert last.inputs["attention_mask"].tolist() == [[0], [0]]

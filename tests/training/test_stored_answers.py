@@ -18,6 +18,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from hydraprune.building import accelerator_for
 from hydraprune.cache import Cache
+from hydraprune.training import answers
 from hydraprune.training.answers import Lesson, teacher_of
 from hydraprune.training.batches import Batches, Encoded
 from hydraprune.training.distillation import Distiller, HiddenStates, Logits
@@ -78,6 +79,13 @@ def kept(cache: Cache) -> list[Path]:
     return [file for file in cache.files() if file.parent.name == "answers"]
 
 
+@pytest.fixture(params=["read", "mapped"], autouse=True)
+def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files are read as a whole and large ones mapped; ours are small, so this says what is large."""
+    if request.param == "mapped":
+        monkeypatch.setattr(answers, "_SMALL", 100)
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache", 1.0)
@@ -94,7 +102,7 @@ def test_stored_answers_are_those_of_the_teacher_asked_anew(distiller: Distiller
         assert ours.shape == theirs.shape
         real = batch.inputs["attention_mask"].bool() if distiller.per_token else torch.ones(len(ours), dtype=torch.bool)
         assert torch.allclose(ours[real], theirs[real], rtol=0, atol=1e-5)
-        losses = [float(distiller.loss(student, batch, answers).detach()) for answers in (ours, theirs)]
+        losses = [float(distiller.loss(student, batch, given).detach()) for given in (ours, theirs)]
         assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-6)
         assert bool(ours.isfinite().all())
 
@@ -273,3 +281,12 @@ def test_to_write_into_what_was_said_changes_no_file(cache: Cache) -> None:
     said.zero_()
     assert file.read_bytes() == before
     assert bool((stored(lesson(HiddenStates(2.0)), cache).said != 0).any())
+
+
+def test_answers_in_use_outlive_their_file(cache: Cache) -> None:
+    asked = lesson(HiddenStates(2.0))
+    teacher, fresh = stored(asked, cache), Batches(asked.data, 3, shuffle_seed=2)
+    expected = [teacher.answers(batch).clone() for batch in fresh.epoch()]
+    assert cache.clean() > 0
+    assert kept(cache) == []
+    assert all(torch.equal(teacher.answers(b), e) for b, e in zip(fresh.epoch(), expected, strict=True))

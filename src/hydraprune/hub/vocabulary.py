@@ -36,7 +36,10 @@ class CompactEmbedding(nn.Module):
         super().__init__()
         weight = whole.weight.detach()
         self.used, self.pad = used, whole.padding_idx
-        self.original = weight.cpu().clone()
+        untouched = torch.ones(len(weight), dtype=torch.bool)
+        untouched[used] = False
+        self.untouched = untouched.nonzero().squeeze(1)
+        self.left = weight[self.untouched.to(weight.device)].cpu()
         self.weight = nn.Parameter(torch.cat([weight[used.to(weight.device)], torch.ones_like(weight[:1])]))
         # An id that was not announced has no row: an error, not another word's row.
         lookup = torch.full((len(weight),), len(used) + 1, device=weight.device)
@@ -51,8 +54,9 @@ class CompactEmbedding(nn.Module):
     def whole(self) -> nn.Embedding:
         """All rows, as if all had been trained."""
         weight = self.weight.detach()
-        rows = self.original.to(weight.device) * weight[-1]
+        rows = weight.new_empty(len(self.used) + len(self.untouched), weight.shape[1])
         rows[self.used.to(weight.device)] = weight[:-1]
+        rows[self.untouched.to(weight.device)] = self.left.to(weight.device) * weight[-1]
         return nn.Embedding(rows.shape[0], rows.shape[1], padding_idx=self.pad, _weight=rows)
 
 

@@ -23,7 +23,7 @@ from hydraprune.training.teachers import OnlineTeacher, StoredTeacher, Teacher, 
 
 _FLOAT = np.dtype("<f4")
 # Bytes of answers that a process may hold in memory; more is left in the file, which is mapped.
-_SMALL = 64 << 20
+_SMALL = 16 << 20
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +34,19 @@ class Lesson:
 
     Args:
         precision: of its forward passes, as in `Settings`.
-        batch_size: examples per forward pass.
+        batches: the examples as they are put to the teacher.
     """
 
     model: nn.Module
     distiller: Distiller
-    data: Encoded
+    batches: Batches
     accelerator: Accelerator
     precision: str
-    batch_size: int
+
+    @property
+    def data(self) -> Encoded:
+        """The examples."""
+        return self.batches.data
 
     @property
     def rows(self) -> int:
@@ -61,7 +65,7 @@ class Lesson:
             "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "torch": torch.__version__,
-            "batch_size": self.batch_size,
+            "batches": (self.batches.batch_size, self.batches.few_widths),
             "config": _config(self.model),
         }
         yield json.dumps(said, sort_keys=True, default=str).encode()
@@ -106,8 +110,7 @@ def teacher_of(lesson: Lesson, cache: Cache) -> tuple[Teacher, float]:
     said, release = cache.fetch(
         "answers", f"{lesson.key()}.npy", size, lambda place: _write(lesson, place, shape), lambda p: _read(p, shape)
     )
-    data = lesson.data if lesson.distiller.per_token else None
-    return StoredTeacher(said, data, release), time.perf_counter() - start
+    return StoredTeacher(said, lesson.distiller.per_token, release), time.perf_counter() - start
 
 
 def _width(lesson: Lesson) -> int:
@@ -123,7 +126,7 @@ def _write(lesson: Lesson, place: Path, shape: tuple[int, int]) -> None:
     with place.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": _FLOAT.str, "fortran_order": False, "shape": shape})
         start = file.tell()
-        answers = recite(lesson.model, lesson.distiller, lesson.data, lesson.batch_size, lesson.accelerator)
+        answers = recite(lesson.model, lesson.distiller, lesson.batches, lesson.accelerator)
         for row, values in answers:
             file.seek(start + row * shape[1] * _FLOAT.itemsize)
             file.write(np.ascontiguousarray(values.numpy(), _FLOAT).tobytes())

@@ -32,7 +32,7 @@ class Settings:
 
     epochs: int
     batch_size: int
-    eval_batch_size: int = 64
+    eval_batch_size: int = 32
     accumulation: int = 1
     precision: str = "fp32"
     device: str = "auto"

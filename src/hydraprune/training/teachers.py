@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from hydraprune.training.batches import Batch, Batches, Encoded, send
+from hydraprune.training.batches import Batch, Batches, send
 from hydraprune.training.distillation import Distiller
 
 
@@ -42,24 +42,22 @@ class StoredTeacher:
     """What a frozen model once said of every example.
 
     Args:
-        said: [tokens of all examples, features] when `data` is given, else [examples, features].
-        data: the examples, for answers that are one per token.
+        said: [tokens of all examples, features] if `per_token`, else [examples, features].
         release: called with the bytes of every batch taken from `said`, which may be a mapped file.
     """
 
-    def __init__(self, said: Tensor, data: Encoded | None, release: Callable[[int], None] = lambda _: None) -> None:
-        self.said, self.data, self.release = said, data, release
+    def __init__(self, said: Tensor, per_token: bool, release: Callable[[int], None] = lambda _: None) -> None:
+        self.said, self.per_token, self.release = said, per_token, release
 
     def answers(self, batch: Batch) -> Tensor:
         """[batch, length, features], of another token of the example on padded positions, or [batch, features]."""
-        places = batch.indices if self.data is None else self.data.places(batch.indices)[0]
-        taken = self.said[places]
+        taken = self.said[batch.places if self.per_token else batch.indices]
         self.release(taken.nbytes)
         return send(taken, batch.labels.device)
 
 
 def recite(
-    model: nn.Module, distiller: Distiller, data: Encoded, batch_size: int, accelerator: Accelerator
+    model: nn.Module, distiller: Distiller, batches: Batches, accelerator: Accelerator
 ) -> Iterator[tuple[int, Tensor]]:
     """All that a teacher has to say of a data set, asked in batches of examples of like length.
 
@@ -68,7 +66,8 @@ def recite(
         in the flat tensors of `data`, or an example, for distillers that ask per example.
     """
     teacher = OnlineTeacher(model, distiller)
-    for batch in Batches(data, batch_size).epoch():
+    data = batches.data
+    for batch in batches.epoch():
         with accelerator.autocast():
             answers = teacher.answers(batch.to(accelerator.device))
         assert answers is not None
