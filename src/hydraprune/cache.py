@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from filelock import FileLock, Timeout
 
 from hydraprune.errors import UserError
 
-# What is in the folder. Nothing else in it is ever touched, whatever folder a user names.
+# What is in the folder, and what its files are called. Nothing else in it is ever touched, whatever
+# folder a user names.
 KINDS = ("answers", "tokens", "native")
+_OURS = re.compile(r"[0-9a-f]{32}\.(npy|safetensors)|[a-z]+-[0-9a-f]{16}\.so")
 _GB = 1_000_000_000
 
 log = logging.getLogger(__name__)
@@ -33,8 +36,21 @@ def digest(parts: Iterable[bytes | memoryview]) -> str:
 
 
 def cache_of(node: Mapping[str, Any]) -> Cache:
-    """The cache of a config's `cache` node."""
-    return Cache(Path(str(node["dir"])).expanduser(), float(node["max_gb"]))
+    """The cache of a config's `cache` node.
+
+    Raises:
+        UserError: a value that is no folder or no size.
+    """
+    folder, most = node["dir"], node["max_gb"]
+    if not isinstance(folder, str) or not folder.strip():
+        raise UserError(f"cache.dir={_shown(folder)}: must be a folder")
+    if isinstance(most, bool) or not isinstance(most, (int, float)) or not most >= 0:
+        raise UserError(f"cache.max_gb={_shown(most)}: must be a number of gigabytes, at least 0; 0 keeps nothing")
+    return Cache(Path(folder).expanduser(), float(most))
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value)
 
 
 @dataclass(frozen=True)
@@ -47,10 +63,6 @@ class Cache:
 
     folder: Path
     max_gb: float
-
-    def __post_init__(self) -> None:
-        if not self.max_gb >= 0:
-            raise ValueError(f"max_gb={self.max_gb}: must be at least 0")
 
     def admits(self, size: int) -> bool:
         """Whether a file of `size` bytes may be kept here at all."""
@@ -89,7 +101,7 @@ class Cache:
 
     def files(self) -> list[Path]:
         """All files here, those used least recently first."""
-        found = [file for kind in KINDS for file in (self.folder / kind).glob("[!.]*") if file.is_file()]
+        found = [file for kind in KINDS for file in (self.folder / kind).glob("*") if _OURS.fullmatch(file.name)]
         return sorted(found, key=_last_used)
 
     def size(self) -> int:
@@ -109,6 +121,8 @@ class Cache:
         left = []
         for file in [file for kind in KINDS for file in (self.folder / kind).glob(".*.tmp")]:
             key = file.name[1:].rsplit(".", 2)[0]
+            if not _OURS.fullmatch(key):
+                continue
             try:
                 with FileLock(file.with_name(f".{key}.lock"), timeout=0):
                     left.append(file)

@@ -83,10 +83,9 @@ def check_numbers(config: DictConfig) -> None:
     threads = config.runtime.threads
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise UserError(f"runtime.threads={threads}: must be at least 1 and at most {MOST_THREADS}, or null")
-    if not config.cache.max_gb >= 0:
-        raise UserError(f"cache.max_gb={config.cache.max_gb}: must be at least 0")
-    if config.cache.max_gb > 0:
-        check_place(cache_of(config.cache).folder, "cache.dir")
+    cache = cache_of(config.cache)
+    if cache.max_gb > 0:
+        check_place(cache.folder, "cache.dir")
 
 
 def _check_optimizer(config: DictConfig, steps: int, steps_per_epoch: int) -> None:

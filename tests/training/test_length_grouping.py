@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
+from dataclasses import replace
+from itertools import accumulate, combinations, pairwise
 
 import pytest
 import torch
@@ -101,13 +102,40 @@ def test_no_grouping_is_plain_shuffling(lengths: list[int], size: int, seed: int
 @settings(deadline=None, max_examples=100)
 def test_a_batch_is_of_one_draw_and_of_like_lengths(lengths: list[int], size: int, grouping: int) -> None:
     # Both draw the same permutation first; so these are the draws among which examples are grouped.
-    drawn = torch.cat(shuffled(lengths, size, 1).order()).split(size * grouping)
+    plain = shuffled(lengths, size, 1)
+    grouping = max(1, min(grouping, len(plain) // 4))
+    drawn = torch.cat(plain.order()).split(size * grouping)
     found = [set(batch) for batch in order(shuffled(lengths, size, grouping))]
     for examples in (set(draw.tolist()) for draw in drawn):
         own = [batch for batch in found if batch & examples]
         assert set().union(*own) == examples
+        if grouping == 1:
+            continue
         spans = sorted((min(lengths[i] for i in batch), max(lengths[i] for i in batch)) for batch in own)
         assert all(longest <= shortest for (_, longest), (shortest, _) in pairwise(spans))
+
+
+def test_there_are_at_least_four_draws() -> None:
+    # With one draw the examples of a small data set would meet the same others in every epoch.
+    lengths = long_tailed(640)
+    pairs = [
+        {tuple(sorted(pair)) for batch in order(shuffled(lengths, 16, 50), epoch) for pair in combinations(batch, 2)}
+        for epoch in (0, 1)
+    ]
+    assert len(pairs[0] & pairs[1]) < 0.25 * len(pairs[0])
+
+
+def test_few_widths_pad_little_more() -> None:
+    lengths = long_tailed(5000)
+    exact = shuffled(lengths, 16, 50)
+    few = replace(exact, few_widths=True)
+    widths = [{batch.inputs["input_ids"].shape[1] for batch in batches.epoch()} for batches in (exact, few)]
+    assert len(widths[1] - set(range(32))) < 0.6 * len(widths[0] - set(range(32)))
+    for one, other in zip(exact.epoch(), few.epoch(), strict=True):
+        wide, wider = one.inputs["input_ids"], other.inputs["input_ids"]
+        assert wide.shape[1] <= wider.shape[1] < 1.13 * wide.shape[1]
+        assert torch.equal(wider[:, : wide.shape[1]], wide)
+        assert int(other.inputs["attention_mask"].sum()) == int(one.inputs["attention_mask"].sum())
 
 
 def test_batches_do_not_come_sorted_by_length() -> None:

@@ -47,7 +47,11 @@ def data() -> Encoded:
 
 def lesson(distiller: Distiller, model: nn.Module | None = None) -> Lesson:
     accelerator = accelerator_for(Settings(epochs=1, batch_size=4, device="cpu"))
-    return Lesson(model or network(), distiller, data(), accelerator, "fp32", batch_size=4)
+    return Lesson(model or network(), distiller, Batches(data(), 4), accelerator, "fp32")
+
+
+def with_data(asked: Lesson, other: Encoded) -> Lesson:
+    return replace(asked, batches=replace(asked.batches, data=other))
 
 
 @dataclass
@@ -140,13 +144,13 @@ def another_bit(asked: Lesson) -> Lesson:
 def another_token(asked: Lesson, key: str = "input_ids") -> Lesson:
     inputs = {name: values.clone() for name, values in asked.data.inputs.items()}
     inputs[key][7] ^= 1
-    return replace(asked, data=replace(asked.data, inputs=inputs))
+    return with_data(asked, replace(asked.data, inputs=inputs))
 
 
 def another_cut(asked: Lesson) -> Lesson:
     offsets = asked.data.offsets.clone()
     offsets[3] += 1
-    return replace(asked, data=replace(asked.data, offsets=offsets))
+    return with_data(asked, replace(asked.data, offsets=offsets))
 
 
 def other_types(asked: Lesson) -> Lesson:
@@ -167,7 +171,8 @@ OTHERS: dict[str, Callable[[Lesson], Lesson]] = {
     "the model's config": another_activation,
     "precision": lambda asked: replace(asked, precision="bf16"),
     "what is asked": lambda asked: replace(asked, distiller=Logits(0.5)),
-    "the batch size": lambda asked: replace(asked, batch_size=5),
+    "the batch size": lambda asked: replace(asked, batches=replace(asked.batches, batch_size=5)),
+    "to what it is padded": lambda asked: replace(asked, batches=replace(asked.batches, few_widths=True)),
 }
 
 
@@ -181,7 +186,7 @@ def test_what_does_not_change_answers_does_not_change_the_key() -> None:
     asked = lesson(HiddenStates(2.0))
     assert lesson(HiddenStates(2.0)).key() == asked.key()
     assert replace(asked, distiller=HiddenStates(5.0)).key() == asked.key()
-    assert replace(asked, data=replace(asked.data, labels=asked.data.labels + 1)).key() == asked.key()
+    assert with_data(asked, replace(asked.data, labels=asked.data.labels + 1)).key() == asked.key()
     moved = copy.deepcopy(asked.model)
     moved.config._name_or_path = "elsewhere"  # type: ignore[union-attr]
     assert replace(asked, model=moved).key() == asked.key()

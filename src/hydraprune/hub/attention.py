@@ -45,7 +45,7 @@ def _plain(
 
 def _mask_without_a_look(*arguments: Any, **options: Any) -> Any:
     """A mask made without asking whether anything is padded, for which the host would wait for the GPU."""
-    return sdpa_mask(*arguments, **{**options, "allow_is_bidirectional_skip": False})
+    return sdpa_mask(*arguments, **{**options, "allow_is_bidirectional_skip": False, "allow_is_causal_skip": False})
 
 
 AttentionInterface.register(_PLAIN, _plain)

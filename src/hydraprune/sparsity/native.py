@@ -39,7 +39,7 @@ def library(
         return None
     text = source.read_text(encoding="utf-8")
     # A home folder may be shared by machines whose processors differ.
-    key = hashlib.sha256("\n".join([text, *flags, *_FLAGS, command, _processor()]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([text, *flags, *_FLAGS, command, processor()]).encode()).hexdigest()[:16]
     place = folder / f"{source.stem}-{key}.so"
     try:
         if not place.exists():
@@ -69,8 +69,8 @@ def _compile(command: str, source: Path, place: Path, flags: Sequence[str]) -> N
         Path(temporary).unlink(missing_ok=True)
 
 
-def _processor() -> str:
-    """What `-march=native` depends on."""
+def processor() -> str:
+    """What kind of processor this is: all that decides how code for it computes."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -8,6 +8,7 @@ import mmap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from hydraprune.cache import Cache, digest
+from hydraprune.sparsity import native
 from hydraprune.training.batches import Batches, Encoded
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.teachers import OnlineTeacher, StoredTeacher, Teacher, recite
@@ -60,11 +62,13 @@ class Lesson:
     def _parts(self) -> Iterator[bytes | memoryview]:
         device = self.accelerator.device
         said = {
-            "asks": type(self.distiller).__name__,
+            "asks": f"{type(self.distiller).__module__}.{type(self.distiller).__qualname__}",
             "precision": self.precision,
             "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "processor": native.processor(),
             "torch": torch.__version__,
+            "transformers": version("transformers"),
             "batches": (self.batches.batch_size, self.batches.few_widths),
             "config": _config(self.model),
         }

@@ -30,7 +30,7 @@ class Distiller(Protocol):
 
     @property
     def storable(self) -> bool:
-        """Whether what a teacher answers of an example is the same in every batch, so that it may be kept."""
+        """Whether a teacher's answers may be kept: they hang on the example and this class, not on batch or fields."""
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
         """Why a teacher with this config cannot teach this student; None when it can."""
