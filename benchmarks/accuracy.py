@@ -54,7 +54,7 @@ def difference(values: dict[int, float], base: dict[int, float]) -> str:
 def main() -> None:
     found = figures(sys.argv[1:])
     base = found.get(("plain", "fp32"), {})
-    print("| batches, precision | seeds | dense | sparse | sparse − plain fp32, paired (95 %) | sparse by seed |")
+    print("| batches, precision | seeds | dense | sparse | sparse minus plain fp32, paired (95 %) | sparse by seed |")
     print("|---|---|---|---|---|---|")
     for cell in sorted(found, key=lambda cell: (cell[1] != "fp32", cell[0] != "plain")):
         runs = found[cell]
@@ -62,9 +62,8 @@ def main() -> None:
         paired = difference(sparse, {seed: value for seed, (_, value) in base.items()})
         each = ", ".join(f"{sparse[seed]:.4f}" for seed in sorted(sparse))
         dense = [value for value, _ in runs.values()]
-        print(
-            f"| {cell[0]}, {cell[1]} | {len(runs)} | {spread(dense)} | {spread([*sparse.values()])} | {paired} | {each} |"
-        )
+        row = (f"{cell[0]}, {cell[1]}", str(len(runs)), spread(dense), spread([*sparse.values()]), paired, each)
+        print(f"| {' | '.join(row)} |")
 
 
 if __name__ == "__main__":
