@@ -29,6 +29,7 @@ from hydraprune.sparsity import SparsityError
 from hydraprune.tracking import JsonLines, ProgressBar, Several
 from hydraprune.training.contracts import Outcome, Tracker
 from hydraprune.training.loop import fit
+from hydraprune.training.teachers import NoTeacher, OnlineTeacher, StoredTeacher
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +214,10 @@ def _shared(words: Iterable[str]) -> str | None:
     return None if not different else different.pop() if len(different) == 1 else "mixed"
 
 
+# How it was asked may differ by rounding, where a cache had no room for its answers.
+_TEACHERS: dict[type, str | None] = {NoTeacher: None, OnlineTeacher: "online", StoredTeacher: "stored"}
+
+
 def _finished(
     request: Request,
     built: building.Built,
@@ -235,6 +240,7 @@ def _finished(
         pattern_ok=counted.pattern_ok,
         steps=outcome.steps,
         seconds={name: round(value, 3) for name, value in seconds.items()},
+        teacher=_TEACHERS[type(built.run.teacher)],
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
     )

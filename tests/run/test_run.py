@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 REPORT_KEYS = {
     "schema", "status", "hash", "cell", "overrides", "phase", "model", "task", "pattern", "criterion", "scheduler",
     "recipe", "seed", "metric", "final", "best", "dense", "target_sparsity", "units", "sparsity", "pattern_ok",
-    "steps", "seconds", "threads", "precision", "versions", "device", "error",
+    "steps", "seconds", "teacher", "threads", "precision", "versions", "device", "error",
 }  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def at_once(model: nn.Module, plans: Plans, target: float = 0.5) -> Pruner:
 )
 def test_a_mask_kept_is_no_larger_than_it_must_be(plans: Plans, numbers: list[int]) -> None:
     pruner = at_once(mlp(), plans)
-    assert [0 if keep is None else keep.numel() for keep in pruner._keep] == numbers
+    assert [0 if keep is None else keep.numel() for keep in pruner._masks.kept] == numbers
     assert [mask.shape for mask in pruner.masks.values()] == [(20, 20), (40, 20)]
 
 

@@ -41,6 +41,7 @@ class RunReport:
     pattern_ok: bool | None = None
     steps: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    teacher: str | None = None
     threads: int | None = None
     precision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from hydraprune.sparsity.criteria import Criterion
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layers import Family
+from hydraprune.sparsity.masks import Masks
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.selection import choose
@@ -71,8 +72,7 @@ class Pruner:
                 f"has seen no gradient; give a warm-up of at least 1 step"
             )
         self._memory: list[Tensor] | None = None
-        # Per weight, where it is masked at all: 1 keeps and 0 prunes, shaped to broadcast over `_tiles`.
-        self._keep: list[Tensor | None] = [None] * len(self.weights)
+        self._masks = Masks(self.pattern, self.weights)
         self._pruned = [0] * len(self.weights)
 
     def _refuse_misfits(self) -> None:
@@ -128,32 +128,12 @@ class Pruner:
         """
         # Before an update too: the optimizer has just moved masked weights off zero, and a criterion
         # that reads weights must see them as the forward pass did.
-        self._apply()
+        self._masks.apply()
         if not self.updates.due(step):
             return False
         self._update(step)
-        self._apply()
+        self._masks.apply()
         return True
-
-    def _apply(self) -> None:
-        masked = [(w, keep) for w, keep in zip(self.weights, self._keep, strict=True) if keep is not None]
-        if masked:
-            torch._foreach_mul_([self._tiles(weight) for weight, _ in masked], [keep for _, keep in masked])
-
-    def _tiles(self, weight: Weight) -> Tensor:
-        """The parameter, so shaped that small masks broadcast over it; as it is where they do not."""
-        parameter = weight.parameter.detach()
-        return self.pattern.tiles(weight.view(parameter)) if self._broadcasts(weight) else parameter
-
-    def _broadcasts(self, weight: Weight) -> bool:
-        """Whether masks are kept small: not where tiles would be a copy of the weight (spatial convolutions).
-
-        Nor on an accelerator, where one launch serves all layers whose masks have their weights' shapes.
-        """
-        parameter = weight.parameter.detach()
-        tiles = self.pattern.tiles(weight.view(parameter))
-        shared = tiles.untyped_storage().data_ptr() == parameter.untyped_storage().data_ptr()
-        return parameter.device.type == "cpu" and shared
 
     def _update(self, step: int) -> None:
         final = step == self.updates.last
@@ -180,19 +160,7 @@ class Pruner:
             for i, at_cap, pruned, count in zip(pool, settled, chosen, counts, strict=True):
                 if not at_cap:
                     self._pruned[i] = int(count)
-                    self._mask(i, self.pattern.small_mask(pruned, cells[i], self.weights[i].view_shape))
-
-    def _mask(self, index: int, keep: Tensor) -> None:
-        """Hold the weights at zero where `keep` (bool, broadcastable to the pattern's tiles) is False."""
-        weight = self.weights[index]
-        keep = keep if self._broadcasts(weight) else self._whole(weight, keep)
-        self._keep[index] = keep.to(weight.parameter.dtype)
-
-    def _whole(self, weight: Weight, keep: Tensor) -> Tensor:
-        """`keep` (broadcastable to the pattern's tiles) shaped like the parameter."""
-        tiles = self.pattern.tiles(weight.view(torch.empty(weight.parameter.shape, device="meta"))).shape
-        view = keep.expand(tiles).reshape(weight.view_shape)
-        return weight.layout.weight(view, weight.parameter.shape).contiguous()
+                    self._masks.prune(i, pruned, cells[i])
 
     def _settled_cost(self, index: int) -> Tensor:
         """Costs that repeat the choice in force: a layer at its cap keeps its mask.
@@ -201,24 +169,17 @@ class Pruner:
         such a layer is so little that shuffling it does more harm than good.
         """
         weight = self.weights[index]
-        keep = self._keep[index]
-        assert keep is not None
-        gone = self.pattern.empty_units(weight.view(self._mask_of(weight, keep)))
+        mask = self._masks.whole(index)
+        assert mask is not None
+        gone = self.pattern.empty_units(weight.view(mask))
         costs = torch.full(gone.shape, torch.finfo(torch.float32).max, device=gone.device)
         return costs.masked_fill_(gone, -torch.inf)
 
     @property
     def masks(self) -> dict[str, Tensor]:
         """Parameter name -> bool mask shaped like the parameter, True = keep; empty before the first pruning."""
-        return {
-            weight.name: self._mask_of(weight, keep)
-            for weight, keep in zip(self.weights, self._keep, strict=True)
-            if keep is not None
-        }
-
-    def _mask_of(self, weight: Weight, keep: Tensor) -> Tensor:
-        """A kept mask as bool, shaped like the parameter."""
-        return (self._whole(weight, keep) if self._broadcasts(weight) else keep).bool()
+        whole = {weight.name: self._masks.whole(index) for index, weight in enumerate(self.weights)}
+        return {name: mask for name, mask in whole.items() if mask is not None}
 
     @property
     def zeros(self) -> int:
@@ -269,12 +230,11 @@ class Pruner:
             raise SparsityError(f"state of pruner {self.name}: is of {counts}, not of {len(self.weights)}")
         # Copies: the memory is written in place, and its source may go on living.
         self._memory = [memory[w.name].to(w.parameter.device, copy=True) for w in self.weights] if memory else None
-        self._keep = [None] * len(self.weights)
+        self._masks = Masks(self.pattern, self.weights)
         for index, weight in enumerate(self.weights):
             if weight.name in masks:
                 mask = weight.view(masks[weight.name].to(weight.parameter.device))
-                gone = self.pattern.empty_units(mask)
-                self._mask(index, self.pattern.small_mask(gone, mask.float(), weight.view_shape))
+                self._masks.prune(index, self.pattern.empty_units(mask), mask.float())
         self._pruned = list(state["pruned"])
 
     def _memory_shape(self, weight: Weight) -> torch.Size:
