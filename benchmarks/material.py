@@ -53,8 +53,8 @@ def write_model(folder: Path, shape: Shape) -> None:
     BertTokenizer(vocab={name: i for i, name in enumerate(names)}).save_pretrained(folder)
 
 
-def write_task(folder: Path, task: str) -> None:
-    """Both splits of a task, as `save_to_disk` writes them."""
+def write_task(folder: Path, task: str, most: int | None = None) -> None:
+    """Both splits of a task (at most `most` examples of each), as `save_to_disk` writes them."""
     from datasets import Dataset, DatasetDict, disable_progress_bars
 
     disable_progress_bars()
@@ -67,6 +67,7 @@ def write_task(folder: Path, task: str) -> None:
     for split, lengths in counts.items():
         sizes = np.repeat([int(n) for n in lengths], list(lengths.values()))
         generator.shuffle(sizes)
+        sizes = sizes[:most]
         words = generator.choice(WORDS, int(sizes.sum()), p=frequency / frequency.sum())
         rows: dict[str, list[object]] = {column: [] for column in (*columns, "label")}
         start = 0

@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--pairs", type=int, default=5, help="chunks per side")
     parser.add_argument("--steps", type=int, default=16, help="steps per chunk")
+    parser.add_argument("--examples", type=int, help="fewer examples, only to try the script out")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--json", type=Path, help="keep all figures in this file")
     arguments = parser.parse_args()
@@ -217,7 +218,7 @@ def main() -> None:
         for model in arguments.models:
             write_model(material / model, SHAPES[model])
         for task in arguments.tasks:
-            write_task(material / task, task)
+            write_task(material / task, task, arguments.examples)
         for threads in arguments.threads:
             for model in arguments.models:
                 for task in arguments.tasks:
