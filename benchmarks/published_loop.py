@@ -115,9 +115,8 @@ class PublishedLoop:
         loader = DataLoader(self.rows, batch_sampler=chosen, collate_fn=self.collate)  # type: ignore[arg-type]
         yield from self.accelerator.prepare(loader)
 
-    def step(self, batch: Any) -> float:
+    def step(self, batch: Any) -> Tensor:
         """One step between two mask updates; returns the loss."""
-        self.model.train()
         outputs = self.model(**batch, output_hidden_states=True)
         with torch.no_grad():
             answers = self.teacher(**batch, output_hidden_states=True)
@@ -129,7 +128,7 @@ class PublishedLoop:
         self.pruner.apply()
         self.lr_scheduler.step()
         self.optimizer.zero_grad()
-        return float(loss)
+        return loss.detach()
 
     def save(self, folder: Path) -> None:
         """What it writes after every epoch."""

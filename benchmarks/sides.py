@@ -89,7 +89,8 @@ class Published:
         recipe = {"mrpc": (1e-3, 1e-3, 5.0), "sst2": (5e-5, 5e-5, 2.0)}[order.task]
         self.loop = PublishedLoop(model, tokenizer, rows, pruned, *recipe, cpu=order.device == "cpu")
         self.lengths = [len(ids) for ids in rows["input_ids"]]
-        for batch in self.loop.batches(self._batches(1000)[:3]):
+        self.loop.model.train()
+        for batch in self.loop.batches(self._batches(1000)):
             self.loop.step(batch)
         self.loop.pruner.update(0.6)
 
@@ -172,7 +173,8 @@ class Ours:
         self.run.model.train()
         updates = self.pruner.updates
         self.due = updates.start + updates.count // 2 * updates.frequency
-        for index, indices in zip(range(self.due - 3, self.due), self._batches(1000), strict=False):
+        warm = [*self._batches(1000), *self._batches(1001)]
+        for index, indices in zip(range(self.due - len(warm), self.due), warm, strict=True):
             self._step(index, indices)
 
     def _step(self, index: int, indices: Any) -> None:
@@ -210,7 +212,7 @@ class Ours:
     def chunk(self, number: int) -> dict[str, float]:
         batches = self._batches(number)
         lengths = self.run.train.data.lengths
-        computed = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+        computed = sum(self.run.train.batch(batch).inputs["input_ids"].numel() for batch in batches)
         start = time.perf_counter()
         for index, indices in zip(self._indices(), batches, strict=True):
             self._step(index, indices)

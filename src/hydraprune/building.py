@@ -20,7 +20,7 @@ from hydraprune.assembly import Parts, make, pretrained
 from hydraprune.cache import Cache, cache_of
 from hydraprune.errors import UserError
 from hydraprune.hub.attention import choose_attention
-from hydraprune.hub.encoding import check_tokenizer, encode_once
+from hydraprune.hub.encoding import check_tokenizer, encode, encode_once
 from hydraprune.hub.examples import Examples, Labels, TaskData
 from hydraprune.hub.families import family_of
 from hydraprune.hub.metrics import metric
@@ -75,7 +75,7 @@ def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Track
     def encoded(examples: Examples) -> Encoded:
         return encode_once(tokenizer, examples, made.task.max_length, data.labels.regression, cache)
 
-    few = _few_widths(settings, accelerator.device)
+    few = _few_widths(settings, made.task, accelerator.device)
     train = Batches(encoded(data.train), settings.batch_size, config.seed, settings.length_grouping, few)
     evaluations = {name: encoded(examples) for name, examples in data.evaluations.items()}
     teacher, asked = _teacher(made, source, model, train.data, accelerator, cache)
@@ -111,13 +111,14 @@ def _settle(config: DictConfig) -> None:
     """How this process computes: threads, compiled code, memory."""
     torch.set_num_threads(config.runtime.threads or _OWN_THREADS)
     keep_freed_memory()
-    native = cache_of(config.cache).folder / "native" if config.runtime.compiled else None
-    products.use_compiled(native)
-    dropout.use_compiled(native)
+    folder = cache_of(config.cache).folder / "native" if config.runtime.compiled else None
+    used = [products.use_compiled(folder), dropout.use_compiled(folder)]
+    if folder is not None and not all(used):
+        log.info("No compiled code (no C compiler, or %s is not ours alone): torch does it, somewhat slower", folder)
 
 
-def _few_widths(settings: Settings, device: torch.device) -> bool:
-    return settings.precision == "bf16" and device.type == "cpu"
+def _few_widths(settings: Settings, task: Any, device: torch.device) -> int:
+    return int(task.max_length) if settings.precision == "bf16" and device.type == "cpu" else 0
 
 
 def _quicken(model: nn.Module, settings: Settings, device: torch.device, optimizers: Any, data: list[Encoded]) -> None:
@@ -153,7 +154,7 @@ def _teacher(
                 student.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
     choose_attention(teacher, accelerator.device)
     settings = made.settings
-    batches = Batches(data, settings.eval_batch_size, few_widths=_few_widths(settings, accelerator.device))
+    batches = Batches(data, settings.eval_batch_size, few_widths=_few_widths(settings, made.task, accelerator.device))
     lesson = Lesson(teacher, made.distiller, batches, accelerator, settings.precision)
     return teacher_of(lesson, cache)
 
@@ -186,14 +187,12 @@ def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
     check_tokenizer(f"{key}={path}", tokenizer, data, source.config(), task.max_length)
     accelerator = accelerator_for(settings)
     model = source.load().to(accelerator.device)
-    evaluations = {
-        name: Batches(
-            encode_once(tokenizer, examples, task.max_length, data.labels.regression, cache_of(config.cache)),
-            settings.eval_batch_size,
-            few_widths=_few_widths(settings, accelerator.device),
-        )
+    few = _few_widths(settings, task, accelerator.device)
+    encoded = {
+        name: encode(tokenizer, examples, task.max_length, data.labels.regression)
         for name, examples in data.evaluations.items()
     }
+    evaluations = {name: Batches(d, settings.eval_batch_size, few_widths=few) for name, d in encoded.items()}
     return evaluate(model, evaluations, scorer(task.metrics), accelerator)
 
 

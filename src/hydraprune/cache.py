@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +23,7 @@ from hydraprune.errors import UserError
 KINDS = ("answers", "tokens", "native")
 _OURS = re.compile(r"[0-9a-f]{32}\.(npy|safetensors)|[a-z]+-[0-9a-f]{16}\.so")
 _GB = 1_000_000_000
+_TRIES = 3
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,18 +39,23 @@ def digest(parts: Iterable[bytes | memoryview]) -> str:
     return result.hexdigest()[:32]
 
 
-def cache_of(node: Mapping[str, Any]) -> Cache:
+def cache_of(node: Mapping[str, Any] | None) -> Cache:
     """The cache of a config's `cache` node.
 
     Raises:
         UserError: a value that is no folder or no size.
     """
+    if not isinstance(node, Mapping):
+        raise UserError(f"cache={_shown(node)}: must hold dir and max_gb")
     folder, most = node["dir"], node["max_gb"]
     if not isinstance(folder, str) or not folder.strip():
         raise UserError(f"cache.dir={_shown(folder)}: must be a folder")
     if isinstance(most, bool) or not isinstance(most, (int, float)) or not most >= 0:
         raise UserError(f"cache.max_gb={_shown(most)}: must be a number of gigabytes, at least 0; 0 keeps nothing")
-    return Cache(Path(folder).expanduser(), float(most))
+    try:
+        return Cache(Path(folder).expanduser(), float(most))
+    except RuntimeError:
+        raise UserError(f"cache.dir={folder}: there is no such home folder; give another") from None
 
 
 def _shown(value: object) -> str:
@@ -79,25 +88,32 @@ class Cache:
         """
         place = self.folder / kind / key
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Kept by the system, not by a file's existence: a lock dies with its holder.
-            with FileLock(place.with_name(f".{key}.lock")):
-                if place.exists():
-                    try:
-                        found = read(place)
-                        os.utime(place)
-                        return found
-                    except (OSError, ValueError) as error:
-                        log.warning("%s cannot be read (%s): making it anew", place, error)
-                        place.unlink()
-                self._make_room(size)
-                _write(place, write)
-                return read(place)
+            with _held(place.with_name(f".{key}.lock"), place):
+                for _ in range(_TRIES):
+                    # Another process that needs room may remove the file at any moment.
+                    with suppress(FileNotFoundError):
+                        return self._found(place, size, write, read)
+                return self._found(place, size, write, read)
         except OSError as error:
             raise UserError(
                 f"cache.dir={self.folder}: cannot keep {size / _GB:.2g} GB there ({error.strerror or error}); "
                 f"make room, or give another folder"
             ) from None
+
+    def _found(self, place: Path, size: int, write: Callable[[Path], None], read: Callable[[Path], T]) -> T:
+        if place.exists():
+            try:
+                found = read(place)
+                os.utime(place)
+                return found
+            except ValueError as error:
+                log.warning("%s cannot be read (%s): making it anew", place, error)
+                place.unlink(missing_ok=True)
+        self._make_room(size)
+        _write(place, write)
+        return read(place)
 
     def files(self) -> list[Path]:
         """All files here, those used least recently first."""
@@ -114,6 +130,10 @@ class Cache:
         for file in [*self.files(), *self._abandoned()]:
             freed += _size(file)
             file.unlink(missing_ok=True)
+        for lock in [file for kind in KINDS for file in (self.folder / kind).glob(".*.lock")]:
+            if _OURS.fullmatch(lock.name[1:].removesuffix(".lock")):
+                with suppress(Timeout), FileLock(lock, timeout=0):
+                    lock.unlink(missing_ok=True)
         return freed
 
     def _abandoned(self) -> list[Path]:
@@ -131,6 +151,8 @@ class Cache:
         return left
 
     def _make_room(self, size: int) -> None:
+        if shutil.disk_usage(self.folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         spare = self.max_gb * _GB - self.size() - size
         for file in self.files():
             if spare >= 0:
@@ -138,6 +160,21 @@ class Cache:
             spare += _size(file)
             log.info("Cache: %s makes room (cache.max_gb=%g)", file, self.max_gb)
             file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(lock: Path, place: Path) -> Iterator[None]:
+    """A lock, with a word when another process has it."""
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        log.info("Another process is making %s: waiting for it", place)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def _write(place: Path, write: Callable[[Path], None]) -> None:

@@ -34,6 +34,7 @@ def check(config: DictConfig, dense: str | None) -> None:
         UserError: naming the key, the value and the cure.
     """
     check_numbers(config)
+    check_cache(config)
     made = assembly.parts(config)
     data = load(made.task)
     check_metrics(made.task.metrics, data.labels)
@@ -73,16 +74,26 @@ def check_place(directory: Path, key: str) -> None:
 
 
 def check_numbers(config: DictConfig) -> None:
-    """Refuse a seed, a number of threads or a cache that cannot be.
+    """Refuse a seed, a number of threads or a switch that cannot be.
 
     Raises:
-        UserError: naming the range, or the folder that cannot be written.
+        UserError: naming the range.
     """
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed={config.seed}: must be at least 0 and below 2^32")
     threads = config.runtime.threads
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise UserError(f"runtime.threads={threads}: must be at least 1 and at most {MOST_THREADS}, or null")
+    if not isinstance(config.runtime.compiled, bool):
+        raise UserError(f"runtime.compiled={config.runtime.compiled}: must be true or false")
+
+
+def check_cache(config: DictConfig) -> None:
+    """Refuse a cache that cannot be.
+
+    Raises:
+        UserError: naming the range, or the folder that cannot be written.
+    """
     cache = cache_of(config.cache)
     if cache.max_gb > 0:
         check_place(cache.folder, "cache.dir")

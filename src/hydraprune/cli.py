@@ -108,7 +108,7 @@ def _cache(arguments: argparse.Namespace) -> int:
     from hydraprune.cache import KINDS, cache_of
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cache = cache_of(compose("config", arguments.overrides).cache)
+        cache = cache_of(compose("config", arguments.overrides).get("cache"))
     for kind in KINDS:
         files = [file for file in cache.files() if file.parent.name == kind]
         print(f"{kind:8} {len(files):5} files  {sum(file.stat().st_size for file in files) / 1e9:8.3f} GB")

@@ -28,7 +28,9 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc" or {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & set(os.environ):
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_M_MMAP_THRESHOLD, _GIB) and libc.mallopt(_M_TRIM_THRESHOLD, 2 * _GIB - 1))
+    # Older versions take at most 32 MiB as the size from which memory is mapped, and so freed, at once.
+    mapped = libc.mallopt(_M_MMAP_THRESHOLD, _GIB) or libc.mallopt(_M_MMAP_THRESHOLD, _GIB >> 5)
+    return bool(libc.mallopt(_M_TRIM_THRESHOLD, 2 * _GIB - 1) and mapped)
 
 
 def let_threads_sleep() -> bool:

@@ -95,10 +95,21 @@ def test_memory_is_held_in_windows_alone(plans: Plans) -> None:
     assert pruner.state_dict()["memory"] == {}
 
 
+def reach(pruner: Pruner, with_gradients: bool = True) -> None:
+    for weight in pruner.weights:
+        weight.parameter.grad = torch.zeros_like(weight.parameter) if with_gradients else None
+
+
 @pytest.mark.parametrize("criterion", [Snip(), SnipMomentum(0.0), SnipMomentum(0.01)], ids=repr)
 def test_no_gradient_is_asked_for_between_windows(criterion: Criterion) -> None:
     pruner = pruner_of(mlp(), block(4, 1, 0.5), criterion, OneShot(warmup=20), 40)
-    for step in [*range(20 - criterion.horizon), *range(20, 40)]:
+    # But in the first step: a frozen weight is not to be found out hours later.
+    with pytest.raises(SparsityError, match="gets no gradient"):
+        pruner.observe(0)
+    reach(pruner)
+    pruner.observe(0)
+    reach(pruner, with_gradients=False)
+    for step in [*range(1, 20 - criterion.horizon), *range(20, 40)]:
         pruner.observe(step)
     assert pruner.state_dict()["memory"] == {}
 

@@ -128,7 +128,7 @@ def test_there_are_at_least_four_draws() -> None:
 def test_few_widths_pad_little_more() -> None:
     lengths = long_tailed(5000)
     exact = shuffled(lengths, 16, 50)
-    few = replace(exact, few_widths=True)
+    few = replace(exact, few_widths=512)
     widths = [{batch.inputs["input_ids"].shape[1] for batch in batches.epoch()} for batches in (exact, few)]
     assert len(widths[1] - set(range(32))) < 0.6 * len(widths[0] - set(range(32)))
     for one, other in zip(exact.epoch(), few.epoch(), strict=True):
@@ -136,6 +136,14 @@ def test_few_widths_pad_little_more() -> None:
         assert wide.shape[1] <= wider.shape[1] < 1.13 * wide.shape[1]
         assert torch.equal(wider[:, : wide.shape[1]], wide)
         assert int(other.inputs["attention_mask"].sum()) == int(one.inputs["attention_mask"].sum())
+
+
+def test_no_width_goes_beyond_the_most() -> None:
+    # 50 would be rounded to 52, which a model with 50 positions cannot take.
+    (batch,) = Batches(flat([50, 3]), 2, few_widths=50).epoch()
+    assert batch.inputs["input_ids"].shape == (2, 50)
+    (batch,) = Batches(flat([50, 3]), 2, few_widths=51).epoch()
+    assert batch.inputs["input_ids"].shape == (2, 51)
 
 
 def test_batches_do_not_come_sorted_by_length() -> None:

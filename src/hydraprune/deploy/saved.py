@@ -20,6 +20,10 @@ def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> Path:
     temporary = directory / f".model.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)  # type: ignore[operator]
+    if backend := getattr(tokenizer, "backend_tokenizer", None):
+        # What the last call asked for is no part of the model.
+        backend.no_truncation()
+        backend.no_padding()
     tokenizer.save_pretrained(temporary)
     if target.exists():
         shutil.rmtree(target)

@@ -9,6 +9,7 @@ from typing import Any
 
 import tokenizers
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -47,7 +48,8 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression:
         UserError: the cache's folder cannot be written.
     """
     identity = _identity(tokenizer)
-    size = 16 * sum(len(part) for texts in examples.texts for part in texts)  # at most: a token a character
+    # A guess: a token for four characters, and two numbers of four bytes for a token.
+    size = 2 * sum(len(part) for texts in examples.texts for part in texts)
     if identity is None or not cache.admits(size):
         return encode(tokenizer, examples, max_length, regression)
     parts = (part.encode("utf-8", "surrogatepass") for texts in examples.texts for part in texts)
@@ -55,7 +57,10 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression:
 
     def write(place: Path) -> None:
         encoded = encode(tokenizer, examples, max_length, regression)
-        save_file({**encoded.inputs, _OFFSETS: encoded.offsets}, place)
+        try:
+            save_file({**encoded.inputs, _OFFSETS: encoded.offsets}, place)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
 
     def read(place: Path) -> dict[str, Tensor]:
         try:
@@ -68,6 +73,8 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression:
 
 
 _OFFSETS = "offsets"
+# To be raised with every change of ours that changes what is kept.
+_FORM = 1
 
 
 def _identity(tokenizer: Any) -> bytes | None:
@@ -78,8 +85,9 @@ def _identity(tokenizer: Any) -> bytes | None:
     # What the last call asked for is kept in there, and will be asked for again.
     backend.no_truncation()
     backend.no_padding()
-    sides = (tokenizer.truncation_side, tokenizer.model_input_names, tokenizers.__version__, type(tokenizer).__name__)
-    return f"{backend.to_str()} {sides}".encode()
+    versions = (tokenizers.__version__, transformers.__version__, _FORM)
+    sides = (tokenizer.truncation_side, tokenizer.model_input_names, type(tokenizer).__name__)
+    return f"{backend.to_str()} {sides} {versions}".encode()
 
 
 # Of these examples' tokens, more than half unknown: the tokenizer is not one for this language, or not whole.

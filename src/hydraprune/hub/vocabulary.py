@@ -74,7 +74,8 @@ def compact(model: nn.Module, optimizer: Any, data: Sequence[Encoded]) -> bool:
         return False
     if getattr(optimizer, "func", optimizer) not in _OPTIMIZERS or not whole.weight.requires_grad:
         return False
-    ids = [encoded.inputs["input_ids"].long() for encoded in data]
+    # Token types too: GPT-2 looks them up in the same table.
+    ids = [values.long() for encoded in data for values in encoded.inputs.values()]
     padding = {encoded.pad_id for encoded in data} | {whole.padding_idx} - {None}
     used = torch.cat([*ids, torch.tensor(sorted(padding))]).unique()
     if len(used) > _MOST * whole.num_embeddings:

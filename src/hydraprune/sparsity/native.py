@@ -8,8 +8,8 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def library(
         functions: name -> ctypes of its arguments; all of them return nothing.
 
     Returns:
-        None when it cannot be compiled or loaded here.
+        None when it cannot be compiled or loaded here, or others may write in `folder`.
     """
     command = compiler()
     if command is None or platform.system() not in ("Linux", "Darwin"):
@@ -41,32 +41,50 @@ def library(
     # A home folder may be shared by machines whose processors differ.
     key = hashlib.sha256("\n".join([text, *flags, *_FLAGS, command, processor()]).encode()).hexdigest()[:16]
     place = folder / f"{source.stem}-{key}.so"
-    try:
-        if not place.exists():
-            _compile(command, source, place, flags)
-        loaded = ctypes.CDLL(str(place))
-        for name, arguments in functions.items():
-            function = getattr(loaded, name)
-            function.argtypes, function.restype = list(arguments), None
-    except (OSError, AttributeError, subprocess.SubprocessError):
-        return None
+    for _ in range(2):
+        try:
+            if not place.exists():
+                _compile(command, source, place, flags)
+            if not (_private(folder) and _private(place)):
+                return None
+            return _loaded(place, functions)
+        except (OSError, AttributeError, subprocess.SubprocessError):
+            # A file that a crash left half written is made once more.
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
+    return None
+
+
+def _private(path: Path) -> bool:
+    """Whether nobody else can have written there: what is loaded runs."""
+    status = path.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def _loaded(place: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(place))
+    for name, arguments in functions.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = list(arguments), None
     return loaded
 
 
 def _compile(command: str, source: Path, place: Path, flags: Sequence[str]) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=place.parent, suffix=".so")
-    os.close(handle)
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         # With OpenMP it shares torch's threads; compilers without it (Apple's) leave one thread.
         for parallel in (("-fopenmp",), ()):
-            line = [command, *_FLAGS, *flags, *parallel, str(source), "-o", temporary, "-lm"]
+            line = [command, *_FLAGS, *flags, *parallel, str(source), "-o", str(temporary), "-lm"]
             if subprocess.run(line, capture_output=True, timeout=_SECONDS, check=False).returncode == 0:
+                temporary.chmod(0o700)
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
                 os.replace(temporary, place)
                 return
         raise OSError("the compiler refused it")
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def processor() -> str:

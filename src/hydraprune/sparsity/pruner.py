@@ -72,6 +72,7 @@ class Pruner:
                 f"has seen no gradient; give a warm-up of at least 1 step"
             )
         self._memory: list[Tensor] | None = None
+        self._reached = False  # whether gradients were seen to reach all weights
         self._masks = Masks(self.pattern, self.weights)
         self._pruned = [0] * len(self.weights)
 
@@ -99,6 +100,9 @@ class Pruner:
         Raises:
             SparsityError: a weight has no gradient.
         """
+        if self.criterion.horizon != 0 and not self._reached:
+            self._gradients()
+            self._reached = True
         coming = self.updates.next_due(step + 1)
         if self.criterion.horizon == 0 or coming is None or coming - step > self.criterion.horizon:
             # What was remembered is older still, so it cannot matter either.

@@ -6,6 +6,7 @@ import json
 import logging
 import mmap
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +25,8 @@ from hydraprune.training.distillation import Distiller
 from hydraprune.training.teachers import OnlineTeacher, StoredTeacher, Teacher, recite
 
 _FLOAT = np.dtype("<f4")
+# To be raised with every change of ours that changes what is asked or how it is kept.
+_FORM = 1
 # Bytes of answers that a process may hold in memory; more is left in the file, which is mapped.
 _SMALL = 16 << 20
 
@@ -68,7 +71,10 @@ class Lesson:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "processor": native.processor(),
             "torch": torch.__version__,
-            "transformers": version("transformers"),
+            "packages": [version(name) for name in ("transformers", "accelerate")],
+            "products": torch.get_float32_matmul_precision(),
+            "pad": self.data.pad_id,
+            "form": _FORM,
             "batches": (self.batches.batch_size, self.batches.few_widths),
             "config": _config(self.model),
         }
@@ -147,10 +153,12 @@ def _read(place: Path, shape: tuple[int, int]) -> tuple[Tensor, Callable[[int], 
             raise ValueError(f"holds {dtype} {found} in {place.stat().st_size} bytes, not {_FLOAT} {shape}")
         if size <= _SMALL:
             return torch.from_numpy(np.fromfile(file, _FLOAT).reshape(shape)), lambda _: None
-        # Private and writable only because torch does not take memory that is read-only.
-        mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     said = np.frombuffer(mapped, _FLOAT, shape[0] * shape[1], start).reshape(shape)
-    return torch.from_numpy(said), _Mapped(mapped).release
+    with warnings.catch_warnings():
+        # That it cannot be written; nobody does.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(said), _Mapped(mapped).release
 
 
 class _Mapped:

@@ -33,7 +33,7 @@ class Encoded:
         """Tokens of every example, [examples]."""
         return self.offsets.diff()
 
-    def places(self, indices: Tensor, few_widths: bool = False) -> tuple[Tensor, Tensor]:
+    def places(self, indices: Tensor, few_widths: int = 0) -> tuple[Tensor, Tensor]:
         """Where the tokens of some examples lie, padded to the longest (see `Batches` for `few_widths`).
 
         Returns:
@@ -43,7 +43,7 @@ class Encoded:
         starts = self.offsets[indices].unsqueeze(1)
         lengths = self.offsets[indices + 1].unsqueeze(1) - starts
         width = max(1, int(lengths.max()))
-        positions = torch.arange(_rounded(width) if few_widths else width).unsqueeze(0)
+        positions = torch.arange(min(_rounded(width), max(width, few_widths)) if few_widths else width).unsqueeze(0)
         real = positions < lengths
         return (starts + positions * real).clamp_(max=int(self.offsets[-1]) - 1), real
 
@@ -95,15 +95,16 @@ class Batches:
             time and grouped by length among these; the batches then come in random order. At most
             a quarter of all batches, or the same examples would meet in every epoch. 1: every batch
             is drawn at random.
-        few_widths: pad to one of few widths. For bf16 on a CPU, where oneDNN compiles and keeps
-            code for every shape of a product; costs some 2 % more tokens.
+        few_widths: pad to one of few widths, at most this one; 0: to the longest. For bf16 on a CPU,
+            where oneDNN compiles and keeps code for every shape of a product; costs some 2 % more
+            tokens.
     """
 
     data: Encoded
     batch_size: int
     shuffle_seed: int | None = None
     length_grouping: int = 1
-    few_widths: bool = False
+    few_widths: int = 0
 
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
