@@ -22,6 +22,7 @@ from hydraprune.sparsity import (
     Schedule,
     Snip,
     SnipMomentum,
+    SparsityError,
     attach,
     block,
     n_of_m,
