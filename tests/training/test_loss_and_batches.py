@@ -43,7 +43,7 @@ class Encoder(nn.Module):
 
 def batch(labels: torch.Tensor) -> Batch:
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
-    return Batch({"input_ids": mask, "attention_mask": mask}, labels, torch.arange(2), mask)
+    return Batch({"input_ids": mask, "attention_mask": mask}, labels, torch.arange(2), mask, 2.0)
 
 
 STUDENT = Network(torch.arange(24.0).reshape(2, 3, 4), torch.tensor([[1.0, -1.0], [0.5, 2.0]]))

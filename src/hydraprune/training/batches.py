@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -63,17 +63,19 @@ class Batch:
         labels: [batch].
         indices: [batch], the examples' places in their data set (on the CPU).
         places: [batch, length], the tokens' places in its flat tensors (on the CPU); see `Encoded.places`.
+        mean_length: tokens per example of the whole data set.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     indices: Tensor
     places: Tensor
+    mean_length: float
 
     def to(self, device: torch.device) -> Batch:
         """This batch on `device`; the host does not wait for the copy."""
         moved = {key: send(value, device) for key, value in self.inputs.items()}
-        return Batch(moved, send(self.labels, device), self.indices, self.places)
+        return replace(self, inputs=moved, labels=send(self.labels, device))
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -139,4 +141,5 @@ class Batches:
             for key, values in self.data.inputs.items()
         }
         inputs["attention_mask"] = real.long()
-        return Batch(inputs, self.data.labels[indices], indices, places)
+        mean = int(self.data.offsets[-1]) / len(self.data)
+        return Batch(inputs, self.data.labels[indices], indices, places, mean)

@@ -95,7 +95,8 @@ class HiddenStates:
 
     The loss of the published results. Pooler and head get no gradient: the teacher's are kept.
     With `padding` the mean also runs over padded positions, as in the published script; without,
-    over real tokens only, so that a loss does not depend on what shares its batch. `online` asks
+    over real tokens only and a token weighs the same in every batch, so that its loss does not
+    depend on what shares its batch. `online` asks
     the teacher anew in every step, as `padding` always does, in place of once.
     """
 
@@ -146,7 +147,10 @@ class HiddenStates:
         if self.padding:
             return self.weight * error.mean()
         real = batch.inputs["attention_mask"].unsqueeze(-1)
-        return self.weight * (error * real).sum() / (real.sum() * error.shape[-1])
+        # By the tokens that a batch has on average, not by its own: grouped by length, batches have
+        # very different numbers, and a token should weigh the same in all of them.
+        usual = batch.mean_length * len(batch.labels)
+        return self.weight * (error * real).sum() / (usual * error.shape[-1])
 
 
 @dataclass(frozen=True)
