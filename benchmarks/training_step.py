@@ -101,11 +101,12 @@ def race(model: str, task: str, threads: int, material: Path, arguments: argpars
             found["pairs"].append(
                 {side: {**chunk, "update": workers[side].ask("update")} for side, chunk in chunks.items()}
             )
+        # Before the plain path, which takes more.
+        found["memory"] = {side: worker.ask("memory") for side, worker in workers.items()}
         found["parts"] = {side: workers[side].ask("parts", 77) for side in SIDES[1:]}
         found["plain"] = {side: workers[side].ask("plain", 77) for side in SIDES[1:]}
         found["compiled"] = workers["fp32"].ask("compiled")
         found["save"] = {side: worker.ask("save") for side, worker in workers.items()}
-        found["memory"] = {side: worker.ask("memory") for side, worker in workers.items()}
         for worker in workers.values():
             worker.end()
     return found
