@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import mmap
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,12 @@ from hydraprune.cache import Cache, digest
 from hydraprune.sparsity import native
 from hydraprune.training.batches import Batches, Encoded
 from hydraprune.training.distillation import Distiller
-from hydraprune.training.teachers import OnlineTeacher, StoredTeacher, Teacher, recite
+from hydraprune.training.teachers import Answers, HeldAnswers, OnlineTeacher, StoredTeacher, Teacher, recite
 
 _FLOAT = np.dtype("<f4")
 # To be raised with every change of ours that changes what is asked or how it is kept.
 _FORM = 1
-# Bytes of answers that a process may hold in memory; more is left in the file, which is mapped.
+# Bytes of answers that a process holds in memory; more is left in the file.
 _SMALL = 16 << 20
 
 log = logging.getLogger(__name__)
@@ -117,10 +116,12 @@ def teacher_of(lesson: Lesson, cache: Cache) -> tuple[Teacher, float]:
         )
         return online, 0.0
     shape = (lesson.rows, width)
-    said, release = cache.fetch(
+    said = cache.fetch(
         "answers", f"{lesson.key()}.npy", size, lambda place: _write(lesson, place, shape), lambda p: _read(p, shape)
     )
-    return StoredTeacher(said, lesson.distiller.per_token, release), time.perf_counter() - start
+    per_token = lesson.distiller.per_token
+    offsets = lesson.data.offsets if per_token else torch.arange(len(lesson.data) + 1)
+    return StoredTeacher(said, offsets, per_token), time.perf_counter() - start
 
 
 def _width(lesson: Lesson) -> int:
@@ -142,33 +143,52 @@ def _write(lesson: Lesson, place: Path, shape: tuple[int, int]) -> None:
             file.write(np.ascontiguousarray(values.numpy(), _FLOAT).tobytes())
 
 
-def _read(place: Path, shape: tuple[int, int]) -> tuple[Tensor, Callable[[int], None]]:
-    """The answers in a file, and what to call with the bytes read of them."""
-    with place.open("rb") as file:
+def _read(place: Path, shape: tuple[int, int]) -> Answers:
+    """The answers in a file: in memory when they are few, else read from it as they are wanted."""
+    file = place.open("rb", buffering=0)
+    try:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("is of another version")
         found, _, dtype = np.lib.format.read_array_header_1_0(file)
         start, size = file.tell(), shape[0] * shape[1] * _FLOAT.itemsize
         if found != shape or dtype != _FLOAT or place.stat().st_size != start + size:
             raise ValueError(f"holds {dtype} {found} in {place.stat().st_size} bytes, not {_FLOAT} {shape}")
-        if size <= _SMALL:
-            return torch.from_numpy(np.fromfile(file, _FLOAT).reshape(shape)), lambda _: None
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    said = np.frombuffer(mapped, _FLOAT, shape[0] * shape[1], start).reshape(shape)
-    with warnings.catch_warnings():
-        # That it cannot be written; nobody does.
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(said), _Mapped(mapped).release
+    except ValueError:
+        file.close()
+        raise
+    answers = FiledAnswers(file, start, shape[1])
+    return HeldAnswers(answers.take([(0, shape[0])])) if size <= _SMALL else answers
 
 
-class _Mapped:
-    """A mapped file of which little stays in this process's memory: the system keeps it for all."""
+class FiledAnswers:
+    """Answers in an open file, of which nothing stays in memory.
 
-    def __init__(self, mapped: mmap.mmap) -> None:
-        self.mapped, self.read = mapped, 0
+    Read, not mapped: the system keeps the pages either way, and a batch's few hundred kilobytes are
+    copied many times quicker than as many pages are mapped.
 
-    def release(self, count: int) -> None:
-        self.read += count
-        if self.read > _SMALL and hasattr(mmap, "MADV_DONTNEED"):
-            self.mapped.madvise(mmap.MADV_DONTNEED)
-            self.read = 0
+    Args:
+        start: byte at which the rows begin.
+        width: features of a row, float32.
+    """
+
+    def __init__(self, file: FileIO, start: int, width: int) -> None:
+        self.file, self.start, self.width = file, start, width
+
+    def take(self, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """See `Answers`.
+
+        Raises:
+            OSError: the file cannot be read any more.
+        """
+        taken = torch.empty(sum(end - first for first, end in spans), self.width)
+        room, stride = _bytes(taken), self.width * _FLOAT.itemsize
+        filled = 0
+        for first, end in spans:
+            self.file.seek(self.start + first * stride)
+            wanted = filled + (end - first) * stride
+            while filled < wanted:
+                count = self.file.readinto(room[filled:wanted])
+                if not count:
+                    raise OSError(f"{self.file.name}: ends before row {end}; hydraprune cache --clean")
+                filled += count
+        return taken

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -38,21 +39,47 @@ class OnlineTeacher:
         return self.distiller.ask(self.model, batch)
 
 
+class Answers(Protocol):
+    """What a model once said, row by row: one row for a token, or one for an example."""
+
+    def take(self, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """The rows first .. end of every span, one behind the other: [rows, features], a copy."""
+
+
+@dataclass(frozen=True)
+class HeldAnswers:
+    """Answers in memory: [rows, features]."""
+
+    rows: Tensor
+
+    def take(self, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """See `Answers`."""
+        return torch.cat([self.rows[first:end] for first, end in spans])
+
+
+@dataclass(frozen=True)
 class StoredTeacher:
     """What a frozen model once said of every example.
 
     Args:
-        said: [tokens of all examples, features] if `per_token`, else [examples, features].
-        release: called with the bytes of every batch taken from `said`, which may be a mapped file.
+        offsets: [examples + 1]; of example i it said the rows offsets[i] .. offsets[i + 1].
+        per_token: whether these rows are its tokens.
     """
 
-    def __init__(self, said: Tensor, per_token: bool, release: Callable[[int], None] = lambda _: None) -> None:
-        self.said, self.per_token, self.release = said, per_token, release
+    said: Answers
+    offsets: Tensor
+    per_token: bool
 
     def answers(self, batch: Batch) -> Tensor:
         """[batch, length, features], of another token of the example on padded positions, or [batch, features]."""
-        taken = self.said[batch.places if self.per_token else batch.indices]
-        self.release(taken.nbytes)
+        first, end = self.offsets[batch.indices], self.offsets[batch.indices + 1]
+        taken = self.said.take(list(zip(first.tolist(), end.tolist(), strict=True)))
+        if self.per_token:
+            lengths = end - first
+            starts = lengths.cumsum(0) - lengths
+            # From where its tokens lie in the data to where they lie in what was taken.
+            places = batch.places - first.unsqueeze(1) + starts.unsqueeze(1)
+            taken = taken[places.clamp_(0, len(taken) - 1)]
         return send(taken, batch.labels.device)
 
 
