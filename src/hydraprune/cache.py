@@ -51,7 +51,7 @@ def cache_of(node: Mapping[str, Any] | None) -> Cache:
     if not isinstance(folder, str) or not folder.strip():
         raise UserError(f"cache.dir={_shown(folder)}: must be a folder")
     if isinstance(most, bool) or not isinstance(most, (int, float)) or not most >= 0:
-        raise UserError(f"cache.max_gb={_shown(most)}: must be a number of gigabytes, at least 0; 0 keeps nothing")
+        raise UserError(f"cache.max_gb={_shown(most)}: must be a number of gigabytes, at least 0")
     try:
         return Cache(Path(folder).expanduser(), float(most))
     except RuntimeError:

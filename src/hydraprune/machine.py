@@ -8,7 +8,7 @@ import platform
 import sys
 
 # Rounds that an idle thread spins before it sleeps: enough to bridge the gaps between two operations
-# of a step (more gained nothing), few enough to leave the core to others (benchmarks/two_jobs.py).
+# of a step (more gains a few percent at most), few enough to leave the core to others (benchmarks/two_jobs.py).
 SPINS = 10_000
 # glibc's numbers for mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

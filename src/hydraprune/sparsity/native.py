@@ -23,7 +23,7 @@ def compiler() -> str | None:
     return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
 
 
-def library(
+def load(
     source: Path, folder: Path, functions: Mapping[str, Sequence[Any]], flags: Sequence[str] = ("-march=native",)
 ) -> ctypes.CDLL | None:
     """`source` as a loaded library, compiled into `folder` unless that was done before on such a processor.

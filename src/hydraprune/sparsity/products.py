@@ -30,7 +30,7 @@ def use_compiled(folder: Path | None) -> bool:
     """
     global _compiled
     source = Path(__file__).with_name("products.c")
-    _compiled = None if folder is None else native.library(source, folder, {"hydraprune_products": _ARGUMENTS})
+    _compiled = None if folder is None else native.load(source, folder, {"hydraprune_products": _ARGUMENTS})
     return _compiled is not None
 
 

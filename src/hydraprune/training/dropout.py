@@ -32,7 +32,7 @@ def use_compiled(folder: Path | None) -> bool:
     global _compiled
     source = Path(__file__).with_name("dropout.c")
     functions = dict.fromkeys(_NAMES.values(), _ARGUMENTS)
-    _compiled = None if folder is None else native.library(source, folder, functions)
+    _compiled = None if folder is None else native.load(source, folder, functions)
     return _compiled is not None
 
 
