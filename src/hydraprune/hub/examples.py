@@ -72,6 +72,25 @@ def subset(rows: Any, size: int | None) -> Any:
     return rows if size is None or size >= len(rows) else rows.shuffle(seed=SUBSET_SEED).select(range(size))
 
 
+def set_apart(rows: Any, share: float, otherwise: str = "") -> tuple[Any, Any]:
+    """The rows in two: those to train on, and a random `share` of them to evaluate on, always the same.
+
+    Args:
+        otherwise: what a user may say instead of another share.
+
+    Raises:
+        UserError: one of the two would be empty.
+    """
+    apart = round(len(rows) * share)
+    if not 0 < apart < len(rows):
+        raise UserError(
+            f"task.validation_share={share}: leaves {len(rows) - apart} of {len(rows)} examples to train on and "
+            f"{apart} to evaluate on; give another share{otherwise}"
+        )
+    parts = rows.train_test_split(test_size=apart, seed=SUBSET_SEED)
+    return parts["train"], parts["test"]
+
+
 @dataclass(frozen=True)
 class Reader:
     """Columns of a data set as examples, each value checked.

@@ -11,7 +11,6 @@ from hydraprune.errors import UserError
 from hydraprune.hub import toy
 from hydraprune.hub.examples import (
     SCORE,
-    SUBSET_SEED,
     Examples,
     Labels,
     Reader,
@@ -19,6 +18,7 @@ from hydraprune.hub.examples import (
     load_rows,
     places_of,
     plain_label,
+    set_apart,
     subset,
 )
 from hydraprune.hub.metrics import BINARY, CLASSIFICATION, REGRESSION
@@ -42,6 +42,8 @@ class HubTask:
         train, validation: names of splits; the first validation split gives the headline.
         max_length: tokens, the special ones included.
         max_train_examples: a fixed random subset of this size; None for all.
+        validation_share: set this share of the training split apart, the same part for every seed, and
+            evaluate on it alone: for choosing a recipe without a look at `validation`. None: do not.
     """
 
     name: str
@@ -56,10 +58,13 @@ class HubTask:
     max_train_examples: int | None = None
     subset: str | None = None
     revision: str | None = None
+    validation_share: float | None = None
 
     def __post_init__(self) -> None:
         _set_words(self, "text", "metrics", "validation", "labels")
         _check_common(self, regression=self.labels is None)
+        if self.validation_share is not None:
+            _check_share(self.validation_share, ", or null to evaluate on task.validation")
         if not self.validation:
             raise UserError("task.validation=[]: name at least one split to evaluate on")
 
@@ -84,10 +89,13 @@ class HubTask:
         self._check_order(splits[self.train], labels)
         places = None if labels.regression else places_of(labels.names)
         reader = Reader(f"task.path={self.path}", words(self.text), self.label, places)
-        train = subset(splits[self.train], self.max_train_examples)
+        rows, evaluations = splits[self.train], {split: splits[split] for split in self.validation}
+        if self.validation_share is not None:
+            rows, apart = set_apart(rows, self.validation_share)
+            evaluations = {f"{self.train}, set apart": apart}
         return TaskData(
-            reader.examples(train, self.train),
-            {split: reader.examples(splits[split], split) for split in self.validation},
+            reader.examples(subset(rows, self.max_train_examples), self.train),
+            {split: reader.examples(rows, split) for split, rows in evaluations.items()},
             labels,
         )
 
@@ -135,8 +143,7 @@ class FileTask:
     def __post_init__(self) -> None:
         _set_words(self, "text", "metrics", "labels")
         _check_common(self, regression=self.regression)
-        if not 0.0 < self.validation_share < 1.0:
-            raise UserError(f"task.validation_share={self.validation_share}: must be between 0 and 1")
+        _check_share(self.validation_share)
 
     def load(self) -> TaskData:
         """Read and check the files.
@@ -149,15 +156,8 @@ class FileTask:
             validation = _read_file("task.validation_path", self.validation_path)
             known = [train, validation]
         else:
-            apart = round(len(train) * self.validation_share)
-            if not 0 < apart < len(train):
-                raise UserError(
-                    f"task.validation_share={self.validation_share}: leaves {len(train) - apart} of {len(train)} "
-                    f"examples to train on and {apart} to evaluate on; give another share, or task.validation_path"
-                )
             known = [train]
-            parts = train.train_test_split(test_size=apart, seed=SUBSET_SEED)
-            train, validation = parts["train"], parts["test"]
+            train, validation = set_apart(train, self.validation_share, ", or task.validation_path")
         labels, places = self._labels(known)
         reader = Reader(f"task.path={self.path}", words(self.text), self.label, places)
         return TaskData(
@@ -230,6 +230,11 @@ def _set_words(task: Any, *keys: str) -> None:
     for key in keys:
         if getattr(task, key) is not None:
             object.__setattr__(task, key, words(getattr(task, key)))
+
+
+def _check_share(share: object, otherwise: str = "") -> None:
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share < 1.0:
+        raise UserError(f"task.validation_share={share}: must be between 0 and 1{otherwise}")
 
 
 def _check_common(task: Any, regression: bool) -> None:
