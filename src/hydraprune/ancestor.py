@@ -38,9 +38,18 @@ def identity_of(config: DictConfig, choices: Mapping[str, str]) -> Identity:
         choices: group -> the word chosen, as in `model=bert_mini`.
     """
     before = None
-    if config.phase == "sparse" and str(config.dense.source) == AUTO:
+    if config.phase == "sparse" and _is_auto(config):
         before = identity_of(_dense_config(config, choices)[0], choices)
     return identify(plain(config), assembly.plans(config).name, before)
+
+
+def of(request: Request) -> Request | None:
+    """The dense run that a run starts from, if it is one of ours."""
+    return dense_request(request) if request.config.phase == "sparse" and _is_auto(request.config) else None
+
+
+def _is_auto(config: DictConfig) -> bool:
+    return str(config.dense.source) == AUTO
 
 
 def dense_request(request: Request) -> Request:
@@ -52,7 +61,7 @@ def dense_request(request: Request) -> Request:
     config, typed = _dense_config(request.config, request.choices)
     choices = {**request.choices, "pattern": "dense", "phase": "dense"}
     identity = identity_of(config, choices)
-    return Request(config, choices, typed, identity, Path(config.run.root) / identity.folder)
+    return Request(config, choices, typed, identity, Path(config.run.root) / identity.folder, request.alone)
 
 
 def _dense_config(heir: DictConfig, choices: Mapping[str, str]) -> tuple[DictConfig, list[str]]:
@@ -101,10 +110,9 @@ def ensure(request: Request, train: Callable[[Request], RunReport]) -> tuple[str
     Returns:
         (its folder or id, its report; None for a model that the user brought)
     """
-    source = str(request.config.dense.source)
-    if source != AUTO:
-        return source, None
-    dense = dense_request(request)
+    dense = of(request)
+    if dense is None:
+        return str(request.config.dense.source), None
     report = finished(dense)
     if report is None:
         log.info(

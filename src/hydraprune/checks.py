@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,41 @@ from hydraprune.assembly import Parts, in_place
 from hydraprune.building import check_head, load
 from hydraprune.cache import cache_of
 from hydraprune.errors import UserError
-from hydraprune.hub.encoding import check_tokenizer, positions_of
-from hydraprune.hub.examples import TaskData
+from hydraprune.hub.encoding import check_tokenizer, estimated_tokens, positions_of
+from hydraprune.hub.examples import Examples, TaskData
 from hydraprune.hub.families import is_known
 from hydraprune.hub.tasks import check_metrics
 
 MOST_THREADS = 1024
+# Two numbers of four bytes a token: its id and its type.
+_TOKEN_BYTES = 8
 
 
-def check(config: DictConfig, dense: str | None) -> None:
+@dataclass(frozen=True)
+class Needs:
+    """What a run will take.
+
+    Args:
+        steps: optimizer steps.
+        model_bytes: of the saved model.
+        answer_bytes: of its teacher's kept answers, estimated from some of the examples; 0 when none are kept.
+        token_bytes: of its task's kept tokens, estimated likewise.
+    """
+
+    steps: int
+    model_bytes: int
+    answer_bytes: int
+    token_bytes: int
+
+
+def check(config: DictConfig, dense: str | None) -> Needs:
     """Find whatever can be found wrong with a run before anything is trained or written.
 
     Reads the data and the model's shapes. `dense` is the dense model of the user's choice, if it
     is not to be trained.
+
+    Returns:
+        What the run will take.
 
     Raises:
         UserError: naming the key, the value and the cure.
@@ -52,6 +75,25 @@ def check(config: DictConfig, dense: str | None) -> None:
     assembly.pruners(made.plans, blueprint, steps, per_epoch)
     _check_optimizer(config, steps, per_epoch)
     _check_teacher(made, blueprint.config, tokenizer, data)
+    model_bytes = sum(weight.numel() * weight.element_size() for weight in blueprint.parameters())
+    return Needs(steps, model_bytes, *_kept(config, made, blueprint.config, tokenizer, data))
+
+
+def _kept(config: DictConfig, made: Parts, model: Any, tokenizer: Any, data: TaskData) -> tuple[int, int]:
+    """Bytes of answers and of tokens that the cache will be asked to keep."""
+    cache, distiller = cache_of(config.cache), made.distiller
+
+    def tokens(examples: Examples) -> int:
+        return estimated_tokens(tokenizer, examples, made.task.max_length)
+
+    answers = 0
+    if distiller.needs_teacher and distiller.storable:
+        rows, width = (
+            (tokens(data.train), model.hidden_size) if distiller.per_token else (len(data.train), data.labels.count)
+        )
+        answers = rows * width * 4
+    kept = sum(tokens(examples) for examples in (data.train, *data.evaluations.values())) * _TOKEN_BYTES
+    return answers if cache.admits(answers) else 0, kept if cache.admits(kept) else 0
 
 
 def check_place(directory: Path, key: str) -> None:

@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, eval, verify, cache."""
+"""`hydraprune ...`: train, report, eval, verify, cache."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hydraprune {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("train", help=_TRAIN, add_help=False)
+    report = commands.add_parser("report", help="the results matrix of all runs below some folders, at any time")
+    report.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder, or any other that holds runs")
+    report.add_argument("--out", metavar="FOLDER", help="where matrix.md, .csv and .json go; the first DIR if not said")
+    report.set_defaults(call=_report)
     score = commands.add_parser("eval", help="score a saved model on a task: hydraprune eval MODEL task=sst2")
     score.add_argument("model", help="a folder or hub id")
     score.add_argument("overrides", nargs="*", metavar="key=value", help="task=..., task.path=..., training.device=...")
@@ -57,6 +61,15 @@ def _train() -> None:
     import hydra
 
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from hydraprune.results.gathered import gather, write_matrix
+
+    found = gather([Path(folder) for folder in arguments.folders])
+    print(found.markdown(), end="")
+    write_matrix(found, Path(arguments.out or arguments.folders[0]))
+    return 0
 
 
 def _eval(arguments: argparse.Namespace) -> int:

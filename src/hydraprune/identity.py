@@ -12,7 +12,7 @@ from typing import Any
 
 # Where things are written and who watches do not make a result. `recipe` acts through the keys
 # that refer to it, so that a value typed and the same value taken from a recipe are one run.
-NOT_THE_RESULT = ("hydra", "run", "sweep", "tracker", "recipe", "cache.dir", "runtime.compiled")
+NOT_THE_RESULT = ("hydra", "run", "sweep", "plan", "tracker", "recipe", "cache.dir", "runtime.compiled")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra import compose
 from hydra.core.config_store import ConfigStore
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Where a sweep keeps the reports of jobs that were refused before they began; see results/gathered.py.
+REFUSED = "refused"
+
 
 def _folder(*, _root_: DictConfig) -> str:
     """`<task>/<model>/<pattern>/<slug>-<hash>` of the config that is being resolved."""
@@ -45,16 +48,24 @@ def _folder(*, _root_: DictConfig) -> str:
         return identity_of(resolved(_root_), _choices(_root_)).folder
     except (UserError, HydraException, OmegaConfBaseException):
         # Hydra wants a folder even for a job that cannot work.
-        return _refusals(_root_.hydra.overrides.task)
+        return refusals(_root_.hydra.overrides.task)
 
 
-def _refusals(words: Iterable[str]) -> str:
+def refusals(words: Iterable[str]) -> str:
     """Where a sweep keeps the report of a refused job: the same place for the same words."""
-    return f"refused/{hashlib.sha256(chr(10).join(words).encode()).hexdigest()[:12]}"
+    return f"{REFUSED}/{hashlib.sha256(chr(10).join(words).encode()).hexdigest()[:12]}"
 
 
 def _run_dir(*, _root_: DictConfig) -> str:
     return f"{_root_.run.root}/{_folder(_root_=_root_)}"
+
+
+def _run_subdir(*, _root_: DictConfig) -> str:
+    """Of a sweep's folder. A dense run is kept where sparse runs look for it, so that it is trained once."""
+    folder = _folder(_root_=_root_)
+    if _root_.phase != "dense" or folder.startswith(REFUSED):
+        return folder
+    return os.path.relpath(Path(_root_.run.root) / folder, _root_.hydra.sweep.dir)
 
 
 def _choices(config: DictConfig) -> dict[str, str]:
@@ -65,7 +76,7 @@ def _choices(config: DictConfig) -> dict[str, str]:
 def register() -> None:
     """Resolvers and names that `conf/` relies on. Safe to call again."""
     OmegaConf.register_new_resolver("hydraprune_run_dir", _run_dir, replace=True)
-    OmegaConf.register_new_resolver("hydraprune_run_subdir", _folder, replace=True)
+    OmegaConf.register_new_resolver("hydraprune_run_subdir", _run_subdir, replace=True)
     # A colon in a file name breaks some file systems; the words work all the same.
     ConfigStore.instance().store(group="pattern", name="2:4", node={"defaults": ["2of4"]})
 
@@ -90,7 +101,13 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
     identity = identity_of(wanted, choices)
     # Only now: Hydra's own folder is named by the identity, and its complaints are harder to read.
     place = Path(config.hydra.run.dir if directory is None else directory)
-    return Request(wanted, choices, list(config.hydra.overrides.task), identity, place)
+    return Request(wanted, choices, list(config.hydra.overrides.task), identity, place, alone=not _planned(config))
+
+
+def _planned(config: DictConfig) -> bool:
+    """Whether this is a job of a sweep of ours, which has a view and an end of its own."""
+    ours = str(config.hydra.sweeper._target_).startswith("hydra_plugins.hydraprune")
+    return config.hydra.mode == RunMode.MULTIRUN and ours
 
 
 class Preflight(Callback):  # type: ignore[misc]
@@ -109,7 +126,10 @@ class Preflight(Callback):  # type: ignore[misc]
             quiet_libraries()
             from hydraprune.run import preflight  # only now: the libraries read the environment once
 
-            preflight(request_of(config))
+            request = request_of(config)
+            if config.plan:
+                _show_plan(request)
+            preflight(request)
         except Exception as error:
             leave(error)
 
@@ -117,22 +137,57 @@ class Preflight(Callback):  # type: ignore[misc]
         try:
             _refuse_launcher()
             go_offline_if_unreachable(_hub_ids(config))
+            if config.plan and not _planned(config):
+                raise UserError(
+                    f"plan={config.plan}: {config.hydra.sweeper._target_} makes its jobs up as it goes; "
+                    f"hydra/sweeper=hydraprune knows them beforehand"
+                )
         except UserError as error:
             leave(error)
         # A file's time may lag behind the clock by a tick.
         self.started = time.time() - 0.05
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """A job that fails returns NaN and leaves a report; this is where the sweep says so."""
+        """A job that fails returns NaN and leaves a report; this is where a sweep of another sweeper says so."""
+        if _planned(config):
+            return
         from hydraprune.results.report import NAME, read_report
 
         folder = Path(config.hydra.sweep.dir)
         recent = [p.parent for p in folder.rglob(NAME) if p.stat().st_mtime >= self.started]
         failed = [(job, report) for job in sorted(recent) if (report := read_report(job)) and report.status == "failed"]
-        for job, report in failed:
-            print(f"hydraprune: failed: {job}: {report.error}", file=sys.stderr)
-        if failed:
-            raise SystemExit(1)
+        end_sweep(folder, [(str(job), report.error or "") for job, report in failed])
+
+
+def end_sweep(folder: Path, failures: Sequence[tuple[str, str]]) -> None:
+    """Show and keep a sweep's results, and say what failed.
+
+    Args:
+        failures: (directory, why).
+
+    Raises:
+        SystemExit: 1 when a job failed.
+    """
+    from hydraprune.results.gathered import FILES, gather, write_matrix
+
+    found = gather([folder])
+    write_matrix(found, folder)
+    print(f"\n{found.markdown()}\nKept in {folder / FILES[0]}, with .csv and .json beside it", flush=True)
+    for directory, why in failures:
+        print(f"hydraprune: failed: {directory}: {why}", file=sys.stderr)
+    if failures:
+        raise SystemExit(1)
+
+
+def _show_plan(request: Request) -> NoReturn:
+    """`plan=true` of a single run."""
+    from hydraprune import planning
+    from hydraprune.planning import Wanted
+
+    folder = request.directory.parent
+    plan = planning.draw(request.overrides, [Wanted((), request, None, folder / REFUSED)], 1, elsewhere=False)
+    print(planning.table(plan, planning.evidence([Path(request.config.run.root)]), folder, each=True))
+    raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
 
 
 def _hub_ids(config: DictConfig) -> list[str]:
@@ -168,19 +223,21 @@ def job(config: DictConfig) -> float | None:
     quiet_libraries()
     composed = OmegaConf.create({**config, "hydra": hydra_config})
     words = list(hydra_config.overrides.task)
-    refusals = Path(hydra_config.sweep.dir) / _refusals(words)
+    refusal = Path(hydra_config.sweep.dir) / refusals(words)
     request = None
     try:
         if hydra_config.mode == RunMode.MULTIRUN:
-            (refusals / "report.json").unlink(missing_ok=True)
+            (refusal / "report.json").unlink(missing_ok=True)
         request = request_of(composed, _relative(directory))
+        if not request.alone:
+            _only_warnings()
         if hydra_config.mode == RunMode.MULTIRUN:
             preflight(request)
     except Exception as error:
         if hydra_config.mode != RunMode.MULTIRUN:
             leave(error)
         log.error("Refused: %s", one_line(error))
-        record_refusal(request, refusals, words, error)
+        record_refusal(request, refusal, words, error)
         return math.nan
     try:
         report = execute(request)
@@ -191,18 +248,26 @@ def job(config: DictConfig) -> float | None:
         log.error("Failed: %s", one_line(error), exc_info=not isinstance(error, UserError))
         report_left = read_report(directory)
         if report_left is None or report_left.hash != request.hash:
-            record_refusal(request, refusals, words, error)
+            record_refusal(request, refusal, words, error)
         return math.nan
     value = report.final.get(report.metric or "")
     return math.nan if value is None else value
 
 
+def _only_warnings() -> None:
+    """On the terminal, which the view of a sweep shares; a run's train.log holds all."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.WARNING)
+
+
 def _relative(path: Path) -> str:
     """`path` as a person would write it: from here, if it is below."""
+    plain = Path(os.path.normpath(path))
     try:
-        return str(path.relative_to(Path.cwd()))
+        return str(plain.relative_to(Path.cwd()))
     except ValueError:
-        return str(path)
+        return str(plain)
 
 
 def quiet_libraries() -> None:

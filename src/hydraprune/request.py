@@ -23,6 +23,7 @@ class Request:
         overrides: as typed.
         identity: of the config.
         directory: where the run goes.
+        alone: whether it has the terminal to itself; otherwise it speaks in its train.log only.
     """
 
     config: DictConfig
@@ -30,6 +31,7 @@ class Request:
     overrides: list[str]
     identity: Identity
     directory: Path
+    alone: bool = True
 
     @property
     def hash(self) -> str:

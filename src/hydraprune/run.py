@@ -45,16 +45,21 @@ def preflight(request: Request) -> None:
     if ancestor.finished(request) is not None:
         return
     refuse_foreign(request)
-    dense = None
-    if request.config.phase == "sparse":
-        source = str(request.config.dense.source)
-        dense = None if source == ancestor.AUTO else source
-        if dense is None:
-            before = ancestor.dense_request(request)
-            if ancestor.finished(before) is None:
-                refuse_foreign(before)
-                checks.check(before.config, None)
-    checks.check(request.config, dense)
+    before = ancestor.of(request)
+    if before is not None and ancestor.finished(before) is None:
+        refuse_foreign(before)
+        examine(before)
+    examine(request)
+
+
+def examine(request: Request) -> checks.Needs:
+    """Check a run that is not finished; what it will take. Nothing here depends on its seed or its directory.
+
+    Raises:
+        UserError: see `checks.check`.
+    """
+    source = None if request.config.phase == "dense" else str(request.config.dense.source)
+    return checks.check(request.config, None if source == ancestor.AUTO else source)
 
 
 # What Hydra, the lock and the log leave in a folder before the run itself does.
@@ -156,7 +161,8 @@ def _train(request: Request) -> RunReport:
         nonlocal tracker
         name = f"{config.task.name} {request.identity.folder.split('/')[2]}"
         mine = assembly.make(config, "tracker")
-        tracker = Several([JsonLines(directory / "metrics.jsonl"), mine, ProgressBar(steps, name)])
+        bar = ProgressBar(steps, name, None if request.alone else False)
+        tracker = Several([JsonLines(directory / "metrics.jsonl"), mine, bar])
         return tracker
 
     try:

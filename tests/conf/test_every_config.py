@@ -55,7 +55,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_groups_are_those_of_the_design() -> None:
     wanted = {"phase", "model", "task", "pattern", "scheduler", "pruner", "distill", "optimizer", "lr_scheduler"}
-    assert set(GROUPS) == wanted | {"training", "tracker", "recipe", "experiment"}
+    assert set(GROUPS) == wanted | {"training", "tracker", "recipe", "experiment", "matrix", "demo_matrix"}
     assert len(FILES) > 50
 
 

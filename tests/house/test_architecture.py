@@ -30,8 +30,11 @@ RANK = {
     "mistakes": 6,
     "ancestor": 6,
     "run": 7,
-    "launch": 8,
-    "cli": 9,
+    "planning": 8,
+    "view": 3,
+    "launch": 9,
+    "sweep": 10,
+    "cli": 11,
 }
 WITHIN_RANK = {("keys", "errors"), ("cache", "errors")}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
@@ -45,7 +48,7 @@ ALLOWED_FRAMEWORKS = {
     "training": {"accelerate"},
     "hub": {"transformers", "datasets", "evaluate", "sklearn", "scipy"},
     "tracking": {"wandb"},
-    "results": set(),
+    "results": {"scipy"},
     "deploy": set(),
     "assembly": {"hydra", "omegaconf"},
     "building": {"omegaconf", "accelerate"},
@@ -54,7 +57,10 @@ ALLOWED_FRAMEWORKS = {
     "mistakes": {"hydra", "omegaconf"},
     "ancestor": {"hydra", "omegaconf"},
     "run": {"omegaconf"},
+    "planning": set(),
+    "view": set(),
     "launch": {"hydra", "omegaconf", "transformers", "datasets"},
+    "sweep": {"hydra", "omegaconf"},
     "cli": {"hydra", "omegaconf"},
 }
 

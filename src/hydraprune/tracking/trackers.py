@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -43,12 +44,16 @@ class JsonLines:
 
 
 class ProgressBar:
-    """Loss, sparsity, last metrics and time left on a terminal; a line per evaluation in the log."""
+    """Loss, sparsity, last metrics and time left on a terminal; a line per evaluation in the log.
 
-    def __init__(self, steps: int, name: str) -> None:
+    Args:
+        shown: whether there is a bar; None: where somebody watches, so not in a file or a pipe.
+    """
+
+    def __init__(self, steps: int, name: str, shown: bool | None = None) -> None:
         self._steps, self._name = steps, name
-        # disable=None: no bar where nobody watches, in a file or a pipe.
-        self._bar = tqdm(total=steps, desc=name, unit="step", dynamic_ncols=True, mininterval=0.3, disable=None)
+        hidden = None if shown is None else not shown
+        self._bar = tqdm(total=steps, desc=name, unit="step", dynamic_ncols=True, mininterval=0.3, disable=hidden)
         self._shown: dict[str, str] = {}
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -61,7 +66,7 @@ class ProgressBar:
         self._bar.set_postfix(self._shown, refresh=False)
         self._bar.update(step - self._bar.n)
         if metrics:
-            with logging_redirect_tqdm():
+            with nullcontext() if self._bar.disable else logging_redirect_tqdm():
                 shown = ", ".join(f"{name} {value}" for name, value in self._shown.items())
                 log.info("%s epoch %g, step %d of %d: %s", self._name, values["epoch"], step, self._steps, shown)
 

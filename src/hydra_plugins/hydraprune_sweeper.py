@@ -1,0 +1,41 @@
+"""Hydra looks here for `hydra/sweeper=hydraprune`: Hydra's own sweeper, with a plan before and a table behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+
+class PlannedSweeper(BasicSweeper):  # type: ignore[misc]
+    """All combinations of the words typed; those that are finished are not launched."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the jobs that are not finished yet.
+
+        Raises:
+            SystemExit: see `hydraprune.sweep.sweep`.
+        """
+        from hydraprune.sweep import sweep  # only now: Hydra loads this file at every start
+
+        loader = self.hydra_context.config_loader
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
+        (jobs,) = self.split_arguments(overrides, None)
+
+        def launch(words: list[list[str]]) -> None:
+            first = 0
+            for batch in self.split_overrides_to_chunks(words, self.max_batch_size):
+                self.launcher.launch(batch, initial_job_idx=first)
+                first += len(batch)
+
+        sweep(jobs, self.config, lambda words: loader.load_sweep_config(self.config, words), launch)
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="hydraprune",
+    node={"_target_": f"{__name__}.PlannedSweeper", "max_batch_size": None, "params": None},
+    provider="hydraprune",
+)

@@ -1,0 +1,181 @@
+"""Reports of runs -> the rows of the results matrix. Pure: the same reports, the same rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hydraprune.results.planned import Planned
+from hydraprune.results.published import Published, published
+from hydraprune.results.report import RunReport
+from hydraprune.results.statistics import Spread, mean_interval, spread
+
+# Rows stand in the order of the published table, other patterns behind.
+_PATTERNS = ("dense", "4x1", "2:4", "1xchannel", "mixed")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of a cell, over its seeds.
+
+    Args:
+        sparse: metric of the final evaluation, by seed.
+        dense: of the dense model that the run started from, by seed; empty for a dense cell.
+        best: of the best epoch at full target, by seed; chosen by looking at the evaluation data, so it
+            flatters.
+    """
+
+    metric: str
+    sparse: Mapping[int, float]
+    dense: Mapping[int, float]
+    best: Mapping[int, float]
+
+    @property
+    def differences(self) -> dict[int, float]:
+        """Sparse - dense of the same seed."""
+        return {seed: value - self.dense[seed] for seed, value in self.sparse.items() if seed in self.dense}
+
+    @property
+    def difference(self) -> Spread | None:
+        """Of the paired differences."""
+        return spread(list(self.differences.values()))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % t-interval of the mean paired difference."""
+        return mean_interval(list(self.differences.values()))
+
+    @property
+    def drop(self) -> float | None:
+        """Relative drop as published: best sparse run / best dense run - 1."""
+        paired = self.differences
+        best = max((self.dense[seed] for seed in paired), default=0.0)
+        return max(self.sparse[seed] for seed in paired) / best - 1 if best > 0 else None
+
+    @property
+    def mean_drop(self) -> float | None:
+        """Relative drop of the means: mean of the sparse runs / mean of their dense runs - 1."""
+        paired = self.differences
+        total = sum(self.dense[seed] for seed in paired)
+        return sum(self.sparse[seed] for seed in paired) / total - 1 if total > 0 else None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All seeds of one config.
+
+    Args:
+        cell: hash of the config without the seed.
+        differs: what was typed that other cells of the same name do not share.
+        ratio: zeros / weights of all Linear layers, heads included: the published column.
+        prunable: zeros / weights of the pruned layers.
+        scores: the headline metric first.
+        finished, failed, missing: seeds.
+        broken: seeds whose saved model does not obey its pattern.
+    """
+
+    cell: str
+    phase: str
+    model: str
+    task: str
+    pattern: str
+    target_sparsity: float | None
+    precision: str | None
+    recipe: str
+    differs: str = ""
+    ratio: Spread | None = None
+    prunable: Spread | None = None
+    scores: tuple[Score, ...] = ()
+    finished: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
+    missing: tuple[int, ...] = ()
+    broken: tuple[int, ...] = ()
+
+    @property
+    def published(self) -> Published | None:
+        """The published row that this one reproduces, if there is one."""
+        return published(self.model, self.task, self.pattern, self.target_sparsity)
+
+
+def matrix(reports: Iterable[RunReport], planned: Iterable[Planned] = ()) -> list[Cell]:
+    """The rows of all reports that name a cell, and of what is planned and has none.
+
+    Args:
+        reports: a hash that occurs twice counts once; a finished report wins.
+    """
+    runs: dict[str, RunReport] = {}
+    for report in reports:
+        if report.cell and (report.hash not in runs or (report.finished and not runs[report.hash].finished)):
+            runs[report.hash] = report
+    jobs = {job.hash: job for job in planned}
+    by_cell: dict[str, list[RunReport]] = {}
+    for report in runs.values():
+        by_cell.setdefault(report.cell, []).append(report)
+    wanted: dict[str, list[Planned]] = {}
+    for job in jobs.values():
+        wanted.setdefault(job.cell, []).append(job)
+    cells = [_cell(key, by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}]
+    words = {key: _words(by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}}
+    return sorted((_told_apart(cell, cells, words) for cell in cells), key=_order)
+
+
+def _cell(key: str, reports: Sequence[RunReport], jobs: Sequence[Planned]) -> Cell:
+    first = reports[0] if reports else jobs[0]
+    finished = sorted((r for r in reports if r.finished), key=lambda report: report.seed)
+    seeds = {report.seed for report in finished}
+    failed = {report.seed for report in reports if report.status == "failed"} - seeds
+    names = dict.fromkeys(name for report in finished for name in [report.metric or "", *report.final] if name)
+    return Cell(
+        cell=key,
+        phase=first.phase,
+        model=first.model,
+        task=first.task,
+        pattern=first.pattern,
+        target_sparsity=first.target_sparsity,
+        precision=first.precision,
+        recipe="" if not reports else str(reports[0].recipe.get("source", "")),
+        ratio=_sparsity(finished, "linear"),
+        prunable=_sparsity(finished, "prunable"),
+        scores=tuple(_score(name, finished) for name in names),
+        finished=tuple(sorted(seeds)),
+        failed=tuple(sorted(failed)),
+        missing=tuple(sorted(({job.seed for job in jobs} | {r.seed for r in reports}) - seeds - failed)),
+        broken=tuple(report.seed for report in finished if report.pattern_ok is False),
+    )
+
+
+def _score(metric: str, reports: Sequence[RunReport]) -> Score:
+    def by_seed(values: str) -> dict[int, float]:
+        found = {report.seed: (getattr(report, values) or {}).get(metric) for report in reports}
+        return {seed: float(value) for seed, value in found.items() if value is not None}
+
+    return Score(metric, by_seed("final"), by_seed("dense"), by_seed("best"))
+
+
+def _sparsity(reports: Sequence[RunReport], kind: str) -> Spread | None:
+    return spread([float(report.sparsity[kind]) for report in reports if report.sparsity is not None])
+
+
+def _words(reports: Sequence[RunReport], jobs: Sequence[Planned]) -> list[str]:
+    typed = [*reports[0].overrides] if reports else [*jobs[0].words]
+    return [word for word in typed if word.partition("=")[0] not in ("seed", "sweep", "run.root", "plan")]
+
+
+def _told_apart(cell: Cell, cells: Sequence[Cell], words: Mapping[str, Sequence[str]]) -> Cell:
+    """The cell with what tells it from others of the same name."""
+    alike = [other.cell for other in cells if _name(other) == _name(cell)]
+    if len(alike) == 1:
+        return cell
+    shared = [word for word, count in Counter(w for key in alike for w in words[key]).items() if count == len(alike)]
+    own = " ".join(word for word in words[cell.cell] if word not in shared)
+    return replace(cell, differs=own or cell.cell[:6])
+
+
+def _name(cell: Cell) -> tuple[object, ...]:
+    return cell.task, cell.model, cell.pattern, cell.target_sparsity, cell.phase
+
+
+def _order(cell: Cell) -> tuple[object, ...]:
+    place = _PATTERNS.index(cell.pattern) if cell.pattern in _PATTERNS else len(_PATTERNS)
+    return cell.task, cell.model, place, cell.pattern, cell.target_sparsity or 0.0, cell.differs, cell.cell

@@ -1,0 +1,75 @@
+"""The published results table of the recipe that we reproduce, figure by figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published row, a mean and a maximum over runs whose number and seeds are not known.
+
+    Where a single figure was printed, it stands for both.
+
+    Args:
+        target_sparsity: what the run was asked for; follows from the commands, or for channels from
+            the ratio.
+        metric: what the figures are: F1 for MRPC (no printed value is a count of 408 examples, all are
+            reachable F1 scores, and the origin's list of models prints the same numbers as f1).
+        ratio: zeros / weights of all Linear layers, as printed.
+        doubt: why a figure should not be leant on.
+    """
+
+    model: str
+    task: str
+    pattern: str
+    target_sparsity: float
+    metric: str
+    ratio: float
+    dense_mean: float
+    dense_max: float
+    sparse_mean: float
+    sparse_max: float
+    doubt: str | None = None
+
+    @property
+    def drop(self) -> float:
+        """The published relative drop: best sparse run / best dense run - 1."""
+        return self.sparse_max / self.dense_max - 1
+
+    @property
+    def difference(self) -> float:
+        """Mean of the sparse runs - mean of the dense runs."""
+        return self.sparse_mean - self.dense_mean
+
+
+def _bert_mini_mrpc(pattern: str, target: float, ratio: float, mean: float, best: float) -> Published:
+    return Published("bert_mini", "mrpc", pattern, target, "f1", ratio, 0.8619, 0.8752, mean, best)
+
+
+def _bert_mini_sst2(
+    pattern: str, target: float, ratio: float, mean: float, best: float, doubt: str | None = None
+) -> Published:
+    return Published("bert_mini", "sst2", pattern, target, "accuracy", ratio, 0.8660, 0.8761, mean, best, doubt)
+
+
+def _distilbert_mrpc(pattern: str, target: float, ratio: float, figure: float) -> Published:
+    return Published("distilbert", "mrpc", pattern, target, "f1", ratio, 0.9026, 0.9026, figure, figure)
+
+
+PUBLISHED = (
+    _bert_mini_mrpc("4x1", 0.9, 0.8804, 0.8610, 0.8722),
+    _bert_mini_mrpc("2:4", 0.5, 0.4795, 0.8666, 0.8689),
+    _bert_mini_mrpc("1xchannel", 0.6, 0.66, 0.8629, 0.8680),
+    _bert_mini_sst2("4x1", 0.9, 0.8815, 0.8651, 0.8692),
+    _bert_mini_sst2("2:4", 0.5, 0.4795, 0.8731, 0.8773),
+    _bert_mini_sst2("1xchannel", 0.5, 0.53, 0.8651, 0.8692, "repeats the scores of 4x1 exactly"),
+    _distilbert_mrpc("4x1", 0.9, 0.8992, 0.8985),
+    _distilbert_mrpc("2:4", 0.5, 0.5000, 0.9088),
+)
+
+
+def published(model: str, task: str, pattern: str, target_sparsity: float | None) -> Published | None:
+    """The published row of the same model, task, pattern and target; None where nothing was published."""
+    wanted = (model, task, pattern, target_sparsity)
+    return next((row for row in PUBLISHED if (row.model, row.task, row.pattern, row.target_sparsity) == wanted), None)

@@ -1,0 +1,93 @@
+"""A sweep: plan, skip what is finished, run the rest, report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from hydraprune.errors import UserError
+from hydraprune.launch import end_sweep, quiet_libraries, refusals, request_of
+from hydraprune.mistakes import one_line
+
+log = logging.getLogger(__name__)
+
+
+def sweep(
+    words: Sequence[Sequence[str]],
+    master: DictConfig,
+    compose: Callable[[list[str]], DictConfig],
+    launch: Callable[[list[list[str]]], None],
+) -> None:
+    """Run the jobs that are not finished, and end with the results matrix.
+
+    Args:
+        words: of every job.
+        master: the config that all jobs share, its `hydra` node included.
+        compose: a job's config from its words.
+        launch: runs jobs, given their words, and returns when all have ended.
+
+    Raises:
+        SystemExit: 1 when a job failed; with `plan=true`, 2 when one would be refused.
+    """
+    quiet_libraries()
+    # Only now: the libraries read the environment once.
+    from hydraprune import planning, run
+    from hydraprune.results.planned import write_plan
+    from hydraprune.results.progress import progress
+    from hydraprune.view import View
+
+    folder = Path(master.hydra.sweep.dir)
+    launcher = OmegaConf.to_container(master.hydra.launcher)
+    workers, elsewhere = planning.workers_of(launcher, os.cpu_count() or 1)
+    command = [str(word) for word in master.hydra.overrides.task]
+    wanted = [_wanted(job, number, folder, compose) for number, job in enumerate(words)]
+    plan = planning.draw(command, wanted, workers, elsewhere)
+    evidence = planning.evidence([folder, Path(master.run.root)])
+    print(planning.table(plan, evidence, folder, each=bool(master.plan)), flush=True)
+    if master.plan:
+        raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(master, folder / "multirun.yaml")
+    write_plan(plan, folder)
+    by_words = {job.words: job for job in wanted}
+    for job in plan.jobs:
+        if job.refused is not None and job.refusal is not None:
+            run.record_refusal(by_words[job.words].request, job.refusal, list(job.words), UserError(job.refused))
+    left = [list(job.words) for job in plan.jobs if job.refused is None and job.finished() is None]
+    since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
+    if left:
+        _quiet_launchers()
+        with View(lambda: progress(plan, since, evidence)):
+            try:
+                launch(left)
+            except Exception as error:
+                # A worker that was killed takes its pool with it; what it left undone is listed below.
+                log.error("The launcher gave up: %s", one_line(error))
+    end_sweep(folder, [(str(job.directory), why) for job in plan.jobs if (why := job.failure()) is not None])
+
+
+def _wanted(words: Sequence[str], number: int, folder: Path, compose: Callable[[list[str]], DictConfig]) -> Any:
+    from hydraprune.planning import Wanted
+
+    config = compose(list(words))
+    with open_dict(config):
+        config.hydra.job.num, config.hydra.job.id = number, str(number)
+    typed = tuple(str(word) for word in config.hydra.overrides.task)
+    refusal = folder / refusals(typed)
+    try:
+        directory = os.path.normpath(folder / config.hydra.sweep.subdir)
+        return Wanted(tuple(words), request_of(config, directory), None, refusal)
+    except UserError as error:
+        return Wanted(tuple(words), None, one_line(error), refusal)
+
+
+def _quiet_launchers() -> None:
+    """They list every job and its words; the view says what matters."""
+    for name in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core"):
+        logging.getLogger(name).setLevel(logging.WARNING)
