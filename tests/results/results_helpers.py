@@ -39,8 +39,9 @@ def job(seed: int = 0, directory: Path | str = "nowhere", **changes: Any) -> Pla
 
 
 def table(markdown: str, heading: str) -> list[dict[str, str]]:
-    """The rows of the table under a heading; a column whose name came before has a 2 behind."""
+    """The rows of the table under a heading; a name that came before has a number behind."""
     lines = markdown.split(f"# {heading}\n\n", 1)[1].split("\n\n", 1)[0].splitlines()
     split = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if "---" not in line]
-    names = [name if name not in split[0][:place] else f"{name} 2" for place, name in enumerate(split[0])]
+    before = [split[0][:place].count(name) for place, name in enumerate(split[0])]
+    names = [f"{name} {count + 1}" if count else name for name, count in zip(split[0], before, strict=True)]
     return [dict(zip(names, row, strict=True)) for row in split[1:]]
