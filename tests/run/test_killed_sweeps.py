@@ -110,7 +110,7 @@ def test_a_sweep_killed_twice(
     sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     """First while its dense model is trained, then in the midst of a job behind a finished one."""
-    words = (*small[:-1], "dense.overrides=['training.epochs=30']", "training.epochs=2,30,3", "runtime.threads=1")
+    words = (*small[:-1], "dense.overrides=['training.epochs=20']", "training.epochs=2,20,3", "runtime.threads=1")
     first = sweep(*words)
     first.wait_for(lambda: training("outputs"), "the dense model was under way")
     first.kill()
@@ -140,7 +140,7 @@ def test_a_sweep_killed_twice(
 def test_a_killed_worker_of_joblib(
     sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
-    words = (*small, *_JOBLIB, "training.epochs=2,30", "pattern=4x1,2:4", "runtime.threads=1")
+    words = (*small, *_JOBLIB, "training.epochs=2,20", "pattern=4x1,2:4", "runtime.threads=1")
     first = sweep(*words)
     (victim, *_) = first.wait_for(
         lambda: len(with_status("finished", "multirun_sweeps")) == 2 and training("multirun_sweeps"),
