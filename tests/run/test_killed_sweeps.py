@@ -106,11 +106,10 @@ def assert_whole(jobs: int) -> None:
         assert [line["epoch"] for line in lines if "epoch" in line] == [*range(1, report["steps"] // 10 + 1)]
 
 
-def test_a_sweep_killed_twice(
-    sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+def test_a_sweep_killed_while_its_dense_model_is_trained(
+    sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...]
 ) -> None:
-    """First while its dense model is trained, then in the midst of a job behind a finished one."""
-    words = (*small[:-1], "dense.overrides=['training.epochs=20']", "training.epochs=2,20,3", "runtime.threads=1")
+    words = (*small[:-1], "dense.overrides=['training.epochs=20']", "pattern=4x1,2:4", "runtime.threads=1")
     first = sweep(*words)
     first.wait_for(lambda: training("outputs"), "the dense model was under way")
     first.kill()
@@ -118,23 +117,11 @@ def test_a_sweep_killed_twice(
     assert report["status"] == "started"
     assert with_status("finished", "multirun_sweeps") == []
 
-    second = sweep(*words)
-    second.wait_for(
-        lambda: with_status("finished", "multirun_sweeps") and training("multirun_sweeps"), "a job was behind another"
-    )
-    second.kill()
-    done = with_status("finished", "multirun_sweeps", "outputs")
-    assert dense in done
-    assert len(done) == 2
-    assert len(with_status("started", "multirun_sweeps")) == 1
-    before = kept(done)
-
     last = train("-m", *words)
     assert last.code == 0, last.err
-    assert "3 jobs: 1 finished, 1 cut, 1 new" in last.out
-    assert kept(done) == before
-    assert_whole(3)
-    assert "missing" not in (workplace / "multirun_sweeps" / "default" / "matrix.md").read_text()
+    assert "2 jobs: 1 cut, 1 new" in last.out
+    assert with_status("finished", "outputs") == [dense]
+    assert_whole(2)
 
 
 def test_a_killed_worker_of_joblib(
@@ -183,27 +170,37 @@ def process_that_writes(file: Path) -> int:
     raise AssertionError(f"nobody writes {file}")
 
 
-def test_two_sweeps_at_once_share_their_dense_models(
-    sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...]
+def test_two_sweeps_at_once_and_one_is_killed(
+    sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
-    """Both are made to want the dense model at the same moment; one trains it, the other takes it."""
-    words = (*small, "seed=0,1", "runtime.threads=1")
+    """Both want the dense model at the same moment; one trains it, the other takes it. Then one is lost."""
+    words = (*small, "training.epochs=2,20,3", "runtime.threads=1")
     planned = train("-m", *words, "plan=true").out
     (dense,) = (Path(line.split()[-1]) for line in planned.splitlines() if "tiny dense seed 0" in line)
     dense.mkdir(parents=True)
+    mine = (*words, "sweep=one")
     with FileLock(dense / ".lock"):
-        one, two = sweep(*words, "sweep=one"), sweep(*words, "pattern=2:4", "sweep=two")
+        one, two = sweep(*mine), sweep(*words, "pattern=2:4", "sweep=two")
         for name, which in (("one", one), ("two", two)):
             which.wait_for(lambda name=name: waits(name), "it waited for the dense model")
-    for which in (one, two):
-        code, said = which.end()
-        assert code == 0, said
-    assert len(with_status("finished", "multirun_sweeps")) == 4
-    found = reports("outputs")
-    assert sorted(report["seed"] for report in found.values()) == [0, 1]
-    for directory in found:
-        assert (directory / "train.log").read_text().count("step 10 of 10") == 1
-    assert_whole(4)
+    home = str(workplace / "multirun_sweeps" / "one")
+    one.wait_for(lambda: with_status("finished", home) and training(home), "a job was behind another")
+    one.kill()
+    done = [*with_status("finished", home), *with_status("finished", "outputs")]
+    assert len(done) == 2
+    assert len(with_status("started", home)) == 1
+    before = kept(done)
+    code, said = two.end()
+    assert code == 0, said
+
+    last = train("-m", *mine)
+    assert last.code == 0, last.err
+    assert "3 jobs: 1 finished, 1 cut, 1 new" in last.out
+    assert kept(done) == before
+    assert_whole(6)
+    assert list(reports("outputs")) == [dense]
+    assert (dense / "train.log").read_text().count("step 10 of 10") == 1
+    assert "missing" not in Path(home, "matrix.md").read_text()
 
 
 def waits(sweep: str) -> bool:
