@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -85,15 +88,30 @@ def _dense_config(heir: DictConfig, choices: Mapping[str, str]) -> tuple[DictCon
     return resolved(config), words
 
 
+def composed(words: Sequence[str]) -> DictConfig:
+    """What some words compose to, interpolations as they stand. A sweep asks for the same words for every job.
+
+    Raises:
+        HydraException: the words do not fit.
+    """
+    return copy.deepcopy(_remembered(GlobalHydra.instance().hydra, tuple(words)))
+
+
+@lru_cache(maxsize=64)
+def _remembered(_: object, words: tuple[str, ...]) -> DictConfig:
+    # The first argument: another Hydra may have another search path.
+    config: DictConfig = compose("config", list(words))
+    return config
+
+
 def _composed(overrides: list[str], typed: list[str]) -> DictConfig:
     try:
-        composed: DictConfig = compose("config", overrides)
-        return composed
+        return composed(overrides)
     except HydraException as error:
         key = unknown_override(error)
         why = " ".join(str(error).split())
         if key is not None:
-            why = f"{key}: no such key{nearest(key, flattened(plain(compose('config', ['pattern=dense']))))}"
+            why = f"{key}: no such key{nearest(key, flattened(plain(composed(['pattern=dense']))))}"
         raise UserError(f"dense.overrides={typed}: {why}") from None
 
 

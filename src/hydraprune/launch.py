@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -92,11 +91,11 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
     Raises:
         UserError: an unknown or missing key, or a pattern that cannot be.
     """
-    from hydraprune.ancestor import identity_of
+    from hydraprune.ancestor import composed, identity_of
     from hydraprune.request import Request, plain, resolved
 
     wanted = resolved(config)
-    check_keys(plain(wanted), [plain(compose("config", words)) for words in ([], ["pattern=dense"])])
+    check_keys(plain(wanted), [plain(composed(words)) for words in ([], ["pattern=dense"])])
     choices = _choices(config)
     identity = identity_of(wanted, choices)
     # Only now: Hydra's own folder is named by the identity, and its complaints are harder to read.

@@ -76,7 +76,7 @@ def refuse_foreign(request: Request) -> None:
     ours = Path(request.config.run.root) / request.identity.folder
     key = "run.root" if directory == ours else "hydra.run.dir"
     checks.check_place(directory, key)
-    if not directory.is_dir() or not {path.name for path in directory.iterdir()} - _BEFORE_A_RUN:
+    if not directory.is_dir() or all(_before_a_run(path.name) for path in directory.iterdir()):
         return
     stamp = directory / "config.yaml"
     if stamp.is_file() and stamp.read_text(encoding="utf-8").startswith(_stamp(request)):
@@ -84,6 +84,11 @@ def refuse_foreign(request: Request) -> None:
     report = read_report(directory)
     what = "other files" if report is None else f"another run ({report.task}, {report.model}, {report.pattern})"
     raise UserError(f"{key}={directory}: holds {what}; give an empty folder, or one that does not exist yet")
+
+
+def _before_a_run(name: str) -> bool:
+    # A stamp that was being written when its process was killed is none.
+    return name in _BEFORE_A_RUN or (name.startswith(".config.yaml.") and name.endswith(".tmp"))
 
 
 def _stamp(request: Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,43 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     for name, said in (("mine.xls", "must end in"), ("missing.csv", "no such file")):
         with pytest.raises(UserError, match=said):
             own(tmp_path / name).load()
+
+
+@pytest.mark.parametrize(("share", "sizes"), [(0.25, (9, 3)), (0.1, (11, 1)), (0.5, (6, 6)), (0.9, (1, 11))])
+def test_a_part_of_the_training_split_is_set_apart(share: float, sizes: tuple[int, int], tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "rte", ["sentence1", "sentence2"], 2, ["validation"])
+    # Another validation split: were one of its rows read, it would be seen.
+    (folder / "rte" / "validation-00000-of-00001.parquet").unlink()
+    import datasets
+
+    other = datasets.Dataset.from_dict({"sentence1": ["v"] * 2, "sentence2": ["v"] * 2, "label": [0, 1]})
+    other.to_parquet(folder / "rte" / "validation-00000-of-00001.parquet")
+    task = pairs_task("rte", folder)
+    whole, first, again = (t.load() for t in (task, *[replace(task, validation_share=share)] * 2))
+    ((name, apart),) = first.evaluations.items()
+    assert name == "train, set apart"
+    assert (len(first.train), len(apart)) == sizes
+    assert not set(first.train.texts) & set(apart.texts)
+    assert {*first.train.texts, *apart.texts} == set(whole.train.texts)
+    # Nothing of a run's seed goes in: what is loaded again is the same.
+    assert again.train == first.train
+    assert again.evaluations == first.evaluations
+    assert whole.evaluations["validation"].texts == [("v", "v")] * 2
+
+    few = replace(task, validation_share=share, max_train_examples=1).load()
+    assert len(few.train) == 1
+    assert few.evaluations == first.evaluations
+    assert not set(few.train.texts) & set(apart.texts)
+
+
+@pytest.mark.parametrize("share", [0, 1, 0.0, 1.0, -0.5, 1.5, True, False, "0.5", float("nan")])
+def test_a_share_is_between_0_and_1(share: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"task.validation_share={share}: must be between 0 and 1, or null"):
+        replace(pairs_task("rte", tmp_path), validation_share=share)
+
+
+@pytest.mark.parametrize("share", [0.9999, 0.0001])
+def test_a_share_leaves_something_on_both_sides(share: float, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "rte", ["sentence1", "sentence2"], 2, ["validation"])
+    with pytest.raises(UserError, match=rf"task.validation_share={share}: leaves (0|12) of 12 examples to train on"):
+        replace(pairs_task("rte", folder), validation_share=share).load()

@@ -9,7 +9,7 @@ from pathlib import Path
 from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, matrix
 from hydraprune.results.planned import NAME as PLAN
-from hydraprune.results.planned import Plan, Planned, read_plan
+from hydraprune.results.planned import Plan, Planned, read_plan, straight
 from hydraprune.results.report import NAME, RunReport, read_report, write_text
 from hydraprune.results.tables import as_json, comma_separated, markdown
 
@@ -64,9 +64,10 @@ def gather(folders: Sequence[Path]) -> Gathered:
     """
     runs: dict[Path, RunReport] = {}
     planned: list[Planned] = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; give one that holds runs, such as multirun_sweeps/default")
+    for named in folders:
+        if not named.is_dir():
+            raise UserError(f"{named}: no such folder; give one that holds runs, such as multirun_sweeps/default")
+        folder = straight(named)
         plans = {place.parent: plan for place in sorted(folder.rglob(PLAN)) if (plan := read_plan(place.parent))}
         jobs = [job for plan in plans.values() for job in plan.jobs]
         planned += jobs

@@ -105,10 +105,11 @@ def matrix(reports: Iterable[RunReport], planned: Iterable[Planned] = ()) -> lis
         reports: a hash that occurs twice counts once; a finished report wins.
     """
     runs: dict[str, RunReport] = {}
-    for report in reports:
-        if report.cell and (report.hash not in runs or (report.finished and not runs[report.hash].finished)):
-            runs[report.hash] = report
-    jobs = {job.hash: job for job in planned}
+    # In an order of our own: where two seeds or copies were typed differently, the same one gives the words.
+    for report in sorted(reports, key=lambda report: (not report.finished, report.seed, repr(report))):
+        if report.cell:
+            runs.setdefault(report.hash, report)
+    jobs = {job.hash: job for job in sorted(planned, key=repr) if job.cell}
     by_cell: dict[str, list[RunReport]] = {}
     for report in runs.values():
         by_cell.setdefault(report.cell, []).append(report)
@@ -167,9 +168,12 @@ def _told_apart(cell: Cell, cells: Sequence[Cell], words: Mapping[str, Sequence[
     alike = [other.cell for other in cells if _name(other) == _name(cell)]
     if len(alike) == 1:
         return cell
-    shared = [word for word, count in Counter(w for key in alike for w in words[key]).items() if count == len(alike)]
-    own = " ".join(word for word in words[cell.cell] if word not in shared)
-    return replace(cell, differs=own or cell.cell[:6])
+    shared = set.intersection(*(set(words[key]) for key in alike))
+    own = {key: " ".join(word for word in words[key] if word not in shared) for key in alike}
+    mine = own[cell.cell]
+    # The same words may mean another config, where a default has changed since.
+    alone = bool(mine) and Counter(own.values())[mine] == 1
+    return replace(cell, differs=mine if alone else f"{mine} {cell.cell[:6]}".strip())
 
 
 def _name(cell: Cell) -> tuple[object, ...]:

@@ -105,7 +105,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
 
     def told(job: Planned) -> dict[str, Any]:
         places = {"directory": job.directory, "refusal": job.refusal}
-        shown = {key: None if place is None else os.path.relpath(place, folder) for key, place in places.items()}
+        shown = {key: None if place is None else _between(folder, place) for key, place in places.items()}
         return {**asdict(job), **shown}
 
     values = {
@@ -119,11 +119,21 @@ def write_plan(plan: Plan, folder: Path) -> None:
     write_text(folder / NAME, json.dumps(values, indent=1) + "\n")
 
 
+def _between(folder: Path, place: Path) -> str:
+    return os.path.relpath(os.path.realpath(place), os.path.realpath(folder))
+
+
+def straight(folder: Path) -> Path:
+    """The folder as it was named, unless that leads through a link or `..`, behind which the way back is another."""
+    real = folder.resolve()
+    return folder if Path.cwd() / folder == real else real
+
+
 def read_plan(folder: Path) -> Plan | None:
     """The plan kept in a folder; None when there is none that can be read."""
     try:
         values: Mapping[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        jobs, ancestors = (_read(values[key], folder) for key in ("jobs", "ancestors"))
+        jobs, ancestors = (_read(values[key], straight(folder)) for key in ("jobs", "ancestors"))
         return Plan(tuple(values["command"]), int(values["workers"]), jobs, ancestors)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

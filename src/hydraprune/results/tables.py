@@ -28,8 +28,7 @@ def markdown(cells: Sequence[Cell], failures: Sequence[tuple[str, str]] = ()) ->
     parts = ["# Results"]
     if sparse:
         parts += [_results(sparse), "## Seed by seed", _paired(sparse)]
-        if any(cell.published for cell in sparse):
-            parts += ["## Beside the published figures", _beside(sparse)]
+        parts += ["## Beside the published figures", _beside(sparse)]
     if dense:
         parts += ["## Dense models", _dense(dense)]
     if notes := _notes(cells):
@@ -125,13 +124,13 @@ def _inside(score: Score | None, row: Published) -> str:
 
 def _dense(cells: Sequence[Cell]) -> str:
     rows = [
-        [cell.model, cell.task, score.metric, _mean_max(found), _figure(_sd(found)), _count(cell, score)]
+        [*_names(cell), score.metric, _mean_max(found), _figure(_sd(found)), _count(cell, score)]
         for cell in cells
         for score in cell.scores
         for found in [spread(list(score.sparse.values()))]
     ]
-    rows += [[cell.model, cell.task, *[_NONE] * 3, _count(cell, None)] for cell in cells if not cell.scores]
-    return _table(["model", "task", "metric", "mean / max", "sd", "n"], rows)
+    rows += [[*_names(cell), *[_NONE] * 3, _count(cell, None)] for cell in cells if not cell.scores]
+    return _table(["model", "task", "pattern", "metric", "mean / max", "sd", "n"], rows)
 
 
 def _notes(cells: Sequence[Cell]) -> str:
@@ -231,7 +230,7 @@ def _paired_dense(score: Score) -> Spread | None:
 
 
 def _names(cell: Cell) -> list[str]:
-    target = "" if cell.target_sparsity is None else f" at {cell.target_sparsity:.0%}"
+    target = "" if cell.target_sparsity is None else f" at {cell.target_sparsity * 100:.6g}%"
     return [cell.model, cell.task, " ".join(filter(None, [f"{cell.pattern}{target}", cell.differs]))]
 
 
@@ -240,7 +239,9 @@ def _count(cell: Cell, score: Score | None) -> str:
     wanted = len(cell.finished) + len(cell.failed) + len(cell.missing)
     if n == wanted:
         return str(n)
-    left = [f"{kind} {' '.join(map(str, found))}" for kind in ("failed", "missing") if (found := getattr(cell, kind))]
+    odd = () if score is None else tuple(seed for seed in cell.finished if seed not in score.sparse)
+    kinds = {"failed": cell.failed, "missing": cell.missing, "not a number": odd}
+    left = [f"{kind} {' '.join(map(str, seeds))}" for kind, seeds in kinds.items() if seeds]
     return f"**{n} of {wanted}** ({', '.join(left)})" if left else f"{n} of {wanted}"
 
 

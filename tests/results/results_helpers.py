@@ -1,0 +1,47 @@
+"""Reports and plans that were never run, and tables read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydraprune.results.planned import Planned
+from hydraprune.results.report import RunReport
+
+
+def report(seed: int = 0, final: float | Mapping[str, float | None] | None = 0.5, **changes: Any) -> RunReport:
+    """A finished sparse run of the tiny model; a single number is its accuracy."""
+    cell = changes.pop("cell", "c" * 12)
+    values: dict[str, Any] = {
+        "status": "finished", "hash": f"{cell}-{seed}", "cell": cell, "overrides": [f"seed={seed}"], "phase": "sparse",
+        "model": "tiny", "task": "toy", "pattern": "4x1", "criterion": "snip_momentum", "scheduler": "exp",
+        "recipe": {"name": "r", "source": "ours"}, "seed": seed, "metric": "accuracy", "target_sparsity": 0.9,
+        "sparsity": {"prunable": 0.9, "linear": 0.88, "model": 0.5, "per_layer": {}}, "pattern_ok": True, "steps": 30,
+        "seconds": {"total": 3.0}, "precision": "fp32",
+    }  # fmt: skip
+    values["final"] = dict(final) if isinstance(final, Mapping) else {"accuracy": final}
+    values |= changes
+    if values["status"] != "finished":
+        values |= {"final": {}, "metric": None, "sparsity": None, "pattern_ok": None, "steps": None, "seconds": {}}
+    return RunReport(**values)
+
+
+def job(seed: int = 0, directory: Path | str = "nowhere", **changes: Any) -> Planned:
+    """The plan of such a run."""
+    cell = changes.pop("cell", "c" * 12)
+    values: dict[str, Any] = {
+        "hash": f"{cell}-{seed}", "cell": cell, "phase": "sparse", "model": "tiny", "task": "toy", "pattern": "4x1",
+        "target_sparsity": 0.9, "seed": seed, "precision": "fp32", "directory": Path(directory),
+        "words": (f"seed={seed}",), "steps": 30,
+    }  # fmt: skip
+    return Planned(**{**values, **changes})
+
+
+def table(markdown: str, heading: str) -> list[dict[str, str]]:
+    """The rows of the table under a heading; a name that came before has a number behind."""
+    lines = markdown.split(f"# {heading}\n\n", 1)[1].split("\n\n", 1)[0].splitlines()
+    split = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if "---" not in line]
+    before = [split[0][:place].count(name) for place, name in enumerate(split[0])]
+    names = [f"{name} {count + 1}" if count else name for name, count in zip(split[0], before, strict=True)]
+    return [dict(zip(names, row, strict=True)) for row in split[1:]]

@@ -1,0 +1,208 @@
+"""Sweeps whose processes are killed: the same command finishes the rest, and nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+# At most so long is a state waited for; far more than any of them takes.
+_PATIENCE = 200.0
+_JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+
+
+class Sweep:
+    """`python train.py -m ...` in a process group of its own, started in the current folder."""
+
+    def __init__(self, root: Path, *words: str) -> None:
+        self.output = Path(f"output-{time.monotonic_ns()}")
+        with self.output.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, str(root / "train.py"), "-m", *words],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait_for(self, state: Callable[[], Any], what: str) -> Any:
+        """Look until there is something to see."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            if found := state():
+                return found
+            assert self.process.poll() is None, f"ended before {what}: {self.output.read_text()}"
+            time.sleep(0.01)
+        raise AssertionError(f"never {what}: {self.output.read_text()}")
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code and all that it said, once it has ended by itself."""
+        return self.process.wait(_PATIENCE), self.output.read_text()
+
+    def kill(self) -> None:
+        """End it and all its children as a lost machine would."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture
+def sweep(root: Path, workplace: Path) -> Iterator[Callable[..., Sweep]]:
+    """Start sweeps; none outlives its test."""
+    started: list[Sweep] = []
+
+    def start(*words: str) -> Sweep:
+        started.append(Sweep(root, *words))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+
+
+def reports(*below: str) -> dict[Path, dict[str, Any]]:
+    """The reports below some folders, by directory."""
+    found = (place for folder in below for place in Path(folder).rglob("report.json"))
+    return {place.parent: json.loads(place.read_text()) for place in found}
+
+
+def with_status(status: str, *below: str) -> list[Path]:
+    return [directory for directory, report in reports(*below).items() if report["status"] == status]
+
+
+def training(folder: str) -> list[Path]:
+    """Runs that are under way and have written some of their metrics."""
+    return [
+        directory
+        for directory in with_status("started", folder)
+        if (directory / "metrics.jsonl").is_file() and (directory / "metrics.jsonl").stat().st_size
+    ]
+
+
+def kept(directories: list[Path]) -> dict[Path, tuple[int, bytes]]:
+    """What must not change in finished runs."""
+    files = [directory / name for directory in directories for name in ("report.json", "metrics.jsonl")]
+    return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+
+def assert_whole(jobs: int) -> None:
+    """Every run finished, and trained in one piece: no step is told of twice."""
+    found = reports("outputs", "multirun_sweeps")
+    assert [report["status"] for report in found.values()] == ["finished"] * len(found)
+    assert len(with_status("finished", "multirun_sweeps")) == jobs
+    for directory, report in found.items():
+        lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        assert (directory / "model" / "model.safetensors").is_file()
+        losses = [line["step"] for line in lines if "train/loss" in line]
+        assert losses == sorted(set(losses))
+        assert [line["epoch"] for line in lines if "epoch" in line] == [*range(1, report["steps"] // 10 + 1)]
+
+
+def test_a_sweep_killed_while_its_dense_model_is_trained(
+    sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...]
+) -> None:
+    words = (*small[:-1], "dense.overrides=['training.epochs=20']", "pattern=4x1,2:4", "runtime.threads=1")
+    first = sweep(*words)
+    first.wait_for(lambda: training("outputs"), "the dense model was under way")
+    first.kill()
+    ((dense, report),) = reports("outputs").items()
+    assert report["status"] == "started"
+    assert with_status("finished", "multirun_sweeps") == []
+
+    last = train("-m", *words)
+    assert last.code == 0, last.err
+    assert "2 jobs: 1 cut, 1 new" in last.out
+    assert with_status("finished", "outputs") == [dense]
+    assert_whole(2)
+
+
+def test_a_killed_worker_of_joblib(
+    sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    words = (*small, *_JOBLIB, "training.epochs=2,20", "pattern=4x1,2:4", "runtime.threads=1")
+    first = sweep(*words)
+    (victim, *_) = first.wait_for(
+        lambda: len(with_status("finished", "multirun_sweeps")) == 2 and training("multirun_sweeps"),
+        "a long job was under way",
+    )
+    done = with_status("finished", "multirun_sweeps", "outputs")
+    assert len(done) == 3
+    before = kept(done)
+    os.kill(process_that_writes(workplace / victim / "train.log"), signal.SIGKILL)
+
+    code, said = first.end()
+    assert code == 1
+    cut = with_status("started", "multirun_sweeps")
+    assert victim in cut
+    failures = [line for line in said.splitlines() if line.startswith("hydraprune: failed: ")]
+    assert len(failures) == 2
+    assert f"hydraprune: failed: {victim}: it was cut: its process ended before it did" in failures
+    assert "Traceback" not in said
+    table = (workplace / "multirun_sweeps" / "default" / "matrix.md").read_text()
+    assert table.count("**0 of 1** (missing 0)") == 2
+    assert f"- {victim}: it was cut" in table
+    assert kept(done) == before
+
+    last = train("-m", *words)
+    assert last.code == 0, last.err
+    assert "4 jobs: 2 finished" in last.out
+    assert kept(done) == before
+    assert_whole(4)
+    assert "## Failed" not in (workplace / "multirun_sweeps" / "default" / "matrix.md").read_text()
+
+
+def process_that_writes(file: Path) -> int:
+    """The number of the process that has a file open."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(handle) == str(file) for handle in (process / "fd").iterdir()):
+                return int(process.name)
+        except OSError:
+            continue
+    raise AssertionError(f"nobody writes {file}")
+
+
+def test_two_sweeps_at_once_and_one_is_killed(
+    sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    """Both want the dense model at the same moment; one trains it, the other takes it. Then one is lost."""
+    words = (*small, "training.epochs=2,20,3", "runtime.threads=1")
+    planned = train("-m", *words, "plan=true").out
+    (dense,) = (Path(line.split()[-1]) for line in planned.splitlines() if "tiny dense seed 0" in line)
+    dense.mkdir(parents=True)
+    mine = (*words, "sweep=one")
+    with FileLock(dense / ".lock"):
+        one, two = sweep(*mine), sweep(*words, "pattern=2:4", "sweep=two")
+        for name, which in (("one", one), ("two", two)):
+            which.wait_for(lambda name=name: waits(name), "it waited for the dense model")
+    home = str(workplace / "multirun_sweeps" / "one")
+    one.wait_for(lambda: with_status("finished", home) and training(home), "a job was behind another")
+    one.kill()
+    done = [*with_status("finished", home), *with_status("finished", "outputs")]
+    assert len(done) == 2
+    assert len(with_status("started", home)) == 1
+    before = kept(done)
+    code, said = two.end()
+    assert code == 0, said
+
+    last = train("-m", *mine)
+    assert last.code == 0, last.err
+    assert "3 jobs: 1 finished, 1 cut, 1 new" in last.out
+    assert kept(done) == before
+    assert_whole(6)
+    assert list(reports("outputs")) == [dense]
+    assert (dense / "train.log").read_text().count("step 10 of 10") == 1
+    assert "missing" not in Path(home, "matrix.md").read_text()
+
+
+def waits(sweep: str) -> bool:
+    logs = Path("multirun_sweeps", sweep).rglob("train.log")
+    return any("Another process is at this very run" in log.read_text() for log in logs)

@@ -1,0 +1,230 @@
+"""Whole sweeps on the tiny toy: planned, carried out once, told of."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOME = Path("multirun_sweeps", "default")
+
+
+def reports(*below: str) -> dict[Path, dict[str, Any]]:
+    """The reports below some folders, by directory."""
+    found = (place for folder in below for place in sorted(Path(folder).rglob("report.json")))
+    return {place.parent: json.loads(place.read_text()) for place in found}
+
+
+def kept() -> dict[Path, tuple[int, bytes]]:
+    """What a finished run must never change."""
+    files = [*Path().rglob("report.json"), *Path().rglob("metrics.jsonl")]
+    return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+
+def test_a_sweep_from_plan_to_table(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    words = ("-m", *small, "pattern=4x1,2:4", "seed=0")
+    planned = train(*words, "plan=true")
+    assert planned.code == 0, planned.err
+    assert list(workplace.iterdir()) == []
+    assert "jobs   2 jobs: 2 new" in planned.out
+    assert "dense  1 dense model to train first, each once" in planned.out
+    assert "time   unknown (no finished run to go by yet)" in planned.out
+    assert re.search(r"disk   about \d+ MB of models, and \d+ MB in the cache; .+ free\n", planned.out)
+
+    first = train(*words)
+    assert first.code == 0, first.err
+    # The plan named every folder beforehand.
+    for directory in reports("multirun_sweeps", "outputs"):
+        assert f" {directory}\n" in planned.out
+    assert len(reports("multirun_sweeps")) == 2
+    assert [report["phase"] for report in reports("outputs").values()] == ["dense"]
+    assert first.err.count("done    toy tiny ") == 2
+    table = (HOME / "matrix.md").read_text()
+    assert table in first.out
+    for pattern in ("4x1 at 90%", "2:4 at 50%"):
+        assert re.search(rf"\| tiny +\| toy +\| {pattern} .* \| 1 +\|\n", table)
+    figures = {cell["pattern"]: cell["scores"][0]["values"]["sparse"] for cell in told()}
+    by_hand = {r["pattern"]: {"0": r["final"]["accuracy"]} for r in reports("multirun_sweeps").values()}
+    assert figures == by_hand
+
+    plan = json.loads((HOME / "plan.json").read_text())
+    assert plan["command"] == list(words[1:])
+    assert plan["workers"] == 1
+    assert [(job["pattern"], job["seed"]) for job in plan["jobs"]] == [("4x1", 0), ("2:4", 0)]
+    for job in plan["jobs"]:
+        report = json.loads((HOME / job["directory"] / "report.json").read_text())
+        assert {key: job[key] for key in ("hash", "cell", "seed", "steps", "target_sparsity", "precision")} == {
+            key: report[key] for key in ("hash", "cell", "seed", "steps", "target_sparsity", "precision")
+        }
+        assert job["words"] == report["overrides"]
+        saved = (HOME / job["directory"] / "model" / "model.safetensors").stat().st_size
+        assert job["model_bytes"] == pytest.approx(saved, rel=0.05)
+    assert {job["ancestor"] for job in plan["jobs"]} == {dense["hash"] for dense in plan["ancestors"]}
+
+    before = kept()
+    again = train(*words)
+    assert again.code == 0, again.err
+    assert kept() == before
+    assert "jobs   2 jobs: 2 finished" in again.out
+    assert "done " not in again.err
+    assert (HOME / "matrix.md").read_text() == table
+
+    more = (*words[:-1], "seed=0,1")
+    planned = train(*more, "plan=true")
+    assert "jobs   4 jobs: 2 finished, 2 new" in planned.out
+    assert re.search(r"time   about \d+ s\n", planned.out)
+    assert kept() == before
+    added = train(*more)
+    assert added.code == 0, added.err
+    assert {file: state for file, state in kept().items() if file in before} == before
+    assert len(reports("multirun_sweeps")) == 4
+    assert len(reports("outputs")) == 2
+    assert added.err.count("done    toy tiny ") == 2
+    assert [cell["scores"][0]["sparse"]["n"] for cell in told()] == [2, 2]
+
+
+def told() -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = json.loads((HOME / "matrix.json").read_text())["cells"]
+    return cells
+
+
+def test_a_job_that_fails(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    words = ("-m", *small, "optimizer.lr=1e30,1e-3", "distill=none")
+    finished = train(*words)
+    assert finished.code == 1
+    status = {report["status"]: directory for directory, report in reports("multirun_sweeps").items()}
+    assert set(status) == {"finished", "failed"}
+    (line,) = (line for line in finished.err.splitlines() if line.startswith("hydraprune: failed: "))
+    assert line.startswith(f"hydraprune: failed: {status['failed']}: ")
+    assert "not finite" in line
+    table = (HOME / "matrix.md").read_text()
+    assert table in finished.out
+    assert f"- {status['failed']}: " in table
+    assert "4x1 at 90% optimizer.lr=1e+30" in table
+    assert "**0 of 1** (failed 0)" in table
+
+    before = kept()
+    assert "1 failed, 1 finished" in train(*words, "plan=true").out
+    assert kept() == before
+    again = train(*words)
+    assert again.code == 1
+    assert "jobs   2 jobs: 1 failed, 1 finished" in again.out
+    own = {file: state for file, state in before.items() if status["failed"] not in file.parents}
+    assert {file: state for file, state in kept().items() if file in own} == own
+    # It was tried again: its report is a new one.
+    assert kept()[status["failed"] / "report.json"] != before[status["failed"] / "report.json"]
+    assert "failed  toy tiny 4x1 seed 0: " in again.err
+
+
+def test_a_job_that_is_refused_is_named_before_anything_trains(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    words = ("-m", *small, "pattern=4x1", "pattern.rows=7,4")
+    planned = train(*words, "plan=true")
+    assert planned.code == 2
+    assert "7x1 does not fit" in planned.out
+    assert list(workplace.iterdir()) == []
+    finished = train(*words)
+    assert finished.code == 1
+    refused = next(line for line in finished.out.splitlines() if line.startswith("refused: "))
+    assert "7x1 does not fit" in refused
+    assert finished.out.index("refused: ") < finished.out.index("# Results")
+    (line,) = (line for line in finished.err.splitlines() if line.startswith("hydraprune: failed: "))
+    assert "7x1 does not fit" in line
+    plan = json.loads((HOME / "plan.json").read_text())
+    assert [job["refused"] is None for job in plan["jobs"]] == [False, True]
+    assert {cell["pattern"]: (cell["finished"], cell["failed"]) for cell in told()} == {
+        "4x1": ([0], []),
+        "7x1": ([], [0]),
+    }
+    assert "2 jobs: 1 refused, 1 finished" in train(*words, "plan=true").out
+
+
+def test_words_that_make_no_config_leave_the_other_jobs(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    words = ("-m", *small, "training.epochs=1,many")
+    planned = train(*words, "plan=true")
+    assert planned.code == 2
+    assert "training.epochs=many: must be" in planned.out
+    finished = train(*words)
+    assert finished.code == 1
+    assert finished.err.count("hydraprune: failed: ") == 1
+    assert "training.epochs=many: must be" in finished.err
+    (cell,) = told()
+    assert cell["finished"] == [0]
+    assert (HOME / "matrix.md").read_text().count("training.epochs=many: must be") == 1
+
+
+def test_a_key_that_one_job_lacks_ends_the_sweep_before_anything(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    finished = train("-m", *small[:4], "scheduler.frequency=4", "pattern=4x1,dense")
+    assert finished.code == 2
+    assert finished.err.startswith("hydraprune: error: scheduler.frequency=4: no such key")
+    assert finished.err.count("\n") == 1
+    assert list(workplace.iterdir()) == []
+
+
+def test_a_dense_job_is_the_ancestor_of_the_others(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    """Dense jobs come first, are trained once, and are kept where every run finds them."""
+    own = [word for word in small if not word.startswith(("dense.", "scheduler.", "training.epochs"))]
+    words = ("-m", *own, "pattern=4x1,dense")
+    finished = train(*words)
+    assert finished.code == 0, finished.err
+    assert [report["phase"] for report in reports("multirun_sweeps").values()] == ["sparse"]
+    ((directory, dense),) = reports("outputs").items()
+    assert dense["phase"] == "dense"
+    assert (directory / "train.log").read_text().count("Finished already") == 0
+    plan = json.loads((HOME / "plan.json").read_text())
+    assert [job["phase"] for job in plan["jobs"]] == ["dense", "sparse"]
+    assert plan["ancestors"] == []
+    assert (HOME / plan["jobs"][0]["directory"]).resolve() == directory.resolve()
+    assert {cell["phase"] for cell in told()} == {"dense", "sparse"}
+    assert "## Dense models" in (HOME / "matrix.md").read_text()
+
+    # Another sweep, a single run and a report of the folder all find it.
+    before = kept()
+    assert train("-m", *own, "pattern=dense", "sweep=other").code == 0
+    assert kept() == before
+    assert "## Dense models" in Path("multirun_sweeps", "other", "matrix.md").read_text()
+
+
+def test_what_a_writer_that_was_killed_left_does_not_hinder(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    """Files are written beside and then put in place; a kill between the two leaves the first."""
+    planned = train(*small, "plan=true").out
+    for line in planned.splitlines()[:2]:
+        directory = Path(line.split()[-1])
+        directory.mkdir(parents=True)
+        (directory / ".config.yaml.123.tmp").write_text("# run ")
+    finished = train(*small)
+    assert finished.code == 0, finished.err
+
+
+def test_plan_of_a_single_run(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    planned = train(*small, "plan=true")
+    assert planned.code == 0, planned.err
+    assert list(workplace.iterdir()) == []
+    assert "jobs   1 job: 1 new" in planned.out
+    refused = train(*small, "pattern.rows=7", "plan=true")
+    assert refused.code == 2
+    assert list(workplace.iterdir()) == []
+
+
+def test_a_row_of_the_demonstration_is_a_word(train: Callable[..., Any], workplace: Path) -> None:
+    planned = train("-m", "demo_matrix=glob(*)", "plan=true")
+    assert planned.code == 0, planned.err
+    assert "jobs   4 jobs: 4 new" in planned.out
+    assert "dense  1 dense model to train first" in planned.out
+    names = [line.split() for line in planned.out.splitlines() if line.startswith("new  ")]
+    assert sorted(name[4] for name in names) == ["1xchannel", "2:4", "4x1", "mixed"]
+    assert {(name[2], name[3], name[6]) for name in names} == {("toy", "tiny", "0")}
+    assert list(workplace.iterdir()) == []
