@@ -28,10 +28,15 @@ class Silent:
 
 
 class JsonLines:
-    """One JSON object a line: `step` and the values. Numbers that JSON has no word for become null."""
+    """One JSON object a line: `step` and the values. Numbers that JSON has no word for become null.
 
-    def __init__(self, path: Path) -> None:
-        self._file: IO[str] = path.open("w", encoding="utf-8")
+    Args:
+        kept: bytes of the file that stay, since an earlier piece of the run wrote them; what follows is cut off.
+    """
+
+    def __init__(self, path: Path, kept: int = 0) -> None:
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._file.truncate(kept)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
@@ -43,12 +48,18 @@ class JsonLines:
 
 
 class ProgressBar:
-    """Loss, sparsity, last metrics and time left on a terminal; a line per evaluation in the log."""
+    """Loss, sparsity, last metrics and time left on a terminal; a line per evaluation in the log.
 
-    def __init__(self, steps: int, name: str) -> None:
+    Args:
+        steps: of the whole training, of which `done` are behind it.
+    """
+
+    def __init__(self, steps: int, name: str, done: int = 0) -> None:
         self._steps, self._name = steps, name
         # disable=None: no bar where nobody watches, in a file or a pipe.
-        self._bar = tqdm(total=steps, desc=name, unit="step", dynamic_ncols=True, mininterval=0.3, disable=None)
+        self._bar = tqdm(
+            total=steps, initial=done, desc=name, unit="step", dynamic_ncols=True, mininterval=0.3, disable=None
+        )
         self._shown: dict[str, str] = {}
 
     def log(self, values: Mapping[str, float], step: int) -> None:
