@@ -4,38 +4,53 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from hydraprune import run as runs
+from hydraprune.ancestor import dense_request
+from hydraprune.errors import UserError
+from hydraprune.launch import request_of
+from hydraprune.mistakes import conf_dir
+from hydraprune.request import Request
 from hydraprune.training import checkpoints, loop, states
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 
-Train = Callable[..., Any]
+Ask = Callable[..., Request]
 # 30 steps; updates at 5, 9, ... 25. Drop-out, so that random numbers count.
 WORDS = ("training.checkpoint_every=4", "model.dropout=0.1")
 
 
+@pytest.fixture
+def ask(workplace: Path, small: tuple[str, ...]) -> Iterator[Ask]:
+    """The request of a small run, as the command line makes it."""
+
+    def asked(*words: str) -> Request:
+        sparse = ("scheduler.", "dense.") if "pattern=dense" in words else ()
+        own = [word for word in small if not word.startswith(sparse)]
+        return request_of(compose("config", [*own, *WORDS, *words], return_hydra_config=True))
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield asked
+
+
 @pytest.fixture(autouse=True)
-def every_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long it took to write the one before."""
+def every_checkpoint(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """However long it took to write the one before; and train.log as the command line has it."""
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(checkpoints, "SHARE", 1.0)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runs of this file are kept, so that they share their dense models."""
-    return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture
@@ -56,14 +71,14 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(train: Train, monkeypatch: pytest.MonkeyPatch, *words: str, patch: tuple[Any, str, Any]) -> None:
+def killed(request: Request, monkeypatch: pytest.MonkeyPatch, patch: tuple[Any, str, Any]) -> None:
     """Start a run in a process of its own that does not live to its end."""
     child = os.fork()
     if child == 0:
         try:
             signal.alarm(120)
             monkeypatch.setattr(*patch)
-            train(*words)
+            runs.execute(request)
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
@@ -83,9 +98,8 @@ def at_step(step: int, steps: int = 30) -> tuple[Any, str, Any]:
     return loop, "take_step", take_step
 
 
-def folder_of(root: Path, pattern: str) -> Path:
-    (report,) = root.glob(f"*/*/{pattern}/*/report.json")
-    return report.parent
+def log_of(folder: Path) -> str:
+    return (folder / "train.log").read_text()
 
 
 def left(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
@@ -106,6 +120,12 @@ def same_bits(one: Any, other: Any) -> bool:
     )
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the dense models of this file are kept, to be trained once."""
+    return tmp_path_factory.mktemp("dense")
+
+
 @pytest.mark.parametrize(
     ("words", "cuts"),
     [
@@ -120,59 +140,59 @@ def same_bits(one: Any, other: Any) -> bool:
 def test_a_run_that_was_cut_ends_as_if_it_was_not(
     words: tuple[str, ...],
     cuts: tuple[int, ...],
-    train: Train,
-    small: tuple[str, ...],
-    shared: Path,
+    ask: Ask,
+    kept: Path,
     ends: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = (*small, *WORDS, *words, f"run.root={shared}")
-    pattern = words[-2 - len(words[len(small) + 2 : -2])].removeprefix("pattern=").replace(":", "of")
-    finished = train(*words)
-    assert finished.code == 0, finished.err
-    folder = folder_of(shared, pattern)
-    assert not (folder / "checkpoints").exists()
+    dense = ask("pattern=dense", "training.epochs=1", f"run.root={kept}")
+    runs.execute(dense)
+    request = ask(*words, f"dense.source={dense.directory / 'model'}")
+    runs.execute(request)
+    folder = request.directory
     whole, entries = left(folder), {path.name for path in folder.iterdir()}
-    folder.rename(shared / f"whole-{pattern}")
+    assert "checkpoints" not in entries
+    folder.rename("whole")
 
     for cut in cuts:
-        killed(train, monkeypatch, *words, patch=at_step(cut))
+        killed(request, monkeypatch, at_step(cut))
         assert json.loads((folder / "report.json").read_text())["status"] == "started"
         assert len(list((folder / "checkpoints").iterdir())) == min(2, cut // 4)
-    resumed = train(*words)
-    assert resumed.code == 0, resumed.err
-    assert f"Goes on from step {cuts[-1] // 4 * 4} of 30 ({folder}/checkpoints/step-" in resumed.out
+    runs.execute(request)
+    assert f"Goes on from step {cuts[-1] // 4 * 4} of 30 ({folder}/checkpoints/step-" in log_of(folder)
     now = left(folder)
     assert (now[0], now[1]) == (whole[0], whole[1])
     assert same_bits(now[2], whole[2])
-    assert same_bits(ends[-1], ends[-2] if len(ends) == 2 else ends[1])
+    assert same_bits(*ends[-2:])
     assert {path.name for path in folder.iterdir()} == entries
 
 
 def test_a_dense_ancestor_goes_on_in_another_process(
-    train: Train, small: tuple[str, ...], workplace: Path, monkeypatch: pytest.MonkeyPatch
+    ask: Ask, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = (*small, *WORDS, "run.root=cut")
-    killed(train, monkeypatch, *words, patch=at_step(6, steps=10))
-    command = [sys.executable, "-m", "hydraprune.cli", "train", *words]
+    request = ask("pattern=4x1")
+    folders = [dense_request(request).directory, request.directory]
+    runs.execute(request)
+    whole = [left(folder) for folder in folders]
+    Path("outputs").rename("whole")
+
+    killed(request, monkeypatch, at_step(6, steps=10))
+    command = [sys.executable, "-m", "hydraprune.cli", "train", *small, *WORDS, "pattern=4x1"]
     resumed = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert resumed.stdout.count("Goes on from step 4 of 10 (cut/toy/tiny/dense/") == 1
+    assert resumed.stdout.count("Goes on from step 4 of 10 (outputs/toy/tiny/dense/") == 1
     assert resumed.stdout.count("Goes on from") == 1
-    assert train(*words[:-1]).code == 0
-    for pattern in ("dense", "4x1"):
-        one, other = (left(folder_of(workplace / root, pattern)) for root in ("cut", "outputs"))
-        assert one[0] == other[0]
-        assert same_bits(one[2], other[2])
+    for folder, before in zip(folders, whole, strict=True):
+        now = left(folder)
+        assert now[0] == before[0]
+        assert same_bits(now[2], before[2])
 
 
-def test_what_cannot_be_used_is_passed_over(
-    train: Train, small: tuple[str, ...], shared: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = (*small, *WORDS, "seed=1", f"run.root={shared}", "pattern=dense", "distill=none")
-    assert train(*words).code == 0
-    folder = next(path.parent for path in shared.glob("*/*/dense/*seed1*/report.json"))
+def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ask("pattern=dense")
+    runs.execute(request)
+    folder = request.directory
     whole = left(folder)
-    folder.rename(shared / "whole-dense")
+    folder.rename("whole")
 
     # Killed while it writes its third; and then the second turns out to be cut short.
     replace = os.replace
@@ -182,39 +202,35 @@ def test_what_cannot_be_used_is_passed_over(
             die()
         replace(source, target)
 
-    killed(train, monkeypatch, *words, patch=(os, "replace", fatal))
-    kept = folder / "checkpoints"
-    assert {path.name for path in kept.iterdir() if path.name[0] != "."} == {
-        "step-000000004.safetensors",
-        "step-000000008.safetensors",
-    }
-    assert any(path.name[0] == "." for path in kept.iterdir())
-    os.truncate(kept / "step-000000008.safetensors", 10_000)
-    killed(train, monkeypatch, *words, patch=at_step(15))
-    assert {path.name for path in kept.iterdir()} == {"step-000000008.safetensors", "step-000000012.safetensors"}
+    killed(request, monkeypatch, (os, "replace", fatal))
+    checkpoints_of = folder / "checkpoints"
+    second = checkpoints_of / "step-000000008.safetensors"
+    left_over = {path.name for path in checkpoints_of.iterdir()} - {second.name, "step-000000004.safetensors"}
+    assert len(left_over) == 1
+    os.truncate(second, 10_000)
+    killed(request, monkeypatch, at_step(15))
+    assert {path.name for path in checkpoints_of.iterdir()} == {second.name, "step-000000012.safetensors"}
 
-    # On a full disk training goes on, and what was kept stays.
+    # On a full disk training goes on.
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "write_state", full)
-    resumed = train(*words)
-    assert resumed.code == 0, resumed.err
-    assert "Goes on from step 12 of 30" in resumed.out
-    assert resumed.out.count("No checkpoint at step") == 4
+    runs.execute(request)
     now = left(folder)
     assert (now[0], now[1]) == (whole[0], whole[1])
     assert same_bits(now[2], whole[2])
-    log = (folder / "train.log").read_text()
+    log = log_of(folder)
     assert log.count("step-000000008.safetensors cannot be used (it is not whole") == 1
-    assert log.count("Goes on from step 4 of 30") == 1
+    assert [f"Goes on from step {step} of 30" in log for step in (4, 8, 12)] == [True, False, True]
+    assert log.count("No checkpoint at step") == 4
 
 
-def test_a_run_that_failed_begins_anew(train: Train, small: tuple[str, ...], shared: Path) -> None:
-    words = (*small, *WORDS, "training.checkpoint_every=1", f"run.root={shared}", "optimizer.lr=1e30", "distill=none")
+def test_a_run_that_failed_begins_anew(ask: Ask) -> None:
+    request = ask("pattern=4x1", "training.checkpoint_every=1", "optimizer.lr=1e30", "distill=none")
     for _ in range(2):
-        finished = train(*words)
-        assert "not finite" in finished.err
-        assert "Goes on" not in finished.out
-        (folder,) = (path.parent for path in shared.glob("*/*/4x1/*/report.json") if "failed" in path.read_text())
-        assert not (folder / "checkpoints").exists()
+        with pytest.raises(UserError, match="not finite"):
+            runs.execute(request)
+        assert json.loads((request.directory / "report.json").read_text())["status"] == "failed"
+        assert not (request.directory / "checkpoints").exists()
+    assert "Goes on" not in log_of(request.directory)
