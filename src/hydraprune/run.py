@@ -158,7 +158,9 @@ def _train(request: Request, checkpoints: Checkpoints) -> RunReport:
     if config.phase == "sparse":
         dense, dense_report = ancestor.ensure(request, execute)
     # Only now: the time of a dense model trained on the way is in its own report.
-    clock, start = Clock(), checkpoints.newest()
+    clock = Clock()
+    with clock.measure("other"):
+        start = checkpoints.newest()
     if config.recipe.source == "none":
         log.info(
             "No recipe for %s on %s (%s): using general defaults", config.model.name, config.task.name, config.phase
@@ -181,7 +183,8 @@ def _train(request: Request, checkpoints: Checkpoints) -> RunReport:
         progress = fit(built.run, clock, start, checkpoints)
     finally:
         if tracker is not None:
-            tracker.close()
+            with clock.measure("other"):
+                tracker.close()
     with clock.measure("other"):
         saved = save_model(built.run.model, built.tokenizer, directory)
         # Counted on what was written, not on what was in memory.

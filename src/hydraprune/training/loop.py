@@ -26,7 +26,8 @@ def fit(run: Run, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progr
     """
     for pruner in run.pruners:
         pruner.project(0)
-    progress = start.restore(run, clock)
+    with clock.measure("other"):
+        progress = start.restore(run, clock)
     run.model.train()
     while progress.step < run.steps:
         for batches in _rest_of_epoch(run, progress.step):
