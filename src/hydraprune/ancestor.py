@@ -24,7 +24,15 @@ log = logging.getLogger(__name__)
 
 # What a dense run shares with the sparse run that asks for it.
 _SHARED_GROUPS = ("model", "task")
-_SHARED_KEYS = ("seed", "training.precision", "training.device", "runtime", "cache", "run.root")
+_SHARED_KEYS = (
+    "seed",
+    "training.precision",
+    "training.device",
+    "training.checkpoint_every",
+    "runtime",
+    "cache",
+    "run.root",
+)
 
 _NOT_FOR_OVERRIDES = {
     *("model", "task", "seed", "run", "runtime", "pattern", "phase", "pruner", "scheduler"),

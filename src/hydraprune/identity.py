@@ -10,9 +10,19 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-# Where things are written and who watches do not make a result. `recipe` acts through the keys
+# Where and how often things are written and who watches do not make a result. `recipe` acts through the keys
 # that refer to it, so that a value typed and the same value taken from a recipe are one run.
-NOT_THE_RESULT = ("hydra", "run", "sweep", "plan", "tracker", "recipe", "cache.dir", "runtime.compiled")
+NOT_THE_RESULT = (
+    "hydra",
+    "run",
+    "sweep",
+    "plan",
+    "tracker",
+    "recipe",
+    "cache.dir",
+    "runtime.compiled",
+    "training.checkpoint_every",
+)
 
 
 @dataclass(frozen=True)

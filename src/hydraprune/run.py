@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,13 +26,16 @@ from hydraprune.results.sparsity import Figures, figures
 from hydraprune.results.summary import summary
 from hydraprune.sparsity import SparsityError
 from hydraprune.tracking import JsonLines, ProgressBar, Several
-from hydraprune.training.contracts import Outcome, Tracker
+from hydraprune.training.checkpoints import Checkpoints
+from hydraprune.training.contracts import Progress, Tracker
 from hydraprune.training.loop import fit
+from hydraprune.training.step import Clock
 from hydraprune.training.teachers import NoTeacher, OnlineTeacher, StoredTeacher
 
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("hydraprune", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core")
+_METRICS = "metrics.jsonl"
 
 
 def preflight(request: Request) -> None:
@@ -96,7 +98,7 @@ def _stamp(request: Request) -> str:
 
 
 def execute(request: Request) -> RunReport:
-    """Carry a run out, its dense ancestor first; or find it finished.
+    """Carry a run out, its dense ancestor first, from where it was cut if it was; or find it finished.
 
     The same request twice at once: the second waits, and finds it finished.
 
@@ -108,6 +110,7 @@ def execute(request: Request) -> RunReport:
         report = ancestor.finished(request)
         if report is not None:
             log.info("Finished already: %s", request.directory)
+            _checkpoints(request).discard()
         else:
             refuse_foreign(request)
             report = _carry_out(request)
@@ -132,15 +135,26 @@ def _locked(request: Request) -> Iterator[None]:
 def _carry_out(request: Request) -> RunReport:
     write_text(request.directory / "config.yaml", _stamp(request) + OmegaConf.to_yaml(request.config))
     write_report(_blank(request), request.directory)
+    checkpoints = _checkpoints(request)
     try:
-        report = _train(request)
-    except BaseException as error:
+        report = _train(request, checkpoints)
+    except Exception as error:
+        # An interrupt is none: the run was cut, and goes on from its last checkpoint. Before the report: where there
+        # are checkpoints, the run did not fail.
+        checkpoints.discard()
         write_report(replace(_blank(request), status="failed", error=one_line(error)), request.directory)
         if isinstance(error, SparsityError):
             raise UserError(str(error)) from error
         raise
     write_report(report, request.directory)
+    checkpoints.discard()
     return report
+
+
+def _checkpoints(request: Request) -> Checkpoints:
+    # The report says of one set of versions that they made the result.
+    stamp = {"run": request.hash, "versions": _versions()}
+    return Checkpoints(request.directory / "checkpoints", stamp, request.directory / _METRICS)
 
 
 def one_line(error: BaseException) -> str:
@@ -149,13 +163,15 @@ def one_line(error: BaseException) -> str:
     return kind + " ".join(str(error).split())
 
 
-def _train(request: Request) -> RunReport:
+def _train(request: Request, checkpoints: Checkpoints) -> RunReport:
     config, directory = request.config, request.directory
     dense, dense_report = (None, None)
     if config.phase == "sparse":
         dense, dense_report = ancestor.ensure(request, execute)
     # Only now: the time of a dense model trained on the way is in its own report.
-    start = time.perf_counter()
+    clock = Clock()
+    with clock.measure("other"):
+        start = checkpoints.newest()
     if config.recipe.source == "none":
         log.info(
             "No recipe for %s on %s (%s): using general defaults", config.model.name, config.task.name, config.phase
@@ -166,23 +182,26 @@ def _train(request: Request) -> RunReport:
         nonlocal tracker
         name = f"{config.task.name} {request.identity.folder.split('/')[2]}"
         mine = assembly.make(config, "tracker")
-        bar = ProgressBar(steps, name, None if request.alone else False)
-        tracker = Several([JsonLines(directory / "metrics.jsonl"), mine, bar])
+        lines = JsonLines(directory / _METRICS, start.lines)
+        bar = ProgressBar(steps, name, start.step, shown=None if request.alone else False)
+        tracker = Several([lines, mine, bar])
         return tracker
 
     try:
-        built = building.build(config, dense, trackers)
-        dense_values = _dense_values(config, dense, dense_report)
-        outcome = fit(built.run)
+        with clock.measure("other"):
+            built = building.build(config, dense, trackers)
+            dense_values = _dense_values(config, dense, dense_report)
+        clock.move(built.asking, "other", "teacher")
+        progress = fit(built.run, clock, start, checkpoints)
     finally:
         if tracker is not None:
-            tracker.close()
-    saved = save_model(built.run.model, built.tokenizer, directory)
-    # Counted on what was written, not on what was in memory.
-    counted = figures(PretrainedModel("saved", str(saved)).load(), built.run.pruners)
-    seconds = {"total": time.perf_counter() - start, **outcome.seconds}
-    seconds["teacher"] += built.asking
-    report = _finished(request, built, outcome, counted, dense_values, seconds)
+            with clock.measure("other"):
+                tracker.close()
+    with clock.measure("other"):
+        saved = save_model(built.run.model, built.tokenizer, directory)
+        # Counted on what was written, not on what was in memory.
+        counted = figures(PretrainedModel("saved", str(saved)).load(), built.run.pruners)
+    report = _finished(request, built, progress, counted, dense_values, clock.seconds())
     write_text(saved / "README.md", model_card(report))
     return report
 
@@ -215,8 +234,12 @@ def _blank(request: Request) -> RunReport:
         seed=config.seed,
         target_sparsity=pattern.target_sparsity,
         precision=config.training.precision,
-        versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        versions=_versions(),
     )
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 def _shared(words: Iterable[str]) -> str | None:
@@ -232,7 +255,7 @@ _TEACHERS: dict[type, str | None] = {NoTeacher: None, OnlineTeacher: "online", S
 def _finished(
     request: Request,
     built: building.Built,
-    outcome: Outcome,
+    progress: Progress,
     counted: Figures,
     dense: dict[str, Any] | None,
     seconds: dict[str, float],
@@ -242,14 +265,14 @@ def _finished(
         _blank(request),
         status="finished",
         metric=built.run.headline,
-        final=dict(outcome.final),
-        best=dict(outcome.best),
+        final=dict(progress.final),
+        best=dict(progress.best),
         dense=dense,
         units=counted.units,
         parts=counted.parts,
         sparsity=counted.sparsity,
         pattern_ok=counted.pattern_ok,
-        steps=outcome.steps,
+        steps=progress.step,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         teacher=_TEACHERS[type(built.run.teacher)],
         threads=torch.get_num_threads(),

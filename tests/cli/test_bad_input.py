@@ -41,6 +41,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "mistyped plain key with +": (("+runtime.thread=2",), ("runtime.thread=2", "runtime.threads")),
     "epochs 0": (("training.epochs=0",), ("training.epochs=0", "at least 1")),
     "batch a word": (("training.batch_size=big",), ("training.batch_size=big", "whole number")),
+    "checkpoints": (("training.checkpoint_every=often",), ("training.checkpoint_every=often", "1ep")),
     "precision": (("training.precision=int3",), ("training.precision=int3", "bf16")),
     "cuda": (("training.device=cuda",), ("training.device=cuda", "no CUDA")),
     "learning rate": (("optimizer.lr=-1",), ("optimizer", "-1")),

@@ -27,6 +27,8 @@ BASE = ("model=tiny", "task=toy", "pattern=4x1")
         ("sweep=mine",),
         ("hydra.run.dir=elsewhere",),
         ("distill.weight=1",),  # 1.0 in the recipe
+        ("training.checkpoint_every=7",),
+        ("training.checkpoint_every=null",),
     ],
 )
 def test_spelling_and_place_do_not_matter(words: tuple[str, ...]) -> None:
@@ -47,6 +49,22 @@ def test_spelling_and_place_do_not_matter(words: tuple[str, ...]) -> None:
 )
 def test_what_makes_a_result_matters(words: tuple[str, ...]) -> None:
     assert asked(*BASE, *words).hash != asked(*BASE).hash
+
+
+def test_checkpoints_came_without_a_new_hash() -> None:
+    """The hash of before there was the key, so that runs of then are still found."""
+    from hydraprune.identity import identify
+    from hydraprune.request import plain
+
+    before = plain(asked(*BASE, "pattern=dense").config)
+    del before["training"]["checkpoint_every"]
+    assert identify(before, "dense").hash == asked(*BASE, "pattern=dense").hash
+
+
+def test_an_ancestor_keeps_checkpoints_as_its_heir_does() -> None:
+    ancestor = dense_request(asked(*BASE, "training.checkpoint_every=0.5ep"))
+    assert ancestor.config.training.checkpoint_every == "0.5ep"
+    assert ancestor.hash == dense_request(asked(*BASE)).hash
 
 
 def test_a_cell_is_all_its_seeds() -> None:

@@ -18,7 +18,8 @@ def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> Path:
     expand(model)
     target = directory / "model"
     temporary = directory / f".model.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left in directory.glob(".model.*.tmp"):  # of a run that was cut while it saved
+        shutil.rmtree(left, ignore_errors=True)
     model.save_pretrained(temporary)  # type: ignore[operator]
     if backend := getattr(tokenizer, "backend_tokenizer", None):
         # What the last call asked for is no part of the model.

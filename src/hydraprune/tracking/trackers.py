@@ -29,10 +29,15 @@ class Silent:
 
 
 class JsonLines:
-    """One JSON object a line: `step` and the values. Numbers that JSON has no word for become null."""
+    """One JSON object a line: `step` and the values. Numbers that JSON has no word for become null.
 
-    def __init__(self, path: Path) -> None:
-        self._file: IO[str] = path.open("w", encoding="utf-8")
+    Args:
+        kept: bytes of the file that stay, since an earlier piece of the run wrote them; what follows is cut off.
+    """
+
+    def __init__(self, path: Path, kept: int = 0) -> None:
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._file.truncate(kept)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
@@ -47,13 +52,16 @@ class ProgressBar:
     """Loss, sparsity, last metrics and time left on a terminal; a line per evaluation in the log.
 
     Args:
+        steps: of the whole training, of which `done` are behind it.
         shown: whether there is a bar; None: where somebody watches, so not in a file or a pipe.
     """
 
-    def __init__(self, steps: int, name: str, shown: bool | None = None) -> None:
+    def __init__(self, steps: int, name: str, done: int = 0, shown: bool | None = None) -> None:
         self._steps, self._name = steps, name
         hidden = None if shown is None else not shown
-        self._bar = tqdm(total=steps, desc=name, unit="step", dynamic_ncols=True, mininterval=0.3, disable=hidden)
+        self._bar = tqdm(
+            total=steps, initial=done, desc=name, unit="step", dynamic_ncols=True, mininterval=0.3, disable=hidden
+        )
         self._shown: dict[str, str] = {}
 
     def log(self, values: Mapping[str, float], step: int) -> None:

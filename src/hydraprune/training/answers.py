@@ -21,6 +21,7 @@ from hydraprune.cache import Cache, digest
 from hydraprune.sparsity import native
 from hydraprune.training.batches import Batches, Encoded
 from hydraprune.training.distillation import Distiller
+from hydraprune.training.states import bytes_of
 from hydraprune.training.teachers import Answers, HeldAnswers, OnlineTeacher, StoredTeacher, Teacher, recite
 
 _FLOAT = np.dtype("<f4")
@@ -80,17 +81,12 @@ class Lesson:
         yield json.dumps(said, sort_keys=True, default=str).encode()
         for name, tensor in [*self.model.state_dict().items(), *self.data.inputs.items(), ("", self.data.offsets)]:
             yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
-            yield _bytes(tensor)
+            yield bytes_of(tensor)
 
 
 def _config(model: Any) -> dict[str, Any]:
     """What a Hugging Face config says of the computation; not where it came from."""
     return {k: v for k, v in model.config.to_dict().items() if k != "transformers_version" and k[:1] != "_"}
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return memoryview(flat)
 
 
 def teacher_of(lesson: Lesson, cache: Cache) -> tuple[Teacher, float]:
@@ -181,7 +177,7 @@ class FiledAnswers:
             OSError: the file cannot be read any more.
         """
         taken = torch.empty(sum(end - first for first, end in spans), self.width)
-        room, stride = _bytes(taken), self.width * _FLOAT.itemsize
+        room, stride = bytes_of(taken), self.width * _FLOAT.itemsize
         filled = 0
         for first, end in spans:
             self.file.seek(self.start + first * stride)

@@ -111,9 +111,9 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
 
-    def epoch(self, number: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch."""
-        for indices in self.order(number):
+    def epoch(self, number: int = 0, first: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from its `first` on, counted from 0."""
+        for indices in self.order(number)[first:]:
             yield self.batch(indices)
 
     def order(self, number: int = 0) -> list[Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -64,17 +64,18 @@ class Run:
         return self.settings.epochs * self.steps_per_epoch
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a training came to.
+@dataclass
+class Progress:
+    """How far a training is, and what came of it.
 
     Args:
-        final: metric -> value after the last step.
+        step: finished optimizer steps.
+        losses: of the steps since the last line of metrics, scalars on the device.
+        final: metric -> value of the last evaluation.
         best: the same of the best epoch among those at full target, and `epoch`, counted from 1.
-        seconds: {train, eval, teacher}; the teacher's share is not counted as train.
     """
 
-    final: dict[str, float]
-    best: dict[str, float]
-    steps: int
-    seconds: dict[str, float] = field(default_factory=dict)
+    step: int = 0
+    losses: list[Tensor] = field(default_factory=list)
+    final: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)

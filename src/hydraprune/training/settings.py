@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
+from hydraprune.sparsity import Duration, in_steps
+
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# Steps of an epoch in which every share of one above 0 comes to a whole step.
+_LONG = 10**9
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Settings:
         length_grouping: batches at a time among which examples are grouped by length; 1: none.
         fast_dropout: on a CPU, drop out with 16-bit random numbers.
         compact_vocabulary: train only the embeddings of tokens that occur.
+        checkpoint_every: steps, or epochs as `1ep`, after which a checkpoint is kept; None: never.
 
     Raises:
         ValueError: a number is out of range, or the device is not there.
@@ -41,6 +46,7 @@ class Settings:
     length_grouping: int = 50
     fast_dropout: bool = True
     compact_vocabulary: bool = True
+    checkpoint_every: Duration | None = "1ep"
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "eval_batch_size", "accumulation", "log_every", "length_grouping"):
@@ -57,7 +63,15 @@ class Settings:
             raise ValueError("device=mps: torch finds no Apple GPU here; use device=auto or cpu")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm={self.max_grad_norm}: must be above 0, or null for no clipping")
+        if self.checkpoint_every is not None and in_steps(self.checkpoint_every, _LONG, "checkpoint_every") < 1:
+            raise ValueError(f"checkpoint_every={self.checkpoint_every}: must be above 0, or null for no checkpoints")
 
     def steps_per_epoch(self, examples: int) -> int:
         """Optimizer steps of one epoch; the last one may see fewer examples."""
         return -(-examples // (self.batch_size * self.accumulation))
+
+    def checkpoint_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps between two checkpoints; as many as the training has where none is kept on its way."""
+        if self.checkpoint_every is None:
+            return self.epochs * steps_per_epoch
+        return max(1, in_steps(self.checkpoint_every, steps_per_epoch, "checkpoint_every"))

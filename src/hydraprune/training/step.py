@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -41,19 +42,41 @@ def take_step(run: Run, batches: list[Batch], step: int, clock: Clock) -> Tensor
 
 
 class Clock:
-    """Where the time went. On a GPU the teacher's share is the time to launch it, unless the host waits."""
+    """Where the time of a run goes, its earlier pieces included if it was cut.
+
+    On a GPU the teacher's share is the time to launch it, unless the host waits.
+    """
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
-        self.parts = {"eval": 0.0, "teacher": 0.0}
+        self.parts = {"eval": 0.0, "teacher": 0.0, "other": 0.0}
 
     def measure(self, part: str) -> _Span:
         return _Span(self, part)
 
+    def move(self, seconds: float, source: str, target: str) -> None:
+        """Count seconds that were measured as one part as another."""
+        self.parts[source] -= seconds
+        self.parts[target] += seconds
+
+    def spent(self) -> dict[str, float]:
+        """{total, eval, teacher, other} until now, for `add`."""
+        return {"total": time.perf_counter() - self.start, **self.parts}
+
+    def add(self, spent: Mapping[str, float]) -> None:
+        """Count what an earlier piece of the run has spent."""
+        self.start -= spent["total"]
+        self.parts = {part: seconds + spent[part] for part, seconds in self.parts.items()}
+
     def seconds(self) -> dict[str, float]:
-        """{train, eval, teacher}."""
-        total = time.perf_counter() - self.start
-        return {"train": total - sum(self.parts.values()), **self.parts}
+        """{total, train, eval, teacher}; what is none of the last three counts in the total alone."""
+        total = self.spent()["total"]
+        return {
+            "total": total,
+            "train": total - sum(self.parts.values()),
+            "eval": self.parts["eval"],
+            "teacher": self.parts["teacher"],
+        }
 
 
 class _Span:

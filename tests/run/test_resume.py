@@ -1,0 +1,236 @@
+"""Runs that are killed and started again: they end with the bits of one that was never cut."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+
+from hydraprune import run as runs
+from hydraprune.ancestor import dense_request
+from hydraprune.errors import UserError
+from hydraprune.launch import request_of
+from hydraprune.mistakes import conf_dir
+from hydraprune.request import Request
+from hydraprune.training import checkpoints, loop, states
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+
+Ask = Callable[..., Request]
+# 30 steps; updates at 5, 9, ... 25. Drop-out, so that random numbers count.
+WORDS = ("training.checkpoint_every=4", "model.dropout=0.1")
+
+
+@pytest.fixture
+def ask(workplace: Path, small: tuple[str, ...]) -> Iterator[Ask]:
+    """The request of a small run, as the command line makes it."""
+
+    def asked(*words: str) -> Request:
+        sparse = ("scheduler.", "dense.") if "pattern=dense" in words else ()
+        own = [word for word in small if not word.startswith(sparse)]
+        return request_of(compose("config", [*own, *WORDS, *words], return_hydra_config=True))
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield asked
+
+
+@pytest.fixture(autouse=True)
+def every_checkpoint(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """However long it took to write the one before; and train.log as the command line has it."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(checkpoints, "SHARE", 1.0)
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What every run of this process held after its last step: weights, masks, memory, optimizer, generators."""
+    held: list[Any] = []
+
+    def fit(run: Any, *rest: Any) -> Any:
+        progress = loop.fit(run, *rest)
+        held.append(copy.deepcopy(checkpoints._state(run, progress)))
+        return progress
+
+    monkeypatch.setattr(runs, "fit", fit)
+    return held
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(request: Request, monkeypatch: pytest.MonkeyPatch, patch: tuple[Any, str, Any]) -> None:
+    """Start a run in a process of its own that does not live to its end."""
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(120)
+            monkeypatch.setattr(*patch)
+            runs.execute(request)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def at_step(step: int, steps: int = 30) -> tuple[Any, str, Any]:
+    """Dies when `step` steps of a training of `steps` are behind it, and their checkpoint."""
+
+    def take_step(run: Any, batches: Any, now: int, clock: Any) -> Any:
+        if (now, run.steps) == (step, steps):
+            die()
+        return loop_take_step(run, batches, now, clock)
+
+    loop_take_step = loop.take_step
+    return loop, "take_step", take_step
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "train.log").read_text()
+
+
+def left(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+    """(metrics, report without its times, weights)"""
+    report = json.loads((folder / "report.json").read_text())
+    assert set(report.pop("seconds")) == {"total", "train", "eval", "teacher"}
+    return (folder / "metrics.jsonl").read_text(), report, load_file(folder / "model" / "model.safetensors")
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    sides: list[tuple[Any, dict[str, torch.Tensor]]] = []
+    for side in (one, other):
+        tensors: dict[str, torch.Tensor] = {}
+        sides.append((states._parted(side, "", tensors), tensors))
+    (rest, tensors), (other_rest, others) = sides
+    return rest == other_rest and all(
+        states.bytes_of(tensors[name]) == states.bytes_of(others[name]) for name in others
+    )
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the dense models of this file are kept, to be trained once."""
+    return tmp_path_factory.mktemp("dense")
+
+
+@pytest.mark.parametrize(
+    ("words", "cuts"),
+    [
+        # Within an epoch, right after a checkpoint, while pruning, in the cooldown.
+        (("pattern=4x1", "lr_scheduler=linear"), (7, 12, 19, 28)),
+        (("pattern=2:4", "training.accumulation=2", "training.batch_size=16"), (11,)),
+        (("pattern=mixed", "training.precision=bf16"), (13,)),
+        (("pattern=1xchannel", "optimizer=sgd", "pruner=snip", "training.log_every=7"), (26,)),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_a_run_that_was_cut_ends_as_if_it_was_not(
+    words: tuple[str, ...],
+    cuts: tuple[int, ...],
+    ask: Ask,
+    kept: Path,
+    ends: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dense = ask("pattern=dense", "training.epochs=1", f"run.root={kept}")
+    runs.execute(dense)
+    request = ask(*words, f"dense.source={dense.directory / 'model'}")
+    runs.execute(request)
+    folder = request.directory
+    whole, entries = left(folder), {path.name for path in folder.iterdir()}
+    assert "checkpoints" not in entries
+    folder.rename("whole")
+
+    for cut in cuts:
+        killed(request, monkeypatch, at_step(cut))
+        assert json.loads((folder / "report.json").read_text())["status"] == "started"
+        assert len(list((folder / "checkpoints").iterdir())) == min(2, cut // 4)
+    runs.execute(request)
+    assert f"Goes on from step {cuts[-1] // 4 * 4} of 30 ({folder}/checkpoints/step-" in log_of(folder)
+    now = left(folder)
+    assert (now[0], now[1]) == (whole[0], whole[1])
+    assert same_bits(now[2], whole[2])
+    assert same_bits(*ends[-2:])
+    assert {path.name for path in folder.iterdir()} == entries
+
+
+def test_a_dense_ancestor_goes_on_in_another_process(
+    ask: Ask, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ask("pattern=4x1")
+    folders = [dense_request(request).directory, request.directory]
+    runs.execute(request)
+    whole = [left(folder) for folder in folders]
+    Path("outputs").rename("whole")
+
+    killed(request, monkeypatch, at_step(6, steps=10))
+    command = [sys.executable, "-m", "hydraprune.cli", "train", *small, *WORDS, "pattern=4x1"]
+    resumed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert resumed.stdout.count("Goes on from step 4 of 10 (outputs/toy/tiny/dense/") == 1
+    assert resumed.stdout.count("Goes on from") == 1
+    for folder, before in zip(folders, whole, strict=True):
+        now = left(folder)
+        assert now[0] == before[0]
+        assert same_bits(now[2], before[2])
+
+
+def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ask("pattern=dense")
+    runs.execute(request)
+    folder = request.directory
+    whole = left(folder)
+    folder.rename("whole")
+
+    # Killed while it writes its third; and then the second turns out to be cut short.
+    replace = os.replace
+
+    def fatal(source: Any, target: Any) -> None:
+        if Path(target).name == "step-000000012.safetensors":
+            die()
+        replace(source, target)
+
+    killed(request, monkeypatch, (os, "replace", fatal))
+    checkpoints_of = folder / "checkpoints"
+    second = checkpoints_of / "step-000000008.safetensors"
+    left_over = {path.name for path in checkpoints_of.iterdir()} - {second.name, "step-000000004.safetensors"}
+    assert len(left_over) == 1
+    os.truncate(second, 10_000)
+    killed(request, monkeypatch, at_step(15))
+    assert {path.name for path in checkpoints_of.iterdir()} == {second.name, "step-000000012.safetensors"}
+
+    # On a full disk training goes on.
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write_state", full)
+    runs.execute(request)
+    now = left(folder)
+    assert (now[0], now[1]) == (whole[0], whole[1])
+    assert same_bits(now[2], whole[2])
+    log = log_of(folder)
+    assert log.count("step-000000008.safetensors cannot be used (it is not whole") == 1
+    assert [f"Goes on from step {step} of 30" in log for step in (4, 8, 12)] == [True, False, True]
+    assert log.count("No checkpoint at step") == 4
+
+
+def test_a_run_that_failed_begins_anew(ask: Ask) -> None:
+    request = ask("pattern=4x1", "training.checkpoint_every=1", "optimizer.lr=1e30", "distill=none")
+    for _ in range(2):
+        with pytest.raises(UserError, match="not finite"):
+            runs.execute(request)
+        assert json.loads((request.directory / "report.json").read_text())["status"] == "failed"
+        assert not (request.directory / "checkpoints").exists()
+    assert "Goes on" not in log_of(request.directory)
