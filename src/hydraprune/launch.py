@@ -214,8 +214,9 @@ def _refuse_launcher() -> None:
 
 def job(config: DictConfig) -> float | None:
     """One job of `train.py`: returns its headline metric, or NaN for a failed job of a multirun."""
+    from hydraprune.account import record_refusal
     from hydraprune.results.report import read_report
-    from hydraprune.run import execute, preflight, record_refusal
+    from hydraprune.run import execute, preflight
 
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydraprune import ancestor, assembly, run
+from hydraprune.account import one_line
 from hydraprune.checks import Needs, check_numbers
 from hydraprune.errors import UserError
 from hydraprune.request import Request
@@ -94,7 +95,7 @@ class _Examined:
                 return _with(job, needs), None
             return _with(job, needs), _with(planned(before), self.needs(before))
         except UserError as error:
-            return replace(job, refused=run.one_line(error)), None
+            return replace(job, refused=one_line(error)), None
 
     def needs(self, request: Request) -> Needs:
         """See `run.examine`.
@@ -109,7 +110,7 @@ class _Examined:
             try:
                 self.found[key] = run.examine(self._anywhere(request))
             except UserError as error:
-                self.found[key] = run.one_line(error)
+                self.found[key] = one_line(error)
         found = self.found[key]
         if isinstance(found, str):
             raise UserError(found)
@@ -175,7 +176,7 @@ def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -
         estimates = [seconds_of(job, evidence) for job in todo]
         at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
         lines.append(f"time   {time_left(estimates, plan.workers)}{at_once}{_by(estimates)}")
-        lines.append(f"disk   {_disk(todo, folder)}")
+        lines.append(f"disk   {_disk(todo, folder, plan.workers)}")
     lines += [f"refused: {job.directory if job.hash else ' '.join(job.words)}: {job.refused}" for job in _once(plan)]
     return "\n".join(lines)
 
@@ -213,14 +214,20 @@ def _by(estimates: Sequence[float | None]) -> str:
     return "" if any(value is not None for value in estimates) else " (no finished run to go by yet)"
 
 
-def _disk(todo: Sequence[Planned], folder: Path) -> str:
+# Weights, two moments and what a criterion remembers; two checkpoints kept and one being written.
+_CHECKPOINTS = 4 * 3
+
+
+def _disk(todo: Sequence[Planned], folder: Path, workers: int) -> str:
     """Models of every run; answers once per teacher, tokens once per task."""
     models = sum(job.model_bytes for job in todo)
     answers = sum({job.ancestor or job.cell: job.answer_bytes for job in todo}.values())
     tokens = sum({(job.task, job.model): job.token_bytes for job in todo}.values())
     free = shutil.disk_usage(_existing(folder)).free
-    text = f"about {size(models)} of models, and {size(answers + tokens)} in the cache; {size(free)} free"
-    return f"{text}: NOT ENOUGH" if models + answers + tokens > free else text
+    passing = sum(sorted((job.model_bytes for job in todo), reverse=True)[:workers]) * _CHECKPOINTS
+    text = f"about {size(models)} of models, {size(answers + tokens)} in the cache, and up to {size(passing)} of "
+    text += f"checkpoints while jobs run; {size(free)} free"
+    return f"{text}: NOT ENOUGH" if models + answers + tokens + passing > free else text
 
 
 def _existing(folder: Path) -> Path:

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import logging
-import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from hydraprune import ancestor, assembly, building, checks
+from hydraprune.account import blank, one_line, told, versions
 from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
 from hydraprune.hub.models import PretrainedModel
-from hydraprune.identity import snake
 from hydraprune.request import Request
 from hydraprune.results.report import RunReport, read_report, write_report, write_text
-from hydraprune.results.sparsity import Figures, figures
+from hydraprune.results.sparsity import figures
 from hydraprune.results.summary import summary
 from hydraprune.sparsity import SparsityError
 from hydraprune.tracking import JsonLines, ProgressBar, Several
 from hydraprune.training.checkpoints import Checkpoints
-from hydraprune.training.contracts import Progress, Tracker
+from hydraprune.training.contracts import Tracker
 from hydraprune.training.loop import fit
 from hydraprune.training.step import Clock
-from hydraprune.training.teachers import NoTeacher, OnlineTeacher, StoredTeacher
 
 log = logging.getLogger(__name__)
 
-_PACKAGES = ("hydraprune", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core")
 _METRICS = "metrics.jsonl"
 
 
@@ -134,7 +129,7 @@ def _locked(request: Request) -> Iterator[None]:
 
 def _carry_out(request: Request) -> RunReport:
     write_text(request.directory / "config.yaml", _stamp(request) + OmegaConf.to_yaml(request.config))
-    write_report(_blank(request), request.directory)
+    write_report(blank(request), request.directory)
     checkpoints = _checkpoints(request)
     try:
         report = _train(request, checkpoints)
@@ -142,7 +137,7 @@ def _carry_out(request: Request) -> RunReport:
         # An interrupt is none: the run was cut, and goes on from its last checkpoint. Before the report: where there
         # are checkpoints, the run did not fail.
         checkpoints.discard()
-        write_report(replace(_blank(request), status="failed", error=one_line(error)), request.directory)
+        write_report(replace(blank(request), status="failed", error=one_line(error)), request.directory)
         if isinstance(error, SparsityError):
             raise UserError(str(error)) from error
         raise
@@ -153,14 +148,8 @@ def _carry_out(request: Request) -> RunReport:
 
 def _checkpoints(request: Request) -> Checkpoints:
     # The report says of one set of versions that they made the result.
-    stamp = {"run": request.hash, "versions": _versions()}
+    stamp = {"run": request.hash, "versions": versions()}
     return Checkpoints(request.directory / "checkpoints", stamp, request.directory / _METRICS)
-
-
-def one_line(error: BaseException) -> str:
-    """An error as a report keeps it."""
-    kind = "" if isinstance(error, (UserError, SparsityError)) else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())
 
 
 def _train(request: Request, checkpoints: Checkpoints) -> RunReport:
@@ -201,7 +190,7 @@ def _train(request: Request, checkpoints: Checkpoints) -> RunReport:
         saved = save_model(built.run.model, built.tokenizer, directory)
         # Counted on what was written, not on what was in memory.
         counted = figures(PretrainedModel("saved", str(saved)).load(), built.run.pruners)
-    report = _finished(request, built, progress, counted, dense_values, clock.seconds())
+    report = told(request, built, progress, counted, dense_values, clock.seconds())
     write_text(saved / "README.md", model_card(report))
     return report
 
@@ -213,71 +202,6 @@ def _dense_values(config: DictConfig, dense: str | None, report: RunReport | Non
         return {**report.final, "run": dense.removesuffix("/model")}
     log.info("Scoring the dense model %s", dense)
     return {**building.evaluate_model(config, dense, "dense.source"), "run": dense}
-
-
-def _blank(request: Request) -> RunReport:
-    """What can be said of a run before it starts."""
-    config = request.config
-    pattern = assembly.plans(config)
-    return RunReport(
-        status="started",
-        hash=request.hash,
-        cell=request.identity.cell,
-        overrides=list(request.overrides),
-        phase=config.phase,
-        model=config.model.name,
-        task=config.task.name,
-        pattern=pattern.name,
-        criterion=_shared(snake(type(plan.criterion).__name__) for plan in pattern.parts.values()),
-        scheduler=_shared(snake(type(plan.schedule).__name__) for plan in pattern.parts.values()),
-        recipe={"name": config.recipe.name, "source": config.recipe.source},
-        seed=config.seed,
-        target_sparsity=pattern.target_sparsity,
-        precision=config.training.precision,
-        versions=_versions(),
-    )
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-
-
-def _shared(words: Iterable[str]) -> str | None:
-    """The word that all parts share; `mixed` when they differ, None without parts."""
-    different = set(words)
-    return None if not different else different.pop() if len(different) == 1 else "mixed"
-
-
-# How it was asked may differ by rounding, where a cache had no room for its answers.
-_TEACHERS: dict[type, str | None] = {NoTeacher: None, OnlineTeacher: "online", StoredTeacher: "stored"}
-
-
-def _finished(
-    request: Request,
-    built: building.Built,
-    progress: Progress,
-    counted: Figures,
-    dense: dict[str, Any] | None,
-    seconds: dict[str, float],
-) -> RunReport:
-    device = built.run.accelerator.device
-    return replace(
-        _blank(request),
-        status="finished",
-        metric=built.run.headline,
-        final=dict(progress.final),
-        best=dict(progress.best),
-        dense=dense,
-        units=counted.units,
-        parts=counted.parts,
-        sparsity=counted.sparsity,
-        pattern_ok=counted.pattern_ok,
-        steps=progress.step,
-        seconds={name: round(value, 3) for name, value in seconds.items()},
-        teacher=_TEACHERS[type(built.run.teacher)],
-        threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
-    )
 
 
 @contextmanager
@@ -292,17 +216,3 @@ def _logged(request: Request) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         handler.close()
-
-
-def record_refusal(request: Request | None, directory: Path, overrides: list[str], error: BaseException) -> None:
-    """Leave a failed report for a job of a multirun that was refused before it began.
-
-    Args:
-        request: None when the config itself is wrong.
-        directory: of refusals; never the job's own folder, which may hold something else.
-    """
-    report = RunReport("failed", "", "", overrides, "", "", "", "", None, None, {}, 0)
-    if request is not None:
-        report = replace(_blank(request), status="failed")
-    directory.mkdir(parents=True, exist_ok=True)
-    write_report(replace(report, error=one_line(error)), directory)

@@ -37,7 +37,8 @@ def sweep(
     """
     quiet_libraries()
     # Only now: the libraries read the environment once.
-    from hydraprune import planning, run
+    from hydraprune import planning
+    from hydraprune.account import record_refusal
     from hydraprune.results.planned import write_plan
     from hydraprune.results.progress import progress
     from hydraprune.view import View
@@ -58,7 +59,7 @@ def sweep(
     by_words = {job.words: job for job in wanted}
     for job in plan.jobs:
         if job.refused is not None and job.refusal is not None:
-            run.record_refusal(by_words[job.words].request, job.refusal, list(job.words), UserError(job.refused))
+            record_refusal(by_words[job.words].request, job.refusal, list(job.words), UserError(job.refused))
     left = [list(job.words) for job in plan.jobs if job.refused is None and job.finished() is None]
     since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
     if left:

@@ -1,0 +1,117 @@
+"""What is said of a run: before it starts, when it is refused, when it is done."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hydraprune import assembly
+from hydraprune.building import Built
+from hydraprune.errors import UserError
+from hydraprune.identity import snake
+from hydraprune.request import Request
+from hydraprune.results.report import RunReport, write_report
+from hydraprune.results.sparsity import Figures
+from hydraprune.sparsity import SparsityError
+from hydraprune.training.contracts import Progress
+from hydraprune.training.teachers import NoTeacher, OnlineTeacher, StoredTeacher
+
+_PACKAGES = ("hydraprune", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core")
+
+
+def blank(request: Request) -> RunReport:
+    """What can be said of a run before it starts."""
+    config = request.config
+    pattern = assembly.plans(config)
+    return RunReport(
+        status="started",
+        hash=request.hash,
+        cell=request.identity.cell,
+        overrides=list(request.overrides),
+        phase=config.phase,
+        model=config.model.name,
+        task=config.task.name,
+        pattern=pattern.name,
+        criterion=_shared(snake(type(plan.criterion).__name__) for plan in pattern.parts.values()),
+        scheduler=_shared(snake(type(plan.schedule).__name__) for plan in pattern.parts.values()),
+        recipe={"name": config.recipe.name, "source": config.recipe.source},
+        seed=config.seed,
+        target_sparsity=pattern.target_sparsity,
+        precision=config.training.precision,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that make a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def _shared(words: Iterable[str]) -> str | None:
+    """The word that all parts share; `mixed` when they differ, None without parts."""
+    different = set(words)
+    return None if not different else different.pop() if len(different) == 1 else "mixed"
+
+
+# How it was asked may differ by rounding, where a cache had no room for its answers.
+_TEACHERS: dict[type, str | None] = {NoTeacher: None, OnlineTeacher: "online", StoredTeacher: "stored"}
+
+
+def told(
+    request: Request,
+    built: Built,
+    progress: Progress,
+    counted: Figures,
+    dense: dict[str, Any] | None,
+    seconds: dict[str, float],
+) -> RunReport:
+    """The report of a run that came to its end.
+
+    Args:
+        counted: on the saved model.
+        dense: metric -> value of the model that it started from.
+    """
+    device = built.run.accelerator.device
+    return replace(
+        blank(request),
+        status="finished",
+        metric=built.run.headline,
+        final=dict(progress.final),
+        best=dict(progress.best),
+        dense=dense,
+        units=counted.units,
+        parts=counted.parts,
+        sparsity=counted.sparsity,
+        pattern_ok=counted.pattern_ok,
+        steps=progress.step,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        teacher=_TEACHERS[type(built.run.teacher)],
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
+    )
+
+
+def record_refusal(request: Request | None, directory: Path, overrides: list[str], error: BaseException) -> None:
+    """Leave a failed report for a job of a multirun that was refused before it began.
+
+    Args:
+        request: None when the config itself is wrong.
+        directory: of refusals; never the job's own folder, which may hold something else.
+    """
+    report = RunReport("failed", "", "", overrides, "", "", "", "", None, None, {}, 0)
+    if request is not None:
+        report = replace(blank(request), status="failed")
+    directory.mkdir(parents=True, exist_ok=True)
+    write_report(replace(report, error=one_line(error)), directory)
+
+
+def one_line(error: BaseException) -> str:
+    """An error as a report keeps it."""
+    kind = "" if isinstance(error, (UserError, SparsityError)) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())
