@@ -19,6 +19,8 @@ from hydraprune.errors import UserError
 from hydraprune.keys import flattened, nearest, override_key, unknown_override
 
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
+# What a shell reports of a program ended by Ctrl-C: 128 + SIGINT.
+INTERRUPTED = 130
 _MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 
 
@@ -38,6 +40,9 @@ def launched(main: Callable[[], Any]) -> None:
     try:
         _refuse_odd_groups(sys.argv[1:])
         main()
+    except KeyboardInterrupt:
+        print("hydraprune: interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         leave(error)
 
