@@ -33,7 +33,7 @@ def test_a_sweep_from_plan_to_table(train: Callable[..., Any], small: tuple[str,
     assert "jobs   2 jobs: 2 new" in planned.out
     assert "dense  1 dense model to train first, each once" in planned.out
     assert "time   unknown (no finished run to go by yet)" in planned.out
-    assert re.search(r"disk   about \d+ MB of models, and \d+ MB in the cache; .+ free\n", planned.out)
+    assert re.search(r"disk   about \d+ MB of models, \d+ MB in the cache, and up to \d+ MB of checkpoints .+ free\n", planned.out)
 
     first = train(*words)
     assert first.code == 0, first.err
