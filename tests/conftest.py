@@ -19,8 +19,12 @@ os.environ["HYDRAPRUNE_CACHE"] = tempfile.mkdtemp(prefix="hydraprune-cache-")
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
 torch.set_num_threads(1)
+# No test asserts a time, on a busy machine least of all.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 atexit.register(shutil.rmtree, os.environ["HYDRAPRUNE_CACHE"], ignore_errors=True)
 
 ROOT = Path(__file__).parents[1]

@@ -41,7 +41,7 @@ from hydraprune.training.teachers import NoTeacher, Teacher
 log = logging.getLogger(__name__)
 
 # What torch chose before any run said otherwise: a job must not inherit the threads of the one before it.
-_OWN_THREADS = torch.get_num_threads()
+OWN_THREADS = torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Track
 
 def _settle(config: DictConfig) -> None:
     """How this process computes: threads, compiled code, memory."""
-    torch.set_num_threads(config.runtime.threads or _OWN_THREADS)
+    torch.set_num_threads(config.runtime.threads or OWN_THREADS)
     keep_freed_memory()
     folder = cache_of(config.cache).folder / "native" if config.runtime.compiled else None
     used = [products.use_compiled(folder), dropout.use_compiled(folder)]

@@ -62,7 +62,7 @@ def _run_dir(*, _root_: DictConfig) -> str:
 def _run_subdir(*, _root_: DictConfig) -> str:
     """Of a sweep's folder. A dense run is kept where sparse runs look for it, so that it is trained once."""
     folder = _folder(_root_=_root_)
-    if _root_.phase != "dense" or folder.startswith(REFUSED):
+    if _root_.phase != "dense" or folder.startswith(REFUSED) or not _ours(_root_):
         return folder
     return os.path.relpath(Path(_root_.run.root) / folder, _root_.hydra.sweep.dir)
 
@@ -105,8 +105,11 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
 
 def _planned(config: DictConfig) -> bool:
     """Whether this is a job of a sweep of ours, which has a view and an end of its own."""
-    ours = str(config.hydra.sweeper._target_).startswith("hydra_plugins.hydraprune")
-    return config.hydra.mode == RunMode.MULTIRUN and ours
+    return config.hydra.mode == RunMode.MULTIRUN and _ours(config)
+
+
+def _ours(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper._target_).startswith("hydra_plugins.hydraprune")
 
 
 class Preflight(Callback):  # type: ignore[misc]

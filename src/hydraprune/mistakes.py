@@ -107,4 +107,6 @@ def _unknown_key(key: str) -> str:
             break
         except (HydraException, OmegaConfBaseException):
             continue
+    if key in known:
+        return f"{typed}: no such key beside the other words typed (pattern=dense has no scheduler, for example)"
     return f"{typed}: no such key{nearest(key, known)}"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
@@ -147,8 +148,10 @@ def _carry_out(request: Request) -> RunReport:
 
 
 def _checkpoints(request: Request) -> Checkpoints:
-    # The report says of one set of versions that they made the result.
-    stamp = {"run": request.hash, "versions": versions()}
+    # The report says of one set of versions, and of one device, that they made the result.
+    threads = request.config.runtime.threads or building.OWN_THREADS
+    machine = {"cuda": torch.cuda.is_available(), "threads": threads}
+    stamp = {"run": request.hash, "versions": versions(), "machine": machine}
     return Checkpoints(request.directory / "checkpoints", stamp, request.directory / _METRICS)
 
 

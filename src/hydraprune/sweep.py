@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune.errors import UserError
 from hydraprune.launch import end_sweep, quiet_libraries, refusals, request_of
@@ -39,7 +41,7 @@ def sweep(
     # Only now: the libraries read the environment once.
     from hydraprune import planning
     from hydraprune.account import record_refusal
-    from hydraprune.results.planned import write_plan
+    from hydraprune.results.planned import read_plan, with_earlier, write_plan
     from hydraprune.results.progress import progress
     from hydraprune.view import View
 
@@ -55,7 +57,7 @@ def sweep(
         raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(master, folder / "multirun.yaml")
-    write_plan(plan, folder)
+    write_plan(with_earlier(plan, read_plan(folder)), folder)
     by_words = {job.words: job for job in wanted}
     for job in plan.jobs:
         if job.refused is not None and job.refusal is not None:
@@ -76,16 +78,34 @@ def sweep(
 def _wanted(words: Sequence[str], number: int, folder: Path, compose: Callable[[list[str]], DictConfig]) -> Any:
     from hydraprune.planning import Wanted
 
-    config = compose(list(words))
-    with open_dict(config):
-        config.hydra.job.num, config.hydra.job.id = number, str(number)
-    typed = tuple(str(word) for word in config.hydra.overrides.task)
-    refusal = folder / refusals(typed)
+    # A job's own words, without those that are Hydra's: as its report will have them.
+    typed = tuple(word for word in words if not word.lstrip("+~").startswith("hydra"))
     try:
-        directory = os.path.normpath(folder / config.hydra.sweep.subdir)
-        return Wanted(tuple(words), request_of(config, directory), None, refusal)
-    except UserError as error:
-        return Wanted(tuple(words), None, one_line(error), refusal)
+        config = compose(list(words))
+        typed = tuple(str(word) for word in config.hydra.overrides.task)
+        directory = _directory(config, number, folder)
+        return Wanted(tuple(words), request_of(config, directory), None, folder / refusals(typed))
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        return Wanted(tuple(words), None, one_line(error), folder / refusals(typed))
+
+
+def _directory(config: DictConfig, number: int, folder: Path) -> str:
+    """The job's folder.
+
+    Raises:
+        UserError: it depends on the job's number, which is another when the same command runs what is left.
+    """
+    places = set()
+    for other in (number, number + 1):
+        with open_dict(config):
+            config.hydra.job.num, config.hydra.job.id = other, str(other)
+        places.add(str(config.hydra.sweep.subdir))
+    if len(places) > 1:
+        raise UserError(
+            f"hydra.sweep.subdir={config.hydra.sweep.subdir}: depends on the job's number, and the same command would "
+            f"not find its jobs again; leave it out, or make it of the job's config"
+        )
+    return os.path.normpath(folder / places.pop())
 
 
 def _quiet_launchers() -> None:

@@ -33,7 +33,9 @@ def test_a_sweep_from_plan_to_table(train: Callable[..., Any], small: tuple[str,
     assert "jobs   2 jobs: 2 new" in planned.out
     assert "dense  1 dense model to train first, each once" in planned.out
     assert "time   unknown (no finished run to go by yet)" in planned.out
-    assert re.search(r"disk   about \d+ MB of models, \d+ MB in the cache, and up to \d+ MB of checkpoints .+ free\n", planned.out)
+    assert re.search(
+        r"disk   about \d+ MB of models, \d+ MB in the cache, and up to \d+ MB of checkpoints .+ free\n", planned.out
+    )
 
     first = train(*words)
     assert first.code == 0, first.err
@@ -160,14 +162,35 @@ def test_words_that_make_no_config_leave_the_other_jobs(
     assert (HOME / "matrix.md").read_text().count("training.epochs=many: must be") == 1
 
 
-def test_a_key_that_one_job_lacks_ends_the_sweep_before_anything(
+def test_a_job_that_cannot_be_composed_leaves_the_others(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
-    finished = train("-m", *small[:4], "scheduler.frequency=4", "pattern=4x1,dense")
-    assert finished.code == 2
-    assert finished.err.startswith("hydraprune: error: scheduler.frequency=4: no such key")
-    assert finished.err.count("\n") == 1
-    assert list(workplace.iterdir()) == []
+    """A dense run has no scheduler; and there is no pattern `bogus`."""
+    finished = train("-m", *small, "pattern=4x1,dense,bogus")
+    assert finished.code == 1
+    assert "3 jobs: 2 refused, 1 new" in finished.out
+    assert "no such key beside the other words" in finished.err
+    assert "pattern=bogus: there is no such pattern" in finished.err
+    assert [report["status"] for report in reports("multirun_sweeps/default/toy").values()] == ["finished"]
+
+
+def test_jobs_are_not_kept_by_their_number(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+    finished = train("-m", *small, "seed=0,1", "hydra.sweep.subdir=${hydra.job.num}")
+    assert finished.code == 1
+    assert finished.err.count("depends on the job's number") == 2
+
+
+def test_what_an_earlier_command_planned_stays_missing(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    plan = json.loads(json.dumps({"schema": 1, "command": [], "workers": 1, "jobs": [], "ancestors": []}))
+    HOME.mkdir(parents=True)
+    job = {"hash": "h", "cell": "c", "phase": "sparse", "model": "tiny", "task": "toy", "pattern": "2:4", "words": []}
+    job |= {"target_sparsity": 0.5, "seed": 7, "precision": "fp32", "directory": "toy/h", "steps": 3}
+    (HOME / "plan.json").write_text(json.dumps({**plan, "jobs": [job]}))
+    finished = train("-m", *small, "pattern=4x1")
+    assert finished.code == 0, finished.err
+    assert "**0 of 1** (missing 7)" in finished.out
 
 
 def test_a_dense_job_is_the_ancestor_of_the_others(

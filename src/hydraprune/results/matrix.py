@@ -72,6 +72,7 @@ class Cell:
         prunable: zeros / weights of the pruned layers.
         scores: the headline metric first.
         finished, failed, missing: seeds.
+        typed: words beyond those that a published row stands for.
         broken: seeds whose saved model does not obey its pattern.
     """
 
@@ -91,6 +92,7 @@ class Cell:
     failed: tuple[int, ...] = ()
     missing: tuple[int, ...] = ()
     broken: tuple[int, ...] = ()
+    typed: tuple[str, ...] = ()
 
     @property
     def published(self) -> Published | None:
@@ -118,7 +120,18 @@ def matrix(reports: Iterable[RunReport], planned: Iterable[Planned] = ()) -> lis
         wanted.setdefault(job.cell, []).append(job)
     cells = [_cell(key, by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}]
     words = {key: _words(by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}}
+    cells = [replace(cell, typed=tuple(filter(_matters, words[cell.cell]))) for cell in cells]
     return sorted((_told_apart(cell, cells, words) for cell in cells), key=_order)
+
+
+# Words that name a published row, or do not change what it is about.
+_ROW = ("matrix", "model", "task", "pattern", "model.path", "task.path", "experiment", "training.device")
+_APART = ("runtime", "cache", "run", "tracker", "hydra", "hydra/launcher")
+
+
+def _matters(word: str) -> bool:
+    key = word.lstrip("+~").partition("=")[0]
+    return key not in _ROW and key.split(".")[0] not in _APART
 
 
 def _cell(key: str, reports: Sequence[RunReport], jobs: Sequence[Planned]) -> Cell:

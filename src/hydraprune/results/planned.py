@@ -71,9 +71,11 @@ class Planned:
         """Why it is not finished; None if it is."""
         if self.finished() is not None:
             return None
+        if self.refused is not None:
+            return self.refused
         report = self.report()
         if report is None:
-            return self.refused or "it did not start"
+            return "it did not start"
         if report.status == "failed":
             return report.error or "it failed"
         if report.finished:
@@ -94,6 +96,13 @@ class Plan:
     workers: int
     jobs: tuple[Planned, ...]
     ancestors: tuple[Planned, ...]
+
+
+def with_earlier(plan: Plan, earlier: Plan | None) -> Plan:
+    """The plan, with the jobs of an earlier one in the same folder behind its own: what is missing stays missing."""
+    known = {job.directory for job in plan.jobs}
+    rest = () if earlier is None else earlier.jobs
+    return replace(plan, jobs=(*plan.jobs, *(job for job in rest if job.directory not in known and not job.refused)))
 
 
 def write_plan(plan: Plan, folder: Path) -> None:

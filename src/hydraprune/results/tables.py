@@ -108,18 +108,22 @@ def _beside(cells: Sequence[Cell]) -> str:
                 _percent(row.drop),
                 _signed(difference.mean if difference else None),
                 _signed(row.difference),
-                _inside(score, row),
+                _inside(score, row, cell.typed),
             ]
         )
     return _table(header, rows)
 
 
-def _inside(score: Score | None, row: Published) -> str:
+def _inside(score: Score | None, row: Published, typed: Sequence[str]) -> str:
     interval = score.interval if score else None
     if interval is None:
-        return "unknown: an interval needs two seeds"
-    verdict = "yes" if interval[0] <= row.difference <= interval[1] else "no"
-    return verdict if row.doubt is None else f"{verdict} (but the published row {row.doubt})"
+        verdict = "unknown: an interval needs two seeds"
+    else:
+        verdict = "yes" if interval[0] <= row.difference <= interval[1] else "no"
+    buts = [f"the published row {row.doubt}"] if row.doubt else []
+    # Another evaluation split or fewer epochs make another experiment; the reader is to see it.
+    buts += [f"ours was run with {' '.join(typed)}"] if typed else []
+    return f"{verdict} (but {', and '.join(buts)})" if buts else verdict
 
 
 def _dense(cells: Sequence[Cell]) -> str:
@@ -195,7 +199,7 @@ def _told(cell: Cell) -> dict[str, Any]:
     row = cell.published
     return {
         **{name: getattr(cell, name) for name in names},
-        **{name: list(getattr(cell, name)) for name in ("finished", "failed", "missing", "broken")},
+        **{name: list(getattr(cell, name)) for name in ("typed", "finished", "failed", "missing", "broken")},
         "ratio": cell.ratio.mean if cell.ratio else None,
         "prunable_sparsity": cell.prunable.mean if cell.prunable else None,
         "published": None if row is None else {**asdict(row), "drop": row.drop, "difference": row.difference},

@@ -146,7 +146,7 @@ class Checkpoints:
 
 def _on_disk(file: Path) -> int:
     """Bytes of a file, all of which a power cut would leave from now on."""
-    with file.open("rb") as opened:
+    with file.open("rb+") as opened:  # Windows syncs no file that cannot be written
         os.fsync(opened.fileno())
         return os.fstat(opened.fileno()).st_size
 
