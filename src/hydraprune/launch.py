@@ -153,10 +153,10 @@ class Preflight(Callback):  # type: ignore[misc]
         """A job that fails returns NaN and leaves a report; this is where a sweep of another sweeper says so."""
         if _planned(config):
             return
-        from hydraprune.results.report import NAME, read_report
+        from hydraprune.results.report import NAME, folders_with, read_report
 
         folder = Path(config.hydra.sweep.dir)
-        recent = [p.parent for p in folder.rglob(NAME) if p.stat().st_mtime >= self.started]
+        recent = [p for p in folders_with(NAME, folder) if (p / NAME).stat().st_mtime >= self.started]
         failed = [(job, report) for job in sorted(recent) if (report := read_report(job)) and report.status == "failed"]
         end_sweep(folder, [(str(job), report.error or "") for job, report in failed])
 

@@ -16,7 +16,7 @@ from hydraprune.errors import UserError
 from hydraprune.request import Request
 from hydraprune.results.estimates import duration, seconds_of, size, time_left
 from hydraprune.results.planned import Plan, Planned
-from hydraprune.results.report import NAME, RunReport, read_report
+from hydraprune.results.report import NAME, RunReport, folders_with, read_report
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -
 
 def evidence(folders: Iterable[Path]) -> list[RunReport]:
     """The finished runs below some folders, each once."""
-    places = {place.parent.resolve() for folder in folders if folder.is_dir() for place in folder.rglob(NAME)}
+    places = {place.resolve() for folder in folders for place in folders_with(NAME, folder)}
     reports = [report for place in sorted(places) if (report := read_report(place)) is not None]
     return [report for report in reports if report.finished]
 

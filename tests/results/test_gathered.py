@@ -15,7 +15,7 @@ from results_helpers import job, report, table
 from hydraprune.errors import UserError
 from hydraprune.results.gathered import FILES, gather, write_matrix
 from hydraprune.results.planned import Plan, Planned, read_plan, write_plan
-from hydraprune.results.report import RunReport, write_report
+from hydraprune.results.report import RunReport, folders_with, write_report
 
 
 def keep(found: RunReport, directory: Path) -> Path:
@@ -214,3 +214,20 @@ def test_why_a_job_is_not_finished(tmp_path: Path) -> None:
     # Another run's report in its folder is not its own.
     keep(report(5), tmp_path / "run")
     assert wanted.finished() is None
+
+
+def test_a_folder_that_goes_away_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs remove their checkpoints while the folders are read."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text("{}")
+    (tmp_path / "a" / "gone").mkdir()
+    real = os.scandir
+
+    def vanishing(path: Any) -> Any:
+        if str(path).endswith("gone"):
+            raise FileNotFoundError(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert folders_with("report.json", tmp_path) == [tmp_path / "a", tmp_path / "b"]

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from hydraprune.results.report import folders_with
+
 # At most so long is a state waited for; far more than any of them takes.
 _PATIENCE = 200.0
 _JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -70,8 +72,8 @@ def sweep(root: Path, workplace: Path) -> Iterator[Callable[..., Sweep]]:
 
 def reports(*below: str) -> dict[Path, dict[str, Any]]:
     """The reports below some folders, by directory."""
-    found = (place for folder in below for place in Path(folder).rglob("report.json"))
-    return {place.parent: json.loads(place.read_text()) for place in found}
+    found = (place for folder in below for place in folders_with("report.json", Path(folder)))
+    return {place: json.loads((place / "report.json").read_text()) for place in found}
 
 
 def with_status(status: str, *below: str) -> list[Path]:

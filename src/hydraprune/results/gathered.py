@@ -10,7 +10,7 @@ from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, matrix
 from hydraprune.results.planned import NAME as PLAN
 from hydraprune.results.planned import Plan, Planned, read_plan, straight
-from hydraprune.results.report import NAME, RunReport, read_report, write_text
+from hydraprune.results.report import NAME, RunReport, folders_with, read_report, write_text
 from hydraprune.results.tables import as_json, comma_separated, markdown
 
 # Where a sweep keeps the reports of jobs that were refused before they began.
@@ -68,12 +68,11 @@ def gather(folders: Sequence[Path]) -> Gathered:
         if not named.is_dir():
             raise UserError(f"{named}: no such folder; give one that holds runs, such as multirun_sweeps/default")
         folder = straight(named)
-        plans = {place.parent: plan for place in sorted(folder.rglob(PLAN)) if (plan := read_plan(place.parent))}
+        plans = {place: plan for place in folders_with(PLAN, folder) if (plan := read_plan(place))}
         jobs = [job for plan in plans.values() for job in plan.jobs]
         planned += jobs
         stale = set(_stale(plans))
-        places = [place.parent for place in sorted(folder.rglob(NAME))]
-        for directory in [*places, *(job.directory for job in jobs)]:
+        for directory in [*folders_with(NAME, folder), *(job.directory for job in jobs)]:
             if directory not in stale and (report := read_report(directory)) is not None:
                 runs[directory] = report
     return Gathered(runs, tuple(planned))

@@ -87,3 +87,20 @@ def read_report(directory: Path) -> RunReport | None:
         return RunReport(**known)
     except (OSError, ValueError, TypeError, AttributeError):
         return None
+
+
+def folders_with(name: str, folder: Path) -> list[Path]:
+    """The folders below one (itself included) that hold a file of that name, sorted.
+
+    Jobs may write there meanwhile: a folder that goes away under our hands is passed over.
+    """
+    found = []
+    for place, inner, files in os.walk(folder):
+        inner[:] = [below for below in inner if below not in _NO_RUNS]
+        if name in files:
+            found.append(Path(place))
+    return sorted(found)
+
+
+# Inside a run; no run is in there.
+_NO_RUNS = ("model", "checkpoints", ".hydra")
