@@ -39,6 +39,7 @@ def sweep(
     """
     quiet_libraries()
     # Only now: the libraries read the environment once.
+    import hydraprune.results.gathered  # noqa: F401 its end: hydraprune may be upgraded while a long sweep runs
     from hydraprune import planning
     from hydraprune.account import record_refusal
     from hydraprune.results.planned import read_plan, with_earlier, write_plan
