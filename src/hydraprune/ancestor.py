@@ -18,7 +18,7 @@ from hydraprune.errors import UserError
 from hydraprune.identity import Identity, identify
 from hydraprune.keys import flattened, nearest, override_key, unknown_override
 from hydraprune.request import Request, plain, resolved
-from hydraprune.results.report import RunReport, read_report
+from hydraprune.results.report import RunReport, finished_run
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +125,7 @@ def _composed(overrides: list[str], typed: list[str]) -> DictConfig:
 
 def finished(request: Request) -> RunReport | None:
     """The report of this very run if it is finished and its model is there."""
-    report = read_report(request.directory)
-    whole = report is not None and report.finished and report.hash == request.hash
-    return report if whole and (request.directory / "model").is_dir() else None
+    return finished_run(request.directory, request.hash)
 
 
 def ensure(request: Request, train: Callable[[Request], RunReport]) -> tuple[str, RunReport | None]:

@@ -28,14 +28,12 @@ from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.keys import check_keys
 from hydraprune.machine import let_threads_sleep
 from hydraprune.mistakes import leave, one_line
+from hydraprune.results.report import REFUSED
 
 if TYPE_CHECKING:
     from hydraprune.request import Request
 
 log = logging.getLogger(__name__)
-
-# Where a sweep keeps the reports of jobs that were refused before they began; see results/gathered.py.
-REFUSED = "refused"
 
 
 def _folder(*, _root_: DictConfig) -> str:

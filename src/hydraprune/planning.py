@@ -177,7 +177,7 @@ def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -
         at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
         lines.append(f"time   {time_left(estimates, plan.workers)}{at_once}{_by(estimates)}")
         lines.append(f"disk   {_disk(todo, folder, plan.workers)}")
-    lines += [f"refused: {job.directory if job.hash else ' '.join(job.words)}: {job.refused}" for job in _once(plan)]
+    lines += [f"refused: {job.directory if job.hash else job.name}: {job.refused}" for job in _once(plan)]
     return "\n".join(lines)
 
 
@@ -202,8 +202,7 @@ def state(job: Planned) -> str:
 
 def _line(job: Planned, word: str, seconds: float | None) -> str:
     takes = "" if word in ("finished", "refused") else "unknown" if seconds is None else duration(seconds)
-    name = job.name if job.hash else " ".join(job.words)
-    return f"{word:<10} {takes:>8}  {name:<40}  {job.directory}"
+    return f"{word:<10} {takes:>8}  {job.name:<40}  {job.directory}"
 
 
 def _several(count: int, noun: str) -> str:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -16,6 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from hydraprune.errors import UserError
 from hydraprune.launch import end_sweep, quiet_libraries, refusals, request_of
 from hydraprune.mistakes import one_line
+
+if TYPE_CHECKING:
+    from hydraprune.planning import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +79,7 @@ def sweep(
     end_sweep(folder, [(str(job.directory), why) for job in plan.jobs if (why := job.failure()) is not None])
 
 
-def _wanted(words: Sequence[str], number: int, folder: Path, compose: Callable[[list[str]], DictConfig]) -> Any:
+def _wanted(words: Sequence[str], number: int, folder: Path, compose: Callable[[list[str]], DictConfig]) -> Wanted:
     from hydraprune.planning import Wanted
 
     # A job's own words, without those that are Hydra's: as its report will have them.

@@ -10,11 +10,9 @@ from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, matrix
 from hydraprune.results.planned import NAME as PLAN
 from hydraprune.results.planned import Plan, Planned, read_plan, straight
-from hydraprune.results.report import NAME, RunReport, folders_with, read_report, write_text
+from hydraprune.results.report import NAME, REFUSED, RunReport, folders_with, read_report, write_text
 from hydraprune.results.tables import as_json, comma_separated, markdown
 
-# Where a sweep keeps the reports of jobs that were refused before they began.
-REFUSED = "refused"
 FILES = ("matrix.md", "matrix.csv", "matrix.json")
 
 

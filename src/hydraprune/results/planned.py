@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydraprune.results.report import RunReport, read_report, write_text
+from hydraprune.results.report import RunReport, finished_run, read_report, write_text
 
 SCHEMA = 1
 NAME = "plan.json"
@@ -52,7 +52,9 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """What a person calls it; its words where they make no config."""
+        if not self.hash:
+            return " ".join(self.words)
         return f"{self.task} {self.model} {self.pattern} seed {self.seed}"
 
     def report(self) -> RunReport | None:
@@ -64,8 +66,7 @@ class Planned:
 
     def finished(self) -> RunReport | None:
         """The report of this very run if it is finished and its model is there."""
-        report = self.report()
-        return report if report is not None and report.finished and (self.directory / "model").is_dir() else None
+        return finished_run(self.directory, self.hash)
 
     def failure(self) -> str | None:
         """Why it is not finished; None if it is."""

@@ -73,8 +73,8 @@ def progress(plan: Plan, since: float, evidence: Sequence[RunReport] = ()) -> Pr
         recent = report is not None and _time(job) >= since
         if job.refused is not None:
             failed.append((job, job.refused))
-        elif report is not None and report.finished and (job.directory / "model").is_dir():
-            done.append((job, report))
+        elif (ended := job.finished()) is not None:
+            done.append((job, ended))
         elif report is not None and report.status == "failed" and recent:
             failed.append((job, report.error or "failed"))
         elif report is not None and report.status == "started" and recent:

@@ -12,6 +12,8 @@ from typing import Any
 
 SCHEMA = 1
 NAME = "report.json"
+# Where a sweep keeps the reports of jobs that were refused before they began.
+REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,13 @@ def read_report(directory: Path) -> RunReport | None:
         return RunReport(**known)
     except (OSError, ValueError, TypeError, AttributeError):
         return None
+
+
+def finished_run(directory: Path, identity: str) -> RunReport | None:
+    """The report of the run of that hash if it is finished and its model is there."""
+    report = read_report(directory)
+    whole = report is not None and report.finished and report.hash == identity
+    return report if whole and (directory / "model").is_dir() else None
 
 
 def folders_with(name: str, folder: Path) -> list[Path]:
