@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from hydraprune import assembly
 from hydraprune.building import Built
 from hydraprune.errors import UserError
 from hydraprune.identity import snake
-from hydraprune.request import Request
+from hydraprune.request import Request, plain
+from hydraprune.results.pictures import mask_parts
 from hydraprune.results.report import RunReport, write_report
 from hydraprune.results.sparsity import Figures
 from hydraprune.sparsity import SparsityError
+from hydraprune.tracking import About, Outcome
 from hydraprune.training.contracts import Progress
 from hydraprune.training.teachers import NoTeacher, OnlineTeacher, StoredTeacher
 
@@ -95,6 +97,34 @@ def told(
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
     )
+
+
+def about(request: Request, steps: int, done: int) -> About:
+    """What a tracker is told of a run.
+
+    Args:
+        steps: of the whole training, of which `done` are behind it.
+    """
+    config, known = request.config, blank(request)
+    target = "" if known.target_sparsity is None else f" {known.target_sparsity:g}"
+    words = (known.task, known.model, known.pattern, known.scheduler, known.criterion)
+    return About(
+        id=request.hash,
+        group=f"{known.task} {known.model} {known.pattern}{target} {known.cell}",
+        job_type=known.phase,
+        name=f"{known.task} {known.model} {known.pattern}{target} seed {known.seed}",
+        tags=tuple(dict.fromkeys(word for word in words if word is not None)),
+        config=plain(config),
+        directory=request.directory,
+        steps=steps,
+        done=done,
+        asked=request.asked,
+    )
+
+
+def outcome(report: RunReport, model: Path) -> Outcome:
+    """What a tracker is told of a run that finished."""
+    return Outcome(asdict(report), model, {part.weight: part.kept for part in mask_parts(model, report.parts)})
 
 
 def record_refusal(request: Request | None, directory: Path, overrides: list[str], error: BaseException) -> None:

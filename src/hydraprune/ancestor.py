@@ -32,6 +32,7 @@ _SHARED_KEYS = (
     "runtime",
     "cache",
     "run.root",
+    "tracker",
 )
 
 _NOT_FOR_OVERRIDES = {
@@ -72,7 +73,7 @@ def dense_request(request: Request) -> Request:
     config, typed = _dense_config(request.config, request.choices)
     choices = {**request.choices, "pattern": "dense", "phase": "dense"}
     identity = identity_of(config, choices)
-    return Request(config, choices, typed, identity, Path(config.run.root) / identity.folder, request.alone)
+    return Request(config, choices, typed, identity, Path(config.run.root) / identity.folder, request.alone, False)
 
 
 def _dense_config(heir: DictConfig, choices: Mapping[str, str]) -> tuple[DictConfig, list[str]]:

@@ -24,6 +24,7 @@ class Request:
         identity: of the config.
         directory: where the run goes.
         alone: whether it has the terminal to itself; otherwise it speaks in its train.log only.
+        asked: whether a person asked for it; a dense model that is trained on the way was not.
     """
 
     config: DictConfig
@@ -32,6 +33,7 @@ class Request:
     identity: Identity
     directory: Path
     alone: bool = True
+    asked: bool = True
 
     @property
     def hash(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from hydraprune import ancestor, assembly, building, checks
-from hydraprune.account import blank, one_line, told, versions
+from hydraprune.account import about, blank, one_line, outcome, told, versions
 from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
 from hydraprune.hub.models import PretrainedModel
@@ -23,9 +23,8 @@ from hydraprune.results.report import RunReport, read_report, write_report, writ
 from hydraprune.results.sparsity import figures
 from hydraprune.results.summary import summary
 from hydraprune.sparsity import SparsityError
-from hydraprune.tracking import JsonLines, ProgressBar, Several
+from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
 from hydraprune.training.checkpoints import Checkpoints
-from hydraprune.training.contracts import Tracker
 from hydraprune.training.loop import fit
 from hydraprune.training.step import Clock
 
@@ -132,18 +131,20 @@ def _carry_out(request: Request) -> RunReport:
     write_text(request.directory / "config.yaml", _stamp(request) + OmegaConf.to_yaml(request.config))
     write_report(blank(request), request.directory)
     checkpoints = _checkpoints(request)
-    try:
-        report = _train(request, checkpoints)
-    except Exception as error:
-        # An interrupt is none: the run was cut, and goes on from its last checkpoint. Before the report: where there
-        # are checkpoints, the run did not fail.
+    with ExitStack() as stack:
+        try:
+            report, tracker = _train(request, checkpoints, stack)
+        except Exception as error:
+            # An interrupt is none: the run was cut, and goes on from its last checkpoint. Before the report: where
+            # there are checkpoints, the run did not fail.
+            checkpoints.discard()
+            write_report(replace(blank(request), status="failed", error=one_line(error)), request.directory)
+            if isinstance(error, SparsityError):
+                raise UserError(str(error)) from error
+            raise
+        write_report(report, request.directory)
         checkpoints.discard()
-        write_report(replace(blank(request), status="failed", error=one_line(error)), request.directory)
-        if isinstance(error, SparsityError):
-            raise UserError(str(error)) from error
-        raise
-    write_report(report, request.directory)
-    checkpoints.discard()
+        tracker.end(outcome(report, request.directory / "model"))
     return report
 
 
@@ -155,7 +156,8 @@ def _checkpoints(request: Request) -> Checkpoints:
     return Checkpoints(request.directory / "checkpoints", stamp, request.directory / _METRICS)
 
 
-def _train(request: Request, checkpoints: Checkpoints) -> RunReport:
+def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tuple[RunReport, RunTracker]:
+    """The run up to its report; the tracker is closed when `stack` is, and learns what ended the run."""
     config, directory = request.config, request.directory
     dense, dense_report = (None, None)
     if config.phase == "sparse":
@@ -168,34 +170,32 @@ def _train(request: Request, checkpoints: Checkpoints) -> RunReport:
         log.info(
             "No recipe for %s on %s (%s): using general defaults", config.model.name, config.task.name, config.phase
         )
-    tracker: Tracker | None = None
 
-    def trackers(steps: int) -> Tracker:
-        nonlocal tracker
-        name = f"{config.task.name} {request.identity.folder.split('/')[2]}"
-        mine = assembly.make(config, "tracker")
-        lines = JsonLines(directory / _METRICS, start.lines)
-        bar = ProgressBar(steps, name, start.step, shown=None if request.alone else False)
-        tracker = Several([lines, mine, bar])
+    tracker = Several(
+        [
+            JsonLines(directory / _METRICS, start.lines),
+            ProgressBar(shown=None if request.alone else False),
+            Guarded(assembly.make(config, "tracker")),
+        ]
+    )
+    stack.push(lambda kind, error, trace: tracker.close(error))
+
+    def started(steps: int) -> RunTracker:
+        tracker.start(about(request, steps, start.step))
         return tracker
 
-    try:
-        with clock.measure("other"):
-            built = building.build(config, dense, trackers)
-            dense_values = _dense_values(config, dense, dense_report)
-        clock.move(built.asking, "other", "teacher")
-        progress = fit(built.run, clock, start, checkpoints)
-    finally:
-        if tracker is not None:
-            with clock.measure("other"):
-                tracker.close()
+    with clock.measure("other"):
+        built = building.build(config, dense, started)
+        dense_values = _dense_values(config, dense, dense_report)
+    clock.move(built.asking, "other", "teacher")
+    progress = fit(built.run, clock, start, checkpoints)
     with clock.measure("other"):
         saved = save_model(built.run.model, built.tokenizer, directory)
         # Counted on what was written, not on what was in memory.
         counted = figures(PretrainedModel("saved", str(saved)).load(), built.run.pruners)
     report = told(request, built, progress, counted, dense_values, clock.seconds())
     write_text(saved / "README.md", model_card(report))
-    return report
+    return report, tracker
 
 
 def _dense_values(config: DictConfig, dense: str | None, report: RunReport | None) -> dict[str, Any] | None:

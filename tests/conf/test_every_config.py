@@ -74,7 +74,7 @@ def test_it_composes_and_its_objects_are_made(path: Path) -> None:
     assert made.settings.epochs >= 1
     assert made.task.name == request.config.task.name
     assert len(made.plans.parts) == {"dense": 0, "mixed": 3}.get(made.plans.name, 1)
-    assembly.make(request.config, "tracker").close()
+    assembly.make(request.config, "tracker").close(None)
 
 
 def test_recipes_are_picked_by_model_task_and_phase() -> None:

@@ -1,5 +1,6 @@
 """Where a run's metrics go: JSON lines always, and whoever else listens."""
 
-from hydraprune.tracking.trackers import JsonLines, ProgressBar, Several, Silent
+from hydraprune.tracking.contract import About, Outcome, RunTracker
+from hydraprune.tracking.trackers import Guarded, JsonLines, ProgressBar, Several, Silent
 
-__all__ = ["JsonLines", "ProgressBar", "Several", "Silent"]
+__all__ = ["About", "Guarded", "JsonLines", "Outcome", "ProgressBar", "RunTracker", "Several", "Silent"]

@@ -1,11 +1,11 @@
-"""Who takes note? Trackers satisfy `hydraprune.training.contracts.Tracker`."""
+"""Who takes note? Trackers satisfy `hydraprune.tracking.RunTracker`."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
@@ -13,7 +13,7 @@ from typing import IO
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hydraprune.training.contracts import Tracker
+from hydraprune.tracking.contract import About, Outcome, RunTracker
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +21,20 @@ log = logging.getLogger(__name__)
 class Silent:
     """Takes no note."""
 
+    def start(self, about: About) -> None:
+        pass
+
     def log(self, values: Mapping[str, float], step: int) -> None:
         pass
 
-    def close(self) -> None:
+    def end(self, outcome: Outcome) -> None:
+        pass
+
+    def close(self, error: BaseException | None) -> None:
         pass
 
 
-class JsonLines:
+class JsonLines(Silent):
     """One JSON object a line: `step` and the values. Numbers that JSON has no word for become null.
 
     Args:
@@ -44,25 +50,33 @@ class JsonLines:
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None = None) -> None:
         self._file.close()
 
 
-class ProgressBar:
+class ProgressBar(Silent):
     """Loss, sparsity, last metrics and time left on a terminal; a line per evaluation in the log.
 
     Args:
-        steps: of the whole training, of which `done` are behind it.
         shown: whether there is a bar; None: where somebody watches, so not in a file or a pipe.
     """
 
-    def __init__(self, steps: int, name: str, done: int = 0, shown: bool | None = None) -> None:
-        self._steps, self._name = steps, name
-        hidden = None if shown is None else not shown
-        self._bar = tqdm(
-            total=steps, initial=done, desc=name, unit="step", dynamic_ncols=True, mininterval=0.3, disable=hidden
-        )
+    def __init__(self, shown: bool | None = None) -> None:
+        self._hidden = None if shown is None else not shown
         self._shown: dict[str, str] = {}
+        self._bar = tqdm(disable=True)
+
+    def start(self, about: About) -> None:
+        self._steps, self._name = about.steps, about.name
+        self._bar = tqdm(
+            total=about.steps,
+            initial=about.done,
+            desc=about.name,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.3,
+            disable=self._hidden,
+        )
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         if "train/loss" in values:
@@ -78,20 +92,65 @@ class ProgressBar:
                 shown = ", ".join(f"{name} {value}" for name, value in self._shown.items())
                 log.info("%s epoch %g, step %d of %d: %s", self._name, values["epoch"], step, self._steps, shown)
 
-    def close(self) -> None:
+    def end(self, outcome: Outcome) -> None:
+        # What is logged from here on must not cut the bar in pieces.
         self._bar.close()
+
+    def close(self, error: BaseException | None) -> None:
+        self._bar.close()
+
+
+class Guarded:
+    """A tracker whose failure does not end the run: told once, and from then on it hears of the run's end only."""
+
+    def __init__(self, tracker: RunTracker) -> None:
+        self._tracker = tracker
+        self._started = self._lost = False
+
+    def start(self, about: About) -> None:
+        self._try(lambda: self._tracker.start(about))
+        self._started = not self._lost
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        if not self._lost:
+            self._try(lambda: self._tracker.log(values, step))
+
+    def end(self, outcome: Outcome) -> None:
+        if not self._lost:
+            self._try(lambda: self._tracker.end(outcome))
+
+    def close(self, error: BaseException | None) -> None:
+        if self._started:
+            self._try(lambda: self._tracker.close(error))
+
+    def _try(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # whatever somebody else's code raises
+            told, self._lost = self._lost, True
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            if not told:
+                log.warning("tracker %s gave up, the run goes on without it: %s", type(self._tracker).__name__, why)
 
 
 class Several:
     """All of `trackers`, in turn."""
 
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
+    def __init__(self, trackers: Sequence[RunTracker]) -> None:
         self._trackers = tuple(trackers)
+
+    def start(self, about: About) -> None:
+        for tracker in self._trackers:
+            tracker.start(about)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         for tracker in self._trackers:
             tracker.log(values, step)
 
-    def close(self) -> None:
+    def end(self, outcome: Outcome) -> None:
         for tracker in self._trackers:
-            tracker.close()
+            tracker.end(outcome)
+
+    def close(self, error: BaseException | None) -> None:
+        for tracker in self._trackers:
+            tracker.close(error)

@@ -23,8 +23,6 @@ class Tracker(Protocol):
 
     def log(self, values: Mapping[str, float], step: int) -> None: ...
 
-    def close(self) -> None: ...
-
 
 Score = Callable[[Sequence[float], Sequence[float]], dict[str, float]]
 

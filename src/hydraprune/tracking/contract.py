@@ -1,0 +1,72 @@
+"""What a tracker is told, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy import bool_
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a run when it starts, or goes on after it was cut.
+
+    Args:
+        id: hash of the config: the same whenever, wherever and however often it is started.
+        group: the cell, which all seeds of one config share.
+        job_type: dense | sparse.
+        name: what a person calls the run.
+        tags: its task, model, pattern, scheduler, criterion.
+        config: nested as composed, plain values.
+        directory: the run's folder.
+        steps: optimizer steps of the whole training, of which `done` are behind it.
+        asked: whether a person asked for this very run; a dense model trained on the way was not.
+    """
+
+    id: str
+    group: str
+    job_type: str
+    name: str
+    tags: tuple[str, ...]
+    config: Mapping[str, Any]
+    directory: Path
+    steps: int
+    done: int = 0
+    asked: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run that finished.
+
+    Args:
+        report: as in its report.json.
+        masks: of each kind of pattern a part of one layer's mask (rows x columns of the weight, true: kept), by the
+            weight's name.
+        model: folder of the saved model.
+    """
+
+    report: Mapping[str, Any]
+    model: Path
+    masks: Mapping[str, NDArray[bool_]] = field(default_factory=dict)
+
+
+class RunTracker(Protocol):
+    """Follows one run. `start` comes first and `close` last; `end` only where the run finished.
+
+    What any of them raises is told once, and the run goes on without the tracker.
+    """
+
+    def start(self, about: About) -> None: ...
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Values after the `step`-th optimizer step; a run that goes on after it was cut may repeat some."""
+
+    def end(self, outcome: Outcome) -> None: ...
+
+    def close(self, error: BaseException | None) -> None:
+        """The run is over; `error` says what ended it too early."""
