@@ -92,6 +92,7 @@ def told(
         sparsity=counted.sparsity,
         pattern_ok=counted.pattern_ok,
         steps=progress.step,
+        examples=built.run.settings.epochs * len(built.run.train.data),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         teacher=_TEACHERS[type(built.run.teacher)],
         threads=torch.get_num_threads(),

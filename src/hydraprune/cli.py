@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, report, eval, verify, cache."""
+"""`hydraprune ...`: train, report, dashboard, eval, verify, cache."""
 
 from __future__ import annotations
 
@@ -42,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder, or any other that holds runs")
     report.add_argument("--out", metavar="FOLDER", help="where matrix.md, .csv and .json go; the first DIR if not said")
     report.set_defaults(call=_report)
+    page = commands.add_parser("dashboard", help="one HTML file that shows all runs below some folders")
+    page.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder, or any other that holds runs")
+    page.add_argument("--out", metavar="FILE", help="dashboard.html in the first DIR if not said")
+    page.add_argument("--title", help="of the page; the first DIR's name if not said")
+    page.add_argument("--figures", metavar="FOLDER", help="write every figure there too, as SVG and PNG")
+    page.set_defaults(call=_dashboard)
     score = commands.add_parser("eval", help="score a saved model on a task: hydraprune eval MODEL task=sst2")
     score.add_argument("model", help="a folder or hub id")
     score.add_argument("overrides", nargs="*", metavar="key=value", help="task=..., task.path=..., training.device=...")
@@ -69,6 +75,17 @@ def _report(arguments: argparse.Namespace) -> int:
     found = gather([Path(folder) for folder in arguments.folders])
     print(found.markdown(), end="")
     write_matrix(found, Path(arguments.out or arguments.folders[0]))
+    return 0
+
+
+def _dashboard(arguments: argparse.Namespace) -> int:
+    from hydraprune.dashboard import write_figures, write_page
+
+    folders = [Path(folder) for folder in arguments.folders]
+    page = write_page(folders, Path(arguments.out) if arguments.out else None, arguments.title)
+    print(f"{page}  {page.stat().st_size / 1e6:.1f} MB, all of it in this one file")
+    if arguments.figures:
+        print(f"{len(write_figures(folders, Path(arguments.figures)))} figures in {arguments.figures}")
     return 0
 
 

@@ -33,12 +33,14 @@ RANK = {
     "run": 7,
     "planning": 8,
     "view": 3,
+    "dashboard": 3,
     "launch": 9,
     "sweep": 10,
     "cli": 11,
 }
 WITHIN_RANK = {("keys", "errors"), ("cache", "errors")}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
+FRAMEWORKS |= {"altair", "vl_convert", "jinja2"}
 ALLOWED_FRAMEWORKS = {
     "sparsity": set(),
     "identity": set(),
@@ -61,6 +63,7 @@ ALLOWED_FRAMEWORKS = {
     "run": {"omegaconf"},
     "planning": set(),
     "view": set(),
+    "dashboard": {"altair", "vl_convert", "jinja2"},
     "launch": {"hydra", "omegaconf", "transformers", "datasets"},
     "sweep": {"hydra", "omegaconf"},
     "cli": {"hydra", "omegaconf"},

@@ -95,6 +95,12 @@ class Cell:
     typed: tuple[str, ...] = ()
 
     @property
+    def label(self) -> str:
+        """Its pattern, how far, and what tells it from others: `4x1 at 90%`."""
+        target = "" if self.target_sparsity is None else f" at {self.target_sparsity * 100:.6g}%"
+        return " ".join(filter(None, [f"{self.pattern}{target}", self.differs]))
+
+    @property
     def published(self) -> Published | None:
         """The published row that this one reproduces, if there is one."""
         return published(self.model, self.task, self.pattern, self.target_sparsity)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 # Of a picture: enough rows and columns for a pattern to be seen, and few enough to see each weight.
-ROWS, COLUMNS = 32, 48
+ROWS, COLUMNS = 24, 40
 
 
 @dataclass(frozen=True)

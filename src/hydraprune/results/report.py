@@ -42,6 +42,7 @@ class RunReport:
     sparsity: dict[str, Any] | None = None
     pattern_ok: bool | None = None
     steps: int | None = None
+    examples: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     teacher: str | None = None
     threads: int | None = None

@@ -234,8 +234,7 @@ def _paired_dense(score: Score) -> Spread | None:
 
 
 def _names(cell: Cell) -> list[str]:
-    target = "" if cell.target_sparsity is None else f" at {cell.target_sparsity * 100:.6g}%"
-    return [cell.model, cell.task, " ".join(filter(None, [f"{cell.pattern}{target}", cell.differs]))]
+    return [cell.model, cell.task, cell.label]
 
 
 def _count(cell: Cell, score: Score | None) -> str:

@@ -1,0 +1,189 @@
+"use strict";
+(() => {
+  const page = JSON.parse(document.getElementById("data").textContent);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const views = new Map();
+
+  // Colours: as the system has them, or as the reader chose.
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const themes = ["auto", "light", "dark"];
+  let theme = "auto";
+  try { theme = themes.includes(localStorage.hydraprune) ? localStorage.hydraprune : "auto"; } catch { /* no storage */ }
+  const isDark = () => theme === "dark" || (theme === "auto" && system.matches);
+  const look = () => page.themes[isDark() ? "dark" : "light"];
+  function paint() {
+    document.documentElement.classList.toggle("dark", isDark());
+    const button = document.getElementById("theme");
+    button.textContent = theme[0].toUpperCase() + theme.slice(1);
+    const said = { auto: "as the system has them", light: "light", dark: "dark" }[theme];
+    button.setAttribute("aria-label", `Colours: ${said}. Press to change`);
+    const colors = look().range.category;
+    for (const mark of all("[data-swatch]")) mark.style.background = colors[Number(mark.dataset.swatch) % colors.length];
+  }
+
+  // What is chosen. Nothing chosen of a kind: all of it.
+  const form = document.getElementById("filters");
+  const kinds = ["task", "model", "pattern"];
+  const chosen = () => Object.fromEntries(kinds.map((kind) => [kind, new Set(
+    form ? all(`input[name="${kind}"]:checked`, form).map((input) => input.value) : [],
+  )]));
+  // Dense models belong to every pattern.
+  const passes = (wanted, row) => kinds.every(
+    (kind) => !wanted[kind].size || !row[kind] || row[kind] === "dense" || wanted[kind].has(row[kind]),
+  );
+
+  const metricOf = (figure) => figure.closest("section").querySelector("[data-metric]:is(select)")?.value;
+  function rowsOf(figure) {
+    const wanted = chosen(), metric = metricOf(figure);
+    const measured = (row) => !("metric" in row) || !metric || row.metric === metric;
+    const { rows, dense } = page.figures[figure.dataset.figure];
+    return { rows: rows.filter((row) => passes(wanted, row) && measured(row)), dense: dense.filter(measured) };
+  }
+
+  async function draw(figure) {
+    const plot = figure.querySelector(".plot"), { spec, shape } = page.figures[figure.dataset.figure];
+    views.get(figure)?.finalize();
+    const full = { ...spec, datasets: { ...spec.datasets, ...rowsOf(figure) } };
+    if (shape) full.height = Math.round(plot.clientWidth * shape);
+    // A line per name; Vega-Lite's own heights by step do not go with a width that is the container's.
+    if (spec.height.step) full.height = spec.height.step * new Set(full.datasets.rows.map((row) => row.name ?? row.role)).size;
+    const embedded = await vegaEmbed(plot, full, {
+      mode: "vega-lite", actions: false, renderer: shape ? "canvas" : "svg", config: look(), tooltip: { theme: "page" },
+    });
+    views.set(figure, embedded);
+    figure.dataset.drawn = "true";
+    note(figure);
+  }
+  function note(figure) {
+    const measure = figure.querySelector(".measure");
+    if (measure) measure.textContent = rowsOf(figure).rows[0]?.metric ?? "";
+    const empty = !rowsOf(figure).rows.length;
+    figure.querySelector(".plot").hidden = empty;
+    figure.querySelector(".none").hidden = !empty;
+    const details = figure.querySelector("details");
+    if (details.open) tabulate(details);
+  }
+  async function refresh(figure) {
+    const view = views.get(figure)?.view, data = rowsOf(figure);
+    if (!view) return;
+    note(figure);
+    if (page.figures[figure.dataset.figure].spec.height.step) return draw(figure);
+    await view.data("rows", data.rows).resize().runAsync();
+    if (data.dense.length) await view.data("dense", data.dense).runAsync();
+  }
+
+  // Figures are drawn when they come near: a page of many studies opens at once.
+  const near = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      draw(target);
+    }
+  }, { rootMargin: "600px" });
+  const figures = all("[data-figure]");
+
+  function filter() {
+    const wanted = chosen();
+    for (const element of all("tr[data-task], section[data-task], figure[data-pattern]")) {
+      element.hidden = !passes(wanted, element.dataset);
+    }
+    const runs = all("#runs tbody tr"), some = kinds.some((kind) => wanted[kind].size);
+    if (form) {
+      form.querySelector("[type=reset]").hidden = !some;
+      document.getElementById("shown").textContent = some ? `${runs.filter((row) => !row.hidden).length} of ${runs.length} runs` : "";
+      const words = new URLSearchParams(kinds.flatMap((kind) => [...wanted[kind]].map((value) => [kind, value])));
+      history.replaceState(null, "", some ? `#${words}` : location.pathname + location.search);
+    }
+    figures.forEach(refresh);
+  }
+  if (form) {
+    const words = new URLSearchParams(location.hash.slice(1));
+    for (const input of all("input", form)) input.checked = words.getAll(input.name).includes(input.value);
+    form.addEventListener("change", filter);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("reset", () => setTimeout(filter));
+  }
+  for (const select of all("select[data-metric]")) {
+    select.addEventListener("change", () => all("[data-figure]", select.closest("section")).forEach(refresh));
+  }
+
+  // Data to take away.
+  function csv(rows) {
+    const names = [...new Set(rows.flatMap(Object.keys))];
+    const word = (value) => {
+      const text = value === null || value === undefined ? "" : String(value);
+      return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    };
+    return [names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(word).join(",")).join("\n") + "\n";
+  }
+  function save(name, url) {
+    const link = document.createElement("a");
+    link.href = url;
+    link.download = name;
+    link.click();
+  }
+  const saveText = (name, text) => {
+    const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    save(name, url);
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  };
+  document.addEventListener("click", async ({ target }) => {
+    const button = target.closest?.("[data-save], [data-table]");
+    if (!button) return;
+    if (button.dataset.table) {
+      const wanted = chosen();
+      return saveText(`${button.dataset.table}.csv`, csv(page.tables[button.dataset.table].filter((row) => passes(wanted, row))));
+    }
+    const figure = button.closest("figure"), kind = button.dataset.save, name = `${figure.id}.${kind}`;
+    if (kind === "csv") return saveText(name, csv(rowsOf(figure).rows));
+    if (!views.has(figure)) await draw(figure);
+    return save(name, await views.get(figure).view.toImageURL(kind, 2));
+  });
+
+  // Figures as tables, for those who do not see them or want the numbers.
+  function tabulate(details) {
+    const { rows } = rowsOf(details.closest("figure")), table = document.createElement("table");
+    const names = [...new Set(rows.flatMap(Object.keys))].filter((name) => name !== "cell" && name !== "place");
+    const line = (values, cell, section) => {
+      const row = section.insertRow();
+      for (const value of values) {
+        const element = document.createElement(cell);
+        const plain = typeof value === "number" && !Number.isInteger(value) ? value.toPrecision(5) : value;
+        element.textContent = plain ?? "–";
+        row.append(element);
+      }
+    };
+    line(names, "th", table.createTHead());
+    const body = table.createTBody();
+    for (const row of rows) line(names.map((name) => row[name]), "td", body);
+    details.querySelector(".scroll").replaceChildren(table);
+  }
+  for (const details of all("details")) details.addEventListener("toggle", () => details.open && tabulate(details));
+
+  // Runs, sorted by a column.
+  for (const button of all(".sortable thead button")) {
+    button.addEventListener("click", () => {
+      const head = button.closest("th"), column = [...head.parentNode.children].indexOf(head);
+      const down = head.getAttribute("aria-sort") === "ascending";
+      for (const other of all("th", head.parentNode)) other.setAttribute("aria-sort", "none");
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const body = head.closest("table").tBodies[0];
+      const key = (row) => row.children[column].dataset.value ?? row.children[column].textContent.trim();
+      const order = (a, b) => (a !== "" && b !== "" && !isNaN(a) && !isNaN(b) ? a - b : a.localeCompare(b));
+      body.append(...[...body.rows].sort((a, b) => order(key(a), key(b)) * (down ? -1 : 1)));
+    });
+  }
+
+  document.getElementById("theme").addEventListener("click", () => {
+    theme = themes[(themes.indexOf(theme) + 1) % themes.length];
+    try { localStorage.hydraprune = theme; } catch { /* no storage */ }
+    restyle();
+  });
+  const restyle = () => { paint(); [...views.keys()].forEach(draw); };
+  system.addEventListener("change", restyle);
+  addEventListener("beforeprint", () => figures.filter((figure) => !views.has(figure)).forEach(draw));
+
+  paint();
+  filter();
+  figures.forEach((figure) => near.observe(figure));
+})();
