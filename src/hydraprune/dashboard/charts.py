@@ -57,7 +57,8 @@ def over_steps(labels: Sequence[str], form: str, zero: bool) -> Spec:
         form: of the numbers at the axis, as d3 has it.
         zero: whether the axis begins at 0.
     """
-    color = _color(labels)
+    # Its legend is the theme's matter: the page has one for all curves, a figure on its own needs one.
+    color = alt.Color("label:N").scale(domain=["dense", *labels])
     axis = alt.Axis(format=form, tickCount=5)
     y = alt.Y("mean:Q", title=None, axis=axis).scale(zero=zero)
     x = alt.X("step:Q", title="step", axis=alt.Axis(tickCount=5, format=",d"))
@@ -66,10 +67,8 @@ def over_steps(labels: Sequence[str], form: str, zero: bool) -> Spec:
     told += [alt.Tooltip(f"{name}:Q", format=".4~f") for name in ("mean", "low", "high")]
     told += [alt.Tooltip("n:Q", title="seeds")]
     area = base.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=None, axis=axis), y2="high:Q")
-    dashes = alt.StrokeDash("label:N", legend=None).scale(
-        domain=["dense", *labels], range=[[5, 4], *[[1, 0] for _ in labels]]
-    )
-    line = base.mark_line(strokeWidth=2, interpolate="monotone").encode(y=y, strokeDash=dashes)
+    dashes = alt.StrokeDash("label:N").scale(domain=["dense", *labels], range=[[5, 4], *[[1, 0] for _ in labels]])
+    line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dashes)
     touch = base.mark_point(size=90, opacity=0, filled=True).encode(y=y, tooltip=told)
     return _spec(alt.layer(area, line, touch), height=240)
 

@@ -54,7 +54,7 @@ def _whole(figure: Figure, headline: set[str]) -> Spec:
     width = _WIDTHS[figure.kind]
     height = figure.spec["height"] if figure.shape is None else round(width * figure.shape)
     datasets = {**figure.spec.get("datasets", {}), "rows": measured(figure.rows), "dense": measured(figure.dense)}
-    look = {**theme.light(), "background": "white", "padding": 12}
+    look = {**theme.alone(theme.light()), "background": "white", "padding": 12}
     # Fonts of a browser's own are not to be had here.
     look["font"] = "sans-serif"
     return {

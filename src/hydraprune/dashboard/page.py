@@ -55,10 +55,11 @@ def html(found: Records, title: str) -> str:
     over_all, sections = figures.over_all(found), figures.sections(found)
     shown = [*over_all, *(figure for section in sections for figure in section.figures)]
     rows = [_matrix_row(cell, score) for cell in found.cells for score in cell.scores or [None]]
+    looks = {"light": theme.light(), "dark": theme.dark()}
     data = {
         "figures": {figure.id: _told(figure) for figure in shown},
         "tables": {"matrix": rows, "runs": found.runs},
-        "themes": {"light": theme.light(), "dark": theme.dark()},
+        "themes": {name: [look, theme.alone(look)] for name, look in looks.items()},
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters.update(figure=_figure, signed=_signed, percent=_percent, seconds=_seconds)

@@ -27,6 +27,11 @@ def dark() -> Theme:
     return _theme("#e8ebf4", "#a0a9bc", "#2b3244", "#161b27", _DARK, ramp, parts)
 
 
+def alone(look: Theme) -> Theme:
+    """For a figure outside the page, which has the legend of all of them."""
+    return {**look, "legend": {**look["legend"], "disable": False}}
+
+
 def _theme(ink: str, quiet: str, line: str, ground: str, colors: list[str], ramp: list[str], parts: list[str]) -> Theme:
     return {
         "background": "transparent",
@@ -46,7 +51,14 @@ def _theme(ink: str, quiet: str, line: str, ground: str, colors: list[str], ramp
         },
         "axisX": {"grid": False, "labelOverlap": True, "labelFlush": False},
         "axisY": {"domain": False, "ticks": False},
-        "legend": {"labelColor": quiet, "labelFontSize": 11, "symbolType": "circle"},
+        "legend": {
+            "disable": True,
+            "labelColor": quiet,
+            "labelFontSize": 11,
+            "symbolOpacity": 1,
+            "orient": "bottom",
+            "title": None,
+        },
         "range": {"category": colors, "heatmap": ramp, "ramp": ramp, "ordinal": parts},
         "text": {"color": ink, "fontSize": 11},
         "style": {

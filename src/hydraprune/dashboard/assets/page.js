@@ -10,7 +10,8 @@
   let theme = "auto";
   try { theme = themes.includes(localStorage.hydraprune) ? localStorage.hydraprune : "auto"; } catch { /* no storage */ }
   const isDark = () => theme === "dark" || (theme === "auto" && system.matches);
-  const look = () => page.themes[isDark() ? "dark" : "light"];
+  const looks = () => page.themes[isDark() ? "dark" : "light"];
+  const look = () => looks()[0];
   function paint() {
     document.documentElement.classList.toggle("dark", isDark());
     const button = document.getElementById("theme");
@@ -40,19 +41,31 @@
     return { rows: rows.filter((row) => passes(wanted, row) && measured(row)), dense: dense.filter(measured) };
   }
 
-  async function draw(figure) {
-    const plot = figure.querySelector(".plot"), { spec, shape } = page.figures[figure.dataset.figure];
-    views.get(figure)?.finalize();
+  function embed(figure, place, config) {
+    const { spec, shape } = page.figures[figure.dataset.figure];
     const full = { ...spec, datasets: { ...spec.datasets, ...rowsOf(figure) } };
-    if (shape) full.height = Math.round(plot.clientWidth * shape);
+    if (shape) full.height = Math.round(place.clientWidth * shape);
     // A line per name; Vega-Lite's own heights by step do not go with a width that is the container's.
     if (spec.height.step) full.height = spec.height.step * new Set(full.datasets.rows.map((row) => row.name ?? row.role)).size;
-    const embedded = await vegaEmbed(plot, full, {
-      mode: "vega-lite", actions: false, renderer: shape ? "canvas" : "svg", config: look(), tooltip: { theme: "page" },
-    });
-    views.set(figure, embedded);
+    const renderer = shape ? "canvas" : "svg";
+    return vegaEmbed(place, full, { mode: "vega-lite", actions: false, renderer, config, tooltip: { theme: "page" } });
+  }
+  async function draw(figure) {
+    views.get(figure)?.finalize();
+    views.set(figure, await embed(figure, figure.querySelector(".plot"), look()));
     figure.dataset.drawn = "true";
     note(figure);
+  }
+  // A picture to take away has a ground and a legend of its own.
+  async function picture(figure, kind) {
+    const place = document.createElement("div"), ground = getComputedStyle(figure).backgroundColor;
+    Object.assign(place.style, { position: "absolute", left: "-9999px", width: `${figure.clientWidth - 36}px` });
+    document.body.append(place);
+    const embedded = await embed(figure, place, { ...looks()[1], background: ground, padding: 12 });
+    const url = await embedded.view.toImageURL(kind, 2);
+    embedded.finalize();
+    place.remove();
+    return url;
   }
   function note(figure) {
     const measure = figure.querySelector(".measure");
@@ -136,8 +149,7 @@
     }
     const figure = button.closest("figure"), kind = button.dataset.save, name = `${figure.id}.${kind}`;
     if (kind === "csv") return saveText(name, csv(rowsOf(figure).rows));
-    if (!views.has(figure)) await draw(figure);
-    return save(name, await views.get(figure).view.toImageURL(kind, 2));
+    return save(name, await picture(figure, kind));
   });
 
   // Figures as tables, for those who do not see them or want the numbers.
