@@ -172,7 +172,8 @@ def end_sweep(folder: Path, failures: Sequence[tuple[str, str]]) -> None:
 
     found = gather([folder])
     write_matrix(found, folder)
-    print(f"\n{found.markdown()}\nKept in {folder / FILES[0]}, with .csv and .json beside it", flush=True)
+    print(f"\n{found.markdown()}\nKept in {folder / FILES[0]}, with .csv and .json beside it")
+    print(f"To see it: hydraprune dashboard {folder}", flush=True)
     for directory, why in failures:
         print(f"hydraprune: failed: {directory}: {why}", file=sys.stderr)
     if failures:

@@ -102,7 +102,7 @@ def _tiles(found: Records, rows: Sequence[Row]) -> list[tuple[str, str]]:
     ]
     if headline:
         best = max(headline, key=lambda row: float(row["drop_of_means"]))
-        tiles.append((_percent(best["drop_of_means"]), f"{best['metric']} of the best pattern, {best['label']}"))
+        tiles.append((_percent(best["drop_of_means"]), f"{best['metric']} beside dense, of the best pattern, {best['label']}"))
         close = [row for row in headline if row["drop_of_means"] >= -0.01 and row["prunable"] is not None]
         if close:
             far = max(close, key=lambda row: float(row["prunable"]))
