@@ -118,19 +118,31 @@ def test_there_are_two_setup_commands() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_runs(command: str, place: Path) -> None:
-    assert command.startswith(("python train.py ", "hydraprune report "))
-    done = subprocess.run(
-        made_small(command, place), cwd=place, env=os.environ, capture_output=True, text=True, timeout=300, check=False
-    )
+    assert command.startswith(("python train.py ", "hydraprune report ", "hydraprune watch ", "hydraprune dashboard "))
+    if "multirun_sweeps/default" in command and not (place / "multirun_sweeps/default/plan.json").is_file():
+        run("python train.py -m 'demo_matrix=glob(*)' 'seed=range(3)'", place)
+    done = run(command, place)
     assert done.returncode == 0, done.stderr[-2000:]
     if "--cfg" in command:
         assert "rows: 4" in done.stdout
     elif "plan=true" in command:
         assert "disk   about" in done.stdout
+    elif "watch" in command:
+        assert "done" in done.stdout
+    elif "dashboard --wandb" in command:
+        assert (place / "workspace.json").stat().st_size > 1000
+    elif "dashboard" in command:
+        assert (place / "multirun_sweeps/default/dashboard.html").stat().st_size > 500_000
     elif " -m " in command or "report" in command:
         assert "| relative drop" in done.stdout
     else:
         assert "model  " in done.stdout
+
+
+def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        made_small(command, place), cwd=place, env=os.environ, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_the_loop_of_ones_own_prunes(tmp_path: Path) -> None:
