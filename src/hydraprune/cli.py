@@ -1,16 +1,17 @@
-"""`hydraprune ...`: train, report, eval, verify, cache."""
+"""`hydraprune ...`: train, watch, report, eval, verify, cache."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from pathlib import Path
 
 from hydraprune import __version__
 from hydraprune.errors import UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.launch import job, quiet_libraries
-from hydraprune.mistakes import conf_dir, launched, leave
+from hydraprune.mistakes import INTERRUPTED, conf_dir, launched, leave
 
 _TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=sst2"
 
@@ -29,6 +30,8 @@ def main() -> None:
         raise SystemExit(2)
     try:
         raise SystemExit(arguments.call(arguments))
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         leave(error)
 
@@ -38,6 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hydraprune {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("train", help=_TRAIN, add_help=False)
+    watch = commands.add_parser("watch", help="how far a running sweep is, from any terminal; it only reads")
+    watch.add_argument("folder", metavar="DIR", help="a sweep's folder, or any other that holds runs")
+    watch.add_argument("--once", action="store_true", help="one picture, and no more; exit 1 if a job failed")
+    watch.add_argument("--period", type=float, default=2.0, metavar="SECONDS", help="between two looks; 2 if not said")
+    watch.set_defaults(call=_watch)
     report = commands.add_parser("report", help="the results matrix of all runs below some folders, at any time")
     report.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder, or any other that holds runs")
     report.add_argument("--out", metavar="FOLDER", help="where matrix.md, .csv and .json go; the first DIR if not said")
@@ -61,6 +69,14 @@ def _train() -> None:
     import hydra
 
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from hydraprune.watch import watch
+
+    if not 0 < arguments.period < threading.TIMEOUT_MAX:
+        raise UserError(f"--period {arguments.period:g}: must be seconds above 0, such as --period 2")
+    return watch(Path(arguments.folder), arguments.once, arguments.period)
 
 
 def _report(arguments: argparse.Namespace) -> int:
