@@ -1,8 +1,9 @@
-"""`hydraprune ...`: train, watch, report, eval, verify, cache."""
+"""`hydraprune ...`: train, watch, report, dashboard, eval, verify, cache."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 from pathlib import Path
@@ -50,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder, or any other that holds runs")
     report.add_argument("--out", metavar="FOLDER", help="where matrix.md, .csv and .json go; the first DIR if not said")
     report.set_defaults(call=_report)
+    board = commands.add_parser("dashboard", help="a W&B workspace for the runs of a project: --wandb")
+    board.add_argument("folders", nargs="*", metavar="DIR", help=argparse.SUPPRESS)
+    board.add_argument("--wandb", action="store_true", help="save a workspace in W&B, and print its address")
+    board.add_argument("--entity", help="user or team; WANDB_ENTITY, or the account's own, if not said")
+    board.add_argument("--project", help="WANDB_PROJECT, or hydraprune, if not said")
+    board.add_argument("--name", default="hydraprune", help="of the workspace; hydraprune if not said")
+    board.add_argument("--out", metavar="FILE", help="write the workspace there as JSON; no server is asked")
+    board.set_defaults(call=_dashboard)
     score = commands.add_parser("eval", help="score a saved model on a task: hydraprune eval MODEL task=sst2")
     score.add_argument("model", help="a folder or hub id")
     score.add_argument("overrides", nargs="*", metavar="key=value", help="task=..., task.path=..., training.device=...")
@@ -85,6 +94,32 @@ def _report(arguments: argparse.Namespace) -> int:
     found = gather([Path(folder) for folder in arguments.folders])
     print(found.markdown(), end="")
     write_matrix(found, Path(arguments.out or arguments.folders[0]))
+    return 0
+
+
+def _dashboard(arguments: argparse.Namespace) -> int:
+    if arguments.wandb:
+        return _workspace(arguments)
+    raise UserError("dashboard: say of what; hydraprune dashboard --wandb makes a W&B workspace")
+
+
+def _workspace(arguments: argparse.Namespace) -> int:
+    from hydraprune.tracking import workspace
+
+    if arguments.folders:
+        raise UserError(
+            f"dashboard --wandb {' '.join(arguments.folders)}: takes no folders; it shows the runs of the W&B project"
+        )
+    entity = arguments.entity or os.environ.get("WANDB_ENTITY") or None
+    project = arguments.project or os.environ.get("WANDB_PROJECT") or "hydraprune"
+    if arguments.out is None:
+        print(workspace.save(entity, project, arguments.name))
+        return 0
+    text = workspace.as_json(workspace.build(entity or "", project, arguments.name))
+    try:
+        Path(arguments.out).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {arguments.out}: cannot be written ({error.strerror or error})") from None
     return 0
 
 

@@ -41,6 +41,7 @@ RANK = {
 }
 WITHIN_RANK = {("keys", "errors"), ("cache", "errors")}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
+FRAMEWORKS |= {"wandb_workspaces"}
 ALLOWED_FRAMEWORKS = {
     "sparsity": set(),
     "identity": set(),
@@ -50,7 +51,7 @@ ALLOWED_FRAMEWORKS = {
     "cache": set(),
     "training": {"accelerate"},
     "hub": {"transformers", "datasets", "evaluate", "sklearn", "scipy"},
-    "tracking": {"wandb"},
+    "tracking": {"wandb", "wandb_workspaces"},
     "results": {"scipy"},
     "deploy": set(),
     "assembly": {"hydra", "omegaconf"},
