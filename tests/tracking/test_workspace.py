@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -119,13 +120,16 @@ def test_scatters_and_the_comparer_show_single_runs() -> None:
     assert model()["spec"]["section"]["settings"]["shouldAutoGeneratePanels"] is True
 
 
+def _without_wandb() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+
+
 def dashboard(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`hydraprune dashboard ...` by a person without W&B, unless said otherwise."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     nowhere = tempfile.mkdtemp()
     return subprocess.run(
         [sys.executable, "-m", "hydraprune.cli", "dashboard", *words],
-        env={**kept, "HOME": nowhere, "NETRC": f"{nowhere}/netrc", **environment},
+        env={**_without_wandb(), "HOME": nowhere, "NETRC": f"{nowhere}/netrc", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -225,6 +229,26 @@ def test_without_credentials_it_says_what_is_missing() -> None:
     assert "wandb login" in said
     assert "40" in one_line(dashboard("--wandb", WANDB_API_KEY="short"))
     assert time.monotonic() - began < 100
+
+
+def test_it_does_not_ask_for_a_key_in_a_terminal(tmp_path: Path) -> None:
+    inner, outer = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hydraprune.cli", "dashboard", "--wandb"],
+        env={**_without_wandb(), "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")},
+        stdin=outer,
+        stdout=outer,
+        stderr=outer,
+        start_new_session=True,
+    )
+    os.close(outer)
+    try:
+        # It would wait for an answer.
+        assert process.wait(60) == 2
+        assert b"no credentials" in os.read(inner, 10_000)
+    finally:
+        process.kill()
+        os.close(inner)
 
 
 def test_a_server_that_does_not_answer() -> None:
