@@ -1,16 +1,18 @@
-"""`hydraprune ...`: train, report, dashboard, eval, verify, cache."""
+"""`hydraprune ...`: train, watch, report, dashboard, eval, verify, cache."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import threading
 from pathlib import Path
 
 from hydraprune import __version__
 from hydraprune.errors import UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.launch import job, quiet_libraries
-from hydraprune.mistakes import conf_dir, launched, leave
+from hydraprune.mistakes import INTERRUPTED, conf_dir, launched, leave
 
 _TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=sst2"
 
@@ -29,6 +31,8 @@ def main() -> None:
         raise SystemExit(2)
     try:
         raise SystemExit(arguments.call(arguments))
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         leave(error)
 
@@ -38,15 +42,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hydraprune {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("train", help=_TRAIN, add_help=False)
+    watch = commands.add_parser("watch", help="how far a running sweep is, from any terminal; it only reads")
+    watch.add_argument("folder", metavar="DIR", help="a sweep's folder, or any other that holds runs")
+    watch.add_argument("--once", action="store_true", help="one picture, and no more; exit 1 if a job failed")
+    watch.add_argument("--period", type=float, default=2.0, metavar="SECONDS", help="between two looks; 2 if not said")
+    watch.set_defaults(call=_watch)
     report = commands.add_parser("report", help="the results matrix of all runs below some folders, at any time")
     report.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder, or any other that holds runs")
     report.add_argument("--out", metavar="FOLDER", help="where matrix.md, .csv and .json go; the first DIR if not said")
     report.set_defaults(call=_report)
-    page = commands.add_parser("dashboard", help="one HTML file that shows all runs below some folders")
-    page.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder, or any other that holds runs")
+    page = commands.add_parser("dashboard", help="one HTML file that shows all runs below some folders; or --wandb")
+    page.add_argument("folders", nargs="*", metavar="DIR", help="a sweep's folder, or any other that holds runs")
     page.add_argument("--out", metavar="FILE", help="dashboard.html in the first DIR if not said")
     page.add_argument("--title", help="of the page; the first DIR's name if not said")
     page.add_argument("--figures", metavar="FOLDER", help="write every figure there too, as SVG and PNG")
+    page.add_argument("--wandb", action="store_true", help="a W&B workspace instead; --out FILE writes it as JSON")
+    page.add_argument("--entity", help="W&B user or team; WANDB_ENTITY, or the account's own, if not said")
+    page.add_argument("--project", help="of W&B; WANDB_PROJECT, or hydraprune, if not said")
+    page.add_argument("--name", default="hydraprune", help="of the workspace; hydraprune if not said")
     page.set_defaults(call=_dashboard)
     score = commands.add_parser("eval", help="score a saved model on a task: hydraprune eval MODEL task=sst2")
     score.add_argument("model", help="a folder or hub id")
@@ -69,6 +82,14 @@ def _train() -> None:
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
 
 
+def _watch(arguments: argparse.Namespace) -> int:
+    from hydraprune.watch import watch
+
+    if not 0 < arguments.period < threading.TIMEOUT_MAX:
+        raise UserError(f"--period {arguments.period:g}: must be seconds above 0, such as --period 2")
+    return watch(Path(arguments.folder), arguments.once, arguments.period)
+
+
 def _report(arguments: argparse.Namespace) -> int:
     from hydraprune.results.gathered import gather, write_matrix
 
@@ -79,6 +100,12 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _dashboard(arguments: argparse.Namespace) -> int:
+    if arguments.wandb:
+        return _workspace(arguments)
+    if not arguments.folders:
+        raise UserError(
+            "dashboard: say of what: hydraprune dashboard multirun_sweeps/default, or hydraprune dashboard --wandb"
+        )
     from hydraprune.dashboard import write_figures, write_page
 
     folders = [Path(folder) for folder in arguments.folders]
@@ -86,6 +113,27 @@ def _dashboard(arguments: argparse.Namespace) -> int:
     print(f"{page}  {page.stat().st_size / 1e6:.1f} MB, all of it in this one file")
     if arguments.figures:
         print(f"{len(write_figures(folders, Path(arguments.figures)))} figures in {arguments.figures}")
+    return 0
+
+
+def _workspace(arguments: argparse.Namespace) -> int:
+    from hydraprune.results.report import write_text
+    from hydraprune.tracking import workspace
+
+    if arguments.folders:
+        raise UserError(
+            f"dashboard --wandb {' '.join(arguments.folders)}: takes no folders; it shows the runs of the W&B project"
+        )
+    entity = arguments.entity or os.environ.get("WANDB_ENTITY") or None
+    project = arguments.project or os.environ.get("WANDB_PROJECT") or "hydraprune"
+    if arguments.out is None:
+        print(workspace.save(entity, project, arguments.name))
+        return 0
+    text = workspace.as_json(workspace.build(entity or "", project, arguments.name))
+    try:
+        write_text(Path(arguments.out), text)
+    except OSError as error:
+        raise UserError(f"--out {arguments.out}: cannot be written ({error.strerror or error})") from None
     return 0
 
 

@@ -32,8 +32,10 @@ RANK = {
     "account": 6,
     "run": 7,
     "planning": 8,
-    "view": 3,
     "dashboard": 3,
+    "picture": 3,
+    "view": 4,
+    "watch": 4,
     "launch": 9,
     "sweep": 10,
     "cli": 11,
@@ -41,6 +43,7 @@ RANK = {
 WITHIN_RANK = {("keys", "errors"), ("cache", "errors")}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
 FRAMEWORKS |= {"altair", "vl_convert", "jinja2"}
+FRAMEWORKS |= {"wandb_workspaces"}
 ALLOWED_FRAMEWORKS = {
     "sparsity": set(),
     "identity": set(),
@@ -50,7 +53,7 @@ ALLOWED_FRAMEWORKS = {
     "cache": set(),
     "training": {"accelerate"},
     "hub": {"transformers", "datasets", "evaluate", "sklearn", "scipy"},
-    "tracking": {"wandb"},
+    "tracking": {"wandb", "wandb_workspaces"},
     "results": {"scipy"},
     "deploy": set(),
     "assembly": {"hydra", "omegaconf"},
@@ -62,8 +65,10 @@ ALLOWED_FRAMEWORKS = {
     "account": set(),
     "run": {"omegaconf"},
     "planning": set(),
+    "picture": set(),
     "view": set(),
     "dashboard": {"altair", "vl_convert", "jinja2"},
+    "watch": set(),
     "launch": {"hydra", "omegaconf", "transformers", "datasets"},
     "sweep": {"hydra", "omegaconf"},
     "cli": {"hydra", "omegaconf"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from results_helpers import job, report
 
 from hydraprune.results.estimates import TimeLeft, duration, seconds_of, size, time_left
-from hydraprune.results.planned import Plan, Planned
+from hydraprune.results.planned import Plan, Planned, told_apart, with_earlier
 from hydraprune.results.progress import Progress, progress
 from hydraprune.results.report import RunReport, write_report
 
@@ -155,7 +156,7 @@ def test_ancestors_are_told_of_while_they_run(tmp_path: Path) -> None:
         ('{"epoch": 1}\n', 0),
         ('{"step": 10}\n[1]\n5\n"text"\nnull\n', 10),
         ("".join(f'{{"step": {step}, "train/loss": {step / 3}}}\n' for step in range(1, 2001)), 2000),
-        ('{"step": 7}\n' + "x" * 10_000, 0),
+        ('{"step": 7}\n' + "x" * 100_000, 0),
     ],
     ids=["no file", "empty", "whole", "torn", "no newline", "no step", "odd", "long", "no line in reach"],
 )
@@ -182,3 +183,109 @@ def test_time_left_from_the_running_job_alone(tmp_path: Path) -> None:
     assert found.left == TimeLeft(pytest.approx(one.rate * (15 + 30)), 0)
     # Nothing runs, nothing is known.
     assert look(new).left == TimeLeft(0.0, 1)
+
+
+LINES = "".join(
+    line + "\n"
+    for line in (
+        '{"step": 10, "train/loss": 0.9, "train/lr": 0.1, "sparsity/global": 0.1}',
+        '{"step": 10, "epoch": 1, "eval/accuracy": 0.5, "eval/f1": null}',
+        '{"step": 20, "train/loss": 0.8, "train/lr": 0.1, "sparsity/global": 0.2}',
+        '{"step": 30, "train/loss": 0.7, "train/lr": 0.1, "sparsity/global": 0.3}',
+    )
+)
+
+
+def test_what_a_running_job_wrote_last(tmp_path: Path) -> None:
+    (wanted,) = jobs_in(tmp_path, 1)
+    begun(wanted, "started", -10, LINES + '{"step": 40, "tra')
+    found = look(wanted).running[0].latest
+    assert (found.step, found.every, found.loss, found.sparsity) == (30, 10, 0.7, 0.3)
+    assert list(found.scores) == ["accuracy", "f1"]
+    assert found.scores["accuracy"] == 0.5
+    assert math.isnan(found.scores["f1"])
+
+
+def test_the_last_evaluation_of_a_long_epoch_is_found(tmp_path: Path) -> None:
+    (wanted,) = jobs_in(tmp_path, 1)
+    line = '{{"step": {}, "train/loss": 0.123456789, "train/lr": 0.00001, "sparsity/global": 0.123456789}}\n'
+    begun(wanted, "started", -10, LINES + "".join(line.format(step) for step in range(40, 4000, 10)))
+    found = look(wanted).running[0].latest
+    assert (found.step, found.scores["accuracy"]) == (3990, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("ran", "ago", "quiet"),
+    [
+        (3.0, 50.0, False),
+        (3.0, 70.0, True),
+        # 30 s a step, a line in 10 steps: 5 minutes between two are usual, 25 are not.
+        (900.0, 70.0, False),
+        (900.0, 1450.0, False),
+        (900.0, 1550.0, True),
+    ],
+)
+def test_a_job_that_does_not_write_is_quiet(ran: float, ago: float, quiet: bool, tmp_path: Path) -> None:
+    (wanted,) = jobs_in(tmp_path, 1)
+    begun(wanted, "started", -10, LINES)
+    now = time.time()
+    os.utime(wanted.directory / "metrics.jsonl", (now - ago, now - ago))
+    os.utime(wanted.directory / "report.json", (now - ago - ran, now - ago - ran))
+    (found,) = progress(Plan((), 1, (wanted,), ()), 0.0).running
+    assert found.quiet == (pytest.approx(ago, abs=8) if quiet else None)
+    # Its log counts as well.
+    (wanted.directory / "train.log").touch()
+    assert progress(Plan((), 1, (wanted,), ()), 0.0).running[0].quiet is None
+
+
+def test_jobs_of_an_earlier_command_are_no_part_of_the_sweep(tmp_path: Path) -> None:
+    own, other, done = jobs_in(tmp_path, 3)
+    begun(done, "finished", -10)
+    before = Plan((), 1, (own, other, done), ())
+    plan = with_earlier(Plan((), 1, (own,), ()), before)
+    assert [job.earlier for job in plan.jobs] == [False, True, True]
+    found = progress(plan, SINCE)
+    assert (found.waiting, found.done, found.total) == ((own,), (), 1)
+    # But what they took says how long this one will take.
+    assert found.left == TimeLeft(3.0, 0)
+    # Wanted again, they are.
+    assert not any(job.earlier for job in with_earlier(before, plan).jobs)
+
+
+def test_the_whole_of_a_sweep(tmp_path: Path) -> None:
+    done, failed, running, new = jobs_in(tmp_path, 4)
+    (dense,) = jobs_in(tmp_path / "outputs", 1)
+    begun(done, "finished", -10)
+    begun(failed, "failed", -20)
+    for one in (running, dense):
+        begun(one, "started", -10, '{"step": 15}\n')
+    found = look(done, failed, running, new, ancestors=(dense,))
+    assert found.total == 4
+    assert found.share == pytest.approx((1 + 1 + 0.5) / 4)
+    assert [run.ancestral for run in found.running] == [False, True]
+    assert found.passed == pytest.approx(time.time() - SINCE, abs=5)
+    assert not found.over
+    # All over: up to the last job's end, and no longer.
+    found = look(done, failed)
+    assert found.over
+    assert found.passed == pytest.approx(20, abs=0.1)
+    assert found.idle == pytest.approx(time.time() - SINCE - 20, abs=5)
+    assert not look(done, new).over
+
+
+def test_the_last_that_finished(tmp_path: Path) -> None:
+    jobs = jobs_in(tmp_path, 7)
+    for wanted, after in zip(jobs, [10, 70, 20, 60, 30, 50, 40], strict=True):
+        begun(wanted, "finished", -after)
+    assert [job.seed for job, _ in look(*jobs).last] == [4, 6, 5, 3, 1]
+    assert [job.seed for job, _ in look(*jobs).done] == list(range(7))
+
+
+def test_jobs_of_one_name_are_told_apart_by_what_differs() -> None:
+    jobs = [job(0, str(n), words=("task=toy", f"optimizer.lr={n}", "seed=0")) for n in (1, 2)]
+    alone = job(1, "3", words=("task=toy", "optimizer.lr=1", "seed=1"))
+    assert list(told_apart([*jobs, alone]).values()) == [
+        "toy tiny 4x1 seed 0 optimizer.lr=1",
+        "toy tiny 4x1 seed 0 optimizer.lr=2",
+        "toy tiny 4x1 seed 1",
+    ]

@@ -38,9 +38,11 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
         The file, written whole or not at all; the same reports give the same bytes.
 
     Raises:
-        UserError: a folder is not there, or the file cannot be written.
+        UserError: a folder is not there, or the file holds something else or cannot be written.
     """
     place = folders[0] / NAME if out is None else out
+    if place.exists() and not _is_page(place):
+        raise UserError(f"--out {place}: is there already, and no page of ours; give another FILE")
     page = html(records(folders), title or folders[0].resolve().name)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +50,13 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
     except OSError as error:
         raise UserError(f"{place}: cannot be written ({error.strerror or error}); give --out FILE") from None
     return place
+
+
+def _is_page(file: Path) -> bool:
+    try:
+        return 'name="generator" content="hydraprune ' in file.read_text(encoding="utf-8", errors="replace")[:1000]
+    except OSError:
+        return False
 
 
 def html(found: Records, title: str) -> str:
@@ -102,7 +111,9 @@ def _tiles(found: Records, rows: Sequence[Row]) -> list[tuple[str, str]]:
     ]
     if headline:
         best = max(headline, key=lambda row: float(row["drop_of_means"]))
-        tiles.append((_percent(best["drop_of_means"]), f"{best['metric']} beside dense, of the best pattern, {best['label']}"))
+        tiles.append(
+            (_percent(best["drop_of_means"]), f"{best['metric']} beside dense, of the best pattern, {best['label']}")
+        )
         close = [row for row in headline if row["drop_of_means"] >= -0.01 and row["prunable"] is not None]
         if close:
             far = max(close, key=lambda row: float(row["prunable"]))

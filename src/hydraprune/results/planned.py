@@ -29,6 +29,7 @@ class Planned:
         ancestor: hash of the dense run that it starts from, if that is one of ours.
         refused: why it cannot run; None if it can.
         refusal: folder of the report that says so.
+        earlier: wanted by an earlier command in the same folder, and not by the one that the plan is of.
     """
 
     hash: str
@@ -49,6 +50,7 @@ class Planned:
     ancestor: str | None = None
     refused: str | None = None
     refusal: Path | None = None
+    earlier: bool = False
 
     @property
     def name(self) -> str:
@@ -99,11 +101,25 @@ class Plan:
     ancestors: tuple[Planned, ...]
 
 
+def told_apart(jobs: Sequence[Planned]) -> dict[Path, str]:
+    """directory -> name and the words that differ, of jobs that share their name with others."""
+    alike: dict[str, list[Planned]] = {}
+    for job in jobs:
+        alike.setdefault(job.name, []).append(job)
+    names = {}
+    for name, several in alike.items():
+        shared = set.intersection(*(set(job.words) for job in several))
+        for job in several:
+            names[job.directory] = " ".join([name, *(word for word in job.words if word not in shared)])
+    return names
+
+
 def with_earlier(plan: Plan, earlier: Plan | None) -> Plan:
     """The plan, with the jobs of an earlier one in the same folder behind its own: what is missing stays missing."""
     known = {job.directory for job in plan.jobs}
     rest = () if earlier is None else earlier.jobs
-    return replace(plan, jobs=(*plan.jobs, *(job for job in rest if job.directory not in known and not job.refused)))
+    missing = [job for job in rest if job.directory not in known and not job.refused]
+    return replace(plan, jobs=(*plan.jobs, *(replace(job, earlier=True) for job in missing)))
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
