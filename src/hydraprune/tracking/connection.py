@@ -8,6 +8,7 @@ from typing import Any
 
 # A server's first answer, in seconds; the look-up of its name, which no timeout of a request covers, included.
 _ANSWER = 5.0
+_NONE = "no credentials (`wandb login`, or WANDB_API_KEY)"
 _TRUE = ("1", "true", "yes", "on")
 
 
@@ -29,30 +30,25 @@ def chosen_mode(mode: str) -> str:
     settings = quiet_settings()
     if settings.mode in ("offline", "dryrun", "disabled"):
         return "disabled" if settings.mode == "disabled" else "offline"
-    return "online" if has_credentials(settings) else "offline"
-
-
-def has_credentials(settings: Any) -> bool:
-    """Whether W&B would find a key for its server by itself.
-
-    Raises:
-        Exception: what it finds cannot be a key.
-    """
-    # Its own function: it knows which of its addresses share a key.
-    from wandb.sdk.lib.wbauth import authenticate_session
-
-    found = authenticate_session(host=settings.base_url, source="hydraprune", prompt=False, update_session=False)
-    return found is not None
+    return "offline" if _credentials(settings) == _NONE else "online"
 
 
 def why_not_online(settings: Any) -> str | None:
     """What keeps a run from being online, as far as can be told without W&B; None when nothing does."""
+    return _credentials(settings) or _unreachable(settings)
+
+
+def _credentials(settings: Any) -> str | None:
+    """What is wrong with the key that W&B would find for its server by itself; None when nothing is."""
     try:
-        if not has_credentials(settings):
-            return "no credentials (`wandb login`, or WANDB_API_KEY)"
+        # Its own function: it knows which of its addresses share a key. It neither asks nor sends anything.
+        from wandb.sdk.lib.wbauth import authenticate_session
+
+        host = settings.base_url
+        found = authenticate_session(host=host, source="hydraprune", prompt=False, update_session=False)
     except Exception as error:  # whatever W&B says of a key that is none
         return " ".join(str(error).split())
-    return _unreachable(settings)
+    return None if found is not None else _NONE
 
 
 def _unreachable(settings: Any) -> str | None:

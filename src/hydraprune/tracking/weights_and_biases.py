@@ -31,6 +31,7 @@ _LONGEST_NAME, _LONGEST_TAG = 128, 64
 _LONGEST_CAUSE = 300
 # Seconds: with those that the server has for its first answer, and those to start anew offline, below 20.
 _INIT_TIMEOUT = 9.0
+_FLUSH_INTERVAL = 1.0
 
 
 class WandB(Silent):
@@ -88,6 +89,7 @@ class WandB(Silent):
         if self._run is None:
             self._run = self._begun(about, "offline")
         _define_metrics(self._run)
+        _keep_composed(self._run, about.config)
         self._tell(why)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -167,6 +169,8 @@ class WandB(Silent):
                     console="off",
                     save_code=False,
                     x_disable_stats=True,
+                    # A killed run loses what was not yet written: W&B's own choice is 15 seconds.
+                    x_transaction_log_flush_interval=_FLUSH_INTERVAL,
                     init_timeout=_INIT_TIMEOUT,
                     finish_timeout=self._finish_timeout,
                     finish_timeout_raises=True,
@@ -201,6 +205,12 @@ def _define_metrics(run: Any) -> None:
     run.define_metric("*", step_metric="step")
     # Of all others the last value, W&B's default: the best of all epochs would be that of a model not yet sparse.
     run.define_metric("train/loss", step_metric="step", summary="last,min")
+
+
+def _keep_composed(run: Any, config: Mapping[str, Any]) -> None:
+    """A sweep's words stand in W&B's config under their own names, `pattern` too: ours as composed, beside them."""
+    if any(run.config[key] != value for key, value in config.items()):
+        run.config.update({"composed": dict(config)})
 
 
 def _start_anew() -> None:
