@@ -114,6 +114,29 @@ def test_a_whole_run_without_its_server(
     assert read(folder).exit_code == 0
 
 
+FOLLOWED = """
+import pathlib, time
+from hydraprune.tracking import About, WandB
+
+tracker = WandB()
+tracker.start(About("abc", "g", "sparse", "name", (), {}, pathlib.Path("."), 1))
+tracker.close(None)
+print(time.time(), flush=True)
+"""
+
+
+@pytest.mark.usefixtures("key")
+def test_a_server_that_hangs_does_not_hold_up_the_end_of_the_program(
+    workplace: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server("hangs", stack))
+    # As in a fresh shell: another test of this process has set it as we do.
+    monkeypatch.delenv("WANDB_ERROR_REPORTING", raising=False)
+    done = subprocess.run([sys.executable, "-c", FOLLOWED], capture_output=True, text=True, check=True)
+    # W&B's reports about itself would take 10 seconds here.
+    assert time.time() - float(done.stdout) < 6
+
+
 @pytest.mark.usefixtures("key")
 def test_a_run_online(
     workplace: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -127,6 +127,21 @@ def test_an_agents_run_is_the_one_that_was_asked_for(workplace: Path, monkeypatc
     assert sparse.config["composed"] == about(workplace).config
 
 
+def test_two_at_once_do_not_mix(workplace: Path) -> None:
+    trackers = {id: WandB("offline") for id in ("one", "two")}
+    for id, tracker in trackers.items():
+        tracker.start(about(workplace, id=id))
+    for step in range(3):
+        for id, tracker in trackers.items():
+            tracker.log({f"train/{id}": 1.0}, step)
+    for tracker in trackers.values():
+        tracker.close(None)
+    runs = {run.run["run_id"]: run for run in map(read, folders(workplace))}
+    assert {id: run.history for id, run in runs.items()} == {
+        id: [{f"train/{id}": 1, "step": step} for step in range(3)] for id in trackers
+    }
+
+
 def test_odd_values_do_not_raise(workplace: Path) -> None:
     tracker = WandB("offline", tags="one", log_model=True)
     tracker.start(about(workplace, name="ä/b: " + "x" * 200, group="g" * 300, tags=("t" * 100, "one")))

@@ -168,6 +168,7 @@ class WandB(Silent):
                     silent=True,
                     console="off",
                     save_code=False,
+                    disable_code=True,
                     x_disable_stats=True,
                     # A killed run loses what was not yet written: W&B's own choice is 15 seconds.
                     x_transaction_log_flush_interval=_FLUSH_INTERVAL,
