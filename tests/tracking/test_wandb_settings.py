@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from wandb_helpers import KEY, folders, read, refusing, warned
 
+from hydraprune.mistakes import conf_dir
+from hydraprune.request import resolved
 from hydraprune.tracking import About, Outcome, WandB
 
 
@@ -30,25 +33,32 @@ def test_the_environment_and_what_is_typed(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = (*small[:4], "training.epochs=1", "pattern=dense", "tracker=wandb")
-    for name, value in (("MODE", "offline"), ("PROJECT", "theirs"), ("ENTITY", "team")):
+    for name, value in (("MODE", "disabled"), ("PROJECT", "theirs"), ("ENTITY", "team")):
         monkeypatch.setenv(f"WANDB_{name}", value)
     assert train(*words).code == 0
-    (first,) = folders(workplace)
-    assert (read(first).run["project"], read(first).run["entity"]) == ("theirs", "team")
+    assert folders(workplace) == []
 
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert train(*words, "seed=1").code == 0
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert train(*words, "seed=1", "tracker.project=ours").code == 0
+    (first,) = folders(workplace)
+    assert (read(first).run["project"], read(first).run["entity"]) == ("ours", "team")
+    assert train(*words, "seed=2", "tracker.mode=disabled").code == 0
     assert folders(workplace) == [first]
 
-    typed = ("tracker.mode=offline", "tracker.project=ours", "tracker.entity=me")
-    assert train(*words, "seed=1", "run.root=other", *typed).code == 0
-    run = read(folders(workplace)[-1]).run
-    assert (run["project"], run["entity"]) == ("ours", "me")
-
     monkeypatch.setenv("WANDB_MODE", "cloud")
-    refused = train(*words, "seed=2")
+    refused = train(*words, "seed=3")
     assert refused.code == 2
     assert "tracker.mode=cloud: must be auto, online, offline or disabled" in refused.err
+
+
+def test_the_environments_project_and_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        first = resolved(compose("config", ["tracker=wandb"])).tracker
+        monkeypatch.setenv("WANDB_PROJECT", "theirs")
+        monkeypatch.setenv("WANDB_ENTITY", "team")
+        second = resolved(compose("config", ["tracker=wandb"])).tracker
+    assert (first.mode, first.project, first.entity) == ("auto", "hydraprune", None)
+    assert (second.mode, second.project, second.entity) == ("auto", "theirs", "team")
 
 
 @pytest.mark.parametrize(("word", "count"), [("", 1), ("dryrun", 1), ("offline", 1), ("disabled", 0)])
