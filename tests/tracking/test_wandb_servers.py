@@ -126,7 +126,7 @@ print(time.time(), flush=True)
 def test_a_server_that_hangs_does_not_hold_up_the_end_of_the_program(
     workplace: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server("hangs", stack))
+    monkeypatch.setenv("WANDB_BASE_URL", server("answers only for /", stack))
     # As in a fresh shell: another test of this process has set it as we do.
     monkeypatch.delenv("WANDB_ERROR_REPORTING", raising=False)
     done = subprocess.run([sys.executable, "-c", FOLLOWED], capture_output=True, text=True, check=True)
