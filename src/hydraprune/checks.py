@@ -58,6 +58,7 @@ def check(config: DictConfig, dense: str | None) -> Needs:
     """
     check_numbers(config)
     check_cache(config)
+    assembly.make(config, "tracker")
     made = assembly.parts(config)
     data = load(made.task)
     check_metrics(made.task.metrics, data.labels)

@@ -174,8 +174,9 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
     tracker = Several(
         [
             JsonLines(directory / _METRICS, start.lines),
-            ProgressBar(shown=None if request.alone else False),
+            # Before the bar, which what it says at its start would cut.
             Guarded(assembly.make(config, "tracker")),
+            ProgressBar(shown=None if request.alone else False),
         ]
     )
     stack.push(lambda kind, error, trace: tracker.close(error))

@@ -2,5 +2,6 @@
 
 from hydraprune.tracking.contract import About, Outcome, RunTracker
 from hydraprune.tracking.trackers import Guarded, JsonLines, ProgressBar, Several, Silent
+from hydraprune.tracking.weights_and_biases import WandB
 
-__all__ = ["About", "Guarded", "JsonLines", "Outcome", "ProgressBar", "RunTracker", "Several", "Silent"]
+__all__ = ["About", "Guarded", "JsonLines", "Outcome", "ProgressBar", "RunTracker", "Several", "Silent", "WandB"]

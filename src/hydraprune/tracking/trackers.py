@@ -128,9 +128,9 @@ class Guarded:
             call()
         except Exception as error:  # whatever somebody else's code raises
             told, self._lost = self._lost, True
-            why = " ".join(f"{type(error).__name__}: {error}".split())
             if not told:
-                log.warning("tracker %s gave up, the run goes on without it: %s", type(self._tracker).__name__, why)
+                name = type(self._tracker).__name__
+                log.warning("tracker %s gave up, the run goes on without it: %s", name, one_line(error))
 
 
 class Several:
@@ -154,3 +154,8 @@ class Several:
     def close(self, error: BaseException | None) -> None:
         for tracker in self._trackers:
             tracker.close(error)
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and what it says."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

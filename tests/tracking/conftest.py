@@ -1,0 +1,31 @@
+"""W&B as in a fresh process and on a fresh machine: no key, no settings, nothing of the test before."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home for W&B."""
+    home = tmp_path_factory.mktemp("wandb-home")
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(home / name.lower()))
+    monkeypatch.setenv("NETRC", str(home / "netrc"))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    # Of a command line that ran in this process before; its stream is closed.
+    for handler in [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler]:
+        logging.getLogger().removeHandler(handler)
+    yield home
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()

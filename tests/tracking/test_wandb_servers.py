@@ -1,0 +1,241 @@
+"""Servers that are not there, hang or refuse: offline in time, one line, and the training goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb_helpers import KEY, Accepting, Answering, folders, read, refusing, warned
+
+from hydraprune.tracking import About, Guarded, WandB, weights_and_biases
+
+# The promise; nothing here comes near it.
+PROMISED = 20.0
+
+
+def about(directory: Path, **other: Any) -> About:
+    known = {"id": "abc", "group": "task model cell", "job_type": "sparse", "name": "a name", "steps": 10}
+    return About(**{**known, "tags": ("t",), "config": {"a": {"b": 1}}, "directory": directory, **other})
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+
+
+def server(kind: str, stack: ExitStack) -> str:
+    """The address of a server of a kind; gone when the test ends."""
+    if kind == "refuses":
+        return refusing()
+    made: Accepting | Answering
+    if kind == "hangs":
+        made = Accepting()
+    elif kind == "answers only for /":
+        made = Answering(root_only=True)
+    else:
+        made = Answering(int(kind))
+    stack.callback(made.close)
+    return made.url
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize(
+    ("mode", "kind", "cause"),
+    [
+        ("auto", "refuses", "cannot be reached"),
+        ("online", "refuses", "cannot be reached"),
+        ("auto", "hangs", "does not answer"),
+        ("auto", "answers only for /", "context deadline exceeded"),
+        ("auto", "500", "HTTP 500"),
+        ("auto", "401", "401"),
+        ("online", "403", "403"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_one_line_and_offline(
+    mode: str,
+    kind: str,
+    cause: str,
+    stack: ExitStack,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server(kind, stack))
+    if kind == "500":
+        monkeypatch.setattr(weights_and_biases, "_INIT_TIMEOUT", 2.0)  # one full wait, for `/`, says enough
+    tracker = WandB(mode)
+    began = time.monotonic()
+    tracker.start(about(workplace))
+    assert time.monotonic() - began < PROMISED
+    tracker.log({"train/loss": 1.0}, 1)
+    tracker.close(None)
+    (line,) = warned(caplog)
+    assert line.startswith("W&B goes on offline: ")
+    assert cause in line
+    (offline,) = (folder for folder in folders(workplace) if folder.name.startswith("offline-run-"))
+    assert f"`wandb sync {offline.relative_to(workplace)}` sends the run later" in line
+    assert "\n" not in line
+    assert capfd.readouterr() == ("", "")
+    run = read(offline)
+    assert run.run["run_id"] == "abc"
+    assert run.history == [{"train/loss": 1, "step": 1}]
+
+
+def test_a_whole_run_without_its_server(stack: ExitStack, small: tuple[str, ...], workplace: Path) -> None:
+    environment = {**os.environ, "WANDB_API_KEY": KEY, "WANDB_BASE_URL": server("hangs", stack)}
+    words = (*small[:4], "training.epochs=1", "pattern=dense", "tracker=wandb")
+    command = [sys.executable, "-m", "hydraprune.cli", "train", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1, step 10 of 10" in done.stdout
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "w&b" in line.lower() or "wandb" in line]
+    assert len(said) == 1
+    assert said[0].startswith("W&B goes on offline: ")
+    (folder,) = folders(workplace)
+    assert read(folder).exit_code == 0
+
+
+FOLLOWED = """
+import pathlib, time
+from hydraprune.tracking import About, WandB
+
+tracker = WandB()
+tracker.start(About("abc", "g", "sparse", "name", (), {}, pathlib.Path("."), 1))
+tracker.close(None)
+print(time.time(), flush=True)
+"""
+
+
+@pytest.mark.usefixtures("key")
+def test_a_server_that_hangs_does_not_hold_up_the_end_of_the_program(
+    workplace: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server("answers only for /", stack))
+    # As in a fresh shell: another test of this process has set it as we do.
+    monkeypatch.delenv("WANDB_ERROR_REPORTING", raising=False)
+    done = subprocess.run([sys.executable, "-c", FOLLOWED], capture_output=True, text=True, check=True)
+    # W&B's reports about itself would take 10 seconds here.
+    assert time.time() - float(done.stdout) < 6
+
+
+@pytest.mark.usefixtures("key")
+def test_a_run_online(
+    workplace: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    wandb_server = Answering()
+    stack.callback(wandb_server.close)
+    monkeypatch.setenv("WANDB_BASE_URL", wandb_server.url)
+    tracker = WandB()
+    tracker.start(about(workplace))
+    (line,) = (record.getMessage() for record in caplog.records if record.name.startswith("hydraprune"))
+    assert line == f"W&B: {wandb_server.url}/entity/project/runs/abc"
+    for step in range(1, 50):
+        tracker.log({"train/loss": 1 / step}, step)
+    tracker.close(None)
+    assert "UpsertBucket" in wandb_server.asked
+    assert '\\"step\\":49' in wandb_server.sent
+    assert [folder.name.startswith("run-") for folder in folders(workplace)] == [True]
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize("end", ["hangs", "is gone"])
+def test_a_server_that_is_lost_in_mid_run_costs_no_more_than_the_time_to_finish(
+    end: str,
+    workplace: Path,
+    stack: ExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    wandb_server = Answering()
+    stack.callback(wandb_server.close)
+    monkeypatch.setenv("WANDB_BASE_URL", wandb_server.url)
+    tracker = WandB(finish_timeout=2.0)
+    tracker.start(about(workplace))
+    tracker.log({"train/loss": 2.0}, 0)
+    if end == "hangs":
+        wandb_server.root_only = True
+    else:
+        wandb_server.die()
+    began = time.monotonic()
+    for step in range(1, 500):
+        tracker.log({"train/loss": 1 / step}, step)
+    tracker.close(None)
+    assert time.monotonic() - began < PROMISED
+    (folder,) = folders(workplace)
+    (line,) = warned(caplog)
+    assert "tracker.finish_timeout=2 s" in line
+    assert f"`wandb sync --include-online {folder.relative_to(workplace)}` sends the rest" in line
+    assert capfd.readouterr() == ("", "")
+    assert [item["step"] for item in read(folder).history] == list(range(500))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the process in /proc")
+def test_when_its_own_process_dies_the_run_and_the_next_go_on(
+    workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = Guarded(WandB("offline"))
+    tracker.start(about(workplace))
+    for process in children():
+        if "wandb-core" in process.name:
+            os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: not any("wandb-core" in process.name for process in children()))
+    for step in range(100):
+        tracker.log({"train/loss": 1.0}, step)
+        time.sleep(0.001)
+    tracker.close(None)
+    (line,) = warned(caplog)
+    assert "gave up, the run goes on without it" in line
+
+    after = Guarded(WandB("offline"))
+    after.start(about(workplace, id="next"))
+    after.log({"train/loss": 1.0}, 1)
+    after.close(None)
+    assert read(folders(workplace)[-1]).history == [{"train/loss": 1, "step": 1}]
+
+
+class Process:
+    """A child of this process that lives."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pid = int(folder.name)
+        # pid (name) state parent ...
+        name, rest = (folder / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        self.name, (self.state, parent, *_) = name, rest.split()
+        self.parent = int(parent)
+
+
+def children() -> list[Process]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            process = Process(folder)
+        except OSError:
+            continue
+        if process.parent == os.getpid() and process.state != "Z":
+            found.append(process)
+    return found
+
+
+def wait_until(state: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not state():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
