@@ -20,7 +20,7 @@ from hydraprune.results.pictures import mask_parts
 from hydraprune.results.report import RunReport, write_report
 from hydraprune.results.sparsity import Figures
 from hydraprune.sparsity import SparsityError
-from hydraprune.tracking import About, Outcome
+from hydraprune.tracking import About, Mask, Outcome
 from hydraprune.training.contracts import Progress
 from hydraprune.training.teachers import NoTeacher, OnlineTeacher, StoredTeacher
 
@@ -125,7 +125,8 @@ def about(request: Request, steps: int, done: int) -> About:
 
 def outcome(report: RunReport, model: Path) -> Outcome:
     """What a tracker is told of a run that finished."""
-    return Outcome(asdict(report), model, {part.weight: part.kept for part in mask_parts(model, report.parts)})
+    masks = {part.part: Mask(part.weight, part.kept) for part in mask_parts(model, report.parts)}
+    return Outcome(asdict(report), model, masks)
 
 
 def record_refusal(request: Request | None, directory: Path, overrides: list[str], error: BaseException) -> None:

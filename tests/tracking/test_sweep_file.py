@@ -109,13 +109,6 @@ def test_the_command_that_the_agent_runs(monkeypatch: pytest.MonkeyPatch, tmp_pa
     )
 
 
-# Its words name the tracker, whose config comes with it.
-needs_tracker = pytest.mark.skipif(
-    not (FILE.parents[1] / "conf" / "tracker" / "wandb.yaml").is_file(), reason="no conf/tracker/wandb.yaml"
-)
-
-
-@needs_tracker
 @pytest.mark.parametrize("sweep", [SWEEP, BAYES], ids=["grid", "bayes"])
 def test_every_corner_composes(
     sweep: dict[str, Any],
@@ -146,7 +139,6 @@ def test_every_corner_composes(
             assert float(found) == value, key
 
 
-@needs_tracker
 def test_the_command_starts_train_py(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As the agent starts it: from the folder of train.py, by the python of the environment."""
     command = expanded(SWEEP, corners(SWEEP)[0], monkeypatch, tmp_path)

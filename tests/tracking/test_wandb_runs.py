@@ -104,7 +104,8 @@ def test_a_run_and_its_dense_ancestor(train: Callable[..., Any], small: tuple[st
     assert not any(key.startswith("masks/") for key in dense.summary)
 
     (part,) = mask_parts(folder / "model", report["parts"])
-    shown = sparse.summary[f"masks/{part.weight}"]
+    shown = sparse.summary["masks/4x1"]
+    assert shown["caption"] == part.weight
     picture = np.asarray(Image.open(sparse.folder / "files" / shown["path"]).convert("L"))
     assert ((picture[4::8, 4::8] < 128) == part.kept).all()
 

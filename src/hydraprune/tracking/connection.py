@@ -30,15 +30,15 @@ def chosen_mode(mode: str) -> str:
     settings = quiet_settings()
     if settings.mode in ("offline", "dryrun", "disabled"):
         return "disabled" if settings.mode == "disabled" else "offline"
-    return "offline" if _credentials(settings) == _NONE else "online"
+    return "offline" if credentials(settings) == _NONE else "online"
 
 
 def why_not_online(settings: Any) -> str | None:
     """What keeps a run from being online, as far as can be told without W&B; None when nothing does."""
-    return _credentials(settings) or _unreachable(settings)
+    return credentials(settings) or _unreachable(settings)
 
 
-def _credentials(settings: Any) -> str | None:
+def credentials(settings: Any) -> str | None:
     """What is wrong with the key that W&B would find for its server by itself; None when nothing is."""
     try:
         # Its own function: it knows which of its addresses share a key. It neither asks nor sends anything.

@@ -40,19 +40,31 @@ class About:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """A part of one layer's mask.
+
+    Args:
+        weight: the layer's.
+        kept: rows x columns of it, true where a weight is kept.
+    """
+
+    weight: str
+    kept: NDArray[bool_]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of a run that finished.
 
     Args:
         report: as in its report.json.
-        masks: of each kind of pattern a part of one layer's mask (rows x columns of the weight, true: kept), by the
-            weight's name.
+        masks: one for each pruner, by its name: `4x1`, `2:4`; of a mixed pattern `attention`, `ffn`.
         model: folder of the saved model.
     """
 
     report: Mapping[str, Any]
     model: Path
-    masks: Mapping[str, NDArray[bool_]] = field(default_factory=dict)
+    masks: Mapping[str, Mask] = field(default_factory=dict)
 
 
 class RunTracker(Protocol):

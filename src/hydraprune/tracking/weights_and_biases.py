@@ -110,8 +110,10 @@ class WandB(Silent):
         ):
             if rows:
                 shown[name] = wandb.Table(columns=list(columns), data=rows)
-        for weight, mask in outcome.masks.items():
-            shown[f"masks/{weight}"] = wandb.Image(picture_of(mask), caption=weight)
+        for pruner, mask in outcome.masks.items():
+            # It becomes a file's name, in which some systems have no colon.
+            name = pruner.replace(":", "of")
+            shown[f"masks/{name}"] = wandb.Image(picture_of(mask.kept), caption=mask.weight)
         if shown:
             self._run.log({**shown, "step": report["steps"]})
         self._run.summary.update(summary_of(report))

@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from hydraprune.errors import UserError
+from hydraprune.tracking.connection import credentials, quiet_settings
 
 # As `hub.metrics` names them, the commoner first.
 METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman", "f1_macro")
+# Of the patterns in conf/; a mixed one has several.
+PRUNERS = ("4x1", "2of4", "1xchannel", "channelx1", "1x1", "attention", "attention_output", "ffn")
 # All runs of the published matrix, dense ones included; W&B shows ten if not told otherwise.
 _RUNS = 200
 # Seconds: for each answer of the server, and for all of them together.
 _ANSWER, _PATIENCE = 10, 45.0
-_HOW_TO_LOG_IN = "`wandb login`, or set WANDB_API_KEY"
 
 
 def build(entity: str, project: str, name: str) -> Any:
@@ -77,7 +79,7 @@ def build(entity: str, project: str, name: str) -> Any:
                 *(f"summary:{key}" for key in ("headline", "sparsity/prunable", "pattern_ok")),
             ],
         ),
-        # Keys that nobody can name beforehand, such as masks/<weight>, get panels of their own behind ours.
+        # Keys that nobody can name beforehand, such as masks of other patterns, get panels of their own behind ours.
         auto_generate_panels=True,
     )
     workspace._internal_runset_id = _id("runs")
@@ -124,20 +126,11 @@ def save(entity: str | None, project: str, name: str) -> str:
 
 
 def _saved(entity: str | None, project: str, name: str) -> str:
-    # Its reports about itself would go to the same server, and keep a program that ends waiting.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    settings = quiet_settings()
+    if (why := credentials(settings)) is not None:
+        raise UserError(f"W&B: {why}; --out FILE needs none")
     import wandb
 
-    settings = wandb.setup(wandb.Settings(silent=True)).settings
-    try:
-        # Its own function: it reads the environment, .netrc and the rest, and with this never asks.
-        from wandb.sdk.lib.wbauth import authenticate_session
-
-        known = authenticate_session(host=settings.base_url, source="hydraprune", prompt=False, update_session=False)
-    except Exception as error:  # whatever it says of a key that is none
-        raise UserError(f"W&B: {_one_line(error)}; {_HOW_TO_LOG_IN}") from None
-    if known is None:
-        raise UserError(f"W&B: no credentials; {_HOW_TO_LOG_IN}; --out FILE needs none")
     try:
         # In any case first: of a server that is not there it learns sooner than a workspace being saved.
         api = wandb.Api(timeout=_ANSWER)
@@ -193,8 +186,8 @@ def _dense_beside_sparse(wr: Any) -> Iterator[Any]:
 def _masks_and_layers(wr: Any) -> Iterator[Any]:
     for table in ("layers", "result"):
         yield wr.WeavePanelSummaryTable(table_name=table)
-    yield wr.MarkdownPanel(
-        markdown="Parts of the masks, as pictures: in the section `masks` that W&B makes of the keys `masks/<weight>`."
+    yield wr.MediaBrowser(
+        title="parts of the masks", media_keys=[f"masks/{pruner}" for pruner in PRUNERS], num_columns=4
     )
 
 
