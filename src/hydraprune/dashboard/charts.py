@@ -113,12 +113,13 @@ def per_layer() -> Spec:
     return _spec(alt.layer(cells, low, high), height=alt.Step(25))
 
 
-def mask(pattern: str, rows: int, columns: int) -> Spec:
+def mask(pattern: str, rows: int, columns: int, top: int = 0, left: int = 0) -> Spec:
     """A part of a mask, a square per weight that is kept, with lines at the pattern's own borders.
 
     Args:
         pattern: by its name: 4x1, 2:4, 1xchannel.
         rows, columns: of the picture.
+        top, left: its place in the weight, from whose first row and column the borders are counted.
     """
     x = alt.X("column:Q", axis=None).scale(domain=[0, columns], nice=False)
     y = alt.Y("row:Q", axis=None).scale(domain=[0, rows], nice=False, reverse=True)
@@ -132,10 +133,10 @@ def mask(pattern: str, rows: int, columns: int) -> Spec:
     tall, wide = borders(pattern)
     lines = []
     if tall:
-        at = [{"at": i} for i in range(tall, rows, tall)]
+        at = [{"at": i} for i in range(-top % tall, rows, tall) if i]
         lines.append(alt.Chart(alt.InlineData(at)).mark_rule(style="border").encode(y=alt.Y("at:Q", axis=None)))
     if wide:
-        at = [{"at": i} for i in range(wide, columns, wide)]
+        at = [{"at": i} for i in range(-left % wide, columns, wide) if i]
         lines.append(alt.Chart(alt.InlineData(at)).mark_rule(style="border").encode(x=alt.X("at:Q", axis=None)))
     return _spec(alt.layer(ground, kept, *lines), height=200)
 

@@ -211,7 +211,7 @@ def _masks(study: Study, name: str) -> Iterator[Figure]:
             f"{row['weight']}, {place}, seed {row['seed']}. A square is a weight that is kept"
             + (f"; lines are borders of {row['shape']}." if any(charts.borders(str(row["shape"]))) else "."),
             f"{len(kept)} of {tall * wide} weights are kept here, {row['sparsity']:.1%} of the whole layer are zero",
-            charts.mask(str(row["shape"]), tall, wide),
+            charts.mask(str(row["shape"]), tall, wide, row["top"], row["left"]),
             [{"row": i, "column": j} for i, j in kept],
             pattern=str(row["pattern"]),
             shape=tall / wide,

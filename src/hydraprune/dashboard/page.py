@@ -145,6 +145,8 @@ def _matrix_row(cell: Cell, score: Score | None) -> Row:
     low, high = (score.interval if score else None) or (None, None)
     return row | {
         "metric": score.metric if score else None,
+        # Of the values that the figures are made of; a score may be no number.
+        "n": len(score.sparse) if score else 0,
         "headline": bool(score) and score == cell.scores[0],
         "sparse_mean": mine.mean if mine else None,
         "sparse_max": mine.max if mine else None,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 NAME = "metrics.jsonl"
 # More points than that on a curve cannot be told apart on a screen.
@@ -41,13 +43,25 @@ def read_history(directory: Path) -> History:
     for line in lines:
         try:
             values = json.loads(line)
-            step = int(values.pop("step"))
+            step = values.pop("step")
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
+        if type(step) is not int:
+            continue
         for name, value in values.items():
-            if isinstance(value, (int, float)):
-                found.setdefault(name, []).append((step, float(value)))
+            if (number := _finite(value)) is not None:
+                found.setdefault(name, []).append((step, number))
     return found
+
+
+def _finite(value: Any) -> float | None:
+    """The value if it is a number that a figure has a place for. True and false are none."""
+    if type(value) not in (int, float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an int beyond all floats
+        return None
 
 
 def band(histories: Sequence[History], name: str, points: int = POINTS) -> list[Band]:
@@ -64,5 +78,8 @@ def band(histories: Sequence[History], name: str, points: int = POINTS) -> list[
     for start in range(0, len(steps), width):
         near = steps[start : start + width]
         values = [together(there) for run in runs if (there := [run[step] for step in near if step in run])]
-        found.append(Band(near[-1], statistics.fmean(values), min(values), max(values), len(values)))
+        low, high = min(values), max(values)
+        # Rounded, the mean of equal values may lie beside them.
+        mean = min(max(statistics.fmean(values), low), high)
+        found.append(Band(near[-1], mean, low, high, len(values)))
     return found

@@ -51,6 +51,8 @@ def mask_parts(model: Path, parts: Mapping[str, Any], rows: int = ROWS, columns:
     """
     found = []
     for name, part in parts.items():
+        if not {"pattern", "weights", "sparsity"} <= set(part):  # an older report
+            continue
         masks = list(_masks(model, part["weights"]))
         if masks:
             weight, kept = min(masks, key=lambda mask: abs(1 - mask[1].mean() - part["sparsity"]))
@@ -65,7 +67,7 @@ def _masks(model: Path, weights: list[str]) -> list[tuple[str, NDArray[np.bool_]
             with safe_open(file, framework="np") as tensors:
                 names = set(tensors.keys())
                 found += [(name, _matrix(tensors.get_tensor(name)) != 0) for name in weights if name in names]
-        except (OSError, SafetensorError, TypeError):  # cut short, or of a type that numpy has no word for
+        except (OSError, SafetensorError, TypeError, AttributeError):  # cut short, or of a type that numpy lacks
             continue
     return found
 

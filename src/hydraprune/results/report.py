@@ -61,11 +61,15 @@ class RunReport:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, whatever is cut: the process or the power."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_report(report: RunReport, directory: Path) -> None:
@@ -85,7 +89,9 @@ def _finite(value: Any) -> Any:
 def read_report(directory: Path) -> RunReport | None:
     """The report in a run's directory; None when there is none that can be read."""
     try:
-        values: Mapping[str, Any] = json.loads((directory / NAME).read_text(encoding="utf-8"))
+        text = (directory / NAME).read_text(encoding="utf-8")
+        # NaN and Infinity, which others write, are null as in ours.
+        values: Mapping[str, Any] = json.loads(text, parse_constant=lambda _: None)
         known = {key: value for key, value in values.items() if key in RunReport.__dataclass_fields__}
         return RunReport(**known)
     except (OSError, ValueError, TypeError, AttributeError):

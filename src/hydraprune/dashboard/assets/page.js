@@ -2,7 +2,7 @@
 (() => {
   const page = JSON.parse(document.getElementById("data").textContent);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const views = new Map();
+  const views = new Map(), seen = new Set();
 
   // Colours: as the system has them, or as the reader chose.
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -50,11 +50,26 @@
     const renderer = shape ? "canvas" : "svg";
     return vegaEmbed(place, full, { mode: "vega-lite", actions: false, renderer, config, tooltip: { theme: "page" } });
   }
-  async function draw(figure) {
-    views.get(figure)?.finalize();
-    views.set(figure, await embed(figure, figure.querySelector(".plot"), look()));
-    figure.dataset.drawn = "true";
+  // One drawing of a figure at a time, the last one with what is chosen then.
+  const turns = new Map();
+  function draw(figure) {
+    const turn = (turns.get(figure) ?? Promise.resolve()).then(() => drawNow(figure));
+    turns.set(figure, turn);
+    return turn;
+  }
+  async function drawNow(figure) {
+    if (!seen.has(figure)) return;
+    drop(figure);
     note(figure);
+    const plot = figure.querySelector(".plot");
+    // Inside of it: Vega takes the role and the words of the element that it draws in.
+    const place = plot.firstElementChild ?? plot.appendChild(document.createElement("div"));
+    if (!plot.hidden) views.set(figure, await embed(figure, place, look()));
+    figure.dataset.drawn = "true";
+  }
+  function drop(figure) {
+    views.get(figure)?.finalize();
+    views.delete(figure);
   }
   // A picture to take away has a ground and a legend of its own.
   async function picture(figure, kind) {
@@ -77,12 +92,21 @@
     if (details.open) tabulate(details);
   }
   async function refresh(figure) {
-    const view = views.get(figure)?.view, data = rowsOf(figure);
-    if (!view) return;
+    if (!seen.has(figure)) return;
+    if (!figure.clientWidth) return forget(figure);
     note(figure);
-    if (page.figures[figure.dataset.figure].spec.height.step) return draw(figure);
+    if (figure.querySelector(".plot").hidden) return drop(figure);
+    const view = views.get(figure)?.view, data = rowsOf(figure);
+    if (!view || page.figures[figure.dataset.figure].spec.height.step) return draw(figure);
     await view.data("rows", data.rows).resize().runAsync();
     if (data.dense.length) await view.data("dense", data.dense).runAsync();
+  }
+  // What is hidden has no width to be drawn in: it is drawn anew when it is seen again.
+  function forget(figure) {
+    drop(figure);
+    seen.delete(figure);
+    delete figure.dataset.drawn;
+    near.observe(figure);
   }
 
   // Figures are drawn when they come near: a page of many studies opens at once.
@@ -90,6 +114,7 @@
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
       near.unobserve(target);
+      seen.add(target);
       draw(target);
     }
   }, { rootMargin: "600px" });
@@ -191,9 +216,11 @@
     try { localStorage.hydraprune = theme; } catch { /* no storage */ }
     restyle();
   });
-  const restyle = () => { paint(); [...views.keys()].forEach(draw); };
+  const restyle = () => { paint(); seen.forEach(draw); };
   system.addEventListener("change", restyle);
-  addEventListener("beforeprint", () => figures.filter((figure) => !views.has(figure)).forEach(draw));
+  addEventListener("beforeprint", () => {
+    for (const figure of figures.filter((figure) => figure.clientWidth && !seen.has(figure))) seen.add(figure) && draw(figure);
+  });
 
   paint();
   filter();

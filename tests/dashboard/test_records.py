@@ -1,0 +1,310 @@
+"""Runs -> rows: what is found, counted once, and computed as it is here a second time."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dashboard_helpers import (
+    FFN,
+    HEAD,
+    NASTY,
+    QUERY,
+    SEEDS,
+    STUDIES,
+    World,
+    dense_run,
+    folder_of,
+    kept,
+    masks_of,
+    report,
+    sparse_run,
+    unfinished,
+    world,
+    write_history,
+)
+
+from hydraprune.dashboard.page import html
+from hydraprune.dashboard.records import Records, Study, records
+from hydraprune.errors import UserError
+from hydraprune.results.gathered import gather
+from hydraprune.results.matrix import matrix
+from hydraprune.results.report import RunReport, read_report
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world(tmp_path_factory.mktemp("records"))
+
+
+@pytest.fixture(scope="module")
+def found(made: World) -> Records:
+    return records([made.sweep])
+
+
+def study(found: Records, task: str = "mrpc", model: str = "bert_mini") -> Study:
+    (wanted,) = [study for study in found.studies if (study.task, study.model) == (task, model)]
+    return wanted
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in (folder / "metrics.jsonl").read_text().splitlines():
+        if text.endswith("}"):
+            lines.append(json.loads(text))
+    return lines
+
+
+def reports(*roots: Path) -> list[tuple[Path, RunReport]]:
+    places = sorted(place.parent for root in roots for place in root.rglob("report.json"))
+    return [(place, told) for place in places if (told := read_report(place)) is not None]
+
+
+def test_dense_runs_are_found_from_another_folder(made: World, found: Records) -> None:
+    """Only the sweep was named; its runs say where their dense models are."""
+    assert not list(made.sweep.rglob("dense*"))
+    dense = [run for run in found.runs if run["phase"] == "dense"]
+    assert {(run["task"], run["model"], run["seed"]) for run in dense} == {
+        (*at, seed) for at in STUDIES for seed in SEEDS
+    }
+    assert {run["label"] for run in dense} == {"dense"}
+    assert [cell.finished for cell in found.cells if cell.phase == "dense"] == [SEEDS] * len(STUDIES)
+    for (task, model), one in ((at, study(found, *at)) for at in STUDIES):
+        for row in one.dense:
+            values = [report(task, model, "dense", seed).final[row["metric"]] or 0 for seed in SEEDS]
+            assert (row["low"], row["high"], row["n"]) == (min(values), max(values), len(SEEDS))
+            assert row["mean"] == pytest.approx(float(np.mean(values)))
+        assert [row["metric"] for row in one.dense] == one.metrics
+    # A dense run's own training is drawn too.
+    assert {row["label"] for row in study(found).curves["loss"]} >= {"dense", "4x1 at 90%"}
+
+
+@pytest.mark.parametrize("named", [["sweep", "outputs"], ["outputs", "sweep"], ["sweep", "sweep"], ["sweep", "copy"]])
+def test_every_run_counts_once(named: Sequence[str], made: World, found: Records, tmp_path: Path) -> None:
+    folders = {"sweep": made.sweep, "outputs": made.outputs, "copy": tmp_path / "copy"}
+    shutil.copytree(made.sweep, tmp_path / "copy", ignore=shutil.ignore_patterns("plan.json"))
+    both = records([folders[name] for name in named])
+    assert [run["hash"] for run in both.runs] == [run["hash"] for run in found.runs]
+    assert len({run["hash"] for run in both.runs}) == len(both.runs)
+    assert both.cells == found.cells
+    for ours, theirs in zip(found.studies, both.studies, strict=True):
+        assert theirs.curves == ours.curves
+        assert theirs.points == ours.points
+        assert theirs.layers == ours.layers
+
+
+def test_other_names_of_the_folders(made: World, found: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made.outputs.parent)
+    for folders in ([Path("multirun_sweeps/demo")], [Path("multirun_sweeps/demo"), made.outputs], [Path()]):
+        again = records(folders)
+        assert [run["hash"] for run in again.runs] == [run["hash"] for run in found.runs]
+        assert again.studies[0].curves == found.studies[0].curves
+    monkeypatch.chdir(made.sweep / "mrpc")
+    assert len(records([Path("..")]).runs) == len(found.runs)
+
+
+def test_a_finished_copy_counts_before_one_that_is_not(made: World, tmp_path: Path) -> None:
+    told = report("mrpc", "bert_mini", "4x1", 0)
+    kept(unfinished(replace(told, status="failed", error="once")), tmp_path / "a")
+    kept(told, tmp_path / "b")
+    (run,) = records([tmp_path]).runs
+    assert (run["status"], run["folder"]) == ("finished", (tmp_path / "b").as_posix())
+
+
+def test_figures_of_the_matrix_are_those_of_the_report(made: World, found: Records) -> None:
+    plain = matrix([told for _, told in reports(made.sweep, made.outputs)], gather([made.sweep]).planned)
+    assert sorted(found.cells, key=repr) == sorted(plain, key=repr)
+    assert [cell.phase for cell in found.cells] == sorted((cell.phase for cell in plain), reverse=True)
+
+
+def test_points_are_the_finished_runs(made: World, found: Records) -> None:
+    wanted = {
+        (told.task, told.model, told.pattern, told.seed, metric): (value, told.sparsity["prunable"])
+        for _, told in reports(made.sweep)
+        if told.finished and told.sparsity
+        for metric, value in told.final.items()
+        if value is not None
+    }
+    drawn = {
+        (one.task, one.model, row["pattern"], row["seed"], row["metric"]): (row["score"], row["sparsity"])
+        for one in found.studies
+        for row in one.points
+    }
+    assert drawn == wanted
+    # The one score that is no number is left out, its run is not.
+    assert ("mrpc", "bert_mini", "1xchannel", 2, "f1") not in drawn
+    assert ("mrpc", "bert_mini", "1xchannel", 2, "accuracy") in drawn
+
+
+@pytest.mark.parametrize("task_and_model", STUDIES)
+@pytest.mark.parametrize(
+    ("curve", "logged"), [("loss", "train/loss"), ("sparsity", "sparsity/global"), ("score", "eval/accuracy")]
+)
+def test_bands_over_seeds(
+    curve: str, logged: str, task_and_model: tuple[str, str], made: World, found: Records
+) -> None:
+    values: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for place, told in reports(made.sweep, made.outputs):
+        if (told.task, told.model) == task_and_model:
+            for line in lines_of(place):
+                if line.get(logged) is not None:
+                    values[told.cell, line["step"]].append(line[logged])
+    rows = [row for row in study(found, *task_and_model).curves[curve] if row.get("metric", "accuracy") == "accuracy"]
+    assert {(row["cell"], row["step"]): (row["low"], row["high"], row["n"]) for row in rows} == {
+        at: (min(some), max(some), len(some)) for at, some in values.items()
+    }
+    for row in rows:
+        assert row["mean"] == pytest.approx(float(np.mean(values[row["cell"], row["step"]])))
+    assert len(rows) == len(values) > 0
+    # A null in the history of one seed: two values are left there.
+    at_twenty = [row["n"] for row in rows if (row["label"], row["step"]) == ("4x1 at 90%", 20)]
+    assert at_twenty == [2 if curve == "loss" else 3]
+
+
+def test_layers_are_the_mean_over_seeds(found: Records) -> None:
+    rows = [row for row in study(found).layers if row["label"] == "4x1 at 90%"]
+    assert [(row["layer"], row["role"], row["depth"], row["n"]) for row in rows] == [
+        (QUERY, "attention.self.query", "0", 3),
+        (FFN, "output", "1", 3),
+        (HEAD, HEAD, "head", 3),
+    ]
+    for row in rows:
+        shares = [
+            np.count_nonzero(~masks_of("4x1", seed)[row["layer"]]) / masks_of("4x1", seed)[row["layer"]].size
+            for seed in SEEDS
+        ]
+        assert row["sparsity"] == pytest.approx(float(np.mean(shares)))
+
+
+def test_masks_are_of_the_first_seed_whose_model_is_there(made: World, found: Records, tmp_path: Path) -> None:
+    rows = study(found).masks
+    assert [(row["label"], row["part"], row["shape"], row["seed"]) for row in rows] == [
+        ("4x1 at 90%", "4x1", "4x1", 0),
+        ("2:4 at 50%", "2:4", "2:4", 0),
+        ("1xchannel at 60%", "1xchannel", "1xchannel", 0),
+        ("mixed at 90%", "attention", "4x1", 0),
+        ("mixed at 90%", "1x1", "1x1", 0),
+    ]
+    for row in rows:
+        whole = masks_of(row["pattern"], 0)[row["weight"].removesuffix(".weight")]
+        seen = np.array([[bit == "1" for bit in line] for line in row["kept"]])
+        height, width = seen.shape
+        assert np.array_equal(seen, whole[row["top"] : row["top"] + height, row["left"] : row["left"] + width])
+    # Without the first seed's model it is the second's; without any there is no picture, and all else is there.
+    shutil.copytree(made.sweep, tmp_path / "demo", ignore=shutil.ignore_patterns("plan.json"))
+    first = folder_of(tmp_path / "demo", report("sst2", "tiny", "4x1", 0))
+    shutil.rmtree(first / "model")
+    assert [row["seed"] for row in study(records([tmp_path]), "sst2", "tiny").masks] == [1]
+    for model in (tmp_path / "demo").rglob("model"):
+        shutil.rmtree(model)
+    assert study(records([tmp_path])).masks == []
+    assert study(records([tmp_path])).points == study(found).points
+
+
+def test_failures(made: World, found: Records) -> None:
+    assert dict(found.failures) == made.failures
+    by_status: dict[str, set[str]] = defaultdict(set)
+    for run in found.runs:
+        by_status[run["status"]].add(run["label"])
+    assert by_status["failed"] == {"4x1 at 95%"}
+    assert by_status["started"] == {"2:4 at 50%"}
+    (failed,) = [run for run in found.runs if run["status"] == "failed"]
+    assert (failed["error"], failed["score"], failed["sparsity"], failed["total"]) == (NASTY, None, None, None)
+
+
+def test_a_run_row_is_its_report(found: Records) -> None:
+    for row in found.runs:
+        told = read_report(Path(row["folder"]))
+        assert told is not None
+        metric = told.metric or ""
+        score, before = told.final.get(metric), (told.dense or {}).get(metric)
+        assert (row["score"], row["dense"], row["metric"]) == (score, before, metric)
+        assert row["difference"] == (None if score is None or before is None else score - before)
+        if told.finished:
+            assert told.steps is not None
+            assert told.examples is not None
+            assert row["steps_per_second"] == pytest.approx(told.steps / told.seconds["train"])
+            assert row["examples_per_second"] == pytest.approx(told.examples / told.seconds["train"])
+
+
+def test_a_folder_without_runs(tmp_path: Path) -> None:
+    found = records([tmp_path])
+    assert (found.cells, found.studies, found.runs, found.failures, found.labels) == ([], [], [], [], [])
+    with pytest.raises(UserError, match="no such folder"):
+        records([tmp_path / "no" / "such"])
+
+
+def test_only_dense_runs(tmp_path: Path) -> None:
+    for seed in SEEDS:
+        dense_run(tmp_path, "mrpc", "bert_mini", seed)
+    found = records([tmp_path])
+    assert (found.labels, found.failures) == ([], [])
+    (one,) = found.studies
+    assert (one.points, one.layers, one.masks) == ([], [], [])
+    assert [row["n"] for row in one.dense] == [3, 3]
+    assert [(row["label"], row["n"]) for row in one.curves["loss"]][:3] == [("dense", 3), ("dense", 2), ("dense", 3)]
+    assert "No runs here yet" not in html(found, "t")
+
+
+def test_only_failures(tmp_path: Path) -> None:
+    told = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="failed", error=NASTY))
+    kept(told, tmp_path / "a")
+    kept(unfinished(replace(told, hash="", cell="", seed=1)), tmp_path / "words that made no config")
+    found = records([tmp_path])
+    assert [why for _, why in found.failures] == [NASTY, NASTY]
+    assert [run["status"] for run in found.runs] == ["failed"]
+    assert found.studies[0].points == []
+    assert NASTY not in html(found, "t")
+
+
+def test_a_run_that_is_under_way(tmp_path: Path) -> None:
+    told = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="started"))
+    write_history(kept(told, tmp_path / "a"), told, steps=30)
+    found = records([tmp_path])
+    assert [(row["step"], row["n"]) for row in study(found).curves["loss"]] == [(10, 1), (20, 1), (30, 1)]
+    assert study(found).labels == {"4x1 at 90%"}
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_a_score_that_is_no_number(value: float | None, tmp_path: Path) -> None:
+    """Written by us it is null; others write NaN."""
+    told = sparse_run(tmp_path, "sst2", "tiny", "4x1", 0)
+    place = folder_of(tmp_path, told) / "report.json"
+    values = json.loads(place.read_text())
+    place.write_text(json.dumps({**values, "final": {"accuracy": value}}))
+    found = records([tmp_path])
+    assert [run["score"] for run in found.runs] == [None]
+    assert study(found, "sst2", "tiny").points == []
+    json.dumps([one.__dict__ for one in found.studies], allow_nan=False)
+    html(found, "t")
+
+
+def test_parts_of_an_older_report(tmp_path: Path) -> None:
+    """Such as one that does not name its weights: no picture, and everything else."""
+    told = sparse_run(tmp_path, "sst2", "tiny", "4x1", 0, parts={"4x1": {"units": {}}})
+    found = records([tmp_path])
+    assert study(found, "sst2", "tiny").masks == []
+    assert [run["score"] for run in found.runs] == [told.final["accuracy"]]
+
+
+@pytest.mark.parametrize("name", ["a b/c", "modèle 'x' & <y>", '"</script>', "\N{SNOWMAN}", "a#b?c=d%20", "x,y;z|w"])
+def test_odd_names(name: str, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        sparse_run(tmp_path / "runs", name, "tiny", "4x1", seed)
+        sparse_run(tmp_path / "runs", "sst2", name, "4x1", seed)
+        dense_run(tmp_path / "outputs", name, "tiny", seed)
+    found = records([tmp_path / "runs"])
+    assert {(one.task, one.model) for one in found.studies} == {(name, "tiny"), ("sst2", name)}
+    assert len(study(found, name, "tiny").points) == 2
+    assert [row["n"] for row in study(found, name, "tiny").dense] == [2]
+    page = html(found, name)
+    if "<" in name:
+        assert name not in page
