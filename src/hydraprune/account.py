@@ -16,7 +16,7 @@ from hydraprune.building import Built
 from hydraprune.errors import UserError
 from hydraprune.identity import snake
 from hydraprune.request import Request, plain
-from hydraprune.results.pictures import mask_parts
+from hydraprune.results.mask_parts import mask_parts
 from hydraprune.results.report import RunReport, write_report
 from hydraprune.results.sparsity import Figures
 from hydraprune.sparsity import SparsityError

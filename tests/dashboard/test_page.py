@@ -292,11 +292,19 @@ def test_an_older_page_stays_where_the_new_one_fails(
     little: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "page.html"
-    place.write_text("older")
+    older = '<meta name="generator" content="hydraprune 0.0">older'
+    place.write_text(older)
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(UserError, match="No space left"):
         write_page([little], place)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "older")]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", older)]
+
+
+def test_what_is_no_page_of_ours_stays(little: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.html").write_text("mine")
+    with pytest.raises(UserError, match=r"--out .*notes.html: is there already"):
+        write_page([little], tmp_path / "notes.html")
+    assert (tmp_path / "notes.html").read_text() == "mine"
 
 
 def no_space(_: int) -> None:

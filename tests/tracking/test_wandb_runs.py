@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from wandb_helpers import Read, folders, lines_of, read
 
-from hydraprune.results.pictures import mask_parts
+from hydraprune.results.mask_parts import mask_parts
 from hydraprune.results.report import folders_with
 
 OFFLINE = ("tracker=wandb", "tracker.mode=offline")

@@ -143,7 +143,7 @@ def of_study(study: Study, labels: Sequence[str], number: int) -> Iterator[Figur
         labels: all that the page tells apart by colour.
         number: of the study, for names that differ.
     """
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{study.task}-{study.model}-{number}")
+    name = f"{_plain(study.task)}-{_plain(study.model)}-{number}"
     if study.points:
         yield Figure(
             f"accuracy-{name}",
@@ -187,7 +187,7 @@ def _layers(study: Study, name: str) -> Iterator[Figure]:
         first = layers[0]
         least, most = min(layers, key=_sparsity), max(layers, key=_sparsity)
         yield Figure(
-            f"layers-{name}-{first['cell']}",
+            f"layers-{name}-{_plain(first['pattern'])}-{first['cell']}",
             str(first["label"]),
             "Share of zeros in each Linear layer, the mean over seeds.",
             f"from {least['sparsity']:.1%} in {least['layer']} to {most['sparsity']:.1%} in {most['layer']}",
@@ -206,7 +206,7 @@ def _masks(study: Study, name: str) -> Iterator[Figure]:
         place = f"rows {row['top']} to {row['top'] + tall - 1}, columns {row['left']} to {row['left'] + wide - 1}"
         part = "" if row["part"] in (row["shape"], row["pattern"]) else f", {row['part']} ({row['shape']})"
         yield Figure(
-            f"mask-{name}-{number}",
+            f"mask-{name}-{number}-{_plain(row['part'])}",
             f"{row['label']}{part}",
             f"{row['weight']}, {place}, seed {row['seed']}. A square is a weight that is kept"
             + (f"; lines are borders of {row['shape']}." if any(charts.borders(str(row["shape"]))) else "."),
@@ -217,6 +217,11 @@ def _masks(study: Study, name: str) -> Iterator[Figure]:
             shape=tall / wide,
             kind="mask",
         )
+
+
+def _plain(name: str) -> str:
+    """A name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name.replace(":", "of"))
 
 
 def run_name(run: Row, records: Records) -> str:

@@ -41,7 +41,7 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
         UserError: a folder is not there, or the file holds something else or cannot be written.
     """
     place = folders[0] / NAME if out is None else out
-    if place.exists() and not _is_page(place):
+    if place.is_file() and not _is_page(place):
         raise UserError(f"--out {place}: is there already, and no page of ours; give another FILE")
     page = html(records(folders), title or folders[0].resolve().name)
     try:

@@ -11,8 +11,8 @@ from typing import Any
 
 from hydraprune.results.gathered import Gathered, gather
 from hydraprune.results.histories import History, band, read_history
+from hydraprune.results.mask_parts import mask_parts
 from hydraprune.results.matrix import Cell
-from hydraprune.results.pictures import mask_parts
 from hydraprune.results.report import RunReport, read_report
 from hydraprune.results.statistics import spread
 

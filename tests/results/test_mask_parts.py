@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from hydraprune.results.pictures import COLUMNS, ROWS, MaskPart, mask_parts
+from hydraprune.results.mask_parts import COLUMNS, ROWS, MaskPart, mask_parts
 
 QUERY, KEY = "layer.0.query.weight", "layer.1.key.weight"
 Mask = NDArray[np.bool_]
