@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from browser_helpers import AS_PHONE, DESKTOP, PHONE, visit
-from dashboard_helpers import NASTY, STUDIES, World
+from dashboard_helpers import NASTY, STUDIES, World, folder_of, report
 from playwright.sync_api import Browser
+from safetensors.numpy import load_file
 
 # All in one worker: a page and a browser are dear.
 pytestmark = pytest.mark.xdist_group("browser")
@@ -106,8 +108,8 @@ def test_every_figure_of_the_results_is_that_of_the_reports(
     browser: Browser, page_file: Path, told: list[Told]
 ) -> None:
     by_cell = defaultdict(list)
-    for report in told:
-        by_cell[report["cell"]].append(report)
+    for one in told:
+        by_cell[one["cell"]].append(one)
     metrics = {cell: list(reports[0]["final"]) for cell, reports in by_cell.items()}
     with visit(browser, page_file) as found:
         rows = found.page.locator("table.matrix tbody tr").evaluate_all(ROWS)
@@ -191,3 +193,39 @@ def test_the_scatter_shows_the_reports(browser: Browser, page_file: Path, told: 
 
 def rows_by_name(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: (row["pattern"], int(row["seed"])))
+
+
+# The colours of a canvas at the middle of each weight; Vega leaves 5 px around its figures.
+PIXELS = """(canvas, [rows, columns]) => {
+    const brush = canvas.getContext("2d"), count = (n) => [...Array(n).keys()];
+    const wide = (canvas.width - 10) / columns, tall = (canvas.height - 10) / rows;
+    const at = (row, column) => brush.getImageData(5 + (column + 0.5) * wide, 5 + (row + 0.5) * tall, 1, 1).data;
+    return count(rows).map((row) => count(columns).map((column) => at(row, column).join(" "))); }"""
+
+
+def test_pictures_of_masks_show_the_saved_weights(browser: Browser, page_file: Path, made: World) -> None:
+    """Weight by weight: what is zero in the file is ground in the picture."""
+    with visit(browser, page_file, (640, 900)) as found:
+        found.see("mask")
+        for figure in found.figure("mask").all():
+            caption = figure.locator("figcaption").inner_text()
+            (weight, seed), places = (
+                re.findall(r"^(\S+), .*seed (\d+)", caption)[0],
+                re.findall(r"s (\d+) to (\d+)", caption),
+            )
+            (top, bottom), (left, right) = ((int(first), int(last) + 1) for first, last in places)
+            section = figure.locator("xpath=ancestor::section")
+            task, model, pattern = (
+                str(section.get_attribute("data-task")),
+                str(section.get_attribute("data-model")),
+                str(figure.get_attribute("data-pattern")),
+            )
+            folder = folder_of(made.sweep, report(task, model, pattern, int(seed)))
+            kept = load_file(folder / "model" / "model.safetensors")[weight][top:bottom, left:right] != 0
+            pixels = np.array(figure.locator("canvas").evaluate(PIXELS, list(kept.shape)))
+            (ink,), (ground,) = set(pixels[kept]), set(pixels[~kept])
+            assert ink != ground
+            # Weights are about as tall as wide, or a block of four could not be told.
+            box = figure.locator("canvas").bounding_box()
+            assert box is not None
+            assert (box["height"] - 10) / (box["width"] - 10) == pytest.approx(kept.shape[0] / kept.shape[1], rel=0.05)

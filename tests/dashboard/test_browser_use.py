@@ -247,28 +247,6 @@ def axis_ink(found: Visit) -> str:
     return str(found.page.evaluate("axisInk()"))
 
 
-def test_a_choice_while_figures_are_drawn(browser: Browser, page_file: Path, told: list[Told]) -> None:
-    """Quick clicks end with what was chosen last, and with one picture per figure."""
-    with visit(browser, page_file) as found:
-        found.page.evaluate("""() => {
-            const click = (kind, value) => document.querySelector(`input[name="${kind}"][value="${value}"]`).click();
-            document.querySelector("#accuracy-mrpc-bert_mini-0").scrollIntoView({behavior: "instant"});
-            const steps = [["pattern", "4x1"], ["pattern", "2:4"], ["pattern", "4x1"], ["task", "mrpc"]];
-            return new Promise((done) => {
-                const next = (step) => step ? (click(...step), setTimeout(next, 7, steps.shift())) : done();
-                setTimeout(next, 30, steps.shift());
-                for (const at of [3, 9, 20, 40]) setTimeout(() => document.getElementById("theme").click(), at);
-            });
-        }""")
-        found.scroll_through()
-        found.page.wait_for_function(MARKS, arg=["accuracy-mrpc", len(scored(told, "f1", pattern="2:4", task="mrpc"))])
-        found.page.wait_for_timeout(200)
-        assert all("label: 2:4 at 50%" in mark for mark in found.seeds_drawn("accuracy-mrpc"))
-        pictures = "all => all.map(f => f.querySelectorAll('.plot svg, .plot canvas').length)"
-        assert max(found.page.locator("figure").evaluate_all(pictures)) == 1
-        assert found.heard == []
-
-
 def test_figures_that_were_hidden_meanwhile(browser: Browser, page_file: Path) -> None:
     """What is hidden has no width; seen again, it has its own, in the colours and the room of then."""
     with visit(browser, page_file, PHONE, **AS_PHONE) as found:

@@ -10,66 +10,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from dashboard_helpers import NASTY, World, dense_run, kept, report, sparse_run, unfinished, world
+from dashboard_helpers import NASTY, World, dense_run, kept, report, sparse_run, unfinished
+from html_helpers import Page, marks
 
 from hydraprune.dashboard import charts, write_figures, write_page
 from hydraprune.dashboard.figures import all_figures
 from hydraprune.dashboard.records import records
 from hydraprune.errors import UserError
-
-# Elements that are never closed.
-VOID = {"meta", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Elements with their attributes and text, in their order; scripts and styles by themselves."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.code: list[tuple[str, str]] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag, f"</{tag}> closes another element"
-
-    def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] in ("script", "style"):
-            self.code.append((self._open[-1], data))
-        else:
-            self.texts.append(data)
-
-    @property
-    def left_open(self) -> list[str]:
-        return self._open
-
-    def having(self, name: str) -> list[dict[str, str | None]]:
-        return [attributes for _, attributes in self.elements if name in attributes]
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What the script is given."""
-        found: dict[str, Any] = json.loads(next(code for _, code in self.code if code.lstrip().startswith("{")))
-        return found
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return world(tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
@@ -245,16 +197,6 @@ def test_figures_as_files(made: World, tmp_path: Path) -> None:
         width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
         assert width > 400
         assert height > 100
-
-
-def marks(svg: ElementTree.Element) -> int:
-    """Drawn marks: elements inside groups of Vega's role mark."""
-    found = 0
-    for group in svg.iter("{http://www.w3.org/2000/svg}g"):
-        kind = group.get("class", "")
-        if "role-mark" in kind and "role-axis" not in kind:
-            found += sum(1 for child in group if child.tag.endswith(("path", "text", "line")))
-    return found
 
 
 @pytest.mark.parametrize("content", ["nothing", "dense", "failures"])

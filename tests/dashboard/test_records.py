@@ -28,7 +28,6 @@ from dashboard_helpers import (
     report,
     sparse_run,
     unfinished,
-    world,
     write_history,
 )
 
@@ -38,11 +37,6 @@ from hydraprune.errors import UserError
 from hydraprune.results.gathered import gather
 from hydraprune.results.matrix import matrix
 from hydraprune.results.report import RunReport, read_report
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return world(tmp_path_factory.mktemp("records"))
 
 
 @pytest.fixture(scope="module")

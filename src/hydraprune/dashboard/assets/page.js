@@ -50,15 +50,7 @@
     const renderer = shape ? "canvas" : "svg";
     return vegaEmbed(place, full, { mode: "vega-lite", actions: false, renderer, config, tooltip: { theme: "page" } });
   }
-  // One drawing of a figure at a time, the last one with what is chosen then.
-  const turns = new Map();
-  function draw(figure) {
-    const turn = (turns.get(figure) ?? Promise.resolve()).then(() => drawNow(figure));
-    turns.set(figure, turn);
-    return turn;
-  }
-  async function drawNow(figure) {
-    if (!seen.has(figure)) return;
+  async function draw(figure) {
     drop(figure);
     note(figure);
     const plot = figure.querySelector(".plot");
