@@ -11,6 +11,8 @@ from typing import Any
 from playwright.sync_api import Browser, Locator, Page
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
+# Milliseconds after which a thing does not happen any more, on a busy machine too.
+_PATIENCE = 60_000
 AS_PHONE = {"device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 
 
@@ -40,12 +42,16 @@ class Visit:
         self.page.evaluate("scrollTo({top: 0, behavior: 'instant'})")
 
     def see(self, start: str) -> None:
-        """Scroll to the figures whose ids begin so, and wait until they are drawn."""
+        """Scroll to the figures whose ids begin so, until they are drawn."""
         for figure in self.figure(start).all():
-            figure.scroll_into_view_if_needed()
-        self.page.wait_for_function(
-            "start => [...document.querySelectorAll(`figure[id^=${start}]`)].every(f => f.dataset.drawn)", arg=start
-        )
+            # Once more where others, drawn meanwhile, have pushed it away.
+            for _ in range(_PATIENCE // 50):
+                figure.scroll_into_view_if_needed()
+                if figure.get_attribute("data-drawn"):
+                    break
+                self.page.wait_for_timeout(50)
+            else:
+                raise AssertionError(f"{figure} was not drawn")
 
     def choose(self, kind: str, value: str) -> None:
         """Click a chip of the filters."""
@@ -105,7 +111,7 @@ def visit(
         kind: of browser, as playwright's `new_context` takes it.
     """
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, accept_downloads=True, **kind)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(_PATIENCE)
     page = context.new_page()
     found = Visit(page)
     page.on("request", lambda request: found.asked.append(request.url))

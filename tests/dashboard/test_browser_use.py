@@ -194,6 +194,7 @@ def test_data_to_take_away(browser: Browser, page_file: Path, told: list[Told]) 
 @pytest.mark.parametrize("start", ["accuracy-mrpc", "mask-mrpc", "cost", "layers-sst2"])
 def test_pictures_to_take_away(start: str, browser: Browser, page_file: Path) -> None:
     with visit(browser, page_file) as found:
+        found.see(start)
         tools = found.figure(start).first.locator(".tools")
         name, content = downloaded(found, tools.locator("[data-save=svg]"))
         assert name.endswith(".svg")
