@@ -20,11 +20,11 @@ from hydraprune.dashboard.figures import Figure
 from hydraprune.dashboard.records import Records, Row, records
 from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, Score
+from hydraprune.results.numbers import NONE, figure, percent, signed
 from hydraprune.results.report import write_text
 from hydraprune.results.statistics import spread
 
 NAME = "dashboard.html"
-_NONE = "\N{EN DASH}"
 
 
 def write_page(folders: Sequence[Path], out: Path | None = None, title: str | None = None) -> Path:
@@ -62,16 +62,16 @@ def _is_page(file: Path) -> bool:
 def html(found: Records, title: str) -> str:
     """The page."""
     over_all, sections = figures.over_all(found), figures.sections(found)
-    shown = [*over_all, *(figure for section in sections for figure in section.figures)]
+    shown = [*over_all, *(drawn for section in sections for drawn in section.figures)]
     rows = [_matrix_row(cell, score) for cell in found.cells for score in cell.scores or [None]]
     looks = {"light": theme.light(), "dark": theme.dark()}
     data = {
-        "figures": {figure.id: _told(figure) for figure in shown},
+        "figures": {drawn.id: _told(drawn) for drawn in shown},
         "tables": {"matrix": rows, "runs": found.runs},
         "themes": {name: [look, theme.alone(look)] for name, look in looks.items()},
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters.update(figure=_figure, signed=_signed, percent=_percent, seconds=_seconds)
+    environment.filters.update(figure=figure, signed=signed, percent=percent, seconds=_seconds)
     return environment.from_string(_asset("page.html")).render(
         title=title,
         version=__version__,
@@ -84,15 +84,15 @@ def html(found: Records, title: str) -> str:
         matrix=rows,
         runs=found.runs,
         run_names={run["hash"]: figures.run_name(run, found) for run in found.runs},
-        over_all={figure.id: figure for figure in over_all},
+        over_all={drawn.id: drawn for drawn in over_all},
         sections=sections,
         failures=found.failures,
         labels=found.labels,
     )
 
 
-def _told(figure: Figure) -> dict[str, Any]:
-    return {"spec": figure.spec, "rows": figure.rows, "dense": figure.dense, "shape": figure.shape}
+def _told(drawn: Figure) -> dict[str, Any]:
+    return {"spec": drawn.spec, "rows": drawn.rows, "dense": drawn.dense, "shape": drawn.shape}
 
 
 def _choices(found: Records) -> dict[str, list[str]]:
@@ -112,7 +112,7 @@ def _tiles(found: Records, rows: Sequence[Row]) -> list[tuple[str, str]]:
     if headline:
         best = max(headline, key=lambda row: float(row["drop_of_means"]))
         tiles.append(
-            (_percent(best["drop_of_means"]), f"{best['metric']} beside dense, of the best pattern, {best['label']}")
+            (percent(best["drop_of_means"]), f"{best['metric']} beside dense, of the best pattern, {best['label']}")
         )
         close = [row for row in headline if row["drop_of_means"] >= -0.01 and row["prunable"] is not None]
         if close:
@@ -169,20 +169,8 @@ def _matrix_row(cell: Cell, score: Score | None) -> Row:
     }
 
 
-def _figure(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.4f}"
-
-
-def _signed(value: float | None) -> str:
-    return _NONE if value is None else f"{value:+.4f}"
-
-
-def _percent(value: float | None) -> str:
-    return _NONE if value is None else f"{value:+.2%}"
-
-
 def _seconds(value: float | None) -> str:
-    return _NONE if value is None else f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"
+    return NONE if value is None else f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"
 
 
 @lru_cache

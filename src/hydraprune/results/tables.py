@@ -10,11 +10,11 @@ from dataclasses import asdict
 from typing import Any
 
 from hydraprune.results.matrix import Cell, Score
+from hydraprune.results.numbers import NONE, figure, percent, signed
 from hydraprune.results.published import Published
 from hydraprune.results.statistics import CONFIDENCE, Spread, spread
 
 SCHEMA = 1
-_NONE = "-"
 
 
 def markdown(cells: Sequence[Cell], failures: Sequence[tuple[str, str]] = ()) -> str:
@@ -50,16 +50,16 @@ def _results(cells: Sequence[Cell]) -> str:
             rows.append(
                 [
                     *_names(cell),
-                    _figure(cell.ratio.mean if cell.ratio else None),
+                    figure(cell.ratio.mean if cell.ratio else None),
                     score.metric,
                     _mean_max(paired),
                     _mean_max(spread(list(score.sparse.values()))),
-                    _percent(score.drop),
+                    percent(score.drop),
                     _count(cell, score),
                 ]
             )
         if not cell.scores:
-            rows.append([*_names(cell), _NONE, _NONE, _NONE, _NONE, _NONE, _count(cell, None)])
+            rows.append([*_names(cell), NONE, NONE, NONE, NONE, NONE, _count(cell, None)])
     return _table([*header, "n"], rows)
 
 
@@ -76,11 +76,11 @@ def _paired(cells: Sequence[Cell]) -> str:
                     *_names(cell),
                     score.metric,
                     " ".join(map(str, score.sparse)),
-                    _figure(dense.sd if dense else None),
-                    _figure(_sd(spread(list(score.sparse.values())))),
-                    _signed(difference.mean if difference else None),
+                    figure(dense.sd if dense else None),
+                    figure(_sd(spread(list(score.sparse.values())))),
+                    signed(difference.mean if difference else None),
                     _interval(score.interval),
-                    _percent(score.mean_drop),
+                    percent(score.mean_drop),
                     _mean_max(spread(list(score.best.values()))),
                 ]
             )
@@ -95,19 +95,19 @@ def _beside(cells: Sequence[Cell]) -> str:
         row = cell.published
         score = next((score for score in cell.scores if row is not None and score.metric == row.metric), None)
         if row is None:
-            rows.append([*_names(cell), *[_NONE] * 7, "nothing published"])
+            rows.append([*_names(cell), *[NONE] * 7, "nothing published"])
             continue
         difference = score.difference if score else None
         rows.append(
             [
                 *_names(cell),
                 row.metric,
-                _figure(cell.ratio.mean if cell.ratio else None),
-                _figure(row.ratio),
-                _percent(score.drop if score else None),
-                _percent(row.drop),
-                _signed(difference.mean if difference else None),
-                _signed(row.difference),
+                figure(cell.ratio.mean if cell.ratio else None),
+                figure(row.ratio),
+                percent(score.drop if score else None),
+                percent(row.drop),
+                signed(difference.mean if difference else None),
+                signed(row.difference),
                 _inside(score, row, cell.typed),
             ]
         )
@@ -128,12 +128,12 @@ def _inside(score: Score | None, row: Published, typed: Sequence[str]) -> str:
 
 def _dense(cells: Sequence[Cell]) -> str:
     rows = [
-        [*_names(cell), score.metric, _mean_max(found), _figure(_sd(found)), _count(cell, score)]
+        [*_names(cell), score.metric, _mean_max(found), figure(_sd(found)), _count(cell, score)]
         for cell in cells
         for score in cell.scores
         for found in [spread(list(score.sparse.values()))]
     ]
-    rows += [[*_names(cell), *[_NONE] * 3, _count(cell, None)] for cell in cells if not cell.scores]
+    rows += [[*_names(cell), *[NONE] * 3, _count(cell, None)] for cell in cells if not cell.scores]
     return _table(["model", "task", "pattern", "metric", "mean / max", "sd", "n"], rows)
 
 
@@ -253,23 +253,11 @@ def _sd(found: Spread | None) -> float | None:
 
 
 def _mean_max(found: Spread | None) -> str:
-    return _NONE if found is None else f"{found.mean:.4f} / {found.max:.4f}"
-
-
-def _figure(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.4f}"
-
-
-def _signed(value: float | None) -> str:
-    return _NONE if value is None else f"{value:+.4f}"
-
-
-def _percent(value: float | None) -> str:
-    return _NONE if value is None else f"{value:+.2%}"
+    return NONE if found is None else f"{found.mean:.4f} / {found.max:.4f}"
 
 
 def _interval(found: tuple[float, float] | None) -> str:
-    return _NONE if found is None else f"[{found[0]:+.4f}, {found[1]:+.4f}]"
+    return NONE if found is None else f"[{found[0]:+.4f}, {found[1]:+.4f}]"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

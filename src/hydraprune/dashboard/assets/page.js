@@ -178,7 +178,7 @@
       for (const value of values) {
         const element = document.createElement(cell);
         const plain = typeof value === "number" && !Number.isInteger(value) ? value.toPrecision(5) : value;
-        element.textContent = plain ?? "–";
+        element.textContent = plain ?? "-";
         row.append(element);
       }
     };
