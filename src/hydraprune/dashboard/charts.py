@@ -108,8 +108,9 @@ def per_layer() -> Spec:
     shade = alt.Color("sparsity:Q", legend=None).scale(domain=[0, 1])
     cells = base.mark_rect(cornerRadius=3, style="cell").encode(color=shade)
     text = base.encode(text=alt.Text("sparsity:Q", format=".0%"))
-    low = text.transform_filter("datum.sparsity < 0.55").mark_text(fontSize=10, style="on-low")
-    high = text.transform_filter("datum.sparsity >= 0.55").mark_text(fontSize=10, style="on-high")
+    # Where both themes' ramps pass from grounds for the one text to grounds for the other.
+    low = text.transform_filter("datum.sparsity < 0.67").mark_text(fontSize=10, style="on-low")
+    high = text.transform_filter("datum.sparsity >= 0.67").mark_text(fontSize=10, style="on-high")
     return _spec(alt.layer(cells, low, high), height=alt.Step(25))
 
 
