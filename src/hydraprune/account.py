@@ -125,7 +125,10 @@ def about(request: Request, steps: int, done: int) -> About:
 
 def outcome(report: RunReport, model: Path) -> Outcome:
     """What a tracker is told of a run that finished."""
-    masks = {part.part: Mask(part.weight, part.kept) for part in mask_parts(model, report.parts)}
+
+    def masks() -> dict[str, Mask]:
+        return {part.part: Mask(part.weight, part.kept) for part in mask_parts(model, report.parts)}
+
     return Outcome(asdict(report), model, masks)
 
 

@@ -163,7 +163,7 @@ def test_odd_values_do_not_raise(workplace: Path) -> None:
         "task": "t", "model": "m", "pattern": "p", "seed": 0, "phase": "sparse", "metric": "a", "final": {"a": None},
         "best": {}, "dense": None, "sparsity": None, "parts": {}, "seconds": {}, "pattern_ok": None, "steps": None,
     }  # fmt: skip
-    tracker.end(Outcome(report, workplace / "model", {"2:4": Mask("w", np.zeros((2, 3), np.bool_))}))
+    tracker.end(Outcome(report, workplace / "model", lambda: {"2:4": Mask("w", np.zeros((2, 3), np.bool_))}))
     tracker.close(KeyboardInterrupt())
     run = read(folders(workplace)[-1])
     assert run.exit_code == 1

@@ -11,11 +11,17 @@ from typing import Any
 
 import altair as alt
 
+from hydraprune.dashboard.theme import COLORS
+
 Spec = dict[str, Any]
 
 _ROWS = alt.NamedData("rows")
 _DENSE = alt.NamedData("dense")
 _SHAPES = ("circle", "diamond", "square", "triangle-up", "cross", "triangle-down")
+# Of curves, each time that the colours begin anew.
+_DASHES = ([1, 0], [8, 3], [2, 3])
+# With more a cell is narrower than its figure.
+_NUMBERED_DEPTHS = 14
 _PARTS = ("train", "teacher", "eval", "other")
 
 
@@ -44,9 +50,8 @@ def against_sparsity(labels: Sequence[str]) -> Spec:
     strip = dense.mark_rect(style="band").encode(y=alt.Y("low:Q"), y2="high:Q")
     theirs = [alt.Tooltip("mean:Q", format=".4f", title="dense, mean"), alt.Tooltip("n:Q", title="models")]
     line = dense.mark_rule(strokeDash=[5, 4], style="dense").encode(y="mean:Q", tooltip=theirs)
-    word = dense.mark_text(align="left", baseline="bottom", dx=6, dy=-3, style="dense").encode(
-        x=alt.value(0), y="mean:Q", text=alt.value("dense")
-    )
+    word = dense.mark_text(align="left", baseline="bottom", dx=6, dy=-3, style="dense")
+    word = word.encode(x=alt.value(0), y="mean:Q", text="label:N")
     return _spec(alt.layer(strip, line, word, seeds, large, named), height=320)
 
 
@@ -58,17 +63,22 @@ def over_steps(labels: Sequence[str], form: str, zero: bool) -> Spec:
         zero: whether the axis begins at 0.
     """
     # Its legend is the theme's matter: the page has one for all curves, a figure on its own needs one.
-    color = alt.Color("label:N").scale(domain=["dense", *labels])
+    color = alt.Color("hue:N").scale(domain=domain(labels))
     axis = alt.Axis(format=form, tickCount=5)
     y = alt.Y("mean:Q", title=None, axis=axis).scale(zero=zero)
     x = alt.X("step:Q", title="step", axis=alt.Axis(tickCount=5, format=",d"))
-    base = alt.Chart(_ROWS).encode(x=x, color=color, detail="cell:N")
+    rows = alt.Chart(_ROWS).transform_calculate(hue="datum.pattern === 'dense' ? 'dense' : datum.label")
+    # Where seeds are missing the rest goes on faintly: another mean than that of all.
+    faint = alt.Opacity("whole:O", legend=None).scale(domain=[True, False], range=[1, 0.4])
+    base = rows.encode(x=x, color=color, detail=["cell:N", "whole:O"])
     told = [alt.Tooltip("label:N", title="pattern"), alt.Tooltip("step:Q", format=",d")]
     told += [alt.Tooltip(f"{name}:Q", format=".4~f") for name in ("mean", "low", "high")]
     told += [alt.Tooltip("n:Q", title="seeds")]
     area = base.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=None, axis=axis), y2="high:Q")
-    dashes = alt.StrokeDash("label:N").scale(domain=["dense", *labels], range=[[5, 4], *[[1, 0] for _ in labels]])
-    line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dashes)
+    names = domain(labels)
+    kinds = [_DASHES[i // COLORS % len(_DASHES)] if i else [5, 4] for i in range(len(names))]
+    dashes = alt.StrokeDash("hue:N").scale(domain=names, range=kinds)
+    line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dashes, opacity=faint)
     touch = base.mark_point(size=90, opacity=0, filled=True).encode(y=y, tooltip=told)
     return _spec(alt.layer(area, line, touch), height=240)
 
@@ -99,9 +109,13 @@ def cost(labels: Sequence[str], published: bool) -> Spec:
     return _spec(alt.layer(*layers), height=alt.Step(34))
 
 
-def per_layer() -> Spec:
-    """Sparsity by what a layer does and how deep it lies."""
-    x = alt.X("depth:N", title="encoder layer", sort=None, axis=alt.Axis(labelAngle=0, orient="top", domain=False))
+def per_layer(depths: int = 1) -> Spec:
+    """Sparsity by what a layer does and how deep it lies.
+
+    Args:
+        depths: how many there are; where they are many, the figures themselves find no room.
+    """
+    x = alt.X("depth:N", title="layer", sort=None, axis=alt.Axis(labelAngle=0, orient="top", domain=False))
     y = alt.Y("role:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, domain=False, ticks=False))
     told = [alt.Tooltip("layer:N"), alt.Tooltip("sparsity:Q", format=".2%"), alt.Tooltip("n:Q", title="seeds")]
     base = alt.Chart(_ROWS).encode(x=x, y=y, tooltip=told)
@@ -111,7 +125,7 @@ def per_layer() -> Spec:
     # Where both themes' ramps pass from grounds for the one text to grounds for the other.
     low = text.transform_filter("datum.sparsity < 0.67").mark_text(fontSize=10, style="on-low")
     high = text.transform_filter("datum.sparsity >= 0.67").mark_text(fontSize=10, style="on-high")
-    return _spec(alt.layer(cells, low, high), height=alt.Step(25))
+    return _spec(alt.layer(cells, *([low, high] if depths <= _NUMBERED_DEPTHS else [])), height=alt.Step(25))
 
 
 def mask(pattern: str, rows: int, columns: int, top: int = 0, left: int = 0) -> Spec:
@@ -164,9 +178,21 @@ def time_spent() -> Spec:
     return _spec(bars.encode(order=alt.Order("place:Q")), height=alt.Step(19))
 
 
+def domain(labels: Sequence[str]) -> list[str]:
+    """What has a colour, in the order of the theme's: dense models first, whether they are in a figure or not.
+
+    Where the colours begin anew, a blank takes the place of the dense models': no pattern has theirs.
+    """
+    found = ["dense"]
+    for label in labels:
+        if len(found) % COLORS == 0:
+            found.append("\N{ZERO WIDTH SPACE}" * (len(found) // COLORS))
+        found.append(label)
+    return found
+
+
 def _color(labels: Sequence[str]) -> alt.Color:
-    # The theme's first colour is that of dense models, whether they are in the figure or not.
-    return alt.Color("label:N", legend=None).scale(domain=["dense", *labels])
+    return alt.Color("label:N", legend=None).scale(domain=domain(labels))
 
 
 def _shape(labels: Sequence[str]) -> alt.Shape:

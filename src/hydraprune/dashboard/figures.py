@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from hydraprune.dashboard import charts
 from hydraprune.dashboard.charts import Spec
-from hydraprune.dashboard.records import Records, Row, Study
-from hydraprune.results.matrix import Cell
+from hydraprune.dashboard.records import Records
+from hydraprune.dashboard.studies import Row, Study
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Figure:
         rows: what is drawn, and what can be downloaded; filtered by task, model, pattern and metric.
         dense: of the dense models, which no filter takes away.
         pattern: of a figure that is about one pattern alone.
+        metric: the one that is shown first, of rows that have several.
         shape: height / width, where that matters.
     """
 
@@ -35,6 +36,7 @@ class Figure:
     rows: Sequence[Row]
     dense: Sequence[Row] = ()
     pattern: str | None = None
+    metric: str | None = None
     shape: float | None = None
     kind: str = "wide"
 
@@ -84,7 +86,7 @@ def cost(records: Records) -> Figure | None:
                 "model": cell.model,
                 "pattern": cell.pattern,
                 "label": cell.label,
-                "name": _name(cell, records),
+                "name": config_name({"task": cell.task, "model": cell.model, "label": cell.label}, records),
                 # Of the headline metric only: the metric chosen elsewhere does not take it away.
                 "measure": score.metric,
                 "difference": score.difference.mean,
@@ -154,6 +156,7 @@ def of_study(study: Study, labels: Sequence[str], number: int) -> Iterator[Figur
             charts.against_sparsity(labels),
             study.points,
             study.dense,
+            metric=study.metric,
         )
     yield from _curves(study, labels, name)
     yield from _layers(study, name)
@@ -174,10 +177,12 @@ def _curves(study: Study, labels: Sequence[str], name: str) -> Iterator[Figure]:
             yield Figure(
                 f"{key}-{name}",
                 f"{title} over steps",
-                f"{reading} The line is the mean over seeds, the band from the least to the greatest.",
+                f"{reading} The line is the mean over seeds, the band from the least to the greatest."
+                + " Faint: not all seeds are there." * any(not row["whole"] for row in rows),
                 "; ".join(_ends(rows, study.metric)),
                 charts.over_steps(labels, form, zero),
                 rows,
+                metric=study.metric if key == "score" else None,
                 kind="third",
             )
 
@@ -191,7 +196,7 @@ def _layers(study: Study, name: str) -> Iterator[Figure]:
             str(first["label"]),
             "Share of zeros in each Linear layer, the mean over seeds.",
             f"from {least['sparsity']:.1%} in {least['layer']} to {most['sparsity']:.1%} in {most['layer']}",
-            charts.per_layer(),
+            charts.per_layer(len({row["depth"] for row in layers})),
             layers,
             pattern=str(first["pattern"]),
             kind="layers",
@@ -226,11 +231,12 @@ def _plain(name: str) -> str:
 
 def run_name(run: Row, records: Records) -> str:
     """What a run is called among all of the page."""
-    return " ".join([*_subject(run["task"], run["model"], records), str(run["label"]), f"seed {run['seed']}"])
+    return f"{config_name(run, records)} seed {run['seed']}"
 
 
-def _name(cell: Cell, records: Records) -> str:
-    return " ".join([*_subject(cell.task, cell.model, records), cell.label])
+def config_name(config: Row, records: Records) -> str:
+    """What a config is called among all of the page."""
+    return " ".join([*_subject(config["task"], config["model"], records), str(config["label"])])
 
 
 def _subject(task: str, model: str, records: Records) -> list[str]:
@@ -242,7 +248,7 @@ def _subject(task: str, model: str, records: Records) -> list[str]:
 def _means(study: Study) -> Iterator[str]:
     for dense in study.dense:
         if dense["metric"] == study.metric:
-            yield f"dense models: mean {study.metric} {dense['mean']:.4f}"
+            yield f"{dense['label']}: mean {study.metric} {dense['mean']:.4f} over {_seeds(dense['n'])}"
     for rows in _by([row for row in study.points if row["metric"] == study.metric], "label"):
         score, sparsity = (sum(row[key] for row in rows) / len(rows) for key in ("score", "sparsity"))
         yield f"{rows[0]['label']}: mean {study.metric} {score:.4f} at {sparsity:.1%} zeros over {_seeds(len(rows))}"
@@ -250,7 +256,9 @@ def _means(study: Study) -> Iterator[str]:
 
 def _ends(rows: Sequence[Row], metric: str) -> Iterator[str]:
     for curve in _by([row for row in rows if row.get("metric", metric) == metric], "cell"):
-        yield f"{curve[0]['label']} ends at {curve[-1]['mean']:.4g} after {curve[-1]['step']:,} steps"
+        last, most = curve[-1], max(row["n"] for row in curve)
+        left = f", with {last['n']} of {_seeds(most)}" if last["n"] < most else ""
+        yield f"{last['label']} ends at {last['mean']:.4g} after {last['step']:,} steps{left}"
 
 
 def _by(rows: Iterable[Row], key: str) -> Iterable[list[Row]]:

@@ -16,13 +16,16 @@ from markupsafe import Markup
 
 from hydraprune import __version__
 from hydraprune.dashboard import figures, theme
-from hydraprune.dashboard.figures import Figure
-from hydraprune.dashboard.records import Records, Row, records
+from hydraprune.dashboard.charts import domain
+from hydraprune.dashboard.figures import Figure, config_name
+from hydraprune.dashboard.records import Records, records
+from hydraprune.dashboard.studies import Row
 from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, Score
 from hydraprune.results.numbers import NONE, figure, percent, signed
 from hydraprune.results.report import write_text
 from hydraprune.results.statistics import spread
+from hydraprune.results.tables import verdict
 
 NAME = "dashboard.html"
 
@@ -87,7 +90,7 @@ def html(found: Records, title: str) -> str:
         over_all={drawn.id: drawn for drawn in over_all},
         sections=sections,
         failures=found.failures,
-        labels=found.labels,
+        swatches={label: place for place, label in enumerate(domain(found.labels))},
     )
 
 
@@ -112,12 +115,14 @@ def _tiles(found: Records, rows: Sequence[Row]) -> list[tuple[str, str]]:
     if headline:
         best = max(headline, key=lambda row: float(row["drop_of_means"]))
         tiles.append(
-            (percent(best["drop_of_means"]), f"{best['metric']} beside dense, of the best pattern, {best['label']}")
+            (percent(best["drop_of_means"]), f"{best['metric']} beside dense at best: {config_name(best, found)}")
         )
         close = [row for row in headline if row["drop_of_means"] >= -0.01 and row["prunable"] is not None]
         if close:
             far = max(close, key=lambda row: float(row["prunable"]))
-            tiles.append((f"{far['prunable']:.1%}", f"zeros at less than 1 % of {far['metric']} lost, {far['label']}"))
+            tiles.append(
+                (f"{far['prunable']:.1%}", f"zeros at less than 1 % of {far['metric']} lost: {config_name(far, found)}")
+            )
         obey = [run["pattern_ok"] for run in found.runs if run["pattern_ok"] is not None and run["phase"] == "sparse"]
         tiles.append((f"{sum(obey)} of {len(obey)}", "saved models obey their pattern"))
     if found.failures:
@@ -165,7 +170,7 @@ def _matrix_row(cell: Cell, score: Score | None) -> Row:
         "published_sparse_max": published.sparse_max if published else None,
         "published_drop": published.drop if published else None,
         "published_difference": published.difference if published else None,
-        "typed": " ".join(cell.typed),
+        "verdict": verdict(score, published, cell.typed) if published else None,
     }
 
 

@@ -56,6 +56,10 @@ DARK = Colors(
 )
 
 
+# Of labels, that of dense models among them.
+COLORS = len(LIGHT.labels)
+
+
 def light() -> Theme:
     """For a white ground."""
     return _theme(LIGHT)

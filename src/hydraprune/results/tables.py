@@ -108,13 +108,14 @@ def _beside(cells: Sequence[Cell]) -> str:
                 percent(row.drop),
                 signed(difference.mean if difference else None),
                 signed(row.difference),
-                _inside(score, row, cell.typed),
+                verdict(score, row, cell.typed),
             ]
         )
     return _table(header, rows)
 
 
-def _inside(score: Score | None, row: Published, typed: Sequence[str]) -> str:
+def verdict(score: Score | None, row: Published, typed: Sequence[str]) -> str:
+    """Whether the published difference lies in the 95 % interval of ours, and what is to be kept in mind."""
     interval = score.interval if score else None
     if interval is None:
         verdict = "unknown: an interval needs two seeds"

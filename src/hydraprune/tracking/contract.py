@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,13 +58,13 @@ class Outcome:
 
     Args:
         report: as in its report.json.
-        masks: one for each pruner, by its name: `4x1`, `2:4`; of a mixed pattern `attention`, `ffn`.
+        masks: reads one for each pruner, by its name: `4x1`, `2:4`; of a mixed pattern `attention`, `ffn`.
         model: folder of the saved model.
     """
 
     report: Mapping[str, Any]
     model: Path
-    masks: Mapping[str, Mask] = field(default_factory=dict)
+    masks: Callable[[], Mapping[str, Mask]] = dict
 
 
 class RunTracker(Protocol):

@@ -110,7 +110,7 @@ class WandB(Silent):
         ):
             if rows:
                 shown[name] = wandb.Table(columns=list(columns), data=rows)
-        for pruner, mask in outcome.masks.items():
+        for pruner, mask in outcome.masks().items():
             # It becomes a file's name, in which some systems have no colon.
             name = pruner.replace(":", "of")
             shown[f"masks/{name}"] = wandb.Image(picture_of(mask.kept), caption=mask.weight)

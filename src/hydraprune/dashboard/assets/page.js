@@ -43,7 +43,14 @@
 
   function embed(figure, place, config) {
     const { spec, shape } = page.figures[figure.dataset.figure];
-    const full = { ...spec, datasets: { ...spec.datasets, ...rowsOf(figure) } };
+    const full = { ...structuredClone(spec), datasets: { ...spec.datasets, ...rowsOf(figure) } };
+    // The legend that a theme turns on, of what is drawn alone.
+    const drawn = new Set(full.datasets.rows.map((row) => (row.pattern === "dense" ? "dense" : row.label)));
+    for (const { encoding } of config.legend.disable ? [] : full.layer ?? []) {
+      for (const channel of [encoding?.color, encoding?.strokeDash]) {
+        if (channel?.field === "hue") channel.legend = { values: channel.scale.domain.filter((name) => drawn.has(name)) };
+      }
+    }
     if (shape) full.height = Math.round(place.clientWidth * shape);
     // A line per name; Vega-Lite's own heights by step do not go with a width that is the container's.
     if (spec.height.step) full.height = spec.height.step * new Set(full.datasets.rows.map((row) => row.name ?? row.role)).size;
@@ -91,7 +98,7 @@
     const view = views.get(figure)?.view, data = rowsOf(figure);
     if (!view || page.figures[figure.dataset.figure].spec.height.step) return draw(figure);
     await view.data("rows", data.rows).resize().runAsync();
-    if (data.dense.length) await view.data("dense", data.dense).runAsync();
+    if (page.figures[figure.dataset.figure].dense.length) await view.data("dense", data.dense).runAsync();
   }
   // What is hidden has no width to be drawn in: it is drawn anew when it is seen again.
   function forget(figure) {
@@ -112,7 +119,9 @@
   }, { rootMargin: "600px" });
   const figures = all("[data-figure]");
 
-  function filter() {
+  // In a frame without an address of its own there is nothing to remember it in.
+  const remember = (words) => { try { history.replaceState(null, "", words); } catch { /* not to be had */ } };
+  function filter(event) {
     const wanted = chosen();
     for (const element of all("tr[data-task], section[data-task], figure[data-pattern]")) {
       element.hidden = !passes(wanted, element.dataset);
@@ -122,7 +131,7 @@
       form.querySelector("[type=reset]").hidden = !some;
       document.getElementById("shown").textContent = some ? `${runs.filter((row) => !row.hidden).length} of ${runs.length} runs` : "";
       const words = new URLSearchParams(kinds.flatMap((kind) => [...wanted[kind]].map((value) => [kind, value])));
-      history.replaceState(null, "", some ? `#${words}` : location.pathname + location.search);
+      if (event) remember(some ? `#${words}` : "#");
     }
     figures.forEach(refresh);
   }
@@ -131,7 +140,7 @@
     for (const input of all("input", form)) input.checked = words.getAll(input.name).includes(input.value);
     form.addEventListener("change", filter);
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("reset", () => setTimeout(filter));
+    form.addEventListener("reset", (event) => setTimeout(() => filter(event)));
   }
   for (const select of all("select[data-metric]")) {
     select.addEventListener("change", () => all("[data-figure]", select.closest("section")).forEach(refresh));
@@ -172,7 +181,7 @@
   // Figures as tables, for those who do not see them or want the numbers.
   function tabulate(details) {
     const { rows } = rowsOf(details.closest("figure")), table = document.createElement("table");
-    const names = [...new Set(rows.flatMap(Object.keys))].filter((name) => name !== "cell" && name !== "place");
+    const names = [...new Set(rows.flatMap(Object.keys))].filter((name) => !["cell", "place", "whole"].includes(name));
     const line = (values, cell, section) => {
       const row = section.insertRow();
       for (const value of values) {
