@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
 from hydraprune.hub.models import PretrainedModel
 from hydraprune.request import Request
-from hydraprune.results.report import RunReport, read_report, write_report, write_text
+from hydraprune.results.report import NAME, RunReport, read_report, write_report, write_text
 from hydraprune.results.sparsity import figures
 from hydraprune.results.summary import summary
 from hydraprune.sparsity import SparsityError
@@ -148,6 +149,14 @@ def _carry_out(request: Request) -> RunReport:
     return report
 
 
+def _tell_from(step: int, request: Request) -> None:
+    """Say in the report which step the run goes on from; its time stays that at which this piece of the run began."""
+    place = request.directory / NAME
+    before = place.stat()
+    write_report(replace(blank(request), from_step=step), request.directory)
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def _checkpoints(request: Request) -> Checkpoints:
     # The report says of one set of versions, and of one device, that they made the result.
     threads = request.config.runtime.threads or building.OWN_THREADS
@@ -166,6 +175,9 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
     clock = Clock()
     with clock.measure("other"):
         start = checkpoints.newest()
+        if start.step:
+            # Before the metrics are cut to what stays: from then on whoever watches counts from this step.
+            _tell_from(start.step, request)
     if config.recipe.source == "none":
         log.info(
             "No recipe for %s on %s (%s): using general defaults", config.model.name, config.task.name, config.phase

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydraprune.results.planned import Planned
-from hydraprune.results.report import RunReport
+from hydraprune.results.planned import Plan, Planned
+from hydraprune.results.progress import Progress, progress
+from hydraprune.results.report import RunReport, write_report
 
 
 def report(seed: int = 0, final: float | Mapping[str, float | None] | None = 0.5, **changes: Any) -> RunReport:
@@ -36,6 +40,35 @@ def job(seed: int = 0, directory: Path | str = "nowhere", **changes: Any) -> Pla
         "words": (f"seed={seed}",), "steps": 30,
     }  # fmt: skip
     return Planned(**{**values, **changes})
+
+
+SINCE = time.time() - 1000
+
+
+def begun(job: Planned, status: str, ago: float = 0.0, lines: str | None = None, **changes: Any) -> Planned:
+    """The job's folder with a report of that status, written so many seconds after the sweep began (or before)."""
+    job.directory.mkdir(parents=True)
+    found = report(job.seed, status=status, error="not finite" if status == "failed" else None)
+    write_report(replace(found, hash=job.hash, **changes), job.directory)
+    if status == "finished":
+        (job.directory / "model").mkdir()
+    os.utime(job.directory / "report.json", (SINCE - ago, SINCE - ago))
+    if lines is not None:
+        (job.directory / "metrics.jsonl").write_text(lines)
+    return job
+
+
+def look(
+    *jobs: Planned,
+    ancestors: tuple[Planned, ...] = (),
+    evidence: tuple[RunReport, ...] = (),
+    since: float = SINCE,
+) -> Progress:
+    return progress(Plan((), 1, jobs, ancestors), since, evidence)
+
+
+def jobs_in(folder: Path, count: int) -> list[Planned]:
+    return [job(seed, folder / str(seed), refusal=folder / "refused" / str(seed)) for seed in range(count)]
 
 
 def table(markdown: str, heading: str) -> list[dict[str, str]]:

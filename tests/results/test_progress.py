@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from results_helpers import job, report
+from results_helpers import SINCE, begun, job, jobs_in, look, report
 
 from hydraprune.results.estimates import TimeLeft, duration, seconds_of, size, time_left
-from hydraprune.results.planned import Plan, Planned, told_apart, with_earlier
-from hydraprune.results.progress import Progress, progress
-from hydraprune.results.report import RunReport, write_report
+from hydraprune.results.planned import Plan, told_apart, with_earlier
+from hydraprune.results.progress import progress
+from hydraprune.results.report import RunReport
 
 # Likenesses of a run to the job (100 steps), from the closest to the loosest; each with its own seconds per step.
 CELL = report(1, steps=10, seconds={"total": 10.0})
@@ -78,30 +78,6 @@ def test_durations_as_a_person_reads_them(seconds: float, said: str) -> None:
 @pytest.mark.parametrize(("count", "said"), [(0, "0 MB"), (493_064, "0 MB"), (2e6, "2 MB"), (1.25e9, "1.2 GB")])
 def test_sizes_as_a_person_reads_them(count: float, said: str) -> None:
     assert size(count) == said
-
-
-SINCE = time.time() - 1000
-
-
-def begun(job: Planned, status: str, ago: float = 0.0, lines: str | None = None) -> Planned:
-    """The job's folder with a report of that status, written so many seconds after the sweep began (or before)."""
-    job.directory.mkdir(parents=True)
-    found = report(job.seed, status=status, error="not finite" if status == "failed" else None)
-    write_report(replace(found, hash=job.hash), job.directory)
-    if status == "finished":
-        (job.directory / "model").mkdir()
-    os.utime(job.directory / "report.json", (SINCE - ago, SINCE - ago))
-    if lines is not None:
-        (job.directory / "metrics.jsonl").write_text(lines)
-    return job
-
-
-def look(*jobs: Planned, ancestors: tuple[Planned, ...] = (), evidence: tuple[RunReport, ...] = ()) -> Progress:
-    return progress(Plan((), 1, jobs, ancestors), SINCE, evidence)
-
-
-def jobs_in(folder: Path, count: int) -> list[Planned]:
-    return [job(seed, folder / str(seed), refusal=folder / "refused" / str(seed)) for seed in range(count)]
 
 
 def test_the_states_of_a_sweeps_jobs(tmp_path: Path) -> None:

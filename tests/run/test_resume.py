@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hydraprune.errors import UserError
 from hydraprune.launch import request_of
 from hydraprune.mistakes import conf_dir
 from hydraprune.request import Request
+from hydraprune.results.watched import look
 from hydraprune.training import checkpoints, loop, states
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
@@ -185,6 +187,27 @@ def test_a_dense_ancestor_goes_on_in_another_process(
         now = left(folder)
         assert now[0] == before[0]
         assert same_bits(now[2], before[2])
+
+
+def test_who_watches_learns_where_it_goes_on_from(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its pace is of the steps since then, in the time since this piece of it began."""
+    request = ask("pattern=dense", "training.log_every=1")
+    place, newest = request.directory / "report.json", checkpoints.Checkpoints.newest
+
+    def slow(self: checkpoints.Checkpoints) -> checkpoints.Start:
+        then = time.time() - 3600
+        os.utime(place, (then, then))
+        return newest(self)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "newest", slow)
+    for cut, from_step in ((9, None), (14, 8)):
+        killed(request, monkeypatch, at_step(cut))
+        assert json.loads(place.read_text())["from_step"] == from_step
+        (run,) = look(request.directory).running
+        assert (run.step, run.taken) == (cut, cut - (from_step or 0))
+        assert run.rate == pytest.approx(3600 / run.taken, rel=0.05)
+    runs.execute(request)
+    assert json.loads(place.read_text())["from_step"] is None
 
 
 def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

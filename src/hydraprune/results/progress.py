@@ -13,8 +13,9 @@ from hydraprune.results.latest import Latest, latest
 from hydraprune.results.planned import Plan, Planned, told_apart
 from hydraprune.results.report import NAME, RunReport
 
+_METRICS = "metrics.jsonl"
 # What a run writes to while it is under way; the newest of them says when it was last seen.
-_WRITTEN = (NAME, "metrics.jsonl", "train.log")
+_WRITTEN = (NAME, _METRICS, "train.log")
 # A run is quiet when it has not written for so many seconds, and not for so many times as long as it usually takes.
 _QUIET, _TIMES = 60.0, 5
 # How many of the runs that ended are shown.
@@ -29,7 +30,8 @@ class Running:
 
     Args:
         latest: what it wrote last.
-        seconds: since it began, a dense ancestor trained on the way included.
+        seconds: since it began, or went on after it was cut; loading and a dense ancestor trained on the way included.
+        taken: optimizer steps in that time, without those of earlier pieces.
         quiet: seconds since it last wrote, where that is long ago: its process may be dead.
         left: seconds until it is done; None where nothing says.
         ancestral: it is no job, but the dense run that jobs start from.
@@ -38,19 +40,20 @@ class Running:
     job: Planned
     latest: Latest
     seconds: float
+    taken: int
     quiet: float | None = None
     left: float | None = None
     ancestral: bool = False
 
     @property
     def step(self) -> int:
-        """Optimizer steps done."""
+        """Optimizer steps done, those before it was cut included."""
         return self.latest.step
 
     @property
     def rate(self) -> float | None:
-        """Seconds per step so far; None before the first line of metrics."""
-        return self.seconds / self.step if self.step else None
+        """Seconds per step since it began or went on; None before the first line of metrics after that."""
+        return self.seconds / self.taken if self.taken else None
 
     @property
     def share(self) -> float:
@@ -172,12 +175,23 @@ def newest(done: Sequence[tuple[Planned, RunReport]]) -> tuple[tuple[Planned, Ru
 def running_at(job: Planned) -> Running:
     """A run that has begun and not ended, as it is now."""
     now, begun = time.time(), _time(job)
-    run = Running(job, latest(job.directory), max(0.0, now - begun))
+    # Lines older than the report are of an earlier piece: the run has not yet cut them to what stays.
+    own = written(job.directory / _METRICS) >= begun
+    found = latest(job.directory)
+    # Only after the lines: a run says where it goes on from before it cuts them.
+    taken = max(0, found.step - _from_step(job)) if own else 0
+    run = Running(job, found, max(0.0, now - begun), taken)
     wrote = max(written(job.directory / name) for name in _WRITTEN)
     # Up to its last line: the silence itself says nothing of how long is usual.
-    usual = run.latest.every * max(0.0, wrote - begun) / max(1, run.step)
+    usual = found.every * max(0.0, wrote - begun) / taken if taken else 0.0
     silent = now - wrote
     return replace(run, quiet=silent if silent > max(_QUIET, _TIMES * usual) else None)
+
+
+def _from_step(job: Planned) -> int:
+    """The step that the run went on from, 0 if it was never cut or its report is of a version that did not say."""
+    report = job.report()
+    return 0 if report is None else report.from_step or 0
 
 
 def _time(job: Planned) -> float:

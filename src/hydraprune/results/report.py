@@ -50,6 +50,7 @@ class RunReport:
     versions: dict[str, str] = field(default_factory=dict)
     device: str | None = None
     error: str | None = None
+    from_step: int | None = None
     schema: int = SCHEMA
 
     @property
