@@ -110,7 +110,7 @@ def test_a_finished_copy_counts_before_one_that_is_not(made: World, tmp_path: Pa
     kept(unfinished(replace(told, status="failed", error="once")), tmp_path / "a")
     kept(told, tmp_path / "b")
     (run,) = records([tmp_path]).runs
-    assert (run["status"], run["folder"]) == ("finished", (tmp_path / "b").as_posix())
+    assert (run["status"], run["folder"]) == ("finished", "b")
 
 
 def test_figures_of_the_matrix_are_those_of_the_report(made: World, found: Records) -> None:
@@ -204,7 +204,7 @@ def test_masks_are_of_the_first_seed_whose_model_is_there(made: World, found: Re
 
 
 def test_failures(made: World, found: Records) -> None:
-    assert dict(found.failures) == made.failures
+    assert {str(made.sweep / what): why for what, why in found.failures} == made.failures
     by_status: dict[str, set[str]] = defaultdict(set)
     for run in found.runs:
         by_status[run["status"]].add(run["label"])
@@ -214,9 +214,9 @@ def test_failures(made: World, found: Records) -> None:
     assert (failed["error"], failed["score"], failed["sparsity"], failed["total"]) == (NASTY, None, None, None)
 
 
-def test_a_run_row_is_its_report(found: Records) -> None:
+def test_a_run_row_is_its_report(made: World, found: Records) -> None:
     for row in found.runs:
-        told = read_report(Path(row["folder"]))
+        told = read_report(made.sweep / row["folder"])
         assert told is not None
         metric = told.metric or ""
         score, before = told.final.get(metric), (told.dense or {}).get(metric)
