@@ -8,6 +8,7 @@ import hashlib
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -51,6 +52,8 @@ class Terminal:
             stderr=outer,
             env={**environment, "TERM": "xterm-256color"},
             start_new_session=True,
+            # A shell that runs the tests in the background has them, and all that they start, ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         os.close(outer)
         self._inner, self.text = inner, ""

@@ -64,9 +64,10 @@ class Visit:
     def table(self, start: str) -> list[dict[str, str]]:
         """A figure's rows, as its own table shows them."""
         figure = self.figure(start)
-        if figure.locator("details").get_attribute("open") is None:
+        while figure.locator("details").get_attribute("open") is None:
+            # Again where figures that were drawn meanwhile have pushed it from under the pointer.
             figure.locator("summary").click()
-            figure.locator("details table").wait_for()
+        figure.locator("details table").wait_for()
         names, *rows = figure.locator("details table tr").evaluate_all(
             "rows => rows.map(row => [...row.children].map(cell => cell.textContent))"
         )

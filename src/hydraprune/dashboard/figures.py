@@ -11,6 +11,9 @@ from hydraprune.dashboard.charts import Spec
 from hydraprune.dashboard.records import Records
 from hydraprune.dashboard.studies import Row, Study
 
+# Pixels that an axis and its title take beside a figure's own height.
+_AXIS = 63
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -39,6 +42,16 @@ class Figure:
     metric: str | None = None
     shape: float | None = None
     kind: str = "wide"
+
+    @property
+    def room(self) -> str:
+        """CSS for the place that it takes before it is drawn, so that nothing moves when it is."""
+        if self.shape is not None:
+            return f"aspect-ratio: 1 / {self.shape:.4f}"
+        height = self.spec["height"]
+        if isinstance(height, dict):
+            height = height["step"] * len({row.get("name", row.get("role")) for row in self.rows})
+        return f"min-height: {height + _AXIS}px"
 
     @property
     def measured(self) -> bool:

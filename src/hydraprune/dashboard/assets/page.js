@@ -64,6 +64,7 @@
     // Inside of it: Vega takes the role and the words of the element that it draws in.
     const place = plot.firstElementChild ?? plot.appendChild(document.createElement("div"));
     if (!plot.hidden) views.set(figure, await embed(figure, place, look()));
+    plot.removeAttribute("style");
     figure.dataset.drawn = "true";
   }
   function drop(figure) {
