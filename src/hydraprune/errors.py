@@ -3,3 +3,8 @@
 
 class UserError(Exception):
     """A mistake in the config, the data or a checkpoint. Shown without a traceback."""
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and what it says."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -86,8 +86,8 @@ def test_all_seeds_of_a_cell_are_one_line_in_a_band() -> None:
         config = line["config"]
         shown = (config["xAxis"], config["aggregate"], config["groupAgg"], config["groupArea"])
         assert shown == ("step", True, "mean", "stddev")
-    # Dense and sparse runs beside each other are grouped by what they are.
-    assert Counter(line["config"]["groupBy"] for line in lines) == {"group": 9, "jobType": 2}
+    # Dense configs have groups of their own; by job type alone, tasks and models would be averaged.
+    assert Counter(line["config"]["groupBy"] for line in lines) == {"group": len(lines)}
 
 
 def test_every_key_is_one_that_a_run_tells() -> None:
@@ -112,7 +112,8 @@ def test_scatters_and_the_comparer_show_single_runs() -> None:
     (runs,) = model()["spec"]["section"]["runSets"]
     assert runs["grouping"] == []
     assert [key["key"]["name"] for key in runs["sort"]["keys"]] == ["group", "jobType", "displayName"]
-    assert [(f["key"]["name"], f["op"], f["value"]) for f in runs["filters"]["filters"]] == [("state", "!=", "failed")]
+    # A run that Ctrl-C has cut may count as failed.
+    assert not runs["filters"].get("filters")
     assert [(p["config"]["xAxis"], p["config"]["yAxis"]) for p in sections()["Accuracy against sparsity"]] == [
         ("summary:sparsity/prunable", f"summary:{key}") for key in ("headline", "final/accuracy", "final/f1")
     ]

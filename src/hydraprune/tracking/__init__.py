@@ -1,7 +1,8 @@
 """Where a run's metrics go: JSON lines always, and whoever else listens."""
 
 from hydraprune.tracking.contract import About, Mask, Outcome, RunTracker
-from hydraprune.tracking.trackers import Guarded, JsonLines, ProgressBar, Several, Silent
+from hydraprune.tracking.guarded import Guarded
+from hydraprune.tracking.trackers import JsonLines, ProgressBar, Several, Silent
 from hydraprune.tracking.weights_and_biases import WandB
 
 __all__ = [

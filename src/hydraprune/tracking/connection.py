@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from enum import Enum, auto
 from typing import Any
 
 # A server's first answer, in seconds; the look-up of its name, which no timeout of a request covers, included.
 _ANSWER = 5.0
-_NONE = "no credentials (`wandb login`, or WANDB_API_KEY)"
 _TRUE = ("1", "true", "yes", "on")
 
 
@@ -30,7 +30,7 @@ def chosen_mode(mode: str) -> str:
     settings = quiet_settings()
     if settings.mode in ("offline", "dryrun", "disabled"):
         return "disabled" if settings.mode == "disabled" else "offline"
-    return "offline" if credentials(settings) == _NONE else "online"
+    return "offline" if _key(settings) is _Key.MISSING else "online"
 
 
 def why_not_online(settings: Any) -> str | None:
@@ -40,6 +40,19 @@ def why_not_online(settings: Any) -> str | None:
 
 def credentials(settings: Any) -> str | None:
     """What is wrong with the key that W&B would find for its server by itself; None when nothing is."""
+    key = _key(settings)
+    if key is _Key.MISSING:
+        return "no credentials (`wandb login`, or WANDB_API_KEY)"
+    return None if key is _Key.FOUND else key
+
+
+class _Key(Enum):
+    FOUND = auto()
+    MISSING = auto()
+
+
+def _key(settings: Any) -> _Key | str:
+    """The key's state; a text says what is wrong with one that is there."""
     try:
         # Its own function: it knows which of its addresses share a key. It neither asks nor sends anything.
         from wandb.sdk.lib.wbauth import authenticate_session
@@ -48,7 +61,7 @@ def credentials(settings: Any) -> str | None:
         found = authenticate_session(host=host, source="hydraprune", prompt=False, update_session=False)
     except Exception as error:  # whatever W&B says of a key that is none
         return " ".join(str(error).split())
-    return None if found is not None else _NONE
+    return _Key.MISSING if found is None else _Key.FOUND
 
 
 def _unreachable(settings: Any) -> str | None:

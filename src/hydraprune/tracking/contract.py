@@ -70,7 +70,10 @@ class Outcome:
 class RunTracker(Protocol):
     """Follows one run. `start` comes first and `close` last; `end` only where the run finished.
 
-    What any of them raises is told once, and the run goes on without the tracker.
+    What any of them raises is told once, and the run goes on without the tracker. So it does where one does not come
+    back in time. All are called in one thread that is not the main one. Two more are optional: `patience`, seconds that
+    `end` and `close` may take besides half a minute, and `abandon()`, called from another thread when the tracker was
+    given up, to get loose what it waits for.
     """
 
     def start(self, about: About) -> None: ...

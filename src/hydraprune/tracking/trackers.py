@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
@@ -100,39 +100,6 @@ class ProgressBar(Silent):
         self._bar.close()
 
 
-class Guarded:
-    """A tracker whose failure does not end the run: told once, and from then on it hears of the run's end only."""
-
-    def __init__(self, tracker: RunTracker) -> None:
-        self._tracker = tracker
-        self._started = self._lost = False
-
-    def start(self, about: About) -> None:
-        self._try(lambda: self._tracker.start(about))
-        self._started = not self._lost
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        if not self._lost:
-            self._try(lambda: self._tracker.log(values, step))
-
-    def end(self, outcome: Outcome) -> None:
-        if not self._lost:
-            self._try(lambda: self._tracker.end(outcome))
-
-    def close(self, error: BaseException | None) -> None:
-        if self._started:
-            self._try(lambda: self._tracker.close(error))
-
-    def _try(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except Exception as error:  # whatever somebody else's code raises
-            told, self._lost = self._lost, True
-            if not told:
-                name = type(self._tracker).__name__
-                log.warning("tracker %s gave up, the run goes on without it: %s", name, one_line(error))
-
-
 class Several:
     """All of `trackers`, in turn."""
 
@@ -154,8 +121,3 @@ class Several:
     def close(self, error: BaseException | None) -> None:
         for tracker in self._trackers:
             tracker.close(error)
-
-
-def one_line(error: BaseException) -> str:
-    """The kind of an error and what it says."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

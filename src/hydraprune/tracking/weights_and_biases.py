@@ -6,11 +6,13 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Literal
 
+from hydraprune.errors import one_line
 from hydraprune.tracking.connection import chosen_mode, quiet_settings, why_not_online
 from hydraprune.tracking.contract import About, Outcome
+from hydraprune.tracking.core import own_process, start_anew, watch_exit
 from hydraprune.tracking.digest import (
     LAYER_COLUMNS,
     RESULT_COLUMNS,
@@ -19,7 +21,7 @@ from hydraprune.tracking.digest import (
     result_rows,
     summary_of,
 )
-from hydraprune.tracking.trackers import Silent, one_line
+from hydraprune.tracking.trackers import Silent
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class WandB(Silent):
         self._log_model = log_model
         self._finish_timeout = finish_timeout
         self._run: Any = None
+        self._core: Any = None
         self._about: About | None = None
         if self._mode not in _MODES:
             raise ValueError(f"mode={mode}: must be auto, online, offline or disabled")
@@ -78,16 +81,27 @@ class WandB(Silent):
         if not 0 < finish_timeout < float("inf"):
             raise ValueError(f"finish_timeout={finish_timeout}: must be above 0, in seconds")
 
+    @property
+    def patience(self) -> float:
+        """Seconds that the end of a run may take."""
+        return self._finish_timeout
+
     def start(self, about: About) -> None:
         mode = chosen_mode(self._mode)
         if mode == "disabled":
             return
         self._about = about
-        why = why_not_online(quiet_settings()) if mode == "online" else None
+        settings = quiet_settings()
+        self._core = own_process()
+        why = why_not_online(settings) if mode == "online" else None
         if mode == "online" and why is None:
             why = self._try_online(about)
         if self._run is None:
             self._run = self._begun(about, "offline")
+        self._core = own_process()
+        watch_exit(self._core)
+        # Of a piece of the run that failed before: it goes on.
+        self._run.summary["error"] = None
         _define_metrics(self._run)
         _keep_composed(self._run, about.config)
         self._tell(why)
@@ -124,10 +138,12 @@ class WandB(Silent):
         run, self._run = self._run, None
         if run is None:
             return
-        if error is not None:
+        # What was cut by Ctrl-C did not fail, and goes on; W&B's own word for it is 255.
+        cut = isinstance(error, KeyboardInterrupt)
+        if error is not None and not cut:
             run.summary["error"] = one_line(error)
         try:
-            run.finish(exit_code=0 if error is None else 1)
+            run.finish(exit_code=0 if error is None else 255 if cut else 1)
         except TimeoutError:
             log.warning(
                 "W&B: not all was uploaded within tracker.finish_timeout=%g s; `wandb sync --include-online %s` sends "
@@ -136,15 +152,20 @@ class WandB(Silent):
                 _place(run),
             )
         except Exception:
-            _start_anew()
+            start_anew()
             raise
+
+    def abandon(self) -> None:
+        """End W&B's own process, from any thread: what waits for it comes back with an error."""
+        if self._core is not None:
+            self._core.kill()
 
     def _try_online(self, about: About) -> str | None:
         """Begin the run online; or say why that did not work."""
         try:
             self._run = self._begun(about, "online")
         except Exception as error:  # W&B's many kinds
-            _start_anew()
+            start_anew()
             return one_line(error)
         return None
 
@@ -214,14 +235,6 @@ def _keep_composed(run: Any, config: Mapping[str, Any]) -> None:
     """A sweep's words stand in W&B's config under their own names, `pattern` too: ours as composed, beside them."""
     if any(run.config[key] != value for key, value in config.items()):
         run.config.update({"composed": dict(config)})
-
-
-def _start_anew() -> None:
-    """End W&B's own process: it would hold the id of a run that failed, or is dead. The next run gets another."""
-    import wandb
-
-    with suppress(Exception, SystemExit):
-        wandb.teardown()
 
 
 def _place(run: Any) -> str:

@@ -70,8 +70,7 @@ def build(entity: str, project: str, name: str) -> Any:
         sections=[_made(ws, section, place) for place, section in enumerate(sections)],
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=_RUNS),
         runset_settings=ws.RunsetSettings(
-            # A run that was cut counts as crashed, and goes on; one that failed has nothing to compare.
-            filters=[ws.Metric("State") != "failed"],
+            # No filter by state: W&B may count a run that Ctrl-C has cut as failed, and it goes on.
             order=[ws.Ordering(ws.Metric(key), ascending=True) for key in ("Group", "JobType", "Name")],
             pinned_columns=[
                 "run:displayName",
@@ -177,7 +176,7 @@ def _one_line(error: BaseException) -> str:
 
 def _dense_beside_sparse(wr: Any) -> Iterator[Any]:
     for metric in METRICS[:2]:
-        yield _line(wr, f"eval/{metric}", f"{metric}: dense and sparse runs", by="JobType")
+        yield _line(wr, f"eval/{metric}", f"{metric}: dense and sparse configs")
         yield _bar(wr, [f"dense/{metric}", f"final/{metric}"], f"{metric}: dense model and what came of it")
     for metric in METRICS:
         yield _bar(wr, [f"difference/{metric}"], f"{metric}: sparse - dense of the same seed")
@@ -191,14 +190,14 @@ def _masks_and_layers(wr: Any) -> Iterator[Any]:
     )
 
 
-def _line(wr: Any, key: str, title: str, by: str = "Group") -> Any:
+def _line(wr: Any, key: str, title: str) -> Any:
     """Over steps; all seeds of a cell are one line, their mean, in a band of a standard deviation."""
     return wr.LinePlot(
         title=title,
         x="step",
         y=[key],
         title_x="step",
-        groupby=by,
+        groupby="Group",
         groupby_aggfunc="mean",
         groupby_rangefunc="stddev",
         max_runs_to_show=_RUNS,
