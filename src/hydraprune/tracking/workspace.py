@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from hydraprune.errors import UserError
+from hydraprune.errors import UserError, one_line
 from hydraprune.tracking.connection import credentials, quiet_settings
 
 # As `hub.metrics` names them, the commoner first.
@@ -143,7 +143,7 @@ def _saved(entity: str | None, project: str, name: str) -> str:
     except Exception as error:  # W&B's many kinds
         place = f"{entity or 'the default entity'}/{project} at {settings.base_url}"
         raise UserError(
-            f"W&B: cannot save in {place}: {_one_line(error)}; "
+            f"W&B: cannot save in {place}: {one_line(error).rstrip('.')}; "
             f"see --entity, --project, WANDB_API_KEY and WANDB_BASE_URL, or write a file with --out FILE"
         ) from None
 
@@ -168,10 +168,6 @@ def _check_name(name: str) -> None:
 
 def _server() -> str:
     return os.environ.get("WANDB_BASE_URL") or "the server"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _dense_beside_sparse(wr: Any) -> Iterator[Any]:
