@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from hydraprune.dashboard.records import Records
+from hydraprune.dashboard.studies import Study
 from hydraprune.results.planned import Plan, Planned, write_plan
 from hydraprune.results.report import RunReport, write_report
 
@@ -217,3 +219,8 @@ def write_model(folder: Path, masks: dict[str, NDArray[np.bool_]], seed: int) ->
         f"{name}.weight": (mask * (1 + chance.random(mask.shape))).astype(np.float32) for name, mask in masks.items()
     }
     save_file(weights, folder / "model.safetensors")
+
+
+def study(found: Records, task: str = "mrpc", model: str = "bert_mini") -> Study:
+    (wanted,) = [study for study in found.studies if (study.task, study.model) == (task, model)]
+    return wanted

@@ -1,0 +1,101 @@
+"""Folders that hold less than one expects, or other things: a page all the same."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dashboard_helpers import (
+    NASTY,
+    SEEDS,
+    dense_run,
+    folder_of,
+    kept,
+    report,
+    sparse_run,
+    study,
+    unfinished,
+    write_history,
+)
+
+from hydraprune.dashboard.page import html
+from hydraprune.dashboard.records import records
+from hydraprune.errors import UserError
+
+
+def test_a_folder_without_runs(tmp_path: Path) -> None:
+    found = records([tmp_path])
+    assert (found.cells, found.studies, found.runs, found.failures, found.labels) == ([], [], [], [], [])
+    with pytest.raises(UserError, match="no such folder"):
+        records([tmp_path / "no" / "such"])
+
+
+def test_only_dense_runs(tmp_path: Path) -> None:
+    for seed in SEEDS:
+        dense_run(tmp_path, "mrpc", "bert_mini", seed)
+    found = records([tmp_path])
+    assert (found.labels, found.failures) == ([], [])
+    (one,) = found.studies
+    assert (one.points, one.layers, one.masks) == ([], [], [])
+    assert [row["n"] for row in one.dense] == [3, 3]
+    assert [(row["label"], row["n"]) for row in one.curves["loss"]][:3] == [("dense", 3), ("dense", 2), ("dense", 3)]
+    assert "No runs here yet" not in html(found, "t")
+
+
+def test_only_failures(tmp_path: Path) -> None:
+    told = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="failed", error=NASTY))
+    kept(told, tmp_path / "a")
+    kept(unfinished(replace(told, hash="", cell="", seed=1)), tmp_path / "words that made no config")
+    found = records([tmp_path])
+    assert [why for _, why in found.failures] == [NASTY, NASTY]
+    assert [run["status"] for run in found.runs] == ["failed"]
+    assert found.studies[0].points == []
+    assert NASTY not in html(found, "t")
+
+
+def test_a_run_that_is_under_way(tmp_path: Path) -> None:
+    told = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="started"))
+    write_history(kept(told, tmp_path / "a"), told, steps=30)
+    found = records([tmp_path])
+    assert [(row["step"], row["n"]) for row in study(found).curves["loss"]] == [(10, 1), (20, 1), (30, 1)]
+    assert study(found).labels == {"4x1 at 90%"}
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_a_score_that_is_no_number(value: float | None, tmp_path: Path) -> None:
+    """Written by us it is null; others write NaN."""
+    told = sparse_run(tmp_path, "sst2", "tiny", "4x1", 0)
+    place = folder_of(tmp_path, told) / "report.json"
+    values = json.loads(place.read_text())
+    place.write_text(json.dumps({**values, "final": {"accuracy": value}}))
+    found = records([tmp_path])
+    assert [run["score"] for run in found.runs] == [None]
+    assert study(found, "sst2", "tiny").points == []
+    json.dumps([one.__dict__ for one in found.studies], allow_nan=False)
+    html(found, "t")
+
+
+def test_parts_of_an_older_report(tmp_path: Path) -> None:
+    """Such as one that does not name its weights: no picture, and everything else."""
+    told = sparse_run(tmp_path, "sst2", "tiny", "4x1", 0, parts={"4x1": {"units": {}}})
+    found = records([tmp_path])
+    assert study(found, "sst2", "tiny").masks == []
+    assert [run["score"] for run in found.runs] == [told.final["accuracy"]]
+
+
+@pytest.mark.parametrize("name", ["a b/c", "modèle 'x' & <y>", '"</script>', "\N{SNOWMAN}", "a#b?c=d%20", "x,y;z|w"])
+def test_odd_names(name: str, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        sparse_run(tmp_path / "runs", name, "tiny", "4x1", seed)
+        sparse_run(tmp_path / "runs", "sst2", name, "4x1", seed)
+        dense_run(tmp_path / "outputs", name, "tiny", seed)
+    found = records([tmp_path / "runs"])
+    assert {(one.task, one.model) for one in found.studies} == {(name, "tiny"), ("sst2", name)}
+    assert len(study(found, name, "tiny").points) == 2
+    assert [row["n"] for row in study(found, name, "tiny").dense] == [2]
+    page = html(found, name)
+    if "<" in name:
+        assert name not in page
