@@ -166,7 +166,8 @@ def test_odd_values_do_not_raise(workplace: Path) -> None:
     tracker.end(Outcome(report, workplace / "model", lambda: {"2:4": Mask("w", np.zeros((2, 3), np.bool_))}))
     tracker.close(KeyboardInterrupt())
     run = read(folders(workplace)[-1])
-    assert run.exit_code == 1
-    assert run.summary["error"] == "KeyboardInterrupt:"
+    # W&B's own for a run that was cut, which did not fail.
+    assert run.exit_code == 255
+    assert run.summary.get("error") is None
     assert run.tags == ["t" * 64, "one"]
     assert any(artifact["type"] == "model" for artifact in run.of_type("artifact"))
