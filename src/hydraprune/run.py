@@ -20,6 +20,7 @@ from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
 from hydraprune.hub.models import PretrainedModel
 from hydraprune.request import Request
+from hydraprune.results.histories import NAME as METRICS
 from hydraprune.results.report import NAME, RunReport, read_report, write_report, write_text
 from hydraprune.results.sparsity import figures
 from hydraprune.results.summary import summary
@@ -30,8 +31,6 @@ from hydraprune.training.loop import fit
 from hydraprune.training.step import Clock
 
 log = logging.getLogger(__name__)
-
-_METRICS = "metrics.jsonl"
 
 
 def preflight(request: Request) -> None:
@@ -162,7 +161,7 @@ def _checkpoints(request: Request) -> Checkpoints:
     threads = request.config.runtime.threads or building.OWN_THREADS
     machine = {"cuda": torch.cuda.is_available(), "threads": threads}
     stamp = {"run": request.hash, "versions": versions(), "machine": machine}
-    return Checkpoints(request.directory / "checkpoints", stamp, request.directory / _METRICS)
+    return Checkpoints(request.directory / "checkpoints", stamp, request.directory / METRICS)
 
 
 def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tuple[RunReport, RunTracker]:
@@ -185,7 +184,7 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
 
     tracker = Several(
         [
-            JsonLines(directory / _METRICS, start.lines),
+            JsonLines(directory / METRICS, start.lines),
             # Before the bar, which what it says at its start would cut.
             Guarded(assembly.make(config, "tracker")),
             ProgressBar(shown=None if request.alone else False),

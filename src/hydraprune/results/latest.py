@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydraprune.results.histories import NAME as METRICS
+
 # Far enough to reach the last evaluation of an epoch of several thousand steps.
 _TAIL = 64 * 1024
 
@@ -55,7 +57,7 @@ def latest(directory: Path) -> Latest:
 def _from_the_end(directory: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(step, values) of every whole line in reach, the last first."""
     try:
-        with (directory / "metrics.jsonl").open("rb") as file:
+        with (directory / METRICS).open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             lines = file.read().splitlines()
     except OSError:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hydraprune.results.estimates import TimeLeft, seconds_of, time_left
+from hydraprune.results.histories import NAME as METRICS
 from hydraprune.results.latest import Latest, latest
 from hydraprune.results.planned import Plan, Planned, told_apart
 from hydraprune.results.report import NAME, RunReport
 
-_METRICS = "metrics.jsonl"
 # What a run writes to while it is under way; the newest of them says when it was last seen.
-_WRITTEN = (NAME, _METRICS, "train.log")
+_WRITTEN = (NAME, METRICS, "train.log")
 # A run is quiet when it has not written for so many seconds, and not for so many times as long as it usually takes.
 _QUIET, _TIMES = 60.0, 5
 # How many of the runs that ended are shown.
@@ -176,7 +176,7 @@ def running_at(job: Planned) -> Running:
     """A run that has begun and not ended, as it is now."""
     now, begun = time.time(), _time(job)
     # Lines older than the report are of an earlier piece: the run has not yet cut them to what stays.
-    own = written(job.directory / _METRICS) >= begun
+    own = written(job.directory / METRICS) >= begun
     found = latest(job.directory)
     # Only after the lines: a run says where it goes on from before it cuts them.
     taken = max(0, found.step - _from_step(job)) if own else 0
