@@ -37,6 +37,7 @@ _SHARED_KEYS = (
 
 _NOT_FOR_OVERRIDES = {
     *("model", "task", "seed", "run", "runtime", "pattern", "phase", "pruner", "scheduler"),
+    *("progressive", "regularizer"),
     *("dense", "experiment", "hydra", "sweep"),
 }
 

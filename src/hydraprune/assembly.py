@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
 
 _SCHEDULE_KEYS = ("warmup", "cooldown", "frequency")
+# Nodes that all parts of a pattern share, in the order in which a plan takes them.
+_SHARED = ("pruner", "scheduler", "progressive", "regularizer")
 _LAYER_KEYS = ("roles", "include", "exclude", "types")
 
 
@@ -72,31 +74,31 @@ def _missing(node: Any, key: str) -> str | None:
 def plans(config: DictConfig) -> Plans:
     """The plans of a config, each with a criterion and a schedule.
 
-    A part's own keys win; where it is silent (null) the nodes `pruner` and `scheduler` speak.
+    A part's own keys win; where it is silent (null) the nodes of these names at the top speak.
     """
     node = OmegaConf.to_container(config.pattern, resolve=True, throw_on_missing=False)
     assert isinstance(node, dict)
-    shared = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("pruner", "scheduler")}
+    shared = {key: OmegaConf.to_container(config[key], resolve=True) for key in _SHARED}
     for name, part in (node.get("parts") or {}).items():
         if not isinstance(part, dict):
             raise UserError(f"pattern.parts.{name}={part}: must be a pattern; ~pattern.parts.{name} leaves it out")
-        for key, common in shared.items():
-            assert isinstance(common, dict)
+        for key, other in shared.items():
+            assert isinstance(other, dict)
             own = {k: value for k, value in (part.pop(key, None) or {}).items() if value is not None}
             if own:
                 where = f"pattern.parts.{name}.{key}."
-                taken = arguments_of(str(own.get("_target_", common["_target_"])), where)
-                part[key] = {k: v for k, v in common.items() if k in taken or k == "_target_"} | own
+                taken = arguments_of(str(own.get("_target_", other["_target_"])), where)
+                part[key] = {k: v for k, v in other.items() if k in taken or k == "_target_"} | own
                 check_arguments(part[key], where, set())
     made: Plans = make(config, "pattern", OmegaConf.create(node))
-    criterion, schedule = make(config, "pruner"), make(config, "scheduler")
+    common = [make(config, key) for key in _SHARED]
     if (config.phase == "dense") != (not made.parts):
         raise UserError(
             f"phase={config.phase}: does not go with pattern={made.name}; type pattern=dense to fine-tune without "
             f"pruning, which chooses the phase itself, and any other pattern to prune"
         )
     try:
-        return Plans(made.name, {name: plan.completed(criterion, schedule) for name, plan in made.parts.items()})
+        return Plans(made.name, {name: plan.completed(*common) for name, plan in made.parts.items()})
     except SparsityError as error:
         raise UserError(str(error)) from None
 
@@ -131,7 +133,8 @@ def pruners(plans: Plans, model: nn.Module, steps: int, steps_per_epoch: int) ->
             f"pattern.layers.include=['encoder'], for example"
         )
     try:
-        return attach(model, plans.parts, family_of(kind), steps, steps_per_epoch)
+        heads = getattr(model.config, "num_attention_heads", None)
+        return attach(model, plans.parts, replace(family_of(kind), heads=heads), steps, steps_per_epoch)
     except SparsityError as error:
         raise UserError(_in_config_words(str(error), plans, error.pruner)) from None
 

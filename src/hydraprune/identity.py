@@ -46,7 +46,7 @@ def identify(config: Mapping[str, Any], pattern: str, ancestor: Identity | None 
         ancestor: of the dense run that this one starts from, if it is one of ours: another dense
             model makes another run, though no key of this config tells.
     """
-    result = _without(config, NOT_THE_RESULT)
+    result = _without_absent(_without(config, NOT_THE_RESULT))
     seedless = {key: value for key, value in result.items() if key != "seed"}
     digest = _digest(result if ancestor is None else {**result, "ancestor": ancestor.hash})
     cell = _digest(seedless if ancestor is None else {**seedless, "ancestor": ancestor.cell})
@@ -62,6 +62,26 @@ def _without(config: Mapping[str, Any], keys: Iterable[str], above: str = "") ->
         for key, value in config.items()
         if f"{above}{key}" not in keys
     }
+
+
+# Keys that came later than the first runs: said to do nothing, they make no other run than one that did not have them.
+_ABSENT = {"progressive": {None, "AtOnce"}, "regularizer": {None, "Unregularized"}, "initial_sparsity": {None}}
+
+
+def _without_absent(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_absent(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in _ABSENT or _says(value) not in _ABSENT[key]
+    }
+
+
+def _says(value: Any) -> Any:
+    """The class that a node names, without its module; any other value itself."""
+    if not isinstance(value, Mapping):
+        return value
+    target = value.get("_target_")
+    return None if target is None else str(target).rsplit(".", 1)[-1]
 
 
 def _digest(value: Any) -> str:
@@ -83,8 +103,10 @@ def _plain(value: Any) -> Any:
 def _slug(config: Mapping[str, Any]) -> str:
     words = []
     if config.get("phase") != "dense":
-        target = config["pattern"].get("target_sparsity")
-        words = [snake(config["pruner"]["_target_"].rsplit(".", 1)[-1]), *([str(target)] if target else [])]
+        target, pruner = config["pattern"].get("target_sparsity"), _says(config["pruner"])
+        # Where nothing is scored the pattern says what is done.
+        pruner = _says(config["pattern"]) if pruner == "Unscored" else pruner
+        words = [snake(str(pruner)), *([str(target)] if target else [])]
     return _safe("-".join([*words, f"seed{config['seed']}"]))
 
 

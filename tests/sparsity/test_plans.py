@@ -68,7 +68,7 @@ def test_a_plan_that_would_prune_nothing_is_refused(
         plan.completed(criterion, schedule)
     assert all(word in str(error.value) for word in (words, "4x1", "pattern=dense"))
     own = block(4, 1, 0.5, pruner=Snip(), scheduler=Cos()).parts["4x1"]
-    assert own.completed(criterion, schedule) == own
+    assert own.completed(criterion, schedule) == own.completed(Snip(), Cos())
 
 
 def test_never_is_over_no_training_and_unscored_scores_nothing() -> None:

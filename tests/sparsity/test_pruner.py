@@ -19,6 +19,7 @@ from hydraprune.sparsity import (
     Cubic,
     Exp,
     Gradient,
+    Heads,
     Layers,
     Linear,
     Magnitude,
@@ -69,14 +70,17 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 def check_end(pruner: Pruner, target: float) -> None:
     """Every pool holds exactly floor(units x target) pruned units, in masks and in weights."""
-    for weights, units in pruner.pools:
-        sizes = [pruner.pattern.units(weight.view_shape) for weight in weights]
+    pattern = pruner.plan.pattern
+    assert not isinstance(pattern, Heads)
+    for structures, units in pruner.pools:
+        weights = [member.weight for structure in structures for member in structure.members]
+        sizes = [pattern.units(weight.view_shape) for weight in weights]
         assert units.total == sum(sizes)
-        goal = int(sum(sizes) * Fraction(str(target)) / pruner.pattern.share)
+        goal = int(sum(sizes) * Fraction(str(target)) / pattern.share)
         assert units.target == units.pruned == goal
         views = [weight.view(weight.parameter.detach() != 0) for weight in weights]
-        assert sum(int(pruner.pattern.empty_units(view).sum()) for view in views) == goal
-        assert all(pruner.pattern.legal(view) for view in views)
+        assert sum(int(pattern.empty_units(view).sum()) for view in views) == goal
+        assert all(pattern.legal(view) for view in views)
 
 
 @pytest.mark.parametrize("scope", ["global", "local"])
@@ -357,7 +361,8 @@ def test_gradients_are_scored_only_when_they_can_matter(criterion: Criterion) ->
     for weight in pruner.weights:
         weight.parameter.grad = None
     for step in range(1, STEPS + 3):
-        if step in (2, 6, 10):
+        # Two steps stand by, should the gradients of the last one not be finite.
+        if step in (1, 2, 4, 5, 6, 8, 9, 10):
             with pytest.raises(SparsityError, match="gets no gradient"):
                 pruner.observe(step)
         else:
@@ -401,7 +406,7 @@ def test_a_nan_is_refused_with_pruner_and_step(criterion: Criterion) -> None:
     pruner = pruner_of(model, block(1, 1, 0.5), criterion, OneShot(warmup=1))
     model["a"].weight.grad = torch.tensor([[1, float("nan"), 1, 1]])
     pruner.observe(0)
-    with pytest.raises(SparsityError, match=r"pruner 1x1, step 1: .*NaN"):
+    with pytest.raises(SparsityError, match=r"pruner 1x1.*step 1.*finite"):
         pruner.project(1)
 
 
@@ -419,7 +424,7 @@ def test_an_infinite_gradient_does_not_pass_in_silence(criterion: Criterion) -> 
         return f"kept {kept(pruner)['a']}"
 
     result = outcome()
-    assert "infinite" in result or result == "kept [0, 0, 1, 1]"
+    assert result == "kept [0, 0, 1, 1]"
 
 
 # State --------------------------------------------------------------------------------------------

@@ -39,11 +39,11 @@ def figures(model: nn.Module, pruners: Sequence[Pruner]) -> Figures:
         empty = sum(zeros_of(weights[weight.name]) for weight in pruner.weights)
         pools = [units for _, units in pruner.pools]
         parts[pruner.name] = {
-            "pattern": pruner.pattern.name,
-            "criterion": snake(type(pruner.criterion).__name__),
+            "pattern": pruner.plan.pattern.name,
+            "criterion": snake(type(pruner.plan.criterion).__name__),
             "scheduler": snake(type(pruner.plan.schedule).__name__),
             "scope": pruner.plan.selection.scope,
-            "target_sparsity": float(pruner.plan.selection.target_sparsity),
+            "target_sparsity": pruner.target_sparsity,
             "sparsity": empty / pruner.total,
             "units": {
                 "target": sum(pool.target for pool in pools),

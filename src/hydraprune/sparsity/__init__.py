@@ -8,9 +8,11 @@ Use it in a training loop of your own:
     pruners = attach(model, {"4x1": plan}, Family("mine"), steps=2000)
 """
 
+from hydraprune.sparsity.attach import attach
 from hydraprune.sparsity.criteria import Criterion, Gradient, Magnitude, Snip, SnipMomentum, Unscored
 from hydraprune.sparsity.durations import Duration, in_steps
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.heads import Heads
 from hydraprune.sparsity.layers import Family, Layers
 from hydraprune.sparsity.measures import (
     LayerSparsity,
@@ -20,15 +22,32 @@ from hydraprune.sparsity.measures import (
     obeyed_pattern,
     zeros_of,
 )
+from hydraprune.sparsity.methods import Keep, SrSte
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, parse
-from hydraprune.sparsity.plans import Plan, Plans, block, dense, mixed, n_of_m
+from hydraprune.sparsity.plans import Method, Plan, Plans, block, dense, heads, lock, mixed, n_of_m
 from hydraprune.sparsity.products import use_compiled
-from hydraprune.sparsity.pruner import Pruner, Units, attach
-from hydraprune.sparsity.schedules import Cos, Cube, Cubic, Exp, Linear, Never, OneShot, Schedule, Updates
+from hydraprune.sparsity.progressive import AtOnce, Progressive
+from hydraprune.sparsity.pruner import Pruner, Units
+from hydraprune.sparsity.regularizers import GroupLasso, Unregularized
+from hydraprune.sparsity.schedules import (
+    Cos,
+    Cube,
+    Cubic,
+    Exp,
+    Hold,
+    Linear,
+    Never,
+    OneShot,
+    Schedule,
+    Threshold,
+    Updates,
+)
 from hydraprune.sparsity.selection import Budget, Selection, cheapest, choose, exact
+from hydraprune.sparsity.structures import Member, Structure
 from hydraprune.sparsity.views import Weight
 
 __all__ = [
+    "AtOnce",
     "Block",
     "Budget",
     "Cos",
@@ -39,23 +58,34 @@ __all__ = [
     "Exp",
     "Family",
     "Gradient",
+    "GroupLasso",
+    "Heads",
+    "Hold",
+    "Keep",
     "LayerSparsity",
     "Layers",
     "Linear",
     "Magnitude",
+    "Member",
+    "Method",
     "Never",
     "NofM",
     "OneShot",
     "Pattern",
     "Plan",
     "Plans",
+    "Progressive",
     "Pruner",
     "Schedule",
     "Selection",
     "Snip",
     "SnipMomentum",
     "SparsityError",
+    "SrSte",
+    "Structure",
+    "Threshold",
     "Units",
+    "Unregularized",
     "Unscored",
     "Updates",
     "Weight",
@@ -65,9 +95,11 @@ __all__ = [
     "choose",
     "dense",
     "exact",
+    "heads",
     "holds_pattern",
     "in_steps",
     "layer_sparsity",
+    "lock",
     "mixed",
     "model_sparsity",
     "n_of_m",

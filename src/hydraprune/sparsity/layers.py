@@ -20,11 +20,13 @@ class Family:
         name: the family, for messages.
         roles: role -> regular expressions that match whole module names.
         outside: exact names of modules outside the encoder (pooler, classifier); never pruned.
+        heads: attention heads of a layer, of the model at hand; None: not known.
     """
 
     name: str
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     outside: Sequence[str] = ()
+    heads: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roles", {role: words(patterns) for role, patterns in self.roles.items()})

@@ -114,8 +114,8 @@ def holds_pattern(pruner: Pruner, weights: Mapping[str, Tensor]) -> tuple[bool, 
         (every pool holds, whole units at zero over all pools)
     """
     holds, found = True, 0
-    for layers, units in pruner.pools:
-        empty = sum(int(pruner.pattern.empty_units(w.view(weights[w.name]) != 0).sum()) for w in layers)
+    for structures, units in pruner.pools:
+        empty = sum(int(structure.empty(weights).sum()) for structure in structures)
         holds = holds and empty >= units.target
         found += empty
     return holds, found

@@ -178,7 +178,12 @@ class Block:
         return (~pruned).reshape(self._tiling(shape)[2])
 
     def mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
-        return self.small_mask(pruned, cells, shape).expand(self._tiling(shape)[0]).reshape(shape)
+        return self.spread(~pruned, shape)
+
+    def spread(self, units: Tensor, shape: ViewShape) -> Tensor:
+        """One value for each unit, flat [units] -> a view of `shape` that has it at every weight of the unit."""
+        tiles, _, grid = self._tiling(shape)
+        return units.reshape(grid).expand(tiles).reshape(shape)
 
     def empty_units(self, keep: Tensor) -> Tensor:
         tiles, inside, _ = self._tiling(shape_of(keep))

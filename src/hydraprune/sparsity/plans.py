@@ -8,29 +8,52 @@ from typing import Literal
 
 from hydraprune.sparsity.criteria import Criterion, Unscored
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.heads import ROLES, Heads
 from hydraprune.sparsity.layers import Layers
+from hydraprune.sparsity.methods import Keep, SrSte
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce
-from hydraprune.sparsity.schedules import Never, Schedule
-from hydraprune.sparsity.selection import Selection
+from hydraprune.sparsity.progressive import AtOnce, Transition
+from hydraprune.sparsity.regularizers import Regularizer, Unregularized
+from hydraprune.sparsity.schedules import Never, OneShot, Schedule
+from hydraprune.sparsity.selection import Scope, Selection
+
+# How units are chosen: step by step by a criterion, or in a way of its own.
+Method = Criterion | SrSte | Keep
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One pruner's orders. A criterion or schedule left None is the one that all parts share."""
+    """One pruner's orders. What is left None is what all parts share."""
 
-    pattern: Pattern
+    pattern: Pattern | Heads
     selection: Selection
     layers: Layers = field(default_factory=Layers)
-    criterion: Criterion | None = None
+    criterion: Method | None = None
     schedule: Schedule | Never | None = None
+    transition: Transition | None = None
+    regularizer: Regularizer | None = None
 
-    def completed(self, criterion: Criterion, schedule: Schedule | Never) -> Plan:
+    def completed(
+        self,
+        criterion: Method,
+        schedule: Schedule | Never,
+        transition: Transition | None = None,
+        regularizer: Regularizer | None = None,
+    ) -> Plan:
         """This plan with what it does not say itself taken from the arguments.
 
         Raises:
             SparsityError: what it would get is the criterion or schedule of a run that prunes nothing.
         """
-        plan = replace(self, criterion=self.criterion or criterion, schedule=self.schedule or schedule)
+        if isinstance(self.criterion, Keep) and not isinstance(criterion, Unscored):
+            raise SparsityError(f"pattern={self.pattern.name}: scores nothing; leave pruner out, or say pruner=none")
+        plan = replace(
+            self,
+            criterion=self.criterion or criterion,
+            schedule=self.schedule or schedule,
+            transition=self.transition or transition or AtOnce(),
+            regularizer=self.regularizer or regularizer or Unregularized(),
+        )
         if isinstance(plan.criterion, Unscored):
             raise SparsityError(f"pruner=none prunes nothing; choose another for {plan.pattern.name}, or pattern=dense")
         if isinstance(plan.schedule, Never):
@@ -54,45 +77,77 @@ class Plans:
         return targets.pop() if len(targets) == 1 else None
 
 
-def _single(pattern: Pattern, selection: Selection, layers: Layers | None, extra: tuple[object, object]) -> Plans:
-    criterion, schedule = extra
-    plan = Plan(pattern, selection, layers or Layers(), criterion, schedule)  # type: ignore[arg-type]
-    return Plans(pattern.name, {pattern.name: plan})
+def _single(plan: Plan) -> Plans:
+    return Plans(plan.pattern.name, {plan.pattern.name: plan})
 
 
 def block(
     rows: int | Literal["channel"],
     cols: int | Literal["channel"],
     target_sparsity: float,
-    scope: Literal["global", "local"] = "global",
+    scope: Scope = "global",
     floor: float = 0.0,
     cap: float = 0.98,
     reduce: Reduce = "mean",
+    initial_sparsity: float | None = None,
     layers: Layers | None = None,
-    pruner: Criterion | None = None,
+    pruner: Method | None = None,
     scheduler: Schedule | None = None,
+    progressive: Transition | None = None,
+    regularizer: Regularizer | None = None,
 ) -> Plans:
     """Blocks of `rows` x `cols` (output x input channels; a side may be `channel`). See `Block`, `Selection`."""
-    selection = Selection(target_sparsity, scope, floor, cap)
-    return _single(Block(rows, cols, reduce), selection, layers, (pruner, scheduler))
+    selection = Selection(target_sparsity, scope, floor, cap, initial_sparsity)
+    pattern = Block(rows, cols, reduce)
+    return _single(Plan(pattern, selection, layers or Layers(), pruner, scheduler, progressive, regularizer))
 
 
 def n_of_m(
     keep: int,
     of: int,
     target_sparsity: float | None = None,
-    scope: Literal["global", "local"] = "global",
+    scope: Scope = "global",
     floor: float = 0.0,
     cap: float = 0.98,
     reduce: Reduce = "mean",
+    initial_sparsity: float | None = None,
     layers: Layers | None = None,
-    pruner: Criterion | None = None,
+    pruner: Method | None = None,
     scheduler: Schedule | None = None,
+    progressive: Transition | None = None,
+    regularizer: Regularizer | None = None,
 ) -> Plans:
     """N:M groups that keep `keep` of every `of` columns; no target means all of them. See `NofM`, `Selection`."""
     pattern = NofM(keep, of, reduce)
-    selection = Selection(pattern.share if target_sparsity is None else target_sparsity, scope, floor, cap)
-    return _single(pattern, selection, layers, (pruner, scheduler))
+    target = pattern.share if target_sparsity is None else target_sparsity
+    selection = Selection(target, scope, floor, cap, initial_sparsity)
+    return _single(Plan(pattern, selection, layers or Layers(), pruner, scheduler, progressive, regularizer))
+
+
+def heads(
+    target_sparsity: float,
+    scope: Scope = "global",
+    floor: float = 0.0,
+    cap: float = 0.98,
+    reduce: Reduce = "mean",
+    initial_sparsity: float | None = None,
+    layers: Layers | None = None,
+    pruner: Method | None = None,
+    scheduler: Schedule | None = None,
+    progressive: Transition | None = None,
+    regularizer: Regularizer | None = None,
+) -> Plans:
+    """Whole attention heads; with no layers named, those of every attention block. See `Heads`, `Selection`."""
+    selection = Selection(target_sparsity, scope, floor, cap, initial_sparsity)
+    layers = layers or Layers()
+    if not layers.roles and not layers.include:
+        layers = replace(layers, roles=ROLES)
+    return _single(Plan(Heads(reduce), selection, layers, pruner, scheduler, progressive, regularizer))
+
+
+def lock(layers: Layers | None = None) -> Plans:
+    """Every zero that the chosen layers have when training starts is kept; nothing else is pruned."""
+    return Plans("lock", {"lock": Plan(Block(1, 1), Selection(0.0), layers or Layers(), Keep(), OneShot())})
 
 
 def mixed(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from hydraprune.sparsity.durations import Duration, in_steps
 from hydraprune.sparsity.errors import SparsityError
 
@@ -23,6 +26,15 @@ class Schedule:
     warmup: Duration = 0
     cooldown: Duration = 0
     frequency: Duration = "auto"
+
+    @property
+    def by_scores(self) -> bool:
+        """Whether scores decide how much goes at an update before the last; otherwise the curve does."""
+        return False
+
+    def passes(self, costs: Tensor) -> Tensor:
+        """Which units may go by their scores alone, where `by_scores`: bool, flat [units]."""
+        return torch.ones_like(costs, dtype=torch.bool)
 
     def curve(self, x: float, initial: float, target: float) -> float:
         """Sparsity after the share `x` in [0, 1] of the window, from `initial` to `target`."""
@@ -136,6 +148,39 @@ class OneShot(Schedule):
     def over(self, steps: int, steps_per_epoch: int | None = None) -> Updates:
         whole = super().over(steps, steps_per_epoch)
         return Updates(self, whole.start, 1, 0)
+
+
+@dataclass(frozen=True)
+class Hold(Schedule):
+    """The target at the first update, and held: what later updates change is which units it is made of."""
+
+    def curve(self, x: float, initial: float, target: float) -> float:
+        return target
+
+
+@dataclass(frozen=True)
+class Threshold(Schedule):
+    """A unit goes when the logistic function of its score falls to `tau`; the last update settles on the target.
+
+    For scores that start at 0 and are learned, as in soft movement pruning: how much goes, and when,
+    follows from them, never more than the target. Sanh et al. 2020, arXiv:2005.07683, appendix A.1.
+
+    Raises:
+        SparsityError: `tau` is not between 0 and 0.5, where every score begins.
+    """
+
+    tau: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.tau < 0.5:
+            raise SparsityError(f"tau={self.tau}: must be above 0 and below 0.5, where every score begins")
+
+    @property
+    def by_scores(self) -> bool:
+        return True
+
+    def passes(self, costs: Tensor) -> Tensor:
+        return costs.sigmoid() <= self.tau
 
 
 @dataclass(frozen=True)

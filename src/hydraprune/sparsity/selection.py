@@ -121,20 +121,27 @@ def _within(chosen: Tensor, sizes: Sequence[int], caps: Sequence[int]) -> bool:
     return all(count <= cap for count, cap in zip(counts, caps, strict=True))
 
 
+Scope = Literal["global", "local", "erk"]
+
+
 @dataclass(frozen=True)
 class Selection:
     """How much goes, and how it is spread over layers.
 
     Ratios are element sparsities as the user wrote them. Counts are units: k = floor(units * T),
-    over each layer when `scope` is local and over all layers of the pruner when global; for N:M a
-    unit is a group, so the ratios are divided by the pattern's share. `floor` and `cap` bound
-    every layer.
+    over each layer when `scope` is local (uniform) and over all layers of the pruner when global;
+    for N:M a unit is a group, so the ratios are divided by the pattern's share. `erk` gives each
+    layer a target by its size (see `allocation`). `floor` and `cap` bound every layer.
+
+    `initial_sparsity` is where the schedule begins; None: at what the weights have when training
+    starts, which they keep.
     """
 
     target_sparsity: float | Fraction
-    scope: Literal["global", "local"] = "global"
+    scope: Scope = "global"
     floor: float = 0.0
     cap: float = 0.98
+    initial_sparsity: float | None = None
 
     def __post_init__(self) -> None:
         for key, value in (("target_sparsity", self.target_sparsity), ("floor", self.floor), ("cap", self.cap)):
@@ -146,11 +153,19 @@ class Selection:
             raise SparsityError(f"cap={self.cap}: must be above 0 and at most 1")
         if not 0.0 <= self.floor <= self.cap:
             raise SparsityError(f"floor={self.floor}: must be between 0 and cap={self.cap}")
-        if self.scope not in ("global", "local"):
-            raise SparsityError(f"scope={self.scope}: must be global or local")
+        if self.scope not in ("global", "local", "erk"):
+            raise SparsityError(f"scope={self.scope}: must be global, local or erk")
+        initial = self.initial_sparsity
+        if initial is not None and not (
+            isinstance(initial, (int, float)) and not isinstance(initial, bool) and 0 <= initial <= self.target_sparsity
+        ):
+            raise SparsityError(
+                f"initial_sparsity={initial}: must be between 0 and target_sparsity={self.target_sparsity}, or null: "
+                f"what the weights have"
+            )
 
     def pools(self, layers: int) -> list[list[int]]:
-        """Indices of the layers that compete with one another."""
+        """Indices of the layers that compete with one another, by a scope of global or local."""
         return [list(range(layers))] if self.scope == "global" else [[index] for index in range(layers)]
 
     def budget(self, units: Sequence[int], share: Fraction, ratio: float | None = None) -> Budget:

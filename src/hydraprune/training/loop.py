@@ -25,7 +25,7 @@ def fit(run: Run, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progr
         start: the beginning, or a checkpoint of this very run.
     """
     for pruner in run.pruners:
-        pruner.project(0)
+        pruner.project(0, run.optimizer)
     with clock.measure("other"):
         progress = start.restore(run, clock)
     run.model.train()

@@ -34,10 +34,11 @@ def take_step(run: Run, batches: list[Batch], step: int, clock: Clock) -> Tensor
     for pruner in run.pruners:
         pruner.observe(step)
     run.optimizer.step()
+    for pruner in run.pruners:
+        # With the learning rate of the step just made.
+        pruner.project(step + 1, run.optimizer)
     run.lr_scheduler.step()
     run.optimizer.zero_grad(set_to_none=True)
-    for pruner in run.pruners:
-        pruner.project(step + 1)
     return total
 
 

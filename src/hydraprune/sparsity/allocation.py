@@ -1,0 +1,104 @@
+"""How is a target spread over layers? Pools of layers that compete, each with a target of its own.
+
+global: one pool. local (uniform): every layer gets the target. erk: wide layers get more of it.
+Cap and floor bound every layer whatever the rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.selection import Selection, exact
+
+# Halvings of an interval of floats until nothing between is left.
+_HALVINGS = 200
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large a layer is.
+
+    Args:
+        units: units of the pattern.
+        sides: sizes of the weight's axes.
+    """
+
+    units: int
+    sides: tuple[int, ...]
+
+
+def allot(selection: Selection, layers: Sequence[Extent], share: Fraction) -> list[tuple[list[int], Selection]]:
+    """Pools of layers (indices), each with what is asked of it.
+
+    Raises:
+        SparsityError: caps and floors leave no room for the target.
+    """
+    if selection.scope != "erk":
+        return [(pool, selection) for pool in selection.pools(len(layers))]
+    pools, overall = [], exact(selection.target_sparsity)
+    for i, (goal, layer) in enumerate(zip(erk_goals(selection, layers, share), layers, strict=True)):
+        target, initial = Fraction(goal, layer.units) * share, selection.initial_sparsity
+        if initial:
+            initial = min(float(exact(initial) * target / overall), float(target))
+        own = replace(selection, target_sparsity=target, scope="local", initial_sparsity=None)
+        pools.append(([i], replace(own, initial_sparsity=initial if initial is None or initial <= target else 0.0)))
+    return pools
+
+
+def erk_goals(selection: Selection, layers: Sequence[Extent], share: Fraction) -> list[int]:
+    """Units to prune per layer by the Erdos-Renyi-kernel rule: floor(all units x target) in all.
+
+    A layer keeps a share of its units in proportion to (sum of its sides) / (product of its sides),
+    bounded by floor and cap. Mocanu et al. 2018, arXiv:1707.04780; Evci et al. 2020, arXiv:1911.11134.
+
+    Raises:
+        SparsityError: caps and floors leave no room for the target.
+    """
+    units = [layer.units for layer in layers]
+    budget = replace(selection, scope="global").budget(units, share)
+    if not sum(budget.floors) <= budget.goal <= sum(budget.caps):
+        raise SparsityError(
+            f"target_sparsity={selection.target_sparsity}: needs {budget.goal} of {sum(units)} units, and "
+            f"floor={selection.floor} and cap={selection.cap} let {sum(budget.floors)} to {sum(budget.caps)} go"
+        )
+    raw = [sum(layer.sides) / math.prod(layer.sides) for layer in layers]
+
+    def pruned(scale: float) -> list[float]:
+        bounds = zip(units, raw, budget.floors, budget.caps, strict=True)
+        return [min(max(n * (1 - scale * density), floor), cap) for n, density, floor, cap in bounds]
+
+    low, high = 0.0, max(1 / density for density in raw)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(pruned(middle)) > budget.goal else (low, middle)
+    return _whole(pruned(high), budget.goal, budget.floors, budget.caps)
+
+
+def _whole(wanted: Sequence[float], goal: int, floors: Sequence[int], caps: Sequence[int]) -> list[int]:
+    """Whole numbers nearest to those wanted that add up to `goal`: largest remainders first, within the bounds."""
+    counts = [max(int(value), floor) for value, floor in zip(wanted, floors, strict=True)]
+    order = sorted(range(len(counts)), key=lambda i: (counts[i] - wanted[i], i))
+    while (missing := goal - sum(counts)) != 0:
+        step = 1 if missing > 0 else -1
+        free = [i for i in order if (counts[i] < caps[i] if step > 0 else counts[i] > floors[i])]
+        for i in free[: abs(missing)] if step > 0 else free[::-1][: abs(missing)]:
+            counts[i] += step
+    return counts
+
+
+def check(selection: Selection, layers: Sequence[Extent], share: Fraction, pattern: str) -> None:
+    """Refuse a target that the pattern, the caps or the floors make impossible.
+
+    Raises:
+        SparsityError: naming the key, its value and the largest or smallest that would do.
+    """
+    if selection.scope == "erk":
+        if exact(selection.target_sparsity) > share or exact(selection.floor) > share:
+            replace(selection, scope="local").check([layer.units for layer in layers], share, pattern)
+        erk_goals(selection, layers, share)
+    else:
+        selection.check([layer.units for layer in layers], share, pattern)

@@ -1,0 +1,93 @@
+"""Which pruner carries out which plan? Plans laid over a model and the steps of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.gradual import Gradual
+from hydraprune.sparsity.heads import Heads
+from hydraprune.sparsity.layers import Family
+from hydraprune.sparsity.lock import Lock
+from hydraprune.sparsity.methods import Keep, SrSte
+from hydraprune.sparsity.plans import Plan
+from hydraprune.sparsity.pruner import Pruner
+from hydraprune.sparsity.straight_through import StraightThrough
+from hydraprune.sparsity.structures import Structure, apart
+from hydraprune.sparsity.views import Weight
+
+
+def attach(
+    model: nn.Module,
+    plans: Mapping[str, Plan],
+    family: Family,
+    steps: int,
+    steps_per_epoch: int | None = None,
+) -> tuple[Pruner, ...]:
+    """The pruners that carry out `plans` on `model` in a training of `steps` optimizer steps.
+
+    Raises:
+        SparsityError: a weight is claimed by two pruners, or whatever is wrong with one of them.
+    """
+    pruners: list[Pruner] = []
+    owners: dict[int, tuple[str, str]] = {}
+    for name, plan in plans.items():
+        try:
+            pruners.append(_pruner(name, plan, model, family, owners, (steps, steps_per_epoch)))
+        except SparsityError as error:
+            error.pruner = name
+            raise
+    return tuple(pruners)
+
+
+def _pruner(
+    name: str,
+    plan: Plan,
+    model: nn.Module,
+    family: Family,
+    owners: dict[int, tuple[str, str]],
+    length: tuple[int, int | None],
+) -> Pruner:
+    if plan.schedule is None or plan.criterion is None:
+        raise SparsityError(f"pruner {name}: the plan has no {'schedule' if plan.criterion else 'criterion'}")
+    weights = plan.layers.select(model, family)
+    _claim(weights, name, owners)
+    updates = plan.schedule.over(*length)
+    structures = (
+        plan.pattern.structures(weights, family) if isinstance(plan.pattern, Heads) else apart(weights, plan.pattern)
+    )
+    _refuse_misfits(plan, structures)
+    if isinstance(plan.criterion, Keep):
+        return Lock(name, plan, updates, structures)
+    if isinstance(plan.criterion, SrSte):
+        return StraightThrough(name, plan, updates, structures)
+    return Gradual(name, plan, updates, structures)
+
+
+def _refuse_misfits(plan: Plan, structures: Sequence[Structure]) -> None:
+    members = [member for structure in structures for member in structure.members]
+    misfits = [(m.weight, why) for m in members if (why := m.pattern.misfit(m.weight.view_shape)) is not None]
+    if misfits:
+        weight, why = misfits[0]
+        more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
+        layer = weight.name.removesuffix("weight").removesuffix(".")
+        raise SparsityError(
+            f"{plan.pattern.name} does not fit {weight.name} {tuple(weight.parameter.shape)}: {why}{more}; "
+            f"choose another shape or exclude the layer: layers.exclude=['^{layer}$']"
+        )
+
+
+def _claim(weights: Sequence[Weight], pruner: str, owners: dict[int, tuple[str, str]]) -> None:
+    """Note who owns each parameter; tied weights are one parameter."""
+    for weight in weights:
+        owner, known_as = owners.setdefault(id(weight.parameter), (pruner, weight.name))
+        if owner == pruner and known_as != weight.name:
+            raise SparsityError(f"{weight.name} is tied to {known_as}, so they are one weight: exclude one of the two")
+        if (owner, known_as) != (pruner, weight.name):
+            tied = "" if known_as == weight.name else f" (tied to {known_as})"
+            raise SparsityError(
+                f"{weight.name}{tied} is claimed by pruner {owner} and by pruner {pruner}; "
+                f"a weight belongs to at most one: exclude it from the other"
+            )

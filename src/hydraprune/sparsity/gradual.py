@@ -1,0 +1,228 @@
+"""Pruning while training: a criterion scores, a schedule asks, a selection chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hydraprune.sparsity import allocation
+from hydraprune.sparsity.criteria import Criterion
+from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.memory import Memory
+from hydraprune.sparsity.parts import Parts
+from hydraprune.sparsity.plans import Plan
+from hydraprune.sparsity.progressive import AtOnce
+from hydraprune.sparsity.pruner import Pruner, Units
+from hydraprune.sparsity.regrowth import exchange, forget
+from hydraprune.sparsity.regularizers import Unregularized
+from hydraprune.sparsity.schedules import Updates
+from hydraprune.sparsity.selection import Budget, Selection, choose
+from hydraprune.sparsity.structures import Structure
+
+
+@dataclass
+class _Pool:
+    """Structures that compete, what is asked of them, and how many of their units were zero before training."""
+
+    indices: list[int]
+    selection: Selection
+    units: list[int]
+    initial: int = 0
+
+
+class Gradual(Pruner):
+    """Carries out a plan whose criterion scores step by step. Arguments as of `Pruner`.
+
+    Raises:
+        SparsityError: the amounts are impossible, a criterion that scores gradients is asked to prune
+            before the first step, or parts of the plan do not go together.
+    """
+
+    def __init__(self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure]) -> None:
+        super().__init__(name, plan, updates, structures)
+        if not isinstance(plan.criterion, Criterion):
+            raise SparsityError(f"{name}: the plan has no criterion that scores step by step")
+        self.criterion: Criterion = plan.criterion
+        self._share = plan.pattern.share
+        extents = [allocation.Extent(s.units, s.sides) for s in self.structures]
+        allocation.check(plan.selection, extents, self._share, plan.pattern.name)
+        self._pools = [
+            _Pool(indices, selection, [extents[i].units for i in indices])
+            for indices, selection in allocation.allot(plan.selection, extents, self._share)
+        ]
+        self.criterion.check([member.pattern for member in self._members])
+        self._regularizer = plan.regularizer or Unregularized()
+        self._regularizer.check(self.structures)
+        self._memory = Memory(self.criterion, self._members, name)
+        self._parts = Parts(plan.transition or AtOnce(), updates, self.criterion, self._members, name)
+        self._refuse_early()
+
+    def _refuse_early(self) -> None:
+        least = 1 if self.criterion.horizon else 0
+        first = self._parts.choice(self.updates.start)
+        if first >= least or not any(self._ratio(pool, self.updates.start) > 0 for pool in self._pools):
+            return
+        need = self.updates.start - first + least
+        seen = f", when {type(self.criterion).__name__} has seen no gradient" if least else ""
+        raise SparsityError(
+            f"warmup={self.updates.start}: pruner {self.name} would prune before the first step{seen}; give a warm-up "
+            f"of at least {need} step{'s' if need > 1 else ''}"
+        )
+
+    def _ratio(self, pool: _Pool, update: int) -> float:
+        """Element sparsity that the schedule asks of a pool."""
+        target, initial = float(pool.selection.target_sparsity), pool.selection.initial_sparsity
+        if initial is None:
+            initial = float(pool.initial * self._share / sum(pool.units))
+        return self.updates.sparsity(update, target, initial)
+
+    @torch.no_grad()
+    def observe(self, step: int) -> None:
+        coming = self._parts.next_choice(step + 1)
+        self._memory.observe(step, coming)
+        self._parts.observe(step, coming)
+
+    @torch.no_grad()
+    def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
+        if not self._begun:
+            self._begin()
+        if self.updates.start < step <= self.updates.last + 1:
+            self._regularizer.shrink(self.structures, optimizer)
+        # Before an update too: the optimizer has just moved masked weights off zero, and a criterion
+        # that reads weights must see them as the forward pass did.
+        self._masks.apply()
+        due = self._parts.due(step)
+        if due is None:
+            return False
+        update, part = due
+        compares = self._parts.many or self.criterion.regrows
+        before = [self._masks.whole(place) for place in range(len(self._members))] if compares else []
+        if part == 1:
+            self._update(step, update)
+            competing = [[place for i in pool.indices for place in self._places[i]] for pool in self._pools]
+            self._parts.plan(before, self._masks, competing, step)
+        self._parts.hold(part, self._masks)
+        if self.criterion.regrows and optimizer is not None:
+            self._forget(before, optimizer)
+        self._masks.apply()
+        return True
+
+    def _forget(self, before: Sequence[Tensor | None], optimizer: Optimizer) -> None:
+        for place, (member, old) in enumerate(zip(self._members, before, strict=True)):
+            new = self._masks.whole(place)
+            if old is not None and new is not None:
+                forget(optimizer, member.weight.parameter, new & ~old)
+
+    def _begin(self) -> None:
+        self._begun = True
+        if self.plan.selection.initial_sparsity is not None:
+            return
+        self._keep_zeros()
+        for pool in self._pools:
+            pool.initial = sum(self._pruned[i] for i in pool.indices)
+            goal = pool.selection.budget(pool.units, self._share).goal
+            if pool.initial > goal:
+                raise SparsityError(
+                    f"target_sparsity={float(pool.selection.target_sparsity)}: the model has {pool.initial} of "
+                    f"{sum(pool.units)} units at zero when it starts, more than the {goal} asked for; raise the "
+                    f"target, or keep its zeros with pattern=lock"
+                )
+
+    def _budget(self, pool: _Pool, ratio: float | None) -> Budget:
+        budget = pool.selection.budget(pool.units, self._share, ratio)
+        return replace(budget, count=max(budget.count, pool.initial))
+
+    def _update(self, step: int, update: int) -> None:
+        """Choose the units of the update due at `update`, by the scores of `step`."""
+        final = update == self.updates.last
+        ratios = [None if final else self._ratio(pool, update) for pool in self._pools]
+        by_scores = self.updates.schedule.by_scores and not final
+        if not by_scores and not any(self._pruned) and all(ratio is not None and ratio <= 0 for ratio in ratios):
+            return
+        if final and self.plan.selection.target_sparsity == 0:
+            return
+        cells = self._memory.scores(step)
+        for pool, ratio in zip(self._pools, ratios, strict=True):
+            self._choose(pool, self._budget(pool, ratio), cells, step, update)
+
+    def _choose(self, pool: _Pool, budget: Budget, cells: list[Tensor], step: int, update: int) -> None:
+        capped = zip(pool.indices, budget.caps, strict=True)
+        settled = [self._pruned[i] == cap > 0 and not self.criterion.regrows for i, cap in capped]
+        costs = [
+            self._settled_cost(i) if at_cap else self._cost(i, cells)
+            for i, at_cap in zip(pool.indices, settled, strict=True)
+        ]
+        if self.updates.schedule.by_scores and update != self.updates.last:
+            budget = self._by_scores(pool, costs, budget)
+        try:
+            chosen = choose(costs, budget)
+        except SparsityError as error:
+            raise SparsityError(f"pruner {self.name}, step {step}: {error}") from None
+        growth = self._memory.growth()
+        if growth is not None:
+            window = max(1, self.updates.last - self.updates.start)
+            share = self.criterion.exchanged((update - self.updates.start) / window)
+            growths = [self._cost(i, growth) for i in pool.indices]
+            chosen = [exchange(*layer, share) for layer in zip(chosen, costs, growths, strict=True)]
+        counts = torch.stack([pruned.sum() for pruned in chosen]).tolist()
+        for i, at_cap, pruned, count in zip(pool.indices, settled, chosen, counts, strict=True):
+            if not at_cap:
+                self._prune(i, pruned, cells, int(count))
+
+    def _by_scores(self, pool: _Pool, costs: Sequence[Tensor], budget: Budget) -> Budget:
+        """As many as the schedule's threshold lets go, between those that went already and the goal."""
+        found = sum(int(self.updates.schedule.passes(cost).sum()) for cost in costs)
+        least = sum(self._pruned[i] for i in pool.indices)
+        return replace(budget, count=max(least, min(found, budget.goal, sum(budget.caps))))
+
+    def _cost(self, index: int, cells: Sequence[Tensor]) -> Tensor:
+        return self.structures[index].cost([cells[place] for place in self._places[index]])
+
+    def _settled_cost(self, index: int) -> Tensor:
+        """Costs that repeat the choice in force: a layer at its cap keeps its mask.
+
+        As in the published tool. Only a criterion that revives weights can tell; what is left of
+        such a layer is so little that shuffling it does more harm than good.
+        """
+        gone = self.structures[index].empty(self.masks)
+        costs = torch.full(gone.shape, torch.finfo(torch.float32).max, device=gone.device)
+        return costs.masked_fill_(gone, -torch.inf)
+
+    @property
+    def zeros(self) -> int:
+        partial = self._parts.zeros
+        return super().zeros if partial is None else partial
+
+    @property
+    def pools(self) -> list[tuple[list[Structure], Units]]:
+        result = []
+        for pool in self._pools:
+            goal = pool.selection.budget(pool.units, self._share).goal
+            units = Units(goal, sum(self._pruned[i] for i in pool.indices), sum(pool.units))
+            result.append(([self.structures[i] for i in pool.indices], units))
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Also the criterion's memory, the parts of an update under way and where the schedule began."""
+        return {
+            **super().state_dict(),
+            "memory": self._memory.state(),
+            "parts": self._parts.state(),
+            "initial": [pool.initial for pool in self._pools],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        memory = state["memory"]
+        self._fits("memory", memory, self._memory.shapes())
+        if memory and len(memory) != len(self._members):
+            raise SparsityError(f"state of pruner {self.name}: remembers {len(memory)} weights of {len(self._members)}")
+        super().load_state_dict(state)
+        self._memory.load(memory)
+        for pool, initial in zip(self._pools, state["initial"], strict=True):
+            pool.initial = initial
+        self._parts.load(state["parts"])

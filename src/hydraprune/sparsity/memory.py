@@ -1,0 +1,127 @@
+"""What does a criterion remember of the steps so far? Kept while it can still matter to an update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hydraprune.sparsity.criteria import Criterion
+from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.structures import Member
+
+# A step whose gradients are not finite does not count; where one step would do, these stand by.
+_AT_LEAST = 3
+
+
+class Memory:
+    """A criterion's memory of some weights, each in the resolution of its own pattern."""
+
+    def __init__(self, criterion: Criterion, members: Sequence[Member], pruner: str) -> None:
+        self.criterion = criterion
+        self.members = tuple(members)
+        self.pruner = pruner
+        self.kept: list[Tensor] | None = None
+        self._reached = False  # whether gradients were seen to reach all weights
+        # Members by pattern: a criterion scores all weights of one pattern in one call.
+        self._banks: dict[int, list[int]] = {}
+        patterns = [member.pattern for member in self.members]
+        for index, pattern in enumerate(patterns):
+            self._banks.setdefault(patterns.index(pattern), []).append(index)
+
+    def observe(self, step: int, coming: int | None) -> None:
+        """Take in the gradients of step `step`; `coming` is the next step whose update ranks scores.
+
+        Raises:
+            SparsityError: a weight has no gradient.
+        """
+        if self.criterion.horizon == 0:
+            return
+        if not self._reached:
+            self._gradients()
+            self._reached = True
+        if coming is None or coming - step > max(self.criterion.horizon, _AT_LEAST):
+            # What was remembered is older still, so it cannot matter either.
+            self.kept = None
+            return
+        self._take(self._gradients())
+
+    def _take(self, gradients: list[Tensor]) -> None:
+        whole = torch.stack([gradient.sum() for gradient in gradients]).isfinite().all()
+        if whole.device.type == "cpu":
+            if bool(whole):
+                self.kept = self._remember(self.kept, gradients)
+            return
+        # No waiting for an accelerator: what comes of gradients that are not finite is put aside there.
+        before = self.kept and [tensor.clone() for tensor in self.kept]
+        after = self._remember(self.kept, gradients)
+        olds = before or [torch.zeros_like(tensor) for tensor in after]
+        self.kept = [torch.where(whole, new, old) for new, old in zip(after, olds, strict=True)]
+
+    def _remember(self, kept: list[Tensor] | None, gradients: list[Tensor] | None) -> list[Tensor]:
+        views, result = self._views(), [torch.empty(0)] * len(self.members)
+        for indices in self._banks.values():
+            fresh = self.criterion.remember(
+                None if kept is None else [kept[i] for i in indices],
+                [views[i] for i in indices],
+                None if gradients is None else [gradients[i] for i in indices],
+                self.members[indices[0]].pattern,
+            )
+            for i, tensor in zip(indices, fresh, strict=True):
+                result[i] = tensor
+        return result
+
+    def scores(self, step: int) -> list[Tensor]:
+        """Cells of each member at an update, float32; the lowest go first.
+
+        Raises:
+            SparsityError: no step was observed whose gradients were finite.
+        """
+        kept = self._remember(None, None) if self.criterion.horizon == 0 else self.kept
+        if kept is None:
+            raise SparsityError(
+                f"pruner {self.pruner}: update at step {step}, but no gradient was observed before it that is finite"
+            )
+        views, result = self._views(), [torch.empty(0)] * len(self.members)
+        for indices in self._banks.values():
+            pattern = self.members[indices[0]].pattern
+            found = self.criterion.scores([kept[i] for i in indices], [views[i] for i in indices], pattern)
+            for i, tensor in zip(indices, found, strict=True):
+                result[i] = tensor
+        return result
+
+    def growth(self) -> list[Tensor] | None:
+        """Cells of each member: what pruned units would be worth if they came back; None: none come back."""
+        if self.kept is None or not self.criterion.regrows:
+            return None
+        return [self.criterion.growth(kept, m.pattern) for kept, m in zip(self.kept, self.members, strict=True)]
+
+    def _views(self) -> list[Tensor]:
+        return [member.weight.view(member.weight.parameter.detach()) for member in self.members]
+
+    def _gradients(self) -> list[Tensor]:
+        views = []
+        for member in self.members:
+            if member.weight.parameter.grad is None:
+                raise SparsityError(
+                    f"{member.weight.name} gets no gradient, so pruner {self.pruner} cannot score it; exclude it or "
+                    f"unfreeze it"
+                )
+            views.append(member.weight.view(member.weight.parameter.grad))
+        return views
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameter name -> memory; empty when nothing is remembered."""
+        names = [member.weight.name for member in self.members]
+        return {} if self.kept is None else dict(zip(names, self.kept, strict=True))
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Parameter name -> the shape of its memory."""
+        return {m.weight.name: self.criterion.memory_shape(m.weight.view_shape, m.pattern) for m in self.members}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a memory; copies, since it is written in place and its source may go on living."""
+        self.kept = (
+            [state[m.weight.name].to(m.weight.parameter.device, copy=True) for m in self.members] if state else None
+        )

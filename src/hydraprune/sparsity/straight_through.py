@@ -1,0 +1,105 @@
+"""Sparse forward, dense memory: weights that are zero in the forward pass go on learning beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hydraprune.sparsity import allocation
+from hydraprune.sparsity.criteria.basic import Magnitude
+from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.methods import SrSte
+from hydraprune.sparsity.plans import Plan
+from hydraprune.sparsity.pruner import Pruner, Units
+from hydraprune.sparsity.schedules import Updates
+from hydraprune.sparsity.selection import choose
+from hydraprune.sparsity.structures import Structure
+
+
+class StraightThrough(Pruner):
+    """Carries out a plan by straight-through estimation. Arguments as of `Pruner`.
+
+    The parameters hold the sparse weights whenever the caller has the turn, and the dense ones only
+    between `observe` and `project`, while the optimizer makes its step.
+
+    Raises:
+        SparsityError: the amounts are impossible.
+    """
+
+    def __init__(self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure]) -> None:
+        super().__init__(name, plan, updates, structures)
+        assert isinstance(plan.criterion, SrSte)
+        self.criterion: SrSte = plan.criterion
+        self._share = plan.pattern.share
+        self._extents = [allocation.Extent(s.units, s.sides) for s in self.structures]
+        allocation.check(plan.selection, self._extents, self._share, plan.pattern.name)
+        self._pools = allocation.allot(plan.selection, self._extents, self._share)
+        self._dense: list[Tensor] | None = None  # the weights beside the masks, while these may change
+
+    @torch.no_grad()
+    def observe(self, step: int) -> None:
+        if self._dense is None:
+            return
+        for place, (member, dense) in enumerate(zip(self._members, self._dense, strict=True)):
+            parameter, mask = member.weight.parameter, self._masks.whole(place)
+            if parameter.grad is None:
+                raise SparsityError(
+                    f"{member.weight.name} gets no gradient; exclude it from pruner {self.name} or unfreeze it"
+                )
+            parameter.copy_(dense)
+            if mask is not None:
+                parameter.grad.add_(dense * ~mask, alpha=self.criterion.decay)
+
+    @torch.no_grad()
+    def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
+        inside = self.updates.start <= step <= self.updates.last
+        if inside:
+            self._choose(step)
+            self._dense = None if step == self.updates.last else [w.parameter.detach().clone() for w in self.weights]
+        self._masks.apply()
+        return inside
+
+    def _choose(self, step: int) -> None:
+        """The cheapest units by magnitude, as many as the schedule asked for last."""
+        update = self.updates.start + (step - self.updates.start) // self.updates.frequency * self.updates.frequency
+        magnitudes = [
+            Magnitude().remember(None, [m.weight.view(m.weight.parameter.detach())], None, m.pattern)[0]
+            for m in self._members
+        ]
+        for indices, selection in self._pools:
+            target, initial = float(selection.target_sparsity), selection.initial_sparsity or 0.0
+            ratio = None if step == self.updates.last else self.updates.sparsity(update, target, initial)
+            budget = selection.budget([self._extents[i].units for i in indices], self._share, ratio)
+            costs = [self.structures[i].cost([magnitudes[p] for p in self._places[i]]) for i in indices]
+            chosen = choose(costs, budget)
+            counts = torch.stack([pruned.sum() for pruned in chosen]).tolist()
+            for i, pruned, count in zip(indices, chosen, counts, strict=True):
+                if count or self._pruned[i]:
+                    self._prune(i, pruned, magnitudes, int(count))
+
+    @property
+    def pools(self) -> list[tuple[list[Structure], Units]]:
+        result = []
+        for indices, selection in self._pools:
+            sizes = [self._extents[i].units for i in indices]
+            goal = selection.budget(sizes, self._share).goal
+            units = Units(goal, sum(self._pruned[i] for i in indices), sum(sizes))
+            result.append(([self.structures[i] for i in indices], units))
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Also the dense weights, while they matter."""
+        dense = self._dense or []
+        names = [weight.name for weight in self.weights]
+        return {**super().state_dict(), "dense": dict(zip(names, dense, strict=False))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        dense = state["dense"]
+        self._fits("dense weights", dense, {w.name: w.parameter.shape for w in self.weights})
+        super().load_state_dict(state)
+        kept = [dense[w.name].to(w.parameter.device, copy=True) for w in self.weights] if dense else None
+        self._dense = kept
