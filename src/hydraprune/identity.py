@@ -65,7 +65,11 @@ def _without(config: Mapping[str, Any], keys: Iterable[str], above: str = "") ->
 
 
 # Keys that came later than the first runs: said to do nothing, they make no other run than one that did not have them.
-_ABSENT = {"progressive": {None, "AtOnce"}, "regularizer": {None, "Unregularized"}, "initial_sparsity": {None}}
+_ABSENT: dict[str, set[Any]] = {
+    "progressive": {None, "AtOnce"},
+    "regularizer": {None, "Unregularized"},
+    "initial_sparsity": {None},
+}
 
 
 def _without_absent(config: Mapping[str, Any]) -> dict[str, Any]:

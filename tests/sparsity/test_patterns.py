@@ -159,9 +159,17 @@ def test_grouped_convolutions_have_fewer_input_channels() -> None:
 @pytest.mark.parametrize("score", [0.0, 1.0])
 def test_ties_prune_the_exact_count_from_the_lower_index(score: float) -> None:
     weight = torch.full((4, 4), score)
-    assert torch.equal(prune_now(linear(weight), block(1, 1, 0.4)).masks["weight"].flatten(), torch.arange(16) >= 6)
-    assert prune_now(linear(weight), n_of_m(2, 4, 0.5)).masks["weight"].tolist() == [[False, False, True, True]] * 4
-    assert prune_now(linear(weight), n_of_m(1, 4, 0.75)).masks["weight"].tolist() == [[False] * 3 + [True]] * 4
+    assert torch.equal(
+        prune_now(linear(weight), block(1, 1, 0.4, initial_sparsity=0)).masks["weight"].flatten(), torch.arange(16) >= 6
+    )
+    assert (
+        prune_now(linear(weight), n_of_m(2, 4, 0.5, initial_sparsity=0)).masks["weight"].tolist()
+        == [[False, False, True, True]] * 4
+    )
+    assert (
+        prune_now(linear(weight), n_of_m(1, 4, 0.75, initial_sparsity=0)).masks["weight"].tolist()
+        == [[False] * 3 + [True]] * 4
+    )
 
 
 # Properties ---------------------------------------------------------------------------------------

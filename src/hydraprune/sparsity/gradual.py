@@ -130,7 +130,7 @@ class Gradual(Pruner):
                 raise SparsityError(
                     f"target_sparsity={float(pool.selection.target_sparsity)}: the model has {pool.initial} of "
                     f"{sum(pool.units)} units at zero when it starts, more than the {goal} asked for; raise the "
-                    f"target, or keep its zeros with pattern=lock"
+                    f"target, keep its zeros with pattern=lock, or let them go with initial_sparsity=0"
                 )
 
     def _budget(self, pool: _Pool, ratio: float | None) -> Budget:

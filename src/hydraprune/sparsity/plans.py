@@ -89,12 +89,12 @@ def block(
     floor: float = 0.0,
     cap: float = 0.98,
     reduce: Reduce = "mean",
-    initial_sparsity: float | None = None,
     layers: Layers | None = None,
     pruner: Method | None = None,
     scheduler: Schedule | None = None,
     progressive: Transition | None = None,
     regularizer: Regularizer | None = None,
+    initial_sparsity: float | None = None,
 ) -> Plans:
     """Blocks of `rows` x `cols` (output x input channels; a side may be `channel`). See `Block`, `Selection`."""
     selection = Selection(target_sparsity, scope, floor, cap, initial_sparsity)
@@ -110,12 +110,12 @@ def n_of_m(
     floor: float = 0.0,
     cap: float = 0.98,
     reduce: Reduce = "mean",
-    initial_sparsity: float | None = None,
     layers: Layers | None = None,
     pruner: Method | None = None,
     scheduler: Schedule | None = None,
     progressive: Transition | None = None,
     regularizer: Regularizer | None = None,
+    initial_sparsity: float | None = None,
 ) -> Plans:
     """N:M groups that keep `keep` of every `of` columns; no target means all of them. See `NofM`, `Selection`."""
     pattern = NofM(keep, of, reduce)
@@ -130,12 +130,12 @@ def heads(
     floor: float = 0.0,
     cap: float = 0.98,
     reduce: Reduce = "mean",
-    initial_sparsity: float | None = None,
     layers: Layers | None = None,
     pruner: Method | None = None,
     scheduler: Schedule | None = None,
     progressive: Transition | None = None,
     regularizer: Regularizer | None = None,
+    initial_sparsity: float | None = None,
 ) -> Plans:
     """Whole attention heads; with no layers named, those of every attention block. See `Heads`, `Selection`."""
     selection = Selection(target_sparsity, scope, floor, cap, initial_sparsity)
