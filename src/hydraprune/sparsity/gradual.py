@@ -147,8 +147,24 @@ class Gradual(Pruner):
         if final and self.plan.selection.target_sparsity == 0:
             return
         cells = self._memory.scores(step)
+        if self._parts.many and not self.criterion.revives:
+            cells = self._with_pruned_last(cells)
         for pool, ratio in zip(self._pools, ratios, strict=True):
             self._choose(pool, self._budget(pool, ratio), cells, step, update)
+
+    def _with_pruned_last(self, cells: list[Tensor]) -> list[Tensor]:
+        """The same scores, those of pruned units below all others.
+
+        What went in parts learned on for some steps after it was chosen, and may be worth more by now.
+        """
+        least = torch.stack([part.min() for part in cells]).min() - 1
+        result = []
+        for member, part, mask in zip(self._members, cells, map(self._masks.whole, range(len(cells))), strict=True):
+            if mask is not None:
+                living = member.pattern.pool(member.weight.view(mask).float()) > 0
+                part = torch.where(living.reshape(part.shape), part, least)
+            result.append(part)
+        return result
 
     def _choose(self, pool: _Pool, budget: Budget, cells: list[Tensor], step: int, update: int) -> None:
         capped = zip(pool.indices, budget.caps, strict=True)

@@ -46,7 +46,7 @@ class Plan:
             SparsityError: what it would get is the criterion or schedule of a run that prunes nothing.
         """
         if isinstance(self.criterion, Keep) and not isinstance(criterion, Unscored):
-            raise SparsityError(f"pattern={self.pattern.name}: scores nothing; leave pruner out, or say pruner=none")
+            raise SparsityError("pattern=lock: scores nothing; leave pruner out, or say pruner=none")
         plan = replace(
             self,
             criterion=self.criterion or criterion,

@@ -37,6 +37,10 @@ class Gradient(Criterion):
     """|g| of the step before the update. Not monotone: a pruned weight may return, starting from 0."""
 
     @property
+    def revives(self) -> bool:
+        return True
+
+    @property
     def horizon(self) -> int:
         return 1
 

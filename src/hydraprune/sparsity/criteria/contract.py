@@ -55,6 +55,11 @@ class Criterion(ABC):
         return pattern.pool(torch.empty(shape, device="meta")).shape
 
     @property
+    def revives(self) -> bool:
+        """Whether a pruned unit may be worth more than a living one, and come back at an update."""
+        return self.regrows
+
+    @property
     def regrows(self) -> bool:
         """Whether updates exchange living units for pruned ones."""
         return False
