@@ -13,23 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from parity_helpers import CRITERIA, RAMPS
 from sparsity_helpers import PLAIN
 from torch import Tensor, nn
 
 from hydraprune.sparsity import (
-    Cos,
-    Criterion,
-    Cube,
-    Exp,
-    Gradient,
-    Linear,
-    Magnitude,
     OneShot,
     Plans,
     Pruner,
     Schedule,
-    Snip,
-    SnipMomentum,
     attach,
     block,
     n_of_m,
@@ -46,14 +38,6 @@ CASES: dict[str, Any] = INDEX.get("cases", {})
 LAYERS = ("fc1", "fc2", "fc3")
 
 needs_reference = pytest.mark.skipif(not CASES, reason=f"no reference masks in {FOLDER}; set HYDRAPRUNE_PARITY")
-
-CRITERIA: dict[str, Criterion] = {
-    "magnitude": Magnitude(),
-    "gradient": Gradient(),
-    "snip": Snip(),
-    "snip_momentum": SnipMomentum(),
-}
-RAMPS: dict[str, type[Schedule]] = {"exp": Exp, "linear": Linear, "cos": Cos, "cube": Cube}
 
 
 def plans_of(config: dict[str, Any], **amounts: float) -> Plans:
