@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -148,16 +149,22 @@ def _arguments(call: ast.Call, names: dict[str, ast.expr]) -> dict[str, Any]:
 
 def _value(node: ast.expr, names: dict[str, ast.expr], key: str) -> Any:
     """The value of a literal, names of literals above it included. Nothing is run."""
-
-    class Named(ast.NodeTransformer):
-        def visit_Name(self, name: ast.Name) -> ast.expr:
-            return names.get(name.id, name)
-
     try:
-        # Twice, so that a list may name a dict that names a list.
-        return ast.literal_eval(Named().visit(Named().visit(node)))
+        return ast.literal_eval(_spelled_out(node, names))
     except (ValueError, TypeError):
         raise ValueError(f"line {node.lineno}: {key} is computed; write its value down") from None
+
+
+def _spelled_out(node: ast.expr, names: dict[str, ast.expr]) -> ast.expr:
+    class Named(ast.NodeTransformer):
+        def visit_Name(self, name: ast.Name) -> ast.expr:
+            if name.id not in names:
+                return name
+            # Without the name itself: a list that holds itself would never end.
+            return _spelled_out(names[name.id], {key: value for key, value in names.items() if key != name.id})
+
+    spelled: ast.expr = Named().visit(copy.deepcopy(node))
+    return spelled
 
 
 def _source(data: Any, path: Path) -> Source:
