@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.torch import load_file
+
+from hydraprune.convert.entries import KEYS
 
 # The published mixed recipe in small: feed-forward and attention output 1x1 local, query, key and value 4x1 global.
 THEIRS = r"""
@@ -80,6 +83,17 @@ def test_printed_and_written_are_one(hydraprune: Callable[..., Any], theirs: Pat
     assert Path("experiment/theirs.yaml").read_text() == printed.out
     assert [path.name for path in Path("experiment").iterdir()] == ["theirs.yaml"]
     assert yaml.safe_load(printed.out)["pattern"]["parts"].keys() == {"part1", "query_key_value"}
+
+
+def test_the_page_shows_what_is_written(hydraprune: Callable[..., Any], workplace: Path, root: Path) -> None:
+    page = (root / "docs" / "from_neural_compressor.md").read_text(encoding="utf-8")
+    theirs, ours = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    Path("pruning.yaml").write_text(theirs)
+    done = hydraprune("convert", "pruning.yaml", "--steps", "5000", "--out", ".")
+    assert Path("experiment/pruning.yaml").read_text() == ours
+    assert f"```\n{done.out}```" in page
+    missing = [key for key in KEYS if not re.search(rf"^\|.*`{key}`.*\|", page, flags=re.MULTILINE)]
+    assert missing == []
 
 
 def test_what_is_dropped_is_said_on_the_terminal_too(hydraprune: Callable[..., Any], workplace: Path) -> None:
