@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, watch, report, dashboard, eval, verify, cache."""
+"""`hydraprune ...`: train, watch, report, dashboard, eval, verify, convert, cache."""
 
 from __future__ import annotations
 
@@ -69,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("model", help="a folder or hub id")
     verify.add_argument("--pattern", help="check that every layer with zeros obeys it, e.g. 4x1, 2:4; exit 1 if not")
     verify.set_defaults(call=_verify)
+    turned = commands.add_parser("convert", help="a Neural Compressor 2.x pruning configuration, in our words")
+    turned.add_argument("file", metavar="FILE", help="YAML, JSON, or Python that is read and never run")
+    turned.add_argument("--steps", type=int, metavar="N", help="optimizer steps of the whole training")
+    turned.add_argument(
+        "--out", metavar="FILE", help="experiment/NAME.yaml, or the folder of experiment/; else printed"
+    )
+    turned.add_argument("--name", help="the word to type after experiment=; the file's name if not said")
+    turned.set_defaults(call=_convert)
     kept = commands.add_parser("cache", help="show what is kept of tokens, teachers' answers and compiled code")
     kept.add_argument("overrides", nargs="*", metavar="cache.dir=...", help="another folder than the default")
     kept.add_argument("--clean", action="store_true", help="remove all of it; it is made again when needed")
@@ -178,6 +186,28 @@ def _verify(arguments: argparse.Namespace) -> int:
     broken = violations(model, pattern)
     print("\n".join(broken) if broken else f"{arguments.pattern} holds in every layer that has zeros")
     return 1 if broken else 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from hydraprune import convert
+
+    steps, file = arguments.steps, Path(arguments.file)
+    if steps is not None and steps < 1:
+        raise UserError(f"--steps {steps}: must be at least 1")
+    source = convert.read(file)
+    made = convert.written(convert.entries_of(source), steps, file.name, source.notes)
+    if arguments.out is None:
+        print(made.text, end="")
+        name = arguments.name or convert.word(file)
+        print(f"To use it: the same command with --out experiment/{name}.yaml", file=sys.stderr)
+        return 0
+    taken = {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
+    place = convert.place(arguments.out, arguments.name, file, taken)
+    convert.save(made.text, place)
+    length = "" if steps is None else f", and training.epochs= so that there are {steps} steps"
+    print("\n".join([*made.notes, f"{place}  is written; type it with model=, task= and so on{length}:"]))
+    print(convert.command(place))
+    return 0
 
 
 def _cache(arguments: argparse.Namespace) -> int:

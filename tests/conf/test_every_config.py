@@ -21,6 +21,11 @@ FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 GROUPS = sorted({path.parent.name for path in FILES if path.parent.name})
 
 
+# What pattern=parts, which has none of its own, needs to be a pattern.
+A_PART = "+pattern@pattern.parts.all=4x1"
+PARTS = {"dense": 0, "mixed": 3}
+
+
 def names(group: str) -> list[str]:
     return sorted(path.stem for path in FILES if path.parent.name == group)
 
@@ -70,6 +75,8 @@ def test_it_composes_and_its_objects_are_made(path: Path) -> None:
     if (group, name) == ("task", "file"):
         words.append("task.path=mine.csv")
     words += {("scheduler", "at_start"): ["pruner=magnitude"]}.get((group, name), [])
+    if (group, name) == ("pattern", "parts"):
+        words.append(A_PART)
     if (group, name) in (("pruner", "none"), ("scheduler", "none"), ("distill", "none")):
         words.append("pattern=dense")
     request = request_of(composed(*words))
@@ -77,7 +84,7 @@ def test_it_composes_and_its_objects_are_made(path: Path) -> None:
     assert request.choices[group] == name
     assert made.settings.epochs >= 1
     assert made.task.name == request.config.task.name
-    assert len(made.plans.parts) == {"dense": 0, "mixed": 3}.get(made.plans.name, 1)
+    assert len(made.plans.parts) == PARTS.get(name if group == "pattern" else made.plans.name, 1)
     assembly.make(request.config, "tracker").close(None)
 
 
@@ -100,6 +107,8 @@ def test_recipes_are_picked_by_model_task_and_phase() -> None:
 @pytest.mark.parametrize("pattern", [name for name in names("pattern") if name != "dense"])
 def test_every_pattern_fits_every_model(model: str, pattern: str, checkpoints: dict[str, str]) -> None:
     words = [f"model={model}", f"pattern={pattern}", "task=toy"]
+    if pattern == "parts":
+        words.append(A_PART)
     if model != "tiny":
         words.append(f"model.path={checkpoints['distilbert' if model == 'distilbert' else 'bert']}")
     config = resolved(composed(*words))
@@ -125,7 +134,7 @@ def test_every_criterion_goes_with_every_schedule(pruner: str, scheduler: str) -
 
 
 def test_a_pattern_is_called_by_its_numbers() -> None:
-    for pattern in set(names("pattern")) - {"dense", "mixed", "heads", "lock"}:
+    for pattern in set(names("pattern")) - {"dense", "mixed", "heads", "lock", "parts"}:
         plans = assembly.plans(resolved(composed(f"pattern={pattern}")))
         plan = plans.parts[plans.name]
         assert parse(plans.name) == plan.pattern
