@@ -53,7 +53,10 @@ class Memory:
             if bool(whole):
                 self.kept = self._remember(self.kept, gradients)
             return
-        # No waiting for an accelerator: what comes of gradients that are not finite is put aside there.
+        self._take_without_reading(gradients, whole)
+
+    def _take_without_reading(self, gradients: list[Tensor], whole: Tensor) -> None:
+        """The same with no waiting for an accelerator: what comes of gradients not `whole` is put aside there."""
         before = self.kept and [tensor.clone() for tensor in self.kept]
         after = self._remember(self.kept, gradients)
         olds = before or [torch.zeros_like(tensor) for tensor in after]

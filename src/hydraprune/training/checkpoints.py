@@ -27,7 +27,7 @@ from hydraprune.training.step import Clock
 # epochs last a moment, some are passed over.
 SHARE = 0.02
 # To be raised with every change of ours that changes what is kept or how a training goes on from it.
-_FORM = 1
+_FORM = 2
 _KEPT = 2
 
 log = logging.getLogger(__name__)
@@ -170,8 +170,14 @@ def _state(run: Run, progress: Progress) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "lr_scheduler": run.lr_scheduler.state_dict(),
         "pruners": {pruner.name: pruner.state_dict() for pruner in run.pruners},
+        "scaler": _scaler(run).state_dict(),
         "random": _random(_device(run)),
     }
+
+
+def _scaler(run: Run) -> torch.amp.GradScaler:
+    """The scaler of the loss; one that does nothing where the loss is not scaled."""
+    return run.accelerator.scaler or torch.amp.GradScaler("cpu", enabled=False)
 
 
 @torch.no_grad()
@@ -191,6 +197,7 @@ def _take_over(run: Run, state: Mapping[str, Any]) -> None:
     run.lr_scheduler.load_state_dict(state["lr_scheduler"])
     for name, pruner in pruners.items():
         pruner.load_state_dict(state["pruners"][name])
+    _scaler(run).load_state_dict(state["scaler"])
     _set_random(_device(run), state["random"])
 
 

@@ -8,7 +8,7 @@ import torch
 
 from hydraprune.sparsity import Duration, in_steps
 
-PRECISIONS = {"fp32": "no", "bf16": "bf16"}
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Steps of an epoch in which every share of one above 0 comes to a whole step.
 _LONG = 10**9
@@ -22,7 +22,7 @@ class Settings:
         epochs: passes over the training set.
         batch_size: examples per forward pass.
         accumulation: forward passes per optimizer step.
-        precision: fp32, or autocast to bf16.
+        precision: fp32, or autocast to bf16, or to fp16 with a scaled loss (on CUDA).
         device: auto takes the accelerator if there is one.
         max_grad_norm: clip gradients to this norm; None: do not.
         log_every: optimizer steps between two lines of metrics.
@@ -61,6 +61,8 @@ class Settings:
             raise ValueError("device=cuda: torch finds no CUDA device here; use device=auto or cpu")
         if self.device == "mps" and not torch.backends.mps.is_available():
             raise ValueError("device=mps: torch finds no Apple GPU here; use device=auto or cpu")
+        if self.precision == "fp16" and (self.device in ("cpu", "mps") or not torch.cuda.is_available()):
+            raise ValueError("precision=fp16: needs a CUDA device, and there is none here; use precision=bf16 or fp32")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm={self.max_grad_norm}: must be above 0, or null for no clipping")
         if self.checkpoint_every is not None and in_steps(self.checkpoint_every, _LONG, "checkpoint_every") < 1:

@@ -29,6 +29,8 @@ def take_step(run: Run, batches: list[Batch], step: int, clock: Clock) -> Tensor
             loss = run.distiller.loss(run.model, batch, answers) / len(batches)
         run.accelerator.backward(loss)
         total += loss.detach()
+    # Scores and clipping are of true gradients; does nothing where the loss is not scaled.
+    run.accelerator.unscale_gradients(run.optimizer)
     if run.settings.max_grad_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.max_grad_norm)
     for pruner in run.pruners:

@@ -1,0 +1,166 @@
+"""SR-STE: a sparse forward pass, a dense memory, and the refined gradient."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sparsity_helpers import PLAIN, adamw, mlp
+from torch import Tensor, nn
+
+from hydraprune.sparsity import (
+    Exp,
+    Hold,
+    NofM,
+    OneShot,
+    Plans,
+    Pruner,
+    Schedule,
+    SparsityError,
+    SrSte,
+    attach,
+    block,
+    holds_pattern,
+    n_of_m,
+    zeros_of,
+)
+
+STEPS = 12
+
+
+def pruner_of(model: nn.Module, plans: Plans, schedule: Schedule, decay: float = 0.1) -> Pruner:
+    (plan,) = plans.parts.values()
+    (pruner,) = attach(model, {plans.name: plan.completed(SrSte(decay), schedule)}, PLAIN, STEPS)
+    return pruner
+
+
+def batch(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(8, 20, generator=generator), torch.randn(8, 40, generator=generator)
+
+
+def train(model: nn.Module, pruner: Pruner, optimizer: Any, steps: range, after: Any = lambda step: None) -> None:
+    for step in steps:
+        if step == 0:
+            pruner.project(0, optimizer)
+            after(0)
+        optimizer.zero_grad()
+        inputs, targets = batch(step)
+        F.mse_loss(model(inputs), targets).backward()
+        pruner.observe(step)
+        optimizer.step()
+        pruner.project(step + 1, optimizer)
+        after(step + 1)
+
+
+class Through(torch.autograd.Function):
+    """The same method written as a function with a gradient of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, decay: float) -> Tensor:
+        groups = weight.reshape(-1, 4)
+        order = groups.abs().argsort(dim=1, stable=True)
+        mask = torch.ones_like(groups).scatter_(1, order[:, :2], 0).reshape(weight.shape)
+        ctx.save_for_backward(weight, mask)
+        ctx.decay = decay
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        weight, mask = ctx.saved_tensors
+        return gradient + ctx.decay * (1 - mask) * weight, None
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_it_is_the_straight_through_estimator(decay: float) -> None:
+    model, other = mlp(), mlp()
+    pruner = pruner_of(model, n_of_m(2, 4), Hold(), decay)
+    train(model, pruner, torch.optim.SGD(model.parameters(), lr=0.1), range(STEPS))
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        inputs, targets = batch(step)
+        hidden = torch.tanh(F.linear(inputs, Through.apply(other[0].weight, decay), other[0].bias))
+        F.mse_loss(F.linear(hidden, Through.apply(other[2].weight, decay), other[2].bias), targets).backward()
+        optimizer.step()
+    for ours, theirs in ((model[0], other[0]), (model[2], other[2])):
+        assert torch.allclose(ours.weight, Through.apply(theirs.weight, decay), atol=1e-6)
+        assert torch.allclose(ours.bias, theirs.bias, atol=1e-6)
+
+
+def test_weights_come_back_and_every_step_is_legal() -> None:
+    model, masks = mlp(), []
+    pruner = pruner_of(model, n_of_m(2, 4), Hold(cooldown=4))
+
+    def look(step: int) -> None:
+        for weight in pruner.weights:
+            assert NofM(2, 4).legal(weight.view(weight.parameter.detach() != 0))
+            assert zeros_of(weight.parameter.detach()) == weight.parameter.numel() // 2
+        masks.append({name: mask.clone() for name, mask in pruner.masks.items()})
+
+    train(model, pruner, adamw(model), range(STEPS), look)
+    revived = [any(bool((b[n] & ~a[n]).any()) for n in a) for a, b in pairwise(masks)]
+    assert any(revived[:8])
+    # The cooldown has fixed masks, and no dense memory.
+    assert not any(revived[8:])
+    assert pruner.state_dict()["dense"] == {}
+    assert holds_pattern(pruner, dict(model.named_parameters())) == (True, 300)
+
+
+@pytest.mark.parametrize("plans", [n_of_m(2, 4), block(4, 1, 0.6), block(1, "channel", 0.4)], ids=lambda p: p.name)
+def test_it_follows_any_schedule_with_any_pattern(plans: Plans) -> None:
+    model, zeros = mlp(), []
+    pruner = pruner_of(model, plans, Exp(warmup=2, cooldown=1, frequency=3))  # updates at 2, 5, 8, 11
+    train(model, pruner, adamw(model), range(STEPS), lambda step: zeros.append(pruner.zeros))
+    assert zeros[:5] == [0] * 5
+    assert 0 < zeros[5] == zeros[7] < zeros[8] == zeros[10] < zeros[11] or plans.name == "1xchannel"
+    units = [units for _, units in pruner.pools]
+    assert all(pool.pruned == pool.target for pool in units)
+    assert holds_pattern(pruner, dict(model.named_parameters()))[0]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 11])
+def test_a_cut_run_ends_the_same(cut: int) -> None:
+    def trained(cut: int | None) -> nn.Module:
+        model = mlp()
+        optimizer = adamw(model)
+        pruner = pruner_of(model, n_of_m(2, 4), Hold(cooldown=2))
+        train(model, pruner, optimizer, range(cut or STEPS))
+        if cut:
+            state = pruner.state_dict()
+            pruner = pruner_of(model, n_of_m(2, 4), Hold(cooldown=2))
+            pruner.load_state_dict(state)
+            train(model, pruner, optimizer, range(cut, STEPS))
+        return model
+
+    assert all(torch.equal(a, b) for a, b in zip(trained(None).parameters(), trained(cut).parameters(), strict=True))
+
+
+def test_one_shot_is_plain_masking() -> None:
+    model = mlp()
+    pruner = pruner_of(model, n_of_m(2, 4), OneShot(warmup=3))
+    before: list[Tensor] = []
+    train(
+        model,
+        pruner,
+        adamw(model),
+        range(STEPS),
+        lambda step: before.append(pruner.masks.get("0.weight", torch.ones(1))),
+    )
+    assert all(torch.equal(mask, before[3]) for mask in before[3:])
+
+
+def test_what_it_refuses() -> None:
+    for decay in (-1.0, float("inf"), float("nan"), True):
+        with pytest.raises(SparsityError, match=f"decay={decay}"):
+            SrSte(decay)
+    with pytest.raises(SparsityError, match=r"target_sparsity=0\.6"):
+        pruner_of(mlp(), n_of_m(2, 4, 0.6), Hold())
+    model = mlp()
+    pruner = pruner_of(model, n_of_m(2, 4), Hold())
+    pruner.project(0)
+    with pytest.raises(SparsityError, match=r"0\.weight gets no gradient"):
+        pruner.observe(0)
