@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) -> Ite
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         own = [word for word in small if not word.startswith("dense.")]
-        words = [*own, f"dense.source={folder}", "distill=none", "training.max_grad_norm=0.5", "cache.max_gb=0"]
+        words = [*own, f"dense.source={folder}", "distill=none", "training.max_grad_norm=1000", "cache.max_gb=0"]
         config = compose("config", words, return_hydra_config=True)
         yield build(request_of(config, "nowhere").config, str(folder), lambda steps: Silent()).run
     GlobalHydra.instance().clear()
