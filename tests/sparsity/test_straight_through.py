@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from hydraprune.sparsity import (
     Exp,
+    GroupLasso,
     Hold,
     NofM,
     OneShot,
     Plans,
+    Progressive,
     Pruner,
     Schedule,
     SparsityError,
@@ -139,6 +141,15 @@ def test_a_cut_run_ends_the_same(cut: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(trained(None).parameters(), trained(cut).parameters(), strict=True))
 
 
+def test_a_sparse_model_keeps_its_zeros_until_the_window_and_its_share_from_then_on() -> None:
+    model, zeros = mlp(), []
+    model[0].weight.data[:8] = 0  # 40 of 300 blocks of 4x1
+    pruner = pruner_of(model, block(4, 1, 0.6), Exp(warmup=4, cooldown=1, frequency=2))
+    train(model, pruner, adamw(model), range(STEPS), lambda step: zeros.append(zeros_of(model[0].weight.detach())))
+    assert zeros[:4] == [160] * 4
+    assert pruner.pools[0][1].pruned == 180
+
+
 def test_one_shot_is_plain_masking() -> None:
     model = mlp()
     pruner = pruner_of(model, n_of_m(2, 4), OneShot(warmup=3))
@@ -159,6 +170,13 @@ def test_what_it_refuses() -> None:
             SrSte(decay)
     with pytest.raises(SparsityError, match=r"target_sparsity=0\.6"):
         pruner_of(mlp(), n_of_m(2, 4, 0.6), Hold())
+    (plan,) = n_of_m(2, 4).parts.values()
+    for words, more in (
+        ("progressive=none", {"transition": Progressive(4)}),
+        ("regularizer=none", {"regularizer": GroupLasso()}),
+    ):
+        with pytest.raises(SparsityError, match=rf"pruner=sr_ste: .*{words}"):
+            attach(mlp(), {"p": plan.completed(SrSte(), Hold(), **more)}, PLAIN, STEPS)  # type: ignore[arg-type]
     model = mlp()
     pruner = pruner_of(model, n_of_m(2, 4), Hold())
     pruner.project(0)

@@ -16,6 +16,7 @@ from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.pruner import Pruner
 from hydraprune.sparsity.straight_through import StraightThrough
 from hydraprune.sparsity.structures import Structure, apart
+from hydraprune.sparsity.targeted import refuse_parts
 from hydraprune.sparsity.views import Weight
 
 
@@ -60,6 +61,7 @@ def _pruner(
     )
     _refuse_misfits(plan, structures)
     if isinstance(plan.criterion, Keep):
+        refuse_parts("pattern=lock", plan)
         return Lock(name, plan, updates, structures)
     if isinstance(plan.criterion, SrSte):
         return StraightThrough(name, plan, updates, structures)

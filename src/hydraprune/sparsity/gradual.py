@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hydraprune.sparsity import allocation
 from hydraprune.sparsity.criteria import Criterion
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.memory import Memory
 from hydraprune.sparsity.parts import Parts
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.progressive import AtOnce
-from hydraprune.sparsity.pruner import Pruner, Units
 from hydraprune.sparsity.regrowth import exchange, forget
 from hydraprune.sparsity.regularizers import Unregularized
 from hydraprune.sparsity.schedules import Updates
-from hydraprune.sparsity.selection import Budget, Selection, choose
+from hydraprune.sparsity.selection import Budget, choose
 from hydraprune.sparsity.structures import Structure
+from hydraprune.sparsity.targeted import Pool, Targeted
 
 
-@dataclass
-class _Pool:
-    """Structures that compete, what is asked of them, and how many of their units were zero before training."""
-
-    indices: list[int]
-    selection: Selection
-    units: list[int]
-    initial: int = 0
-
-
-class Gradual(Pruner):
+class Gradual(Targeted):
     """Carries out a plan whose criterion scores step by step. Arguments as of `Pruner`.
 
     Raises:
@@ -48,13 +37,6 @@ class Gradual(Pruner):
         if not isinstance(plan.criterion, Criterion):
             raise SparsityError(f"{name}: the plan has no criterion that scores step by step")
         self.criterion: Criterion = plan.criterion
-        self._share = plan.pattern.share
-        extents = [allocation.Extent(s.units, s.sides) for s in self.structures]
-        allocation.check(plan.selection, extents, self._share, plan.pattern.name)
-        self._pools = [
-            _Pool(indices, selection, [extents[i].units for i in indices])
-            for indices, selection in allocation.allot(plan.selection, extents, self._share)
-        ]
         self.criterion.check([member.pattern for member in self._members])
         self._regularizer = plan.regularizer or Unregularized()
         self._regularizer.check(self.structures)
@@ -74,13 +56,6 @@ class Gradual(Pruner):
             f"of at least {need} step{'s' if need > 1 else ''}"
         )
 
-    def _ratio(self, pool: _Pool, update: int) -> float:
-        """Element sparsity that the schedule asks of a pool."""
-        target, initial = float(pool.selection.target_sparsity), pool.selection.initial_sparsity
-        if initial is None:
-            initial = float(pool.initial * self._share / sum(pool.units))
-        return self.updates.sparsity(update, target, initial)
-
     @torch.no_grad()
     def observe(self, step: int) -> None:
         coming = self._parts.next_choice(step + 1)
@@ -89,8 +64,7 @@ class Gradual(Pruner):
 
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
-        if not self._begun:
-            self._begin()
+        self._begin()
         if self.updates.start < step <= self.updates.last + 1:
             self._regularizer.shrink(self.structures, optimizer)
         # Before an update too: the optimizer has just moved masked weights off zero, and a criterion
@@ -117,25 +91,6 @@ class Gradual(Pruner):
             new = self._masks.whole(place)
             if old is not None and new is not None:
                 forget(optimizer, member.weight.parameter, new & ~old)
-
-    def _begin(self) -> None:
-        self._begun = True
-        if self.plan.selection.initial_sparsity is not None:
-            return
-        self._keep_zeros()
-        for pool in self._pools:
-            pool.initial = sum(self._pruned[i] for i in pool.indices)
-            goal = pool.selection.budget(pool.units, self._share).goal
-            if pool.initial > goal:
-                raise SparsityError(
-                    f"target_sparsity={float(pool.selection.target_sparsity)}: the model has {pool.initial} of "
-                    f"{sum(pool.units)} units at zero when it starts, more than the {goal} asked for; raise the "
-                    f"target, keep its zeros with pattern=lock, or let them go with initial_sparsity=0"
-                )
-
-    def _budget(self, pool: _Pool, ratio: float | None) -> Budget:
-        budget = pool.selection.budget(pool.units, self._share, ratio)
-        return replace(budget, count=max(budget.count, pool.initial))
 
     def _update(self, step: int, update: int) -> None:
         """Choose the units of the update due at `update`, by the scores of `step`."""
@@ -166,7 +121,7 @@ class Gradual(Pruner):
             result.append(part)
         return result
 
-    def _choose(self, pool: _Pool, budget: Budget, cells: list[Tensor], step: int, update: int) -> None:
+    def _choose(self, pool: Pool, budget: Budget, cells: list[Tensor], step: int, update: int) -> None:
         capped = zip(pool.indices, budget.caps, strict=True)
         settled = [self._pruned[i] == cap > 0 and not self.criterion.regrows for i, cap in capped]
         costs = [
@@ -190,7 +145,7 @@ class Gradual(Pruner):
             if not at_cap:
                 self._prune(i, pruned, cells, int(count))
 
-    def _by_scores(self, pool: _Pool, costs: Sequence[Tensor], budget: Budget) -> Budget:
+    def _by_scores(self, pool: Pool, costs: Sequence[Tensor], budget: Budget) -> Budget:
         """As many as the schedule's threshold lets go, between those that went already and the goal."""
         found = sum(int(self.updates.schedule.passes(cost).sum()) for cost in costs)
         least = sum(self._pruned[i] for i in pool.indices)
@@ -214,22 +169,12 @@ class Gradual(Pruner):
         partial = self._parts.zeros
         return super().zeros if partial is None else partial
 
-    @property
-    def pools(self) -> list[tuple[list[Structure], Units]]:
-        result = []
-        for pool in self._pools:
-            goal = pool.selection.budget(pool.units, self._share).goal
-            units = Units(goal, sum(self._pruned[i] for i in pool.indices), sum(pool.units))
-            result.append(([self.structures[i] for i in pool.indices], units))
-        return result
-
     def state_dict(self) -> dict[str, Any]:
-        """Also the criterion's memory, the parts of an update under way and where the schedule began."""
+        """Also the criterion's memory and the parts of an update under way."""
         return {
             **super().state_dict(),
             "memory": self._memory.state(),
             "parts": self._parts.state(),
-            "initial": [pool.initial for pool in self._pools],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -239,6 +184,4 @@ class Gradual(Pruner):
             raise SparsityError(f"state of pruner {self.name}: remembers {len(memory)} weights of {len(self._members)}")
         super().load_state_dict(state)
         self._memory.load(memory)
-        for pool, initial in zip(self._pools, state["initial"], strict=True):
-            pool.initial = initial
         self._parts.load(state["parts"])

@@ -9,18 +9,17 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hydraprune.sparsity import allocation
 from hydraprune.sparsity.criteria.basic import Magnitude
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.methods import SrSte
 from hydraprune.sparsity.plans import Plan
-from hydraprune.sparsity.pruner import Pruner, Units
 from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.selection import choose
 from hydraprune.sparsity.structures import Structure
+from hydraprune.sparsity.targeted import Targeted, refuse_parts
 
 
-class StraightThrough(Pruner):
+class StraightThrough(Targeted):
     """Carries out a plan by straight-through estimation. Arguments as of `Pruner`.
 
     The parameters hold the sparse weights whenever the caller has the turn, and the dense ones only
@@ -34,10 +33,7 @@ class StraightThrough(Pruner):
         super().__init__(name, plan, updates, structures)
         assert isinstance(plan.criterion, SrSte)
         self.criterion: SrSte = plan.criterion
-        self._share = plan.pattern.share
-        self._extents = [allocation.Extent(s.units, s.sides) for s in self.structures]
-        allocation.check(plan.selection, self._extents, self._share, plan.pattern.name)
-        self._pools = allocation.allot(plan.selection, self._extents, self._share)
+        refuse_parts("pruner=sr_ste", plan)
         self._dense: list[Tensor] | None = None  # the weights beside the masks, while these may change
 
     @torch.no_grad()
@@ -56,6 +52,7 @@ class StraightThrough(Pruner):
 
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
+        self._begin()
         inside = self.updates.start <= step <= self.updates.last
         if inside:
             self._choose(step)
@@ -70,26 +67,14 @@ class StraightThrough(Pruner):
             Magnitude().remember(None, [m.weight.view(m.weight.parameter.detach())], None, m.pattern)[0]
             for m in self._members
         ]
-        for indices, selection in self._pools:
-            target, initial = float(selection.target_sparsity), selection.initial_sparsity or 0.0
-            ratio = None if step == self.updates.last else self.updates.sparsity(update, target, initial)
-            budget = selection.budget([self._extents[i].units for i in indices], self._share, ratio)
-            costs = [self.structures[i].cost([magnitudes[p] for p in self._places[i]]) for i in indices]
+        for pool in self._pools:
+            budget = self._budget(pool, None if step == self.updates.last else self._ratio(pool, update))
+            costs = [self.structures[i].cost([magnitudes[p] for p in self._places[i]]) for i in pool.indices]
             chosen = choose(costs, budget)
             counts = torch.stack([pruned.sum() for pruned in chosen]).tolist()
-            for i, pruned, count in zip(indices, chosen, counts, strict=True):
+            for i, pruned, count in zip(pool.indices, chosen, counts, strict=True):
                 if count or self._pruned[i]:
                     self._prune(i, pruned, magnitudes, int(count))
-
-    @property
-    def pools(self) -> list[tuple[list[Structure], Units]]:
-        result = []
-        for indices, selection in self._pools:
-            sizes = [self._extents[i].units for i in indices]
-            goal = selection.budget(sizes, self._share).goal
-            units = Units(goal, sum(self._pruned[i] for i in indices), sum(sizes))
-            result.append(([self.structures[i] for i in indices], units))
-        return result
 
     def state_dict(self) -> dict[str, Any]:
         """Also the dense weights, while they matter."""
