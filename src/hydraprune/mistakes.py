@@ -52,7 +52,7 @@ def _refuse_odd_groups(words: list[str]) -> None:
     for word in words:
         key, _, value = word.partition("=")
         if (conf_dir() / override_key(key)).is_dir() and re.fullmatch(r"null|[-\d.]+|\[.*\]|\{.*\}", value):
-            if key in ("experiment", "matrix", "demo_matrix") and value == "null":
+            if key in ("experiment", "matrix", "demo_matrix", "method") and value == "null":
                 continue
             raise UserError(f"{word}: a group wants a word, the name of a file in conf/; for nothing, most have none")
 
