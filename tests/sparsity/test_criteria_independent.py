@@ -195,6 +195,16 @@ def test_platon_step_by_step() -> None:
     assert memory.shape == Platon().memory_shape((8, 1, 12), Block(4, 1)) == (2, 2, 12)
 
 
+def test_platon_may_bring_back_what_was_steady() -> None:
+    """A steady weight is certain and may go; once masked it is a surprise, and its score falls more slowly."""
+    memory = [torch.tensor([[[1.0, 10.0]], [[1.0, 0.09]]])]
+    none = torch.zeros(1, 1, 2)
+    before = Platon().scores(memory, [none], Block(1, 1))[0]
+    after = Platon().scores(Platon().remember(memory, [none], [none], Block(1, 1)), [none], Block(1, 1))[0]
+    assert before.flatten().tolist() == pytest.approx([1, 0.9])
+    assert after.flatten().tolist() == pytest.approx([0.85 * 0.9925, 8.5 * (0.0855 + 0.425)])
+
+
 # Arguments ----------------------------------------------------------------------------------------
 
 

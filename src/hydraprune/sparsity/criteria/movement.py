@@ -61,9 +61,14 @@ class SoftMovement(Criterion):
 
     Soft movement pruning, for scheduler=threshold, by which a unit goes when sigmoid(S) <= tau. The
     penalty is the gradient of penalty * sigmoid(S), so every score sinks but those that the loss
-    holds up. A unit that the loss is indifferent to passes tau=0.1 after about 13.3 / (rate *
-    penalty) steps, whatever its size. Deviations as of `Movement`, and plain gradient steps where
-    the paper has Adam. Under other schedules units are ranked by S like any score.
+    holds up. Deviations as of `Movement`, and plain gradient steps where the paper has Adam. Under
+    other schedules units are ranked by S like any score.
+
+    A unit that the loss is indifferent to passes tau=0.1 after about 13.3 / (rate * penalty) steps:
+    with the defaults 440, so that trainings of a thousand steps and more reach their target before
+    the last update. At that rate w * g spreads most scores by one or two around it: the model `tiny`
+    on `toy` (4x1, 1,000 steps) went from 0.05 at step 100 over 0.26 at 300 to 0.87 at 500. Give
+    shorter trainings a larger penalty, and models whose gradients are smaller a larger rate.
 
     Args:
         rate: the step size, above 0.
@@ -74,7 +79,7 @@ class SoftMovement(Criterion):
     """
 
     rate: float = 500.0
-    penalty: float = 4e-4
+    penalty: float = 6e-5
 
     def __post_init__(self) -> None:
         check_number("rate", self.rate, 0, math.inf)
