@@ -146,6 +146,8 @@ def _in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
     key = re.match(r"(\w+)=", message)
     if key is None:
         return message if "pattern." in message else f"pattern={plans.name}: {message}"
+    if key.group(1) in _SHARED:
+        return message
     if key.group(1) in _SCHEDULE_KEYS:
         return f"scheduler.{message}" if len(plans.parts) <= 1 else f"scheduler.{message} (or {part}scheduler)"
     return f"{part}layers.{message}" if key.group(1) in _LAYER_KEYS else f"{part}{message}"

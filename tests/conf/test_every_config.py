@@ -11,6 +11,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from hydraprune import assembly
+from hydraprune.errors import UserError
 from hydraprune.launch import request_of
 from hydraprune.mistakes import conf_dir
 from hydraprune.request import plain, resolved
@@ -131,6 +132,33 @@ def test_every_criterion_goes_with_every_schedule(pruner: str, scheduler: str) -
         scheduler = "oneshot"  # one that scores gradients has seen none by then
     made = assembly.parts(resolved(composed("model=tiny", "task=toy", f"pruner={pruner}", f"scheduler={scheduler}")))
     assert len(assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)) == 1
+
+
+@pytest.mark.parametrize(("pruner", "own"), [("soft_movement", "Threshold"), ("rigl", "Hold")])
+def test_a_criterion_may_bring_its_schedule_along(pruner: str, own: str) -> None:
+    def schedule(*words: str) -> str:
+        plans = assembly.plans(resolved(composed(f"pruner={pruner}", *words)))
+        return type(plans.parts["4x1"].schedule).__name__
+
+    assert schedule() == own
+    assert schedule("scheduler=cubic") == "Cubic"
+    assert schedule("scheduler.frequency=7") == own
+    assert assembly.plans(resolved(composed(f"pruner={pruner}", "pattern=dense"))).parts == {}
+    config = resolved(composed("pattern=mixed", f"+pruner@pattern.parts.ffn.pruner={pruner}"))
+    assert [
+        type(part(config, name).criterion).__name__.lower() == pruner.replace("_", "") for name in ("ffn", "attention")
+    ] == [True, False]
+
+
+def test_a_criterion_s_refusal_is_said_in_the_words_of_the_config() -> None:
+    made = assembly.parts(resolved(composed("model=tiny", "task=toy", "pattern=2:4", "pruner=rigl")))
+    with pytest.raises(UserError, match=r"^pruner=rigl: exchanges whole units, and those of 2:4 are groups"):
+        assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
+    made = assembly.parts(resolved(composed("model=tiny", "task=toy", "pattern.reduce=max", "pruner=movement")))
+    with pytest.raises(UserError, match=r"^pattern\.reduce=max: .*use mean or sum"):
+        assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
+    with pytest.raises(UserError, match=r"^pruner\.size=0: must be a whole number from 1 to 256"):
+        assembly.plans(resolved(composed("pruner=fisher", "pruner.size=0")))
 
 
 def test_a_pattern_is_called_by_its_numbers() -> None:

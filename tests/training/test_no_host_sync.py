@@ -101,6 +101,13 @@ WAYS = [
     ("pattern=2:4", "training.max_grad_norm=1.0"),
     ("pattern=1xchannel", "distill=logits", "pruner=snip"),
     ("pattern=mixed", "distill=none", "training.accumulation=2", "training.batch_size=16"),
+    ("pattern=1xchannel", "distill=none", "pruner=block_mask"),
+    ("pattern=2:4", "distill=none", "pruner=movement"),
+    ("pattern=4x1", "distill=none", "pruner=soft_movement", "pruner.penalty=1e-2"),
+    ("pattern=heads", "distill=none", "pruner=platon", "scheduler=hold"),
+    ("pattern=4x1", "distill=none", "pruner=fisher"),
+    ("pattern=1xchannel", "distill=none", "pruner=fisher"),
+    ("pattern=4x1", "distill=none", "pruner=rigl"),
 ]
 
 

@@ -9,7 +9,20 @@ Use it in a training loop of your own:
 """
 
 from hydraprune.sparsity.attach import attach
-from hydraprune.sparsity.criteria import Criterion, Gradient, Magnitude, Snip, SnipMomentum, Unscored
+from hydraprune.sparsity.criteria import (
+    BlockMask,
+    Criterion,
+    Fisher,
+    Gradient,
+    Magnitude,
+    Movement,
+    Platon,
+    Rigl,
+    Snip,
+    SnipMomentum,
+    SoftMovement,
+    Unscored,
+)
 from hydraprune.sparsity.durations import Duration, in_steps
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.heads import Heads
@@ -49,6 +62,7 @@ from hydraprune.sparsity.views import Weight
 __all__ = [
     "AtOnce",
     "Block",
+    "BlockMask",
     "Budget",
     "Cos",
     "Criterion",
@@ -57,6 +71,7 @@ __all__ = [
     "Duration",
     "Exp",
     "Family",
+    "Fisher",
     "Gradient",
     "GroupLasso",
     "Heads",
@@ -68,18 +83,22 @@ __all__ = [
     "Magnitude",
     "Member",
     "Method",
+    "Movement",
     "Never",
     "NofM",
     "OneShot",
     "Pattern",
     "Plan",
     "Plans",
+    "Platon",
     "Progressive",
     "Pruner",
+    "Rigl",
     "Schedule",
     "Selection",
     "Snip",
     "SnipMomentum",
+    "SoftMovement",
     "SparsityError",
     "SrSte",
     "Structure",

@@ -60,6 +60,15 @@ class Pattern(Protocol):
     def pool(self, saliency: Tensor) -> Tensor:
         """Per-weight saliency [rows, positions, columns] -> the cells a criterion remembers."""
 
+    def by_cell(self, values: Tensor) -> Tensor:
+        """Values [rows, positions, columns] -> [lines, cells side by side in a line, weights of one cell].
+
+        Cells are in the order of `pool`'s; those of a line are neighbours along the columns.
+        """
+
+    def total(self, values: Tensor) -> Tensor:
+        """Values [rows, positions, columns] -> their sum over each cell, shaped as `pool` gives cells."""
+
     def strip(self, shape: ViewShape) -> Strip | None:
         """How `pool` sums, where that is along single columns of a view of `shape`; None otherwise."""
 
@@ -161,6 +170,18 @@ class Block:
         tiles, inside, _ = self._tiling(shape_of(saliency))
         return _reduce(saliency.reshape(tiles), inside, self.reduce)
 
+    def by_cell(self, values: Tensor) -> Tensor:
+        tiles, inside, _ = self._tiling(shape_of(values))
+        tiled = values.reshape(tiles)
+        # Outside axes first, then those inside one block.
+        if inside == (0, 2):
+            return tiled.movedim(1, 0).reshape(1, tiles[1], -1)
+        return tiled.movedim(2, 1).reshape(tiles[0], tiles[2], -1)
+
+    def total(self, values: Tensor) -> Tensor:
+        tiles, inside, _ = self._tiling(shape_of(values))
+        return values.reshape(tiles).sum(inside)
+
     def strip(self, shape: ViewShape) -> Strip | None:
         if self.cols != 1 or self.rows == "channel" or (self.reduce == "max" and self.rows > 1):
             return None
@@ -237,6 +258,12 @@ class NofM:
 
     def pool(self, saliency: Tensor) -> Tensor:
         return saliency
+
+    def by_cell(self, values: Tensor) -> Tensor:
+        return values.reshape(-1, self.of, 1)
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
 
     def strip(self, shape: ViewShape) -> Strip | None:
         return Strip(1, 1, shape)

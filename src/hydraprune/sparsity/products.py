@@ -59,6 +59,16 @@ def accumulate(
     ]
 
 
+def totals(weights: Sequence[Tensor], gradients: Sequence[Tensor], pattern: Pattern) -> list[Tensor]:
+    """Per layer the sum of weight * gradient over each cell, signed, float32: what scaling the cell would change.
+
+    Args:
+        weights, gradients: per layer the view [rows, positions, columns].
+    """
+    pairs = zip(weights, gradients, strict=True)
+    return [pattern.total(weight.float() * gradient.float()) for weight, gradient in pairs]
+
+
 def _plain(tensor: Tensor) -> bool:
     return tensor.is_contiguous() and tensor.dtype == torch.float32
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from hydraprune.sparsity.criteria.contract import ROUNDING, Criterion, given
+from hydraprune.sparsity.criteria.contract import Criterion, given, steps_remembered
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.patterns import Pattern
 from hydraprune.sparsity.products import accumulate
@@ -89,7 +88,7 @@ class SnipMomentum(Criterion):
 
     @property
     def horizon(self) -> int:
-        return 1 if self.decay == 0 else max(1, math.ceil(math.log(ROUNDING) / math.log(self.decay)))
+        return steps_remembered(self.decay)
 
     def remember(
         self,

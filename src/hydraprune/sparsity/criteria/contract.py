@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -13,6 +15,8 @@ from hydraprune.sparsity.patterns import Pattern, ViewShape
 
 # Half the distance between 1 and the next float32: what is smaller beside a sum is lost in it.
 ROUNDING = 2.0**-24
+# The horizon of a criterion to which every step matters, however long ago.
+ALL_STEPS = sys.maxsize
 
 
 class Criterion(ABC):
@@ -89,3 +93,22 @@ def given(gradients: Sequence[Tensor] | None) -> Sequence[Tensor]:
     if gradients is None:
         raise SparsityError("this criterion scores gradients, and none was given")
     return gradients
+
+
+def steps_remembered(decay: float) -> int:
+    """After how many steps a share that shrinks by `decay` in each is lost in float32 rounding; 1 at least."""
+    return 1 if decay == 0 else max(1, math.ceil(math.log(ROUNDING) / math.log(decay)))
+
+
+def check_number(key: str, value: float, low: float, high: float, *, from_low: bool = False) -> None:
+    """Refuse what is no number between `low` and `high`, both excluded; `low` itself fits where `from_low`.
+
+    Raises:
+        SparsityError: naming the key, the value and the range.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and (low < value < high or (from_low and value == low)):
+        return
+    least = f"at least {low:g}" if from_low else f"above {low:g}"
+    most = "" if high == math.inf else f" and below {high:g}"
+    raise SparsityError(f"{key}={value}: must be a number {least}{most}")
