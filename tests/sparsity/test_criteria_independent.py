@@ -129,6 +129,17 @@ def test_where_the_mask_keeps_the_straight_through_gradient_is_w_g() -> None:
     assert bool((model.scores.grad.reshape(8, 12)[~keep] != 0).any())
 
 
+@pytest.mark.parametrize(("criterion", "keeps"), [(Movement(), 0), (SoftMovement(), 0), (BlockMask(), 2)], ids=name)
+def test_movement_remembers_the_first_of_many_steps(criterion: Criterion, keeps: int) -> None:
+    layer = linear(torch.ones(1, 3))
+    pruner = pruner_of([layer], block(1, 1, 0.67), criterion, OneShot(warmup=300), steps=300)
+    for step in range(300):
+        layer.weight.grad = torch.tensor([[-9.0 * (step == 0), 0.0, 1e-3 * (step > 290)]])
+        pruner.observe(step)
+        pruner.project(step + 1)
+    assert pruner.masks["0.weight"].flatten().nonzero().tolist() == [[keeps]]
+
+
 def test_movement_refuses_a_largest_product() -> None:
     for criterion in (Movement(), SoftMovement()):
         with pytest.raises(SparsityError, match=r"reduce=max: .*mean or sum"):

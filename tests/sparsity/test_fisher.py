@@ -109,6 +109,13 @@ def test_fisher_bears_a_matrix_of_one_gradient(scale: float) -> None:
         found, _ = ran(Fisher(), [(weight, gradient)], pattern)
         assert bool(found.isfinite().all())
         assert bool((found >= 0).all())
+    # Many blocks of rank one, far below whose numbers the damping lies.
+    generator = torch.Generator().manual_seed(0)
+    wide, slopes = (torch.randn(64, 256, generator=generator) for _ in range(2))
+    losses = ran(Fisher(), [(wide, slopes * scale)], Block(4, 1))[0]
+    # No more than if the loss were curved everywhere as it is most.
+    most = ((slopes * scale).square().sum() + 1) * Block(4, 1, "sum").pool(wide.square().unsqueeze(1))
+    assert bool((losses <= most).all())
     nothing, _ = ran(Fisher(damp=0.5), [(weight, 0 * gradient)], Block(1, 1))
     assert torch.allclose(nothing, 0.25 * weight.square())
 
@@ -117,4 +124,5 @@ def test_a_pruned_unit_costs_nothing() -> None:
     gradient = gradient_of(*problem())
     for pattern in (Block(4, 1), Block(1, "channel"), Block("channel", 1)):
         steps = [(problem()[0], gradient), (torch.zeros(8, 12), gradient)]
-        assert not bool(ran(Fisher(), steps, pattern)[0].any())
+        for size in (2, 16):  # by itself, and in a Fisher block with others
+            assert not bool(ran(Fisher(size=size), steps, pattern)[0].any())

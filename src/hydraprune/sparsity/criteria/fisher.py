@@ -36,7 +36,7 @@ class Fisher(Criterion):
 
     Args:
         decay: of the average, at least 0 and below 1.
-        damp: above 0.
+        damp: above 0; at least 4 roundings (float32) of a block's trace are taken in any case.
         size: most weights of one Fisher block; as many floats are remembered for each weight.
 
     Raises:
@@ -117,8 +117,8 @@ class Fisher(Criterion):
         living = (weights != 0).reshape(count, -1).to(precise)
         matrix = fisher.to(precise) * living.unsqueeze(2) * living.unsqueeze(1)
         trace = matrix.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
-        # The average of few g g' has a rank of few: damped by more than rounding, it is definite all the same.
-        damp = (trace * (8 * torch.finfo(precise).eps)).clamp(min=self.damp)
+        # The average of few g g' has a rank of few, and float32 rounds it to below zero elsewhere.
+        damp = (trace * (4 * torch.finfo(torch.float32).eps)).clamp(min=self.damp)
         matrix.diagonal(dim1=1, dim2=2).add_(damp)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix).L)
         own = inverse.reshape(count, units, size, units, size).diagonal(dim1=1, dim2=3).movedim(-1, 1)
