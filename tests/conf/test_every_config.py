@@ -64,6 +64,7 @@ def test_groups_are_those_of_the_design() -> None:
     assert set(GROUPS) == wanted | {"training", "tracker", "recipe", "experiment", "matrix", "demo_matrix"} | {
         "progressive",
         "regularizer",
+        "method",
     }
     assert len(FILES) > 50
 

@@ -28,6 +28,10 @@ class Movement(Criterion):
     """
 
     @property
+    def revives(self) -> bool:
+        return True
+
+    @property
     def horizon(self) -> int:
         return ALL_STEPS
 
@@ -84,6 +88,10 @@ class SoftMovement(Criterion):
     def __post_init__(self) -> None:
         check_number("rate", self.rate, 0, math.inf)
         check_number("penalty", self.penalty, 0, math.inf, from_low=True)
+
+    @property
+    def revives(self) -> bool:
+        return True
 
     @property
     def horizon(self) -> int:

@@ -35,6 +35,10 @@ class Platon(Criterion):
         check_number("beta2", self.beta2, 0, 1, from_low=True)
 
     @property
+    def revives(self) -> bool:
+        return True
+
+    @property
     def horizon(self) -> int:
         return steps_remembered(max(self.beta1, self.beta2))
 
