@@ -25,6 +25,7 @@ from hydraprune.sparsity.measures import (
 from hydraprune.sparsity.methods import Keep, SrSte
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, parse
 from hydraprune.sparsity.plans import Method, Plan, Plans, block, dense, heads, lock, mixed, n_of_m
+from hydraprune.sparsity.posttraining import Calibration, PostTraining, RetrainFree, SparseGpt, Wanda, only
 from hydraprune.sparsity.products import use_compiled
 from hydraprune.sparsity.progressive import AtOnce, Progressive
 from hydraprune.sparsity.pruner import Pruner, Units
@@ -50,6 +51,7 @@ __all__ = [
     "AtOnce",
     "Block",
     "Budget",
+    "Calibration",
     "Cos",
     "Criterion",
     "Cube",
@@ -74,12 +76,15 @@ __all__ = [
     "Pattern",
     "Plan",
     "Plans",
+    "PostTraining",
     "Progressive",
     "Pruner",
+    "RetrainFree",
     "Schedule",
     "Selection",
     "Snip",
     "SnipMomentum",
+    "SparseGpt",
     "SparsityError",
     "SrSte",
     "Structure",
@@ -88,6 +93,7 @@ __all__ = [
     "Unregularized",
     "Unscored",
     "Updates",
+    "Wanda",
     "Weight",
     "attach",
     "block",
@@ -104,6 +110,7 @@ __all__ = [
     "model_sparsity",
     "n_of_m",
     "obeyed_pattern",
+    "only",
     "parse",
     "use_compiled",
     "zeros_of",
