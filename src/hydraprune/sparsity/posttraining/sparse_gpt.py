@@ -180,9 +180,10 @@ class Layer:
         # The diagonal blocks of the factor, one for each group of columns.
         blocks = factor.reshape(across, self.width, across, self.width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
         grouped = weights.reshape(len(weights), across, self.width).permute(1, 2, 0)
-        errors = torch.linalg.solve_triangular(blocks.transpose(1, 2), grouped, upper=False)
+        errors: Tensor = torch.linalg.solve_triangular(blocks.transpose(1, 2), grouped, upper=False)
         rows = self.empty.shape[0]
-        return errors.square().sum(1).reshape(across, rows, -1).sum(2).t().flatten()
+        costs: Tensor = errors.square().sum(1).reshape(across, rows, -1).sum(2)
+        return costs.t().flatten()
 
 
 def _width(pattern: Pattern) -> int:
