@@ -15,6 +15,9 @@ from hydraprune.sparsity.posttraining.moments import block_after_block, products
 from hydraprune.sparsity.selection import cheapest
 from hydraprune.sparsity.structures import Structure
 
+# Beside the usual size of an input.
+_NOTHING = 1e-12
+
 
 @dataclass(frozen=True)
 class SparseGpt(PostTraining):
@@ -82,15 +85,15 @@ class SparseGpt(PostTraining):
 def inverse_factor(hessian: Tensor, damping: float) -> Tensor | None:
     """Upper triangular U with U^T U the inverse of a damped Hessian, [columns, columns].
 
-    An input that is always zero has but the damping on its diagonal: it costs next to nothing, and
-    neither makes up for others nor needs it.
+    An input that is always zero is damped by next to nothing, so that its weights go first; they
+    neither make up for others nor need it.
 
     Returns:
         None where the Hessian is singular all the same.
     """
-    mean = hessian.diagonal().mean()
-    added = torch.where(mean > 0, damping * mean, torch.ones_like(mean))
-    damped = hessian + torch.diag_embed(added.expand(len(hessian)))
+    diagonal = hessian.diagonal()
+    added = torch.where(diagonal > 0, damping, damping * _NOTHING) * diagonal.mean()
+    damped = hessian + torch.diag_embed(added if bool(diagonal.any()) else torch.ones_like(added))
     lower, failed = torch.linalg.cholesky_ex(damped)
     if bool(failed):
         return None
