@@ -72,7 +72,8 @@ class Attention(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[tokens, width] -> [tokens, width]."""
         query, key, value = (
-            layer(inputs).unflatten(-1, (self.heads, -1)).transpose(0, 1) for layer in (self.query, self.key, self.value)
+            layer(inputs).unflatten(-1, (self.heads, -1)).transpose(0, 1)
+            for layer in (self.query, self.key, self.value)
         )
         told = (query @ key.transpose(1, 2)).softmax(-1) @ value
         result: Tensor = self.output((told * self.gates[:, None, None]).transpose(0, 1).flatten(1))

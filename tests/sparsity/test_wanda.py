@@ -26,7 +26,9 @@ def by_rows(units: list[list[float]], count: int) -> set[tuple[int, int]]:
     ranked = [sorted((cost, place) for place, cost in enumerate(row)) for row in units]
     share = count // len(units)
     gone = {(row, place) for row, costs in enumerate(ranked) for _, place in costs[:share]}
-    following = sorted((costs[share][0], row, costs[share][1]) for row, costs in enumerate(ranked) if share < len(costs))
+    following = sorted(
+        (costs[share][0], row, costs[share][1]) for row, costs in enumerate(ranked) if share < len(costs)
+    )
     return gone | {(row, place) for _, row, place in following[: count - len(gone)]}
 
 
