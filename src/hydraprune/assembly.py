@@ -15,7 +15,7 @@ from hydraprune.errors import UserError
 from hydraprune.hub.families import family_of, is_known
 from hydraprune.hub.models import PretrainedModel, model_type
 from hydraprune.keys import arguments_of, check_arguments, check_targets
-from hydraprune.sparsity import Plans, Pruner, SparsityError, attach
+from hydraprune.sparsity import Calibration, Plans, Pruner, SparsityError, attach
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
 
@@ -120,8 +120,13 @@ def student(made: Parts, dense: str | None) -> Any:
     return made.model if dense is None else pretrained(dense, "dense.source")
 
 
-def pruners(plans: Plans, model: nn.Module, steps: int, steps_per_epoch: int) -> tuple[Pruner, ...]:
+def pruners(
+    plans: Plans, model: nn.Module, steps: int, steps_per_epoch: int, calibration: Calibration | None = None
+) -> tuple[Pruner, ...]:
     """Pruners for `plans` on `model`; the core's complaints in the words of the config.
+
+    Args:
+        calibration: see `attach`; not needed where nothing is going to be pruned.
 
     Raises:
         UserError: a pattern, amount, schedule or choice of layers that cannot work.
@@ -134,7 +139,8 @@ def pruners(plans: Plans, model: nn.Module, steps: int, steps_per_epoch: int) ->
         )
     try:
         heads = getattr(model.config, "num_attention_heads", None)
-        return attach(model, plans.parts, replace(family_of(kind), heads=heads), steps, steps_per_epoch)
+        family = replace(family_of(kind), heads=heads)
+        return attach(model, plans.parts, family, steps, steps_per_epoch, calibration)
     except SparsityError as error:
         raise UserError(_in_config_words(str(error), plans, error.pruner)) from None
 

@@ -31,6 +31,7 @@ from hydraprune.sparsity import products
 from hydraprune.training import dropout
 from hydraprune.training.answers import Lesson, teacher_of
 from hydraprune.training.batches import Batches, Encoded
+from hydraprune.training.calibration import calibration_of
 from hydraprune.training.contracts import Run, Tracker
 from hydraprune.training.dropout import use_fast_dropout
 from hydraprune.training.evaluation import evaluate
@@ -78,9 +79,10 @@ def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Track
     few = _few_widths(settings, made.task, accelerator.device)
     train = Batches(encoded(data.train), settings.batch_size, config.seed, settings.length_grouping, few)
     evaluations = {name: encoded(examples) for name, examples in data.evaluations.items()}
-    teacher, asked = _teacher(made, source, model, train.data, accelerator, cache)
     per_epoch = settings.steps_per_epoch(len(train.data))
     steps = settings.epochs * per_epoch
+    # Without a step nothing is learned from a teacher, so none is asked.
+    teacher, asked = _teacher(made, source, model, train.data, accelerator, cache) if steps else (NoTeacher(), 0.0)
     optimizers = make(config, "optimizer")
     _quicken(model, settings, accelerator.device, optimizers, [train.data, *evaluations.values()])
     optimizer = optimizers(decay_groups(model))
@@ -89,7 +91,7 @@ def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Track
         model=model,
         distiller=made.distiller,
         teacher=teacher,
-        pruners=assembly.pruners(made.plans, model, steps, per_epoch),
+        pruners=assembly.pruners(made.plans, model, steps, per_epoch, calibration_of(model, train, accelerator)),
         optimizer=accelerator.prepare_optimizer(optimizer),
         lr_scheduler=lr_scheduler,
         accelerator=accelerator,

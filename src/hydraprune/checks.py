@@ -60,6 +60,8 @@ def check(config: DictConfig, dense: str | None) -> Needs:
     check_cache(config)
     assembly.make(config, "tracker")
     made = assembly.parts(config)
+    if made.settings.epochs == 0 and not made.plans.parts:
+        raise UserError("training.epochs=0: a dense run neither trains nor prunes then; give at least 1")
     data = load(made.task)
     check_metrics(made.task.metrics, data.labels)
     source = assembly.student(made, dense)
@@ -88,7 +90,7 @@ def _kept(config: DictConfig, made: Parts, model: Any, tokenizer: Any, data: Tas
         return estimated_tokens(tokenizer, examples, made.task.max_length)
 
     answers = 0
-    if distiller.needs_teacher and distiller.storable:
+    if distiller.needs_teacher and distiller.storable and made.settings.epochs:
         rows, width = (
             (tokens(data.train), model.hidden_size) if distiller.per_token else (len(data.train), data.labels.count)
         )

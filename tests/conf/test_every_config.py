@@ -11,6 +11,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from hydraprune import assembly
+from hydraprune.ancestor import dense_request
 from hydraprune.errors import UserError
 from hydraprune.launch import request_of
 from hydraprune.mistakes import conf_dir
@@ -25,6 +26,8 @@ GROUPS = sorted({path.parent.name for path in FILES if path.parent.name})
 # What pattern=parts, which has none of its own, needs to be a pattern.
 A_PART = "+pattern@pattern.parts.all=4x1"
 PARTS = {"dense": 0, "mixed": 3}
+# They prune once, before any training, and by default do no more.
+AT_ONCE = {("pruner", name) for name in ("wanda", "sparse_gpt", "retrain_free")}
 
 
 def names(group: str) -> list[str]:
@@ -84,7 +87,7 @@ def test_it_composes_and_its_objects_are_made(path: Path) -> None:
     request = request_of(composed(*words))
     made = assembly.parts(request.config)
     assert request.choices[group] == name
-    assert made.settings.epochs >= 1
+    assert made.settings.epochs >= (0 if (group, name) in AT_ONCE else 1)
     assert made.task.name == request.config.task.name
     assert len(made.plans.parts) == PARTS.get(name if group == "pattern" else made.plans.name, 1)
     assembly.make(request.config, "tracker").close(None)
@@ -129,9 +132,16 @@ def test_every_pattern_fits_every_model(model: str, pattern: str, checkpoints: d
 @pytest.mark.parametrize("pruner", [name for name in names("pruner") if name != "none"])
 @pytest.mark.parametrize("scheduler", [name for name in names("scheduler") if name != "none"])
 def test_every_criterion_goes_with_every_schedule(pruner: str, scheduler: str) -> None:
-    if scheduler == "at_start" and pruner != "magnitude":
+    once = ("pruner", pruner) in AT_ONCE
+    if scheduler == "at_start" and pruner != "magnitude" and not once:
         scheduler = "oneshot"  # one that scores gradients has seen none by then
-    made = assembly.parts(resolved(composed("model=tiny", "task=toy", f"pruner={pruner}", f"scheduler={scheduler}")))
+    words = ["model=tiny", "task=toy", f"pruner={pruner}", f"scheduler={scheduler}"]
+    words += ["pattern=1xchannel"] if pruner == "retrain_free" else []
+    made = assembly.parts(resolved(composed(*words)))
+    if once and scheduler not in ("at_start", "oneshot"):
+        with pytest.raises(UserError, match=f"^pruner={pruner}: prunes once; use scheduler=oneshot or at_start$"):
+            assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
+        return
     assert len(assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)) == 1
 
 
@@ -160,6 +170,19 @@ def test_a_criterion_s_refusal_is_said_in_the_words_of_the_config() -> None:
         assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
     with pytest.raises(UserError, match=r"^pruner\.size=0: must be a whole number from 1 to 256"):
         assembly.plans(resolved(composed("pruner=fisher", "pruner.size=0")))
+
+
+@pytest.mark.parametrize("pruner", sorted(name for _, name in AT_ONCE))
+def test_pruning_without_training_is_a_default_that_typing_overrides(pruner: str) -> None:
+    words = ["model=tiny", "task=toy", f"pruner={pruner}", "pattern=2:4"]
+    config = resolved(composed(*words))
+    assert (config.training.epochs, config.scheduler._target_) == (0, "hydraprune.sparsity.OneShot")
+    assert config.training.batch_size == resolved(composed("model=tiny", "task=toy")).training.batch_size
+    more = resolved(composed(*words, "training.epochs=2", "scheduler=oneshot", "scheduler.warmup=3"))
+    assert (more.training.epochs, more.scheduler.warmup) == (2, 3)
+    # The dense model that it starts from is that of any other run.
+    other = request_of(composed("model=tiny", "task=toy"))
+    assert dense_request(request_of(composed(*words))).hash == dense_request(other).hash
 
 
 def test_a_pattern_is_called_by_its_numbers() -> None:

@@ -25,15 +25,18 @@ def _names(run: RunReport | Planned) -> tuple[str, str, str]:
 def seconds_of(job: Planned, finished: Iterable[RunReport]) -> float | None:
     """Seconds that a run will take: its steps x the median seconds per step of the runs most alike.
 
+    Of runs without a step, which prune without training, the median seconds.
+
     Returns:
         None where no finished run says anything about it.
     """
     if job.steps is None:
         return None
-    runs = [run for run in finished if run.steps and run.seconds.get("total")]
+    timed = [run for run in finished if run.steps is not None and run.seconds.get("total")]
+    runs = [run for run in timed if (run.steps == 0) == (job.steps == 0)]
     for alike in _ALIKE:
         if rates := [run.seconds["total"] / (run.steps or 1) for run in runs if alike(run, job)]:
-            return statistics.median(rates) * job.steps
+            return statistics.median(rates) * (job.steps or 1)
     return None
 
 

@@ -38,6 +38,7 @@ from hydraprune.sparsity.measures import (
 from hydraprune.sparsity.methods import Keep, SrSte
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, parse
 from hydraprune.sparsity.plans import Method, Plan, Plans, block, dense, heads, lock, mixed, n_of_m
+from hydraprune.sparsity.posttraining import Calibration, PostTraining, RetrainFree, SparseGpt, Wanda, only
 from hydraprune.sparsity.products import use_compiled
 from hydraprune.sparsity.progressive import AtOnce, Progressive
 from hydraprune.sparsity.pruner import Pruner, Units
@@ -64,6 +65,7 @@ __all__ = [
     "Block",
     "BlockMask",
     "Budget",
+    "Calibration",
     "Cos",
     "Criterion",
     "Cube",
@@ -91,14 +93,17 @@ __all__ = [
     "Plan",
     "Plans",
     "Platon",
+    "PostTraining",
     "Progressive",
     "Pruner",
+    "RetrainFree",
     "Rigl",
     "Schedule",
     "Selection",
     "Snip",
     "SnipMomentum",
     "SoftMovement",
+    "SparseGpt",
     "SparsityError",
     "SrSte",
     "Structure",
@@ -107,6 +112,7 @@ __all__ = [
     "Unregularized",
     "Unscored",
     "Updates",
+    "Wanda",
     "Weight",
     "attach",
     "block",
@@ -123,6 +129,7 @@ __all__ = [
     "model_sparsity",
     "n_of_m",
     "obeyed_pattern",
+    "only",
     "parse",
     "use_compiled",
     "zeros_of",

@@ -13,6 +13,8 @@ from hydraprune.sparsity.layers import Family
 from hydraprune.sparsity.lock import Lock
 from hydraprune.sparsity.methods import Keep, SrSte
 from hydraprune.sparsity.plans import Plan
+from hydraprune.sparsity.posttraining.calibrated import Calibrated, refuse_misfit_parts
+from hydraprune.sparsity.posttraining.contract import Calibration, PostTraining
 from hydraprune.sparsity.pruner import Pruner
 from hydraprune.sparsity.straight_through import StraightThrough
 from hydraprune.sparsity.structures import Structure, apart
@@ -26,8 +28,13 @@ def attach(
     family: Family,
     steps: int,
     steps_per_epoch: int | None = None,
+    calibration: Calibration | None = None,
 ) -> tuple[Pruner, ...]:
     """The pruners that carry out `plans` on `model` in a training of `steps` optimizer steps.
+
+    Args:
+        calibration: runs `model` over the first batches that it is asked for, in evaluation mode, and
+            yields their losses; post-training methods need it when they prune.
 
     Raises:
         SparsityError: a weight is claimed by two pruners, or whatever is wrong with one of them.
@@ -36,7 +43,7 @@ def attach(
     owners: dict[int, tuple[str, str]] = {}
     for name, plan in plans.items():
         try:
-            pruners.append(_pruner(name, plan, model, family, owners, (steps, steps_per_epoch)))
+            pruners.append(_pruner(name, plan, model, family, owners, (steps, steps_per_epoch), calibration))
         except SparsityError as error:
             error.pruner = name
             raise
@@ -50,9 +57,12 @@ def _pruner(
     family: Family,
     owners: dict[int, tuple[str, str]],
     length: tuple[int, int | None],
+    calibration: Calibration | None,
 ) -> Pruner:
     if plan.schedule is None or plan.criterion is None:
         raise SparsityError(f"pruner {name}: the plan has no {'schedule' if plan.criterion else 'criterion'}")
+    if isinstance(plan.criterion, PostTraining):
+        refuse_misfit_parts(plan.criterion, plan)  # before a schedule complains of the training's length
     weights = plan.layers.select(model, family)
     _claim(weights, name, owners)
     updates = plan.schedule.over(*length)
@@ -65,6 +75,9 @@ def _pruner(
         return Lock(name, plan, updates, structures)
     if isinstance(plan.criterion, SrSte):
         return StraightThrough(name, plan, updates, structures)
+    if isinstance(plan.criterion, PostTraining):
+        modules = {w.name: model.get_submodule(w.name.removesuffix("weight").removesuffix(".")) for w in weights}
+        return Calibrated(name, plan, updates, structures, modules, calibration)
     return Gradual(name, plan, updates, structures)
 
 

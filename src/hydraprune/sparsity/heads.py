@@ -61,7 +61,7 @@ class Heads:
                     f"{layer}: is no query, key, value or attention output of a {family.name} model; heads are cut "
                     f"from these four: layers.roles=[{', '.join(ROLES)}]"
                 )
-            blocks.setdefault(_block(layer), {})[role] = weight
+            blocks.setdefault(block_of(layer), {})[role] = weight
         return tuple(self._structure(block, found, family.heads) for block, found in blocks.items())
 
     def _structure(self, block: str, found: dict[str, Weight], heads: int) -> Structure:
@@ -79,7 +79,7 @@ class Heads:
         return Structure(block, tuple(members))
 
 
-def _block(layer: str) -> str:
-    """`encoder.layer.3` of `encoder.layer.3.attention.self.query`: the name up to its first number."""
+def block_of(layer: str) -> str:
+    """The name of a layer up to its first number, `encoder.layer.3` of `encoder.layer.3.output.dense`; or nothing."""
     match = re.match(r".*?\.\d+(?=\.)|\d+(?=\.)", layer)
     return match.group(0) if match else ""

@@ -12,13 +12,14 @@ from hydraprune.sparsity.heads import ROLES, Heads
 from hydraprune.sparsity.layers import Layers
 from hydraprune.sparsity.methods import Keep, SrSte
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce
+from hydraprune.sparsity.posttraining.contract import PostTraining
 from hydraprune.sparsity.progressive import AtOnce, Transition
 from hydraprune.sparsity.regularizers import Regularizer, Unregularized
 from hydraprune.sparsity.schedules import Never, OneShot, Schedule
 from hydraprune.sparsity.selection import Scope, Selection
 
-# How units are chosen: step by step by a criterion, or in a way of its own.
-Method = Criterion | SrSte | Keep
+# How units are chosen: step by step by a criterion, once by calibration batches, or in a way of its own.
+Method = Criterion | PostTraining | SrSte | Keep
 
 
 @dataclass(frozen=True)

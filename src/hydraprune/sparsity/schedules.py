@@ -53,6 +53,11 @@ class Schedule:
         start = in_steps(self.warmup, steps_per_epoch, "warmup")
         cooldown = in_steps(self.cooldown, steps_per_epoch, "cooldown")
         end = steps - cooldown
+        if start > end and not steps:
+            raise SparsityError(
+                f"warmup={self.warmup}, cooldown={self.cooldown}: the training has no steps, so there is one update, "
+                f"before all of them; use scheduler=at_start, or train"
+            )
         if start > end:
             raise SparsityError(
                 f"warmup={self.warmup}, cooldown={self.cooldown}: {start} + {cooldown} steps are longer than the "

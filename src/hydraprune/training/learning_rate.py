@@ -16,7 +16,7 @@ def _warming(step: int, warmup: int) -> float:
 
 def _rising(warmup: Duration, steps: int, steps_per_epoch: int) -> int:
     rising = in_steps(warmup, steps_per_epoch, "warmup")
-    if rising > steps:
+    if rising > steps > 0:  # without a step there is no rate
         raise SparsityError(f"warmup={warmup}: {rising} steps are longer than the training's {steps}; shorten it")
     return rising
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 import torch
@@ -16,7 +16,7 @@ from hydraprune.training.step import Clock, take_step
 
 
 def fit(run: Run, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progress:
-    """Train, prune and evaluate after every epoch.
+    """Train, prune and evaluate after every epoch; with no epoch at all, prune and evaluate once.
 
     Once a pruner has masked a weight, that weight is zero after every step: what is evaluated is
     what is saved.
@@ -24,10 +24,11 @@ def fit(run: Run, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progr
     Args:
         start: the beginning, or a checkpoint of this very run.
     """
-    for pruner in run.pruners:
-        pruner.project(0, run.optimizer)
     with clock.measure("other"):
         progress = start.restore(run, clock)
+    if not progress.step:
+        for pruner in run.pruners:
+            pruner.project(0, run.optimizer)
     run.model.train()
     while progress.step < run.steps:
         for batches in _rest_of_epoch(run, progress.step):
@@ -36,6 +37,8 @@ def fit(run: Run, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progr
             _note(run, progress, clock)
             # Nothing of this step is left to be done, so the number of steps says all about where a run goes on.
             checkpoints.passed(run, progress, clock)
+    if not run.steps:
+        _evaluate(run, progress, clock, _sparsity(run))
     return progress
 
 
@@ -53,12 +56,18 @@ def _note(run: Run, progress: Progress, clock: Clock) -> None:
     if progress.step % run.settings.log_every == 0 or progress.step == run.steps:
         run.tracker.log(_line(run, progress), progress.step)
         progress.losses.clear()
-    epoch, rest = divmod(progress.step, run.steps_per_epoch)
-    if rest:
-        return
+    if progress.step % run.steps_per_epoch == 0:
+        _evaluate(run, progress, clock, {})
+
+
+def _evaluate(run: Run, progress: Progress, clock: Clock, beside: Mapping[str, float]) -> None:
+    """Score the model, and log that with what else there is to say."""
+    epoch = progress.step // run.steps_per_epoch
     with clock.measure("eval"):
         final = progress.final = evaluate(run.model, run.evaluations, run.score, run.accelerator)
-    run.tracker.log({"epoch": epoch, **{f"eval/{name}": value for name, value in final.items()}}, progress.step)
+    run.tracker.log(
+        {"epoch": epoch, **{f"eval/{name}": value for name, value in final.items()}, **beside}, progress.step
+    )
     at_target = all(progress.step >= pruner.updates.last for pruner in run.pruners)
     if at_target and (not progress.best or _better(final[run.headline], progress.best[run.headline])):
         progress.best = {**final, "epoch": epoch}
@@ -68,10 +77,15 @@ def _line(run: Run, progress: Progress) -> dict[str, float]:
     """A line of metrics; the losses are read from the device only here."""
     values = {"train/loss": float(torch.stack(progress.losses).mean())}
     values["train/lr"] = float(run.lr_scheduler.get_last_lr()[0])
-    if run.pruners:
-        zeros = sum(pruner.zeros for pruner in run.pruners)
-        values["sparsity/global"] = zeros / sum(pruner.total for pruner in run.pruners)
-    return values
+    return values | _sparsity(run)
+
+
+def _sparsity(run: Run) -> dict[str, float]:
+    """The share of the weights that masks hold at zero; nothing without a pruner."""
+    if not run.pruners:
+        return {}
+    zeros = sum(pruner.zeros for pruner in run.pruners)
+    return {"sparsity/global": zeros / sum(pruner.total for pruner in run.pruners)}
 
 
 def _better(new: float, old: float) -> bool:

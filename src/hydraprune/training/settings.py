@@ -19,7 +19,7 @@ class Settings:
     """Checked when it is made.
 
     Args:
-        epochs: passes over the training set.
+        epochs: passes over the training set; 0: nothing is trained.
         batch_size: examples per forward pass.
         accumulation: forward passes per optimizer step.
         precision: fp32, or autocast to bf16, or to fp16 with a scaled loss (on CUDA).
@@ -50,9 +50,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "eval_batch_size", "accumulation", "log_every", "length_grouping"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{key}={value}: must be a whole number of at least 1")
+            value, least = getattr(self, key), 0 if key == "epochs" else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{key}={value}: must be a whole number of at least {least}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision}: must be one of {', '.join(PRECISIONS)}")
         if self.device not in DEVICES:
