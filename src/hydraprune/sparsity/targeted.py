@@ -105,6 +105,6 @@ def refuse_parts(method: str, plan: Plan) -> None:
         SparsityError: naming the key, and what fits.
     """
     if not isinstance(plan.transition or AtOnce(), AtOnce):
-        raise SparsityError(f"{method}: has masks of its own at every step, and no parts; use progressive=none")
+        raise SparsityError(f"{method}: its masks have no parts; use progressive=none")
     if not isinstance(plan.regularizer or Unregularized(), Unregularized):
-        raise SparsityError(f"{method}: has no update for units to shrink towards; use regularizer=none")
+        raise SparsityError(f"{method}: has no update that units could shrink towards; use regularizer=none")
