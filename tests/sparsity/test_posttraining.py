@@ -60,7 +60,7 @@ def two_layers(seed: int = 0) -> nn.Sequential:
 
 
 @given(st.sampled_from(PAIRS), st.floats(0.05, 1), st.sampled_from(["global", "local", "erk"]), st.integers(0, 99))
-@examples(120)
+@examples(70)
 def test_counts_are_exact_and_masks_legal(
     pair: tuple[PostTraining, Block | NofM], part: float, scope: str, seed: int
 ) -> None:
@@ -86,7 +86,7 @@ def test_counts_are_exact_and_masks_legal(
 
 
 @given(st.sampled_from(PAIRS), st.floats(0, 1), st.integers(0, 99))
-@examples(60)
+@examples(50)
 def test_what_is_zero_at_the_start_stays_zero(pair: tuple[PostTraining, Block | NofM], part: float, seed: int) -> None:
     method, pattern = pair
     model, target = two_layers(seed), 0.6 * float(pattern.share)
@@ -95,8 +95,8 @@ def test_what_is_zero_at_the_start_stays_zero(pair: tuple[PostTraining, Block | 
         units = pattern.units(shape)
         cells = pattern.pool(torch.rand(shape))
         gone = torch.zeros(units, dtype=torch.bool)
-        # Up to as many as asked for, in one corner of the layer.
-        gone[: int(part * int(units * exact(target) / pattern.share))] = True
+        # Up to as many as asked for, anywhere in the layer.
+        gone[torch.randperm(units)[: int(part * int(units * exact(target) / pattern.share))]] = True
         layer.weight.data *= pattern.mask(gone, cells, shape).squeeze(1)
         before.append(layer.weight == 0)
     plans = plans_of(pattern, target, scope="local", cap=1.0)

@@ -1,0 +1,86 @@
+"""The calibration that a run hands to its pruners."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hydraprune.building import accelerator_for
+from hydraprune.sparsity.posttraining.moments import gather, squares
+from hydraprune.training.batches import Batches, Encoded
+from hydraprune.training.calibration import calibration_of
+from hydraprune.training.distillation import task_loss
+from hydraprune.training.settings import Settings
+
+
+class Tagger(nn.Module):
+    """Looks tokens up, drops some out, and scores the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.drop, self.head = nn.Embedding(20, 4), nn.Dropout(0.5), nn.Linear(4, 2)
+        self.modes: list[bool] = []
+        self.ids: list[Tensor] = []
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        self.modes.append(self.training)
+        self.ids.append(input_ids)
+        tokens = self.head(self.drop(self.words(input_ids)))
+        return SimpleNamespace(logits=(tokens * attention_mask.unsqueeze(-1)).sum(1))
+
+
+@pytest.fixture
+def train() -> Batches:
+    """Ten sentences of one to ten words, in three batches."""
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), torch.arange(1, 11).cumsum(0)])
+    ids = torch.arange(int(offsets[-1])) % 19 + 1
+    return Batches(Encoded({"input_ids": ids}, offsets, torch.arange(10) % 2, 0), 4, shuffle_seed=3)
+
+
+def calibration(model: nn.Module, train: Batches) -> Any:
+    return calibration_of(model, train, accelerator_for(Settings(epochs=0, batch_size=4, device="cpu")))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_it_evaluates_and_puts_the_mode_back(train: Batches, training: bool) -> None:
+    model = Tagger().train(training)
+    losses = [loss.detach() for loss in calibration(model, train)(2)]
+    assert model.modes == [False, False]
+    assert model.training is training
+    model.eval()
+    batches = list(train.epoch(0))[:2]
+    assert all(torch.equal(seen, b.inputs["input_ids"]) for seen, b in zip(model.ids, batches, strict=True))
+    for loss, batch in zip(losses, batches, strict=True):
+        assert torch.equal(loss, task_loss(model(**batch.inputs).logits, batch.labels))
+    model.train(training)
+    given_up = calibration(model, train)(2)
+    next(given_up)
+    given_up.close()
+    assert model.training is training
+
+
+def test_every_call_sees_the_same_batches_and_no_more_than_there_are(train: Batches) -> None:
+    model = Tagger()
+    run = calibration(model, train)
+    assert len(list(run(1))) == 1
+    assert len(list(run(99))) == 3
+    assert torch.equal(model.ids[0], model.ids[1])
+
+
+def test_gradients_where_they_are_enabled(train: Batches) -> None:
+    run = calibration(Tagger(), train)
+    assert all(loss.requires_grad for loss in run(2))
+    with torch.no_grad():
+        assert not any(loss.requires_grad for loss in run(2))
+
+
+def test_padded_tokens_count_for_nothing(train: Batches) -> None:
+    model = Tagger()
+    (found,) = gather({"head.weight": model.head}, calibration(model, train), 99, squares)
+    tokens = model.words(train.data.inputs["input_ids"]).detach()
+    torch.testing.assert_close(found, tokens.square().sum(0).double(), check_dtype=False)
