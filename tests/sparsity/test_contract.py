@@ -42,7 +42,8 @@ def names(group: str) -> list[str]:
 
 def trains(pruner: str) -> bool:
     """Whether conf/pruner/<pruner>.yaml scores while training."""
-    target = str(OmegaConf.load(conf_dir() / "pruner" / f"{pruner}.yaml")["_target_"])
+    node = OmegaConf.load(conf_dir() / "pruner" / f"{pruner}.yaml")
+    target = str(node.get("pruner", node)["_target_"])  # some set other groups too
     module, _, word = target.rpartition(".")
     kind = getattr(importlib.import_module(module), word)
     return isinstance(kind, type) and issubclass(kind, (Criterion, SrSte)) and kind is not Unscored
@@ -50,7 +51,7 @@ def trains(pruner: str) -> bool:
 
 PRUNERS = [name for name in names("pruner") if name not in APART]
 SCHEDULERS = [name for name in names("scheduler") if name != "none"]
-PATTERNS = [name for name in names("pattern") if name not in ("dense", "lock")]
+PATTERNS = [name for name in names("pattern") if name not in ("dense", "lock", "parts")]
 PAIRS = [(pruner, pattern) for pruner in PRUNERS for pattern in PATTERNS if (pruner, pattern) not in REFUSED]
 # A block of several rows, single weights of groups, and units too large for a Fisher block of their own.
 MAIN = [pair for pair in PAIRS if pair[1] in ("4x1", "2of4", "1xchannel")]

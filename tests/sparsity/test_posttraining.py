@@ -304,7 +304,7 @@ def test_plans_that_do_not_go_together(method: PostTraining) -> None:
     once = f"pruner={method.name}: prunes once"
     assert line(Exp()) == f"{once}; use scheduler=oneshot or at_start"
     assert line(Exp(warmup=3), steps=0).startswith(once)
-    assert line(OneShot(), Progressive()) == f"{once}, and all at once; use progressive=none"
+    assert line(OneShot(), Progressive()) == f"pruner={method.name}: its masks have no parts; use progressive=none"
     assert "use regularizer=none" in line(OneShot(), AtOnce(), GroupLasso(1e-3))
     if method.name != "sparse_gpt":
         assert line(OneShot(warmup=1), steps=0).startswith("warmup=1, cooldown=0: the training has no steps")
