@@ -19,7 +19,7 @@ from hydraprune.sparsity import Calibration, Plans, Pruner, SparsityError, attac
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
 
-_SCHEDULE_KEYS = ("warmup", "cooldown", "frequency")
+_GROUP_KEYS = {"scheduler": ("warmup", "cooldown", "frequency"), "progressive": ("parts", "order")}
 # Nodes that all parts of a pattern share, in the order in which a plan takes them.
 _SHARED = ("pruner", "scheduler", "progressive", "regularizer")
 _LAYER_KEYS = ("roles", "include", "exclude", "types")
@@ -142,10 +142,10 @@ def pruners(
         family = replace(family_of(kind), heads=heads)
         return attach(model, plans.parts, family, steps, steps_per_epoch, calibration)
     except SparsityError as error:
-        raise UserError(_in_config_words(str(error), plans, error.pruner)) from None
+        raise UserError(in_config_words(str(error), plans, error.pruner)) from None
 
 
-def _in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
+def in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
     """`cap=...` of the core is `pattern.cap=...` on the command line, or `pattern.parts.<name>.cap=...`."""
     part = "pattern." if len(plans.parts) <= 1 else f"pattern.parts.{pruner}."
     message = re.sub(r"\blayers\.exclude", f"{part}layers.exclude", message)
@@ -154,6 +154,7 @@ def _in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
         return message if "pattern." in message else f"pattern={plans.name}: {message}"
     if key.group(1) in _SHARED:
         return message
-    if key.group(1) in _SCHEDULE_KEYS:
-        return f"scheduler.{message}" if len(plans.parts) <= 1 else f"scheduler.{message} (or {part}scheduler)"
+    for group, keys in _GROUP_KEYS.items():
+        if key.group(1) in keys:
+            return f"{group}.{message}" if len(plans.parts) <= 1 else f"{group}.{message} (or {part}{group})"
     return f"{part}layers.{message}" if key.group(1) in _LAYER_KEYS else f"{part}{message}"

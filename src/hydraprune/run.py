@@ -140,12 +140,18 @@ def _carry_out(request: Request) -> RunReport:
             checkpoints.discard()
             write_report(replace(blank(request), status="failed", error=one_line(error)), request.directory)
             if isinstance(error, SparsityError):
-                raise UserError(str(error)) from error
+                raise UserError(_in_config_words(error, request.config)) from error
             raise
         write_report(report, request.directory)
         checkpoints.discard()
         tracker.end(outcome(report, request.directory / "model"))
     return report
+
+
+def _in_config_words(error: SparsityError, config: DictConfig) -> str:
+    if error.pruner is None:
+        return str(error)
+    return assembly.in_config_words(str(error), assembly.plans(config), error.pruner)
 
 
 def _tell_from(step: int, request: Request) -> None:

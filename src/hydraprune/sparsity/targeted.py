@@ -57,11 +57,13 @@ class Targeted(Pruner):
             goal = self._goal(pool)
             if pool.initial > goal:
                 where = self.structures[pool.indices[0]].name if len(pool.indices) == 1 else "the model"
-                raise SparsityError(
+                error = SparsityError(
                     f"target_sparsity={float(pool.selection.target_sparsity):.4g}: {where} has {pool.initial} of "
                     f"{sum(pool.units)} units at zero when it starts, more than the {goal} asked for; raise the "
                     f"target, keep its zeros with pattern=lock, or let them go with initial_sparsity=0"
                 )
+                error.pruner = self.name
+                raise error
 
     def _ratio(self, pool: Pool, update: int) -> float:
         """Element sparsity that the schedule asks of a pool."""

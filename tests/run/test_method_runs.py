@@ -1,0 +1,116 @@
+"""Methods by the words that a user types: what a sparse model keeps, and masks that come in parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+WORDS = (
+    "model=tiny", "task=toy", "task.train_examples=320", "task.evaluation_examples=64", "training.batch_size=32",
+    "runtime.threads=1", "training.epochs=2", "dense.overrides=['training.epochs=1']", "scheduler.warmup=2",
+    "scheduler.cooldown=2",
+)  # fmt: skip
+
+
+def run_of(workplace: Path, pattern: str) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
+    """(folder, report, weights of the encoder) of the one run of that pattern."""
+    (folder,) = (path.parent for path in workplace.glob(f"outputs/*/*/{pattern}/*/report.json"))
+    weights = load_file(folder / "model" / "model.safetensors")
+    encoder = {name: w for name, w in weights.items() if ".layer." in name and name.endswith("weight") and w.ndim == 2}
+    return folder, json.loads((folder / "report.json").read_text()), encoder
+
+
+@pytest.fixture
+def sparse(train: Callable[..., Any], workplace: Path) -> Path:
+    """A model at 60 %, unstructured: of its 4x1 blocks many are partly zero."""
+    assert train(*WORDS, "pattern=1x1", "pattern.target_sparsity=0.6", "pruner=magnitude").code == 0
+    folder, report, _ = run_of(workplace, "1x1")
+    assert report["sparsity"]["prunable"] == pytest.approx(0.6, abs=1e-5)
+    return folder / "model"
+
+
+def test_a_sparse_model_is_fine_tuned_and_pruned_on(train: Callable[..., Any], workplace: Path, sparse: Path) -> None:
+    _, _, before = run_of(workplace, "1x1")
+    finished = train(*WORDS[:7], "pattern=lock", f"dense.source={sparse}")
+    assert finished.code == 0, finished.err
+    folder, report, after = run_of(workplace, "lock")
+    assert folder.name.startswith("lock-seed0-")
+    assert all(torch.equal(before[name] == 0, weight == 0) for name, weight in after.items())
+    assert any(not torch.equal(before[name], weight) for name, weight in after.items())
+    assert (report["pattern_ok"], report["criterion"]) == (True, "keep")
+    assert report["parts"]["lock"]["target_sparsity"] == report["sparsity"]["prunable"] == pytest.approx(0.6, abs=1e-5)
+
+    words = (*WORDS, "pattern=1x1", "pattern.target_sparsity=0.9", f"dense.source={sparse}", "run.root=outputs/further")
+    finished = train(*words)
+    assert finished.code == 0, finished.err
+    (place,) = (path.parent for path in (workplace / "outputs/further").glob("*/*/1x1/*/report.json"))
+    lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    shown = [line["sparsity/global"] for line in lines if "sparsity/global" in line]
+    assert shown == sorted(shown)
+    assert shown[0] > 0.6
+    further = load_file(place / "model" / "model.safetensors")
+    assert all(bool((further[name][weight == 0] == 0).all()) for name, weight in before.items())
+    assert json.loads((place / "report.json").read_text())["pattern_ok"] is True
+
+    refused = train(*WORDS, "pattern=1x1", "pattern.target_sparsity=0.5", f"dense.source={sparse}", "run.root=other")
+    assert refused.code == 2
+    assert "pattern.target_sparsity=0.5: the model has" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("words", "pattern"),
+    [
+        (("pattern=4x1", "progressive=scores", "scheduler.frequency=4", "regularizer=group_lasso"), "4x1"),
+        (("pattern=block", "progressive=linear", "scheduler.frequency=4", "pattern.scope=erk"), "8x1"),
+        (("pattern=heads", "pruner=sr_ste", "training.accumulation=2", "training.batch_size=16"), "heads"),
+        (("pattern=mixed", "+progressive@pattern.parts.ffn.progressive=scores", "scheduler.frequency=4"), "mixed"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_saved_obeys_the_pattern(
+    train: Callable[..., Any], workplace: Path, words: tuple[str, ...], pattern: str
+) -> None:
+    finished = train(*WORDS, *words)
+    assert finished.code == 0, finished.err
+    folder, report, weights = run_of(workplace, pattern)
+    assert (report["status"], report["pattern_ok"]) == ("finished", True)
+    units = report["units"]
+    assert units["pruned"] == units["target"] > 0
+    zeros = sum(int((weight == 0).sum()) for weight in weights.values())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    pruned = sum(weights[name].numel() for part in report["parts"].values() for name in part["weights"])
+    # The last line of metrics comes from masks, the report from the file.
+    assert [line["sparsity/global"] for line in lines if "sparsity/global" in line][-1] == zeros / pruned
+    assert report["sparsity"]["prunable"] == zeros / pruned
+
+
+def test_what_cannot_be_is_said_in_the_words_of_the_command_line(train: Callable[..., Any], workplace: Path) -> None:
+    for words, line in (
+        (("pattern=lock", "pruner=snip"), "pattern=lock: scores nothing; leave pruner out"),
+        (
+            ("pattern=4x1", "progressive=scores", "scheduler.frequency=3"),
+            "scheduler.frequency=3: 4 parts need at",
+        ),
+        (("pattern=2:4", "progressive=linear", "scheduler.frequency=4"), "progressive.order=linear: 2:4 has no blocks"),
+        (("pattern=2:4", "regularizer=group_lasso"), "regularizer=group_lasso: shrinks whole blocks, and 2:4 has none"),
+        (("pattern=4x1", "pattern.scope=uniform"), "pattern.scope=uniform: must be"),
+        (("pattern=4x1", "pattern.initial_sparsity=0.95"), "pattern.initial_sparsity=0.95: must be between 0 and"),
+        (("pattern=heads", "pattern.layers.exclude=[key]"), "has no key among the chosen layers"),
+        (("pattern=4x1", "training.precision=fp16"), "training.precision=fp16: needs a CUDA device"),
+        (("pattern=4x1", "progressive=scores", "progressive.parts=1"), "progressive.parts=1: must be"),
+        (
+            ("pattern=4x1", "regularizer=group_lasso", "regularizer.strength=-1"),
+            "regularizer.strength=-1: must be",
+        ),
+    ):
+        refused = train(*(WORDS[:7] if "pattern=lock" in words else WORDS), *words)
+        assert refused.code == 2, words
+        assert line in refused.err, (words, refused.err)
+        assert refused.err.count("\n") == 1, refused.err
+    assert not (workplace / "outputs").exists()
