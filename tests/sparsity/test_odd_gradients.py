@@ -122,8 +122,24 @@ def test_gradients_that_were_never_finite_are_refused() -> None:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, float("nan"))
         pruner.observe(step)
-    with pytest.raises(SparsityError, match=r"pruner 4x1: update at step 2.*finite"):
+    with pytest.raises(SparsityError, match=r"pruner 4x1, step 2: the gradients of the last 2 steps are not finite"):
         pruner.project(2)
+
+
+@pytest.mark.parametrize("astray", [4, 5])
+def test_a_training_that_is_lost_is_told_from_an_overflow(astray: int) -> None:
+    model = mlp()
+    (plan,) = block(4, 1, 0.5).parts.values()
+    (pruner,) = attach(model, {"4x1": plan.completed(SnipMomentum(), OneShot(warmup=9))}, PLAIN, 20)
+    for step in range(9):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, float("nan") if step >= 9 - astray else 1.0)
+        pruner.observe(step)
+    if astray == 4:
+        assert pruner.project(9)
+    else:
+        with pytest.raises(SparsityError, match=r"step 9: the gradients of the last 5 steps are not finite; look at"):
+            pruner.project(9)
 
 
 @pytest.mark.parametrize("criterion", SCORING, ids=lambda c: type(c).__name__)

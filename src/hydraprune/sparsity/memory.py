@@ -13,6 +13,8 @@ from hydraprune.sparsity.structures import Member
 
 # A step whose gradients are not finite does not count; where one step would do, these stand by.
 _AT_LEAST = 3
+# A loss scaler feels its way through a few such steps; a training of which so many are one after the other is lost.
+_TOO_MANY = 5
 
 
 class Memory:
@@ -23,6 +25,7 @@ class Memory:
         self.members = tuple(members)
         self.pruner = pruner
         self.kept: list[Tensor] | None = None
+        self._astray: int | Tensor = 0  # steps whose gradients were not finite, since the last that was
         self._reached = False  # whether gradients were seen to reach all weights
         # Members by pattern: a criterion scores all weights of one pattern in one call.
         self._banks: dict[int, list[int]] = {}
@@ -50,6 +53,7 @@ class Memory:
     def _take(self, gradients: list[Tensor]) -> None:
         whole = torch.stack([gradient.sum() for gradient in gradients]).isfinite().all()
         if whole.device.type == "cpu":
+            self._astray = 0 if bool(whole) else self._astray + 1
             if bool(whole):
                 self.kept = self._remember(self.kept, gradients)
             return
@@ -61,6 +65,7 @@ class Memory:
         after = self._remember(self.kept, gradients)
         olds = before or [torch.zeros_like(tensor) for tensor in after]
         self.kept = [torch.where(whole, new, old) for new, old in zip(after, olds, strict=True)]
+        self._astray = torch.where(whole, 0, self._astray + 1)
 
     def _remember(self, kept: list[Tensor] | None, gradients: list[Tensor] | None) -> list[Tensor]:
         views, result = self._views(), [torch.empty(0)] * len(self.members)
@@ -79,12 +84,15 @@ class Memory:
         """Cells of each member at an update, float32; the lowest go first.
 
         Raises:
-            SparsityError: no step was observed whose gradients were finite.
+            SparsityError: no step was observed whose gradients were finite, or none of the last few was.
         """
         kept = self._remember(None, None) if self.criterion.horizon == 0 else self.kept
-        if kept is None:
+        if kept is None and not self._astray:
+            raise SparsityError(f"pruner {self.pruner}: update at step {step}, but no gradient was observed before it")
+        if kept is None or int(self._astray) >= _TOO_MANY:
             raise SparsityError(
-                f"pruner {self.pruner}: update at step {step}, but no gradient was observed before it that is finite"
+                f"pruner {self.pruner}, step {step}: the gradients of the last {int(self._astray)} steps are not "
+                f"finite; look at the loss, and lower the learning rate"
             )
         views, result = self._views(), [torch.empty(0)] * len(self.members)
         for indices in self._banks.values():

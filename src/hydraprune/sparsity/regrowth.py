@@ -13,7 +13,8 @@ def exchange(pruned: Tensor, costs: Tensor, growth: Tensor, share: float) -> Ten
     """The choice of units after an exchange. Evci et al. 2020, arXiv:1911.11134, algorithm 1.
 
     The `share` of living units that cost least is dropped, and as many of those not living then
-    (dropped ones included) that promise most grow.
+    (dropped ones included) that promise most grow. No more than promise anything: a unit without a
+    gradient would come back to stay zero.
 
     Args:
         pruned, costs, growth: of one layer, flat [units]; costs and growth are finite.
@@ -21,7 +22,7 @@ def exchange(pruned: Tensor, costs: Tensor, growth: Tensor, share: float) -> Ten
     Returns:
         Flat bool [units], True = prune; as many as in `pruned`.
     """
-    count = int(share * int((~pruned).sum()))
+    count = min(int(share * int((~pruned).sum())), int((growth[pruned] > 0).sum()))
     dropped = cheapest(costs.masked_fill(pruned, torch.inf), count)
     out = pruned | dropped
     back = cheapest((-growth).masked_fill(~out, torch.inf), count)
