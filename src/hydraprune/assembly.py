@@ -15,7 +15,7 @@ from hydraprune.errors import UserError
 from hydraprune.hub.families import family_of, is_known
 from hydraprune.hub.models import PretrainedModel, model_type
 from hydraprune.keys import arguments_of, check_arguments, check_targets
-from hydraprune.sparsity import Calibration, Plans, Pruner, SparsityError, attach
+from hydraprune.sparsity import Calibration, Never, Plans, Pruner, SparsityError, Unscored, attach
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
 
@@ -92,6 +92,8 @@ def plans(config: DictConfig) -> Plans:
                 check_arguments(part[key], where, set())
     made: Plans = make(config, "pattern", OmegaConf.create(node))
     common = [make(config, key) for key in _SHARED]
+    if made.name == "lock":
+        _refuse_unread(common)
     if (config.phase == "dense") != (not made.parts):
         raise UserError(
             f"phase={config.phase}: does not go with pattern={made.name}; type pattern=dense to fine-tune without "
@@ -101,6 +103,13 @@ def plans(config: DictConfig) -> Plans:
         return Plans(made.name, {name: plan.completed(*common) for name, plan in made.parts.items()})
     except SparsityError as error:
         raise UserError(str(error)) from None
+
+
+def _refuse_unread(common: list[Any]) -> None:
+    """A lock alone takes neither a criterion nor a schedule."""
+    for key, value, absence in zip(_SHARED[:2], common, (Unscored, Never), strict=False):
+        if not isinstance(value, absence):
+            raise UserError(f"pattern=lock: scores nothing and prunes nothing; leave {key} out, or say {key}=none")
 
 
 def parts(config: DictConfig) -> Parts:
@@ -148,11 +157,11 @@ def pruners(
 def in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
     """`cap=...` of the core is `pattern.cap=...` on the command line, or `pattern.parts.<name>.cap=...`."""
     part = "pattern." if len(plans.parts) <= 1 else f"pattern.parts.{pruner}."
-    message = re.sub(r"\blayers\.exclude", f"{part}layers.exclude", message)
+    message = re.sub(r"(?<![\w.])layers\.(?=\w)", f"{part}layers.", message)
     key = re.match(r"(\w+)=", message)
     if key is None:
         return message if "pattern." in message else f"pattern={plans.name}: {message}"
-    if key.group(1) in _SHARED:
+    if key.group(1) in (*_SHARED, "pattern"):
         return message
     for group, keys in _GROUP_KEYS.items():
         if key.group(1) in keys:

@@ -76,7 +76,7 @@ def _without_absent(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _without_absent(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
-        if key not in _ABSENT or _says(value) not in _ABSENT[key]
+        if key not in _ABSENT or _says(value) not in _ABSENT[key] or (isinstance(value, Mapping) and len(value) > 1)
     }
 
 

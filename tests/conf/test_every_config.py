@@ -142,23 +142,39 @@ def test_every_criterion_goes_with_every_schedule(pruner: str, scheduler: str) -
         with pytest.raises(UserError, match=f"^pruner={pruner}: prunes once; use scheduler=oneshot or at_start$"):
             assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
         return
+    if scheduler == "threshold" and pruner != "soft_movement":
+        with pytest.raises(UserError, match=r"^scheduler=threshold: is for scores that are learned"):
+            assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
+        return
     assert len(assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)) == 1
 
 
-@pytest.mark.parametrize(("pruner", "own"), [("soft_movement", "Threshold"), ("rigl", "Hold")])
-def test_a_criterion_may_bring_its_schedule_along(pruner: str, own: str) -> None:
-    def schedule(*words: str) -> str:
-        plans = assembly.plans(resolved(composed(f"pruner={pruner}", *words)))
-        return type(plans.parts["4x1"].schedule).__name__
-
-    assert schedule() == own
-    assert schedule("scheduler=cubic") == "Cubic"
-    assert schedule("scheduler.frequency=7") == own
-    assert assembly.plans(resolved(composed(f"pruner={pruner}", "pattern=dense"))).parts == {}
+@pytest.mark.parametrize("pruner", ["soft_movement", "rigl"])
+def test_a_word_inside_a_part_stays_there(pruner: str) -> None:
     config = resolved(composed("pattern=mixed", f"+pruner@pattern.parts.ffn.pruner={pruner}"))
-    assert [
-        type(part(config, name).criterion).__name__.lower() == pruner.replace("_", "") for name in ("ffn", "attention")
-    ] == [True, False]
+    names = [type(part(config, name).criterion).__name__.lower() for name in ("ffn", "attention")]
+    assert names == [pruner.replace("_", ""), "snipmomentum"]
+    assert {type(part(config, name).schedule).__name__ for name in ("ffn", "attention")} == {"Exp"}
+
+
+def test_a_part_may_prune_once_or_keep_what_is_there() -> None:
+    words = [
+        "pattern=parts",
+        "model=tiny",
+        "task=toy",
+        "+pattern@pattern.parts.a=4x1",
+        "pattern.parts.a.layers.roles=[ffn]",
+    ]
+    words += [
+        "+pattern.parts.a.pruner._target_=hydraprune.sparsity.Wanda",
+        "+scheduler@pattern.parts.a.scheduler=at_start",
+    ]
+    words += ["+pattern.parts.b._target_=hydraprune.sparsity.lock"]
+    words += ["+pattern.parts.b.layers={_target_: hydraprune.sparsity.Layers, roles: [attention]}"]
+    request = request_of(composed(*words))
+    made = assembly.parts(request.config)
+    kinds = [type(pruner).__name__ for pruner in assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)]
+    assert kinds == ["Calibrated", "Lock"]
 
 
 def test_a_criterion_s_refusal_is_said_in_the_words_of_the_config() -> None:

@@ -245,6 +245,10 @@ def test_schedules(scheduler: str, pruner: str) -> None:
         if pruner not in ("magnitude", "sr_ste"):
             pytest.skip("scores gradients, and has seen none by then")
         times = []
+    if scheduler == "threshold" and pruner != "soft_movement":
+        with pytest.raises(SparsityError, match="scheduler=threshold: is for scores that are learned"):
+            Training(plans_of(pruner, "4x1", "scheduler=threshold", *TIMES))
+        return
     plans = plans_of(pruner, "4x1", f"scheduler={scheduler}", *times)
     assert type(plans.parts["4x1"].schedule).__name__.lower() in (scheduler, "oneshot")
     conforms(Training(plans), pruner in REVIVES)

@@ -11,7 +11,6 @@ from hydraprune.sparsity import (
     Exp,
     GroupLasso,
     Magnitude,
-    OneShot,
     Plans,
     Pruner,
     SparsityError,
@@ -25,7 +24,7 @@ from hydraprune.sparsity import (
 def shrunk(model: nn.Module, plans: Plans, strength: float, rate: float) -> None:
     """One step of the penalty and no other."""
     (plan,) = plans.parts.values()
-    plan = plan.completed(Magnitude(), OneShot(warmup=1), regularizer=GroupLasso(strength))
+    plan = plan.completed(Magnitude(), Exp(warmup=1, frequency=2), regularizer=GroupLasso(strength))
     (pruner,) = attach(model, {"p": plan}, PLAIN, 9)
     pruner._regularizer.shrink(pruner.structures, torch.optim.SGD(model.parameters(), lr=rate))  # type: ignore[attr-defined]
 
@@ -83,7 +82,7 @@ def pruner_of(model: nn.Module, strength: float | None, **window: int) -> Pruner
 
 def test_it_acts_in_the_window_and_each_group_has_its_rate() -> None:
     model = mlp()
-    pruner = pruner_of(model, 0.1, warmup=3, cooldown=4, frequency=20)  # one update, at step 3
+    pruner = pruner_of(model, 0.1, warmup=3, cooldown=4, frequency=5)  # updates at 3, which prunes nothing, and 8
     optimizer = torch.optim.SGD(
         [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters(), "lr": 0.0}]
     )
@@ -92,9 +91,9 @@ def test_it_acts_in_the_window_and_each_group_has_its_rate() -> None:
         pruner.project(step, optimizer)
         norms.append([float(model[i].weight.detach().norm()) for i in (0, 2)])
     moves = [step for step in range(1, 12) if norms[step][0] != norms[step - 1][0]]
-    # Pruned at step 3, the start; then the one optimizer step of the window, 3 itself.
-    assert moves == [3, 4]
-    assert [step for step in range(1, 12) if norms[step][1] != norms[step - 1][1]] == [3]
+    # After each optimizer step of the window, 3 to 8; the other layer, at a rate of 0, is only pruned.
+    assert moves == [4, 5, 6, 7, 8, 9]
+    assert [step for step in range(1, 12) if norms[step][1] != norms[step - 1][1]] == [8]
 
 
 def test_it_draws_units_towards_zero() -> None:
@@ -133,6 +132,8 @@ def test_what_it_cannot_do_is_refused() -> None:
     pruner.project(1)
     with pytest.raises(SparsityError, match="learning rate"):
         pruner.project(2)
+    with pytest.raises(SparsityError, match="there is one; use regularizer=none"):
+        pruner_of(mlp(), 0.1, warmup=1, frequency=20)
     for strength in (0.0, -1.0, float("inf"), float("nan"), True):
         with pytest.raises(SparsityError, match=f"strength={strength}"):
             GroupLasso(strength)

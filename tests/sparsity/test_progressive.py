@@ -219,6 +219,26 @@ def test_a_run_cut_between_parts_ends_the_same(order: str) -> None:
         assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("order", ["scores", "linear"])
+def test_a_run_cut_between_two_parts_that_lie_apart_ends_the_same(order: str) -> None:
+    schedule = Linear(warmup=4, frequency=12)  # updates at 4, 16; parts at 7, 10, 13, 16
+
+    def fresh(model: nn.Module) -> Pruner:
+        return pruner_of(model, block(4, 1, 0.5), Progressive(4, order), None, schedule)  # type: ignore[arg-type]
+
+    whole = mlp()
+    train(whole, [fresh(whole)], range(STEPS))
+    for cut in (8, 9, 11, 15):
+        model = mlp()
+        optimizer, pruner = adamw(model), fresh(model)
+        train(model, [pruner], range(cut), optimizer)
+        later = fresh(model)
+        later.load_state_dict(pruner.state_dict())
+        assert all(torch.equal(mask, later.masks[name]) for name, mask in pruner.masks.items())
+        train(model, [later], range(cut, STEPS), optimizer)
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), model.parameters(), strict=True))
+
+
 def test_revived_weights_come_back_with_the_first_part() -> None:
     _, pruner, masks = followed(block(4, 1, 0.5), Progressive(4), Gradient())
     back = [step for step, (a, b) in enumerate(pairwise(masks), 1) if any(bool((b[n] & ~a[n]).any()) for n in a)]

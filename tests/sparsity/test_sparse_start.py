@@ -14,6 +14,7 @@ from hydraprune.sparsity import (
     Criterion,
     Gradient,
     Heads,
+    Hold,
     Keep,
     Linear,
     Magnitude,
@@ -22,6 +23,7 @@ from hydraprune.sparsity import (
     Pattern,
     Plans,
     Pruner,
+    Schedule,
     SnipMomentum,
     SparsityError,
     Unscored,
@@ -102,8 +104,8 @@ def test_a_lock_of_nothing_and_a_lock_that_scores_are_refused() -> None:
         locked(mlp()).project(0)
     (plan,) = lock().parts.values()
     assert isinstance(plan.criterion, Keep)
-    with pytest.raises(SparsityError, match="pattern=lock: scores nothing"):
-        plan.completed(SnipMomentum(), OneShot())
+    # As a part of a mixed pattern it takes no part in what the others share.
+    assert plan.completed(SnipMomentum(), OneShot()).criterion == Keep()
 
 
 RAMP = Linear(warmup=2, cooldown=0, frequency=4)  # updates at 2, 6, 10, 14
@@ -178,3 +180,32 @@ def test_a_dense_model_starts_at_nothing() -> None:
         train(model, [ramped(model, block(4, 1, 0.5, initial_sparsity=initial), Gradient())], range(STEPS))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not isinstance(block(4, 1, 0.5).parts["4x1"].pattern, Heads)
+
+
+def test_zeros_beyond_a_bound_are_refused_and_not_lost() -> None:
+    model = mlp()
+    model[0].weight.data[:16] = 0  # 80 of its 100 blocks
+    for bounds, words in (
+        ({"cap": 0.7}, r"cap=0\.7: 0\.weight has 80 units at zero.*more than the 70"),
+        ({"floor": 0.4}, r"floor=0\.4: layers have 40 units.*leaves 30"),
+    ):
+        pruner = ramped(model, block(4, 1, 0.5, **bounds), SnipMomentum())  # type: ignore[arg-type]
+        with pytest.raises(SparsityError, match=words):
+            pruner.project(0)
+
+
+def test_a_sparse_model_needs_no_warm_up() -> None:
+    model = sparse(0.25, Block(4, 1))
+    (plan,) = block(4, 1, 0.8).parts.values()
+    (pruner,) = attach(model, {"p": plan.completed(SnipMomentum(), Linear(frequency=4))}, PLAIN, STEPS)
+    zeros: list[int] = []
+    train(model, [pruner], range(STEPS), after=lambda step: zeros.append(pruner.zeros))
+    assert zeros[:4] == [300] * 4
+    assert pruner.pools[0][1].pruned == 240
+
+
+@pytest.mark.parametrize("schedule", [OneShot(warmup=2), Hold(warmup=2)], ids=lambda s: type(s).__name__)
+def test_a_schedule_without_a_ramp_begins_nowhere(schedule: Schedule) -> None:
+    (plan,) = block(4, 1, 0.8, initial_sparsity=0.3).parts.values()
+    with pytest.raises(SparsityError, match=r"initial_sparsity=0\.3: the schedule has no ramp"):
+        attach(mlp(), {"p": plan.completed(SnipMomentum(), schedule)}, PLAIN, STEPS)

@@ -19,7 +19,7 @@ from hydraprune.sparsity.pruner import Pruner
 from hydraprune.sparsity.straight_through import StraightThrough
 from hydraprune.sparsity.structures import Structure, apart
 from hydraprune.sparsity.targeted import refuse_parts
-from hydraprune.sparsity.views import Weight
+from hydraprune.sparsity.views import Weight, module_type
 
 
 def attach(
@@ -65,6 +65,7 @@ def _pruner(
         refuse_misfit_parts(plan.criterion, plan)  # before a schedule complains of the training's length
     weights = plan.layers.select(model, family)
     _claim(weights, name, owners)
+    _refuse_tied(weights, model)
     updates = plan.schedule.over(*length)
     structures = (
         plan.pattern.structures(weights, family) if isinstance(plan.pattern, Heads) else apart(weights, plan.pattern)
@@ -79,6 +80,27 @@ def _pruner(
         modules = {w.name: model.get_submodule(w.name.removesuffix("weight").removesuffix(".")) for w in weights}
         return Calibrated(name, plan, updates, structures, modules, calibration)
     return Gradual(name, plan, updates, structures)
+
+
+def _refuse_tied(weights: Sequence[Weight], model: nn.Module) -> None:
+    """Refuse a weight that is also that of a part which nobody can exclude, such as an embedding."""
+    chosen = {weight.name for weight in weights}
+    places: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
+    for weight in weights:
+        # Two prunable layers that share a weight are told apart elsewhere: of them one may be excluded.
+        others = [name for name in places[id(weight.parameter)] if name not in chosen and not _prunable(name, model)]
+        if others:
+            layer = weight.name.removesuffix("weight").removesuffix(".")
+            raise SparsityError(
+                f"{weight.name} is tied to {others[0]}, which would be pruned with it; exclude the layer: "
+                f"layers.exclude=['^{layer}$']"
+            )
+
+
+def _prunable(parameter: str, model: nn.Module) -> bool:
+    return module_type(model.get_submodule(parameter.rpartition(".")[0])) is not None
 
 
 def _refuse_misfits(plan: Plan, structures: Sequence[Structure]) -> None:

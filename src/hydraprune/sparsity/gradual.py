@@ -21,7 +21,7 @@ from hydraprune.sparsity.regularizers import Unregularized
 from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.selection import Budget, choose
 from hydraprune.sparsity.structures import Structure
-from hydraprune.sparsity.targeted import Pool, Targeted
+from hydraprune.sparsity.targeted import NOT_LEARNED, Pool, Targeted
 
 
 class Gradual(Targeted):
@@ -45,9 +45,11 @@ class Gradual(Targeted):
         self._refuse_early()
 
     def _refuse_early(self) -> None:
+        self._refuse_schedule()
         least = 1 if self.criterion.horizon else 0
         first = self._parts.choice(self.updates.start)
-        if first >= least or not any(self._ratio(pool, self.updates.start) > 0 for pool in self._pools):
+        asked = any(self._ratio(pool, self.updates.start) > 0 for pool in self._pools)
+        if first >= least or not (asked or self.updates.schedule.by_scores):
             return
         need = self.updates.start - first + least
         seen = f", when {type(self.criterion).__name__} has seen no gradient" if least else ""
@@ -55,6 +57,14 @@ class Gradual(Targeted):
             f"warmup={self.updates.start}: pruner {self.name} would prune before the first step{seen}; give a warm-up "
             f"of at least {need} step{'s' if need > 1 else ''}"
         )
+
+    def _refuse_schedule(self) -> None:
+        if self.updates.schedule.by_scores and not self.criterion.learned:
+            raise SparsityError(NOT_LEARNED)
+        if not self.updates.count and not isinstance(self._regularizer, Unregularized):
+            raise SparsityError(
+                "regularizer=group_lasso: acts between updates, and there is one; use regularizer=none"
+            )
 
     @torch.no_grad()
     def observe(self, step: int) -> None:
@@ -101,6 +111,10 @@ class Gradual(Targeted):
             return
         if final and self.plan.selection.target_sparsity == 0:
             return
+        if not final and self._memory.kept is None and self.criterion.horizon and not by_scores:
+            budgets = [self._budget(pool, ratio) for pool, ratio in zip(self._pools, ratios, strict=True)]
+            if sum(budget.count for budget in budgets) == sum(self._pruned):
+                return  # a sparse model that starts where its schedule does: there is nothing to choose
         cells = self._memory.scores(step)
         if self._parts.many and not self.criterion.revives:
             cells = self._with_pruned_last(cells)
@@ -160,7 +174,8 @@ class Gradual(Targeted):
         As in the published tool. Only a criterion that revives weights can tell; what is left of
         such a layer is so little that shuffling it does more harm than good.
         """
-        gone = self.structures[index].empty(self.masks)
+        masks = {self._members[place].weight.name: self._masks.whole(place) for place in self._places[index]}
+        gone = self.structures[index].empty({name: mask for name, mask in masks.items() if mask is not None})
         costs = torch.full(gone.shape, torch.finfo(torch.float32).max, device=gone.device)
         return costs.masked_fill_(gone, -torch.inf)
 
@@ -185,3 +200,7 @@ class Gradual(Targeted):
         super().load_state_dict(state)
         self._memory.load(memory)
         self._parts.load(state["parts"])
+        if self._parts.under_way:
+            # Some of their blocks are partly zero.
+            for place, member in enumerate(self._members):
+                self._masks.hold(place, state["masks"][member.weight.name].to(member.weight.parameter.device))

@@ -26,6 +26,7 @@ class Memory:
         self.pruner = pruner
         self.kept: list[Tensor] | None = None
         self._astray: int | Tensor = 0  # steps whose gradients were not finite, since the last that was
+        self._seen: Tensor | None = None  # on an accelerator: whether any step in memory was finite
         self._reached = False  # whether gradients were seen to reach all weights
         # Members by pattern: a criterion scores all weights of one pattern in one call.
         self._banks: dict[int, list[int]] = {}
@@ -62,6 +63,7 @@ class Memory:
     def _take_without_reading(self, gradients: list[Tensor], whole: Tensor) -> None:
         """The same with no waiting for an accelerator: what comes of gradients not `whole` is put aside there."""
         before = self.kept and [tensor.clone() for tensor in self.kept]
+        self._seen = whole if before is None or self._seen is None else self._seen | whole
         after = self._remember(self.kept, gradients)
         olds = before or [torch.zeros_like(tensor) for tensor in after]
         self.kept = [torch.where(whole, new, old) for new, old in zip(after, olds, strict=True)]
@@ -87,6 +89,8 @@ class Memory:
             SparsityError: no step was observed whose gradients were finite, or none of the last few was.
         """
         kept = self._remember(None, None) if self.criterion.horizon == 0 else self.kept
+        if self._seen is not None and not bool(self._seen):
+            kept = None
         if kept is None and not self._astray:
             raise SparsityError(f"pruner {self.pruner}: update at step {step}, but no gradient was observed before it")
         if kept is None or int(self._astray) >= _TOO_MANY:

@@ -50,6 +50,11 @@ class Parts:
         return self.transition.parts > 1
 
     @property
+    def under_way(self) -> bool:
+        """Whether an update is partly in force."""
+        return self._stages is not None and self.zeros is not None
+
+    @property
     def _lead(self) -> int:
         return (self.transition.parts - 1) * self.stride
 

@@ -46,8 +46,6 @@ class Plan:
         Raises:
             SparsityError: what it would get is the criterion or schedule of a run that prunes nothing.
         """
-        if isinstance(self.criterion, Keep) and not isinstance(criterion, Unscored):
-            raise SparsityError("pattern=lock: scores nothing; leave pruner out, or say pruner=none")
         plan = replace(
             self,
             criterion=self.criterion or criterion,

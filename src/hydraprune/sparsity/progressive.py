@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from hydraprune.sparsity.structures import Member
 class AtOnce:
     """An update's mask is in force with the update."""
 
-    parts: int = 1
+    parts: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)

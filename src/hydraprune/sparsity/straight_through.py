@@ -16,7 +16,7 @@ from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.selection import choose
 from hydraprune.sparsity.structures import Structure
-from hydraprune.sparsity.targeted import Targeted, refuse_parts
+from hydraprune.sparsity.targeted import NOT_LEARNED, Targeted, refuse_parts
 
 
 class StraightThrough(Targeted):
@@ -34,6 +34,8 @@ class StraightThrough(Targeted):
         assert isinstance(plan.criterion, SrSte)
         self.criterion: SrSte = plan.criterion
         refuse_parts("pruner=sr_ste", plan)
+        if updates.schedule.by_scores:
+            raise SparsityError(NOT_LEARNED)
         self._dense: list[Tensor] | None = None  # the weights beside the masks, while these may change
 
     @torch.no_grad()

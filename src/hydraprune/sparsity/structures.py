@@ -53,9 +53,8 @@ class Structure:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Sizes of the axes of its first weight: output channels, input channels, kernel."""
-        rows, positions, columns = self.members[0].weight.view_shape
-        return (rows, columns) if positions == 1 else (rows, columns, positions)
+        """Sizes of the axes of its first weight: channels, and those of a kernel."""
+        return tuple(self.members[0].weight.parameter.shape)
 
     def cost(self, cells: Sequence[Tensor]) -> Tensor:
         """Cells of each member -> what pruning each unit would lose, flat [units]: the members' mean."""

@@ -16,6 +16,10 @@ from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.selection import Budget, Selection
 from hydraprune.sparsity.structures import Structure
 
+NOT_LEARNED = (
+    "scheduler=threshold: is for scores that are learned and start at 0; use pruner=soft_movement, or another scheduler"
+)
+
 
 @dataclass
 class Pool:
@@ -44,6 +48,17 @@ class Targeted(Pruner):
             for indices, selection in allocation.allot(plan.selection, extents, self._share)
         ]
 
+        self._refuse_initial()
+
+    def _refuse_initial(self) -> None:
+        first, initial = self._pools[0], self.plan.selection.initial_sparsity
+        begins = self._ratio(first, self.updates.start) <= (first.selection.initial_sparsity or 0.0)
+        if initial and (self.updates.schedule.by_scores or not begins):
+            raise SparsityError(
+                f"initial_sparsity={initial}: the schedule has no ramp that could begin there; leave it out, or use a "
+                f"scheduler that grows"
+            )
+
     def _begin(self) -> None:
         """Hold what is zero by whole units when training starts, if the schedule is to go on from there."""
         if self._begun:
@@ -57,13 +72,36 @@ class Targeted(Pruner):
             goal = self._goal(pool)
             if pool.initial > goal:
                 where = self.structures[pool.indices[0]].name if len(pool.indices) == 1 else "the model"
-                error = SparsityError(
+                self._refuse(
                     f"target_sparsity={float(pool.selection.target_sparsity):.4g}: {where} has {pool.initial} of "
                     f"{sum(pool.units)} units at zero when it starts, more than the {goal} asked for; raise the "
                     f"target, keep its zeros with pattern=lock, or let them go with initial_sparsity=0"
                 )
-                error.pruner = self.name
-                raise error
+            self._refuse_beyond_bounds(pool)
+
+    def _refuse_beyond_bounds(self, pool: Pool) -> None:
+        """Zeros that are there must fit within cap and floor, or some would be lost."""
+        budget = pool.selection.budget(pool.units, self._share)
+        beyond = 0
+        for i, floor, cap in zip(pool.indices, budget.floors, budget.caps, strict=True):
+            beyond += max(0, self._pruned[i] - floor)
+            if self._pruned[i] > cap:
+                self._refuse(
+                    f"cap={pool.selection.cap}: {self.structures[i].name} has {self._pruned[i]} units at zero when "
+                    f"training starts, more than the {cap} that may go there; raise the cap, or let zeros go with "
+                    f"initial_sparsity=0"
+                )
+        if beyond > budget.spare and any(budget.floors):
+            self._refuse(
+                f"floor={pool.selection.floor}: layers have {beyond} units at zero beyond it when training starts, and "
+                f"the target leaves {budget.spare} beyond all floors; lower the floor, or let zeros go with "
+                f"initial_sparsity=0"
+            )
+
+    def _refuse(self, message: str) -> None:
+        error = SparsityError(message)
+        error.pruner = self.name
+        raise error
 
     def _ratio(self, pool: Pool, update: int) -> float:
         """Element sparsity that the schedule asks of a pool."""

@@ -64,6 +64,11 @@ class Criterion(ABC):
         return self.regrows
 
     @property
+    def learned(self) -> bool:
+        """Whether scores are learned from 0 on, so that a threshold on them has a meaning."""
+        return False
+
+    @property
     def regrows(self) -> bool:
         """Whether updates exchange living units for pruned ones."""
         return False

@@ -90,6 +90,10 @@ class SoftMovement(Criterion):
         check_number("penalty", self.penalty, 0, math.inf, from_low=True)
 
     @property
+    def learned(self) -> bool:
+        return True
+
+    @property
     def revives(self) -> bool:
         return True
 
