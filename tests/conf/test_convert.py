@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from hydraprune import assembly
@@ -18,6 +19,7 @@ from hydraprune.convert.reading import Source
 from hydraprune.convert.writing import Converted
 from hydraprune.errors import UserError
 from hydraprune.launch import request_of
+from hydraprune.mistakes import conf_dir
 from hydraprune.request import plain, resolved
 
 # A window, so that what is not said is what they do by default.
@@ -106,11 +108,11 @@ def test_it_is_the_same_run(tmp_path: Path) -> None:
     assert request_of(one).hash == request_of(two).hash
 
 
-# These words are data here: their files may not be in conf/ yet.
 @pytest.mark.parametrize("word", ["block_mask", "retrain_free", "sparse_gpt"])
 def test_other_criteria_by_their_names(word: str) -> None:
     words, body = said({**WINDOW, "pruning_type": word, "pattern": "channelx1"})
-    assert words == {"pattern": "channelx1", "pruner": word, "scheduler": "exp"}
+    schedule = "exp" if word == "block_mask" else "at_start"
+    assert words == {"pattern": "channelx1", "pruner": word, "scheduler": schedule}
     assert body["pattern"] == {"target_sparsity": 0.9}
 
 
@@ -143,9 +145,9 @@ def test_heads_are_scored_by_criterion_type() -> None:
 def test_a_lock_has_layers_and_a_moment_only() -> None:
     keys = {"pruning_type": "pattern_lock", "pattern": "4x1", "target_sparsity": 0.8, "start_step": 3, "end_step": 3}
     words, body = said({**keys, "op_names": ["query"]}, steps=None)
-    assert words == {"pattern": "lock", "scheduler": "oneshot"}
-    assert body == {"pattern": {"layers": {"include": ["query"]}}, "scheduler": {"warmup": 3, "cooldown": 0}}
-    assert {"target_sparsity=0.8", "pattern=4x1"} <= {
+    assert words == {"pattern": "lock"}
+    assert body == {"pattern": {"layers": {"include": ["query"]}}}
+    assert {"target_sparsity=0.8", "pattern=4x1", "start_step=3"} <= {
         re.findall(r"\.(\S+):", note)[0] for note in converted(keys, steps=None).notes
     }
 
@@ -362,3 +364,40 @@ def test_every_pruning_type_of_theirs_becomes_something() -> None:
 def test_parts_alone_are_no_pattern() -> None:
     with pytest.raises(UserError, match="a mixed pattern needs at least one part"):
         assembly.plans(typed("pattern=parts"))
+
+
+@pytest.mark.parametrize(
+    ("types", "kinds"),
+    [
+        (["retrain_free"], ["Calibrated"]),
+        (["pattern_lock"], ["Lock"]),
+        (["sparse_gpt", "sparse_gpt"], ["Calibrated", "Calibrated"]),
+        (
+            ["pattern_lock", "snip_momentum_progressive", "retrain_free", "block_mask"],
+            ["Lock", "Gradual", "Calibrated", "Gradual"],
+        ),
+    ],
+)
+def test_what_is_written_makes_pruners(types: list[str], kinds: list[str], tmp_path: Path) -> None:
+    """Composed and laid over a model, every type of theirs."""
+    roles = ["query", "key", "value", "intermediate"]
+    entries = [
+        {
+            "pruning_type": kind,
+            "pattern": "channelx1",
+            "op_names": [role],
+            "start_step": 100,
+            "end_step": 100 if kind == "pattern_lock" else 900,
+            "pruning_frequency": 8,
+        }
+        for kind, role in zip(types, roles, strict=False)
+    ]
+    place = tmp_path / "experiment" / "theirs.yaml"
+    place.parent.mkdir()
+    place.write_text(converted(*entries).text)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        words = ["experiment=theirs", "model=tiny", "task=toy", f"hydra.searchpath=[file://{tmp_path}]"]
+        made = assembly.parts(request_of(compose("config", words, return_hydra_config=True)).config)
+    pruners = assembly.pruners(made.plans, made.model.blueprint(), 1000, 100)
+    assert sorted(type(pruner).__name__ for pruner in pruners) == sorted(kinds)

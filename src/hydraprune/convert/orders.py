@@ -19,6 +19,8 @@ _NOWHERE = {
     "backend": "no counterpart; there is one",
 }
 _ONLY_MHA = "only mha reads it; pruning_type says it"
+# Their types that ours does without training; and the classes that a part of a mixed pattern names.
+POST_TRAINING = {"retrain_free": "RetrainFree", "sparse_gpt": "SparseGpt"}
 
 
 @dataclass
@@ -57,12 +59,20 @@ def orders_of(entry: Entry, steps: int | None) -> Orders:
     else:
         made = Orders(shape.word, {**shape.keys, **_amounts(entry, shape, notes)}, {}, notes)
         made.nodes["pruner"] = (_criterion(entry, shape, notes), {})
-    made.nodes["scheduler"] = _schedule(entry, made, steps)
+    if made.pattern != "lock":
+        once = kind in POST_TRAINING
+        made.nodes["scheduler"] = _at_start(entry, made) if once else _schedule(entry, made, steps)
     if kind.endswith(PROGRESSIVE) and shape.word != "heads":
         _progressive(entry, made)
     _regularizer(entry, shape, made)
     made.keys |= _layers(entry, notes)
     return made
+
+
+def _at_start(entry: Entry, made: Orders) -> tuple[str, dict[str, Any]]:
+    window = ("start_step", "end_step", "pruning_frequency", "sparsity_decay_type")
+    made.notes += _dropped(entry, window, "ours prunes once, before the first step; training.epochs trains on after it")
+    return "at_start", {}
 
 
 def _dropped(entry: Entry, keys: Iterable[str], why: str) -> list[str]:
@@ -83,6 +93,8 @@ def _check_kind(entry: Entry, shape: Shape) -> None:
 def _lock(entry: Entry, notes: list[str]) -> Orders:
     unread = ("target_sparsity", "pattern", "pruning_scope", "min_sparsity_ratio_per_op", "max_sparsity_ratio_per_op")
     notes += _dropped(entry, (*unread, "criterion_reduce_type"), "pattern=lock keeps every zero that is there")
+    moment = ("start_step", "end_step", "pruning_frequency", "sparsity_decay_type")
+    notes += _dropped(entry, moment, "pattern=lock keeps them from the first step on")
     return Orders("lock", {}, {}, notes)
 
 

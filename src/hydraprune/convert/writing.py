@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hydraprune.convert.entries import Entry
-from hydraprune.convert.orders import Orders, orders_of
+from hydraprune.convert.orders import POST_TRAINING, Orders, orders_of
 
 _GROUPS = ("pruner", "scheduler", "progressive", "regularizer")
 # More words, or longer, and a part is called by its number.
@@ -44,7 +44,8 @@ def written(entries: Sequence[Entry], steps: int | None, origin: str, notes: Seq
     orders = [orders_of(entry, steps) for entry in entries]
     names = part_names(entries)
     notes = [*notes, *_notes(orders, names)]
-    length = f", for a training of {steps} steps" if any("frequency" in o.nodes["scheduler"][1] for o in orders) else ""
+    counted = any("frequency" in o.nodes.get("scheduler", ("", {}))[1] for o in orders)
+    length = f", for a training of {steps} steps" if counted else ""
     head = [
         "# @package _global_",
         f"# From {origin}, a Neural Compressor 2.x configuration{length}.",
@@ -54,7 +55,7 @@ def written(entries: Sequence[Entry], steps: int | None, origin: str, notes: Seq
         defaults, body = _alone(orders[0])
     else:
         defaults, body = _together(orders, names)
-    lines = [*head, "defaults:", *(f"  - {entry}" for entry in defaults), "", _dumped(body)]
+    lines = [*head, "defaults:", *(f"  - {entry}" for entry in defaults), *(["", _dumped(body)] if body else [""])]
     return Converted("\n".join(lines), notes)
 
 
@@ -93,14 +94,27 @@ def _together(orders: Sequence[Orders], names: Sequence[str]) -> tuple[list[str]
     chosen, parts = [], {}
     for name, each in zip(names, orders, strict=True):
         own = {group: node for group, node in each.nodes.items() if group not in shared}
+        if each.pattern == "lock":
+            parts[name] = _locked(each)
+            continue
         chosen.append(f"/pattern@pattern.parts.{name}: {each.pattern}")
-        chosen += [f"/{group}@pattern.parts.{name}.{group}: {word}" for group, (word, _) in own.items()]
         parts[name] = {**each.keys, **{group: keys for group, (_, keys) in own.items() if keys}}
+        for group, (word, _) in own.items():
+            if word in POST_TRAINING:
+                parts[name][group] = {"_target_": f"hydraprune.sparsity.{POST_TRAINING[word]}"}
+            else:
+                chosen.append(f"/{group}@pattern.parts.{name}.{group}: {word}")
     body: dict[str, Any] = {"pattern": {"parts": parts}}
     body |= {group: keys for group, (_, keys) in common.items() if keys}
     # Hydra wants overrides last.
     words = {"pattern": "parts"} | {group: word for group, (word, _) in common.items()}
     return [*chosen, "_self_", *_overrides(words)], body
+
+
+def _locked(orders: Orders) -> dict[str, Any]:
+    """A lock as a part: conf/pattern/lock.yaml speaks for the whole config, so here its class is named."""
+    layers = {"_target_": "hydraprune.sparsity.Layers", **orders.keys.get("layers", {})}
+    return {"_target_": "hydraprune.sparsity.lock", "layers": layers}
 
 
 def _overrides(words: dict[str, str]) -> list[str]:

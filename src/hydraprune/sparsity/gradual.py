@@ -62,9 +62,7 @@ class Gradual(Targeted):
         if self.updates.schedule.by_scores and not self.criterion.learned:
             raise SparsityError(NOT_LEARNED)
         if not self.updates.count and not isinstance(self._regularizer, Unregularized):
-            raise SparsityError(
-                "regularizer=group_lasso: acts between updates, and there is one; use regularizer=none"
-            )
+            raise SparsityError("regularizer=group_lasso: acts between updates, and there is one; use regularizer=none")
 
     @torch.no_grad()
     def observe(self, step: int) -> None:
