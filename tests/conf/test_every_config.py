@@ -263,6 +263,12 @@ def test_a_part_takes_a_whole_criterion_or_schedule_by_its_word() -> None:
     assert type(part(config, "attention").criterion).__name__ == "SnipMomentum"
 
 
+@pytest.mark.parametrize("group", ["pattern", "pruner", "scheduler", "progressive", "regularizer"])
+def test_the_page_of_methods_has_every_word(group: str) -> None:
+    page = (CONF.parent / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert [name for name in names(group) if name != "none" and f"`{name}`" not in page] == []
+
+
 def test_the_saved_config_means_the_same_run() -> None:
     request = request_of(composed("pattern=2:4", "task=sst2", "seed=3"))
     again = OmegaConf.create(OmegaConf.to_yaml(request.config))
