@@ -11,7 +11,11 @@ from torch import nn
 
 from hydraprune.sparsity import (
     Block,
+    Cos,
     Criterion,
+    Cube,
+    Cubic,
+    Exp,
     Gradient,
     Heads,
     Hold,
@@ -149,6 +153,17 @@ def test_a_number_of_one_s_own_begins_the_schedule() -> None:
     pruner = ramped(model, block(4, 1, 0.8, initial_sparsity=0.5), SnipMomentum())
     train(model, [pruner], range(STEPS), after=lambda step: zeros.append(pruner.zeros / pruner.total))
     assert [zeros[step] for step in (1, 2, 6, 10, 14)] == pytest.approx([0, 0.5, 0.6, 0.7, 0.8], abs=0.004)
+
+
+@pytest.mark.parametrize("ramp", [Exp, Linear, Cos, Cube, Cubic], ids=lambda r: r.__name__)
+@pytest.mark.parametrize("scope", ["global", "local", "erk"])
+def test_every_ramp_begins_at_any_number(ramp: type[Schedule], scope: Any) -> None:
+    for percent in range(5, 80, 5):
+        (plan,) = block(4, 1, 0.8, scope, initial_sparsity=percent / 100).parts.values()
+        (pruner,) = attach(mlp(), {"p": plan.completed(Magnitude(), ramp(frequency=4))}, PLAIN, STEPS)
+        pruner.project(0)
+        found = sum(units.pruned for _, units in pruner.pools)
+        assert abs(found - 3 * percent) <= len(pruner.pools), percent
 
 
 def test_zero_lets_the_zeros_go() -> None:

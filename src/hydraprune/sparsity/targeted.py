@@ -21,6 +21,10 @@ NOT_LEARNED = (
 )
 
 
+# Curves are floats: one that begins at 0.3 may say 0.30000000000000004 there.
+_ROUNDING = 1e-9
+
+
 @dataclass
 class Pool:
     """Structures that compete, what is asked of them, and how many of their units were zero before training."""
@@ -47,12 +51,11 @@ class Targeted(Pruner):
             Pool(indices, selection, [extents[i].units for i in indices])
             for indices, selection in allocation.allot(plan.selection, extents, self._share)
         ]
-
         self._refuse_initial()
 
     def _refuse_initial(self) -> None:
         first, initial = self._pools[0], self.plan.selection.initial_sparsity
-        begins = self._ratio(first, self.updates.start) <= (first.selection.initial_sparsity or 0.0)
+        begins = self._ratio(first, self.updates.start) <= (first.selection.initial_sparsity or 0.0) + _ROUNDING
         if initial and (self.updates.schedule.by_scores or not begins):
             raise SparsityError(
                 f"initial_sparsity={initial}: the schedule has no ramp that could begin there; leave it out, or use a "
