@@ -239,6 +239,16 @@ def test_a_run_cut_between_two_parts_that_lie_apart_ends_the_same(order: str) ->
         assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("plans", PLANS, ids=lambda p: p.name)
+def test_weights_are_scored_twice_only_where_blocks_are_scored_too(plans: Plans) -> None:
+    model = mlp()
+    pruner = pruner_of(model, plans, Progressive(4))
+    train(model, [pruner], range(6))
+    single = plans.name in ("1x1", "2:4", "1:4")
+    assert len(pruner.state_dict()["memory"]) == 2
+    assert len(pruner.state_dict()["parts"]["order"]) == (0 if single else 2)
+
+
 def test_revived_weights_come_back_with_the_first_part() -> None:
     _, pruner, masks = followed(block(4, 1, 0.5), Progressive(4), Gradient())
     back = [step for step, (a, b) in enumerate(pairwise(masks), 1) if any(bool((b[n] & ~a[n]).any()) for n in a)]

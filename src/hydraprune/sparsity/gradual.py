@@ -41,7 +41,7 @@ class Gradual(Targeted):
         self._regularizer = plan.regularizer or Unregularized()
         self._regularizer.check(self.structures)
         self._memory = Memory(self.criterion, self._members, name)
-        self._parts = Parts(plan.transition or AtOnce(), updates, self.criterion, self._members, name)
+        self._parts = Parts(plan.transition or AtOnce(), updates, self._memory)
         self._refuse_early()
 
     def _refuse_early(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from hydraprune.sparsity.criteria import Criterion
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.patterns import Pattern
 from hydraprune.sparsity.structures import Member
 
 # A step whose gradients are not finite does not count; where one step would do, these stand by.
@@ -70,15 +71,23 @@ class Memory:
         self._astray = torch.where(whole, 0, self._astray + 1)
 
     def _remember(self, kept: list[Tensor] | None, gradients: list[Tensor] | None) -> list[Tensor]:
-        views, result = self._views(), [torch.empty(0)] * len(self.members)
-        for indices in self._banks.values():
-            fresh = self.criterion.remember(
+        views = self._views()
+
+        def fresh(indices: list[int], pattern: Pattern) -> list[Tensor]:
+            return self.criterion.remember(
                 None if kept is None else [kept[i] for i in indices],
                 [views[i] for i in indices],
                 None if gradients is None else [gradients[i] for i in indices],
-                self.members[indices[0]].pattern,
+                pattern,
             )
-            for i, tensor in zip(indices, fresh, strict=True):
+
+        return self._by_pattern(fresh)
+
+    def _by_pattern(self, compute: Callable[[list[int], Pattern], list[Tensor]]) -> list[Tensor]:
+        """What is computed of all members of one pattern in one call, in the order of the members."""
+        result = [torch.empty(0)] * len(self.members)
+        for indices in self._banks.values():
+            for i, tensor in zip(indices, compute(indices, self.members[indices[0]].pattern), strict=True):
                 result[i] = tensor
         return result
 
@@ -98,13 +107,12 @@ class Memory:
                 f"pruner {self.pruner}, step {step}: the gradients of the last {int(self._astray)} steps are not "
                 f"finite; look at the loss, and lower the learning rate"
             )
-        views, result = self._views(), [torch.empty(0)] * len(self.members)
-        for indices in self._banks.values():
-            pattern = self.members[indices[0]].pattern
-            found = self.criterion.scores([kept[i] for i in indices], [views[i] for i in indices], pattern)
-            for i, tensor in zip(indices, found, strict=True):
-                result[i] = tensor
-        return result
+        views, remembered = self._views(), kept
+        return self._by_pattern(
+            lambda indices, pattern: self.criterion.scores(
+                [remembered[i] for i in indices], [views[i] for i in indices], pattern
+            )
+        )
 
     def growth(self) -> list[Tensor] | None:
         """Cells of each member: what pruned units would be worth if they came back; None: none come back."""

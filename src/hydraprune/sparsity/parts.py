@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hydraprune.sparsity.criteria import Criterion
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.masks import Masks
 from hydraprune.sparsity.memory import Memory
@@ -25,10 +24,8 @@ class Parts:
         SparsityError: the strides between updates are too short to be parted, or the blocks cannot be.
     """
 
-    def __init__(
-        self, transition: Transition, updates: Updates, criterion: Criterion, members: Sequence[Member], pruner: str
-    ) -> None:
-        self.transition, self.updates, self.members = transition, updates, tuple(members)
+    def __init__(self, transition: Transition, updates: Updates, memory: Memory) -> None:
+        self.transition, self.updates, self.members = transition, updates, memory.members
         self.stride = updates.frequency // transition.parts
         if self.stride == 0:
             raise SparsityError(
@@ -38,11 +35,14 @@ class Parts:
         # Per weight, with which part it goes (1..parts), 0: it stays. None between two updates.
         self._stages: list[Tensor] | None = None
         self.zeros: int | None = None  # held while an update is in parts
-        self._order: Memory | None = None
+        self._order: Memory | None = None  # scores of single weights
+        self._own = False  # whether that is a memory beside the criterion's
         if isinstance(transition, Progressive):
             transition.check(self.members)
             if transition.order == "scores":
-                self._order = Memory(criterion, [Member(m.weight, Block(1, 1)) for m in self.members], pruner)
+                self._own = any(_cells(member) != member.weight.parameter.numel() for member in self.members)
+                alone = [Member(m.weight, Block(1, 1)) for m in self.members]
+                self._order = Memory(memory.criterion, alone, memory.pruner) if self._own else memory
 
     @property
     def many(self) -> bool:
@@ -76,7 +76,7 @@ class Parts:
 
     def observe(self, step: int, coming: int | None) -> None:
         """Take in gradients, where weights go by their scores."""
-        if self._order is not None:
+        if self._order is not None and self._own:
             self._order.observe(step, coming)
 
     def plan(self, before: Sequence[Tensor | None], masks: Masks, pools: Sequence[Sequence[int]], step: int) -> None:
@@ -131,7 +131,7 @@ class Parts:
         return {
             "stages": {} if self._stages is None else dict(zip(names, self._stages, strict=True)),
             "zeros": self.zeros,
-            "order": {} if self._order is None else self._order.state(),
+            "order": self._order.state() if self._order is not None and self._own else {},
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -139,5 +139,10 @@ class Parts:
         self.zeros = state["zeros"]
         stages = state["stages"]
         self._stages = [stages[m.weight.name].to(m.weight.parameter.device) for m in self.members] if stages else None
-        if self._order is not None:
+        if self._order is not None and self._own:
             self._order.load(state["order"])
+
+
+def _cells(member: Member) -> int:
+    """In how many cells a criterion scores a weight."""
+    return member.pattern.pool(torch.empty(member.weight.view_shape, device="meta")).numel()
