@@ -38,7 +38,16 @@ class Visit:
             self.page.evaluate("top => scrollTo({top, behavior: 'instant'})", at)
             self.page.wait_for_timeout(20)
             at, height = at + 500, self.page.evaluate("document.documentElement.scrollHeight")
-        self.page.wait_for_function(f"{_SHOWN}.every(figure => figure.dataset.drawn)")
+        # A busy machine shows no frame of what was passed by so fast: back to what is still to be drawn.
+        for _ in range(_PATIENCE // 50):
+            if not self.page.evaluate(
+                f"(() => {{ const next = {_SHOWN}.find(figure => !figure.dataset.drawn);"
+                "next?.scrollIntoView({block: 'center', behavior: 'instant'}); return next !== undefined; })()"
+            ):
+                break
+            self.page.wait_for_timeout(50)
+        else:
+            raise AssertionError("not every figure was drawn")
         self.page.evaluate("scrollTo({top: 0, behavior: 'instant'})")
 
     def see(self, start: str) -> None:
