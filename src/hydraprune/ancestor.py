@@ -29,6 +29,7 @@ _SHARED_KEYS = (
     "training.precision",
     "training.device",
     "training.checkpoint_every",
+    "training.keep_checkpoints",
     "runtime",
     "cache",
     "run.root",

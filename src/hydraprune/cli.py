@@ -12,7 +12,8 @@ from hydraprune import __version__
 from hydraprune.errors import UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.launch import job, quiet_libraries
-from hydraprune.mistakes import INTERRUPTED, conf_dir, launched, leave
+from hydraprune.mistakes import conf_dir, launched, leave
+from hydraprune.stopping import INTERRUPTED
 
 _TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=sst2"
 

@@ -22,6 +22,7 @@ NOT_THE_RESULT = (
     "cache.dir",
     "runtime.compiled",
     "training.checkpoint_every",
+    "training.keep_checkpoints",
 )
 
 
@@ -69,6 +70,7 @@ _ABSENT: dict[str, set[Any]] = {
     "progressive": {None, "AtOnce"},
     "regularizer": {None, "Unregularized"},
     "initial_sparsity": {None},
+    "skip_nonfinite": {0},
 }
 
 

@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hydraprune import stopping
 from hydraprune.errors import UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.keys import check_keys
@@ -228,6 +229,8 @@ def job(config: DictConfig) -> float | None:
     refusal = Path(hydra_config.sweep.dir) / refusals(words)
     request = None
     try:
+        # A worker that was asked to stop does not begin with the next job.
+        stopping.check()
         if hydra_config.mode == RunMode.MULTIRUN:
             (refusal / "report.json").unlink(missing_ok=True)
         request = request_of(composed, _relative(directory))
@@ -235,6 +238,9 @@ def job(config: DictConfig) -> float | None:
             _only_warnings()
         if hydra_config.mode == RunMode.MULTIRUN:
             preflight(request)
+    except stopping.Stopped as error:
+        stopping.stay_stopped(error)
+        return math.nan
     except Exception as error:
         if hydra_config.mode != RunMode.MULTIRUN:
             leave(error)
@@ -243,6 +249,9 @@ def job(config: DictConfig) -> float | None:
         return math.nan
     try:
         report = execute(request)
+    except stopping.Stopped as error:
+        stopping.stay_stopped(error)
+        return math.nan
     except Exception as error:
         # A job that raised would end the sweep, or hide the failures after it.
         if hydra_config.mode != RunMode.MULTIRUN:

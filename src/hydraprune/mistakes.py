@@ -15,12 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
+from hydraprune import stopping
 from hydraprune.errors import UserError
 from hydraprune.keys import flattened, nearest, override_key, unknown_override
 
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
-# What a shell reports of a program ended by Ctrl-C: 128 + SIGINT.
-INTERRUPTED = 130
 _MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 
 
@@ -38,11 +37,13 @@ def launched(main: Callable[[], Any]) -> None:
     if debugging:
         os.environ[TRACEBACK] = "1"
     try:
+        stopping.listen()
         _refuse_odd_groups(sys.argv[1:])
         main()
-    except KeyboardInterrupt:
-        print("hydraprune: interrupted; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+    except KeyboardInterrupt as error:
+        why = str(error) if isinstance(error, stopping.Stopped) else "interrupted"
+        print(f"hydraprune: {why}; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(stopping.exit_code(error)) from None
     except Exception as error:
         leave(error)
 

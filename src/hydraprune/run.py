@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from hydraprune import ancestor, assembly, building, checks
+from hydraprune import ancestor, assembly, building, checks, stopping
 from hydraprune.account import about, blank, one_line, outcome, told, versions
 from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
@@ -117,10 +117,15 @@ def execute(request: Request) -> RunReport:
 def _locked(request: Request) -> Iterator[None]:
     lock = FileLock(request.directory / ".lock")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("Another process is at this very run: waiting for %s", request.directory)
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("Another process is at this very run: waiting for %s", request.directory)
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise UserError(
+            f"run.root: cannot lock {request.directory} ({one_line(error)}); give a folder on a file system with locks"
+        ) from error
     try:
         yield
     finally:
@@ -134,18 +139,38 @@ def _carry_out(request: Request) -> RunReport:
     with ExitStack() as stack:
         try:
             report, tracker = _train(request, checkpoints, stack)
+            write_report(report, request.directory)
         except Exception as error:
-            # An interrupt is none: the run was cut, and goes on from its last checkpoint. Before the report: where
-            # there are checkpoints, the run did not fail.
-            checkpoints.discard()
-            write_report(replace(blank(request), status="failed", error=one_line(error)), request.directory)
+            # Checkpoints stay: what failed may have been the disk. An interrupt is no failure: the run was cut.
+            with suppress(OSError):
+                write_report(replace(blank(request), status="failed", error=one_line(error)), request.directory)
             if isinstance(error, SparsityError):
                 raise UserError(_in_config_words(error, request.config)) from error
+            if isinstance(error, OSError):
+                raise UserError(_in_words_of_the_disk(error, request.directory)) from error
+            if _is_memory(error):
+                batch = request.config.training.batch_size
+                raise UserError(
+                    f"training.batch_size={batch}: memory does not suffice; lower it and raise training.accumulation "
+                    f"as much, or lower task.max_length ({one_line(error)[:200]})"
+                ) from error
             raise
-        write_report(report, request.directory)
         checkpoints.discard()
         tracker.end(outcome(report, request.directory / "model"))
     return report
+
+
+def _is_memory(error: Exception) -> bool:
+    # On a CPU torch raises a plain RuntimeError.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _in_words_of_the_disk(error: OSError, directory: Path) -> str:
+    where = f" of {error.filename}" if error.filename is not None else ""
+    return (
+        f"{directory}: the run ended, since the system refused the use{where} ({error.strerror or error}); mend that, "
+        f"and the same command goes on from the last checkpoint"
+    )
 
 
 def _in_config_words(error: SparsityError, config: DictConfig) -> str:
@@ -206,6 +231,8 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
         built = building.build(config, dense, started)
         dense_values = _dense_values(config, dense, dense_report)
     clock.move(built.asking, "other", "teacher")
+    # From here to the end of `stack`: a run whose training is done is not cut while it is saved.
+    stack.enter_context(stopping.deferred())
     progress = fit(built.run, clock, start, checkpoints)
     with clock.measure("other"):
         saved = save_model(built.run.model, built.tokenizer, directory)

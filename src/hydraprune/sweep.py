@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from hydraprune import stopping
 from hydraprune.errors import UserError
 from hydraprune.launch import end_sweep, quiet_libraries, refusals, request_of
 from hydraprune.mistakes import one_line
@@ -70,7 +72,9 @@ def sweep(
     since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
     if left:
         _quiet_launchers()
-        with View(lambda: progress(plan, since, evidence)):
+        # Workers stop by themselves; a job of this very process does as a run does.
+        alone = elsewhere or "basic_launcher" in str(master.hydra.launcher._target_)
+        with View(lambda: progress(plan, since, evidence)), nullcontext() if alone else stopping.passed_on():
             try:
                 launch(left)
             except Exception as error:

@@ -7,6 +7,7 @@ run that goes on from it ends with the bits of one that was never cut.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import shutil
@@ -26,9 +27,13 @@ from hydraprune.training.step import Clock
 # Of the time between two checkpoints, the share that writing one may take: on a slow disk, or where
 # epochs last a moment, some are passed over.
 SHARE = 0.02
+# Seconds of work that a power cut may cost, however long an epoch lasts.
+LONGEST = 600.0
 # To be raised with every change of ours that changes what is kept or how a training goes on from it.
-_FORM = 2
-_KEPT = 2
+_FORM = 3
+
+# Of `Progress`: what JSON can hold.
+_COUNTED = ("step", "evaluated", "skipped", "final", "best")
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +85,7 @@ Start = Beginning | Checkpoint
 
 
 class Checkpoints:
-    """The checkpoints of one run, the last two of which are kept.
+    """The checkpoints of one run, the last few of which are kept.
 
     Args:
         folder: theirs alone; made with the first.
@@ -93,6 +98,7 @@ class Checkpoints:
         self.stamp = {**stamp, "form": _FORM}
         self._good: list[Path] = []
         self._not_before = 0.0
+        self._last = time.perf_counter()
 
     def newest(self) -> Start:
         """The last checkpoint that can be used; one that cannot is passed over with a line in the log."""
@@ -109,32 +115,40 @@ class Checkpoints:
         return Beginning()
 
     def passed(self, run: Run, progress: Progress, clock: Clock) -> None:
-        """Keep a checkpoint if one is due after the step that was just taken.
+        """Keep a checkpoint if one is due after the step that was just taken."""
+        if self._due(run, progress.step):
+            self.keep(run, progress, clock)
 
-        What cannot be written is said once and left out: a training does not end for it.
+    def keep(self, run: Run, progress: Progress, clock: Clock) -> bool:
+        """Keep a checkpoint between two steps; whether it is there.
+
+        What cannot be written is said and left out: a training does not end for it.
         """
-        if not self._due(run, progress.step):
-            return
         spent, start = clock.spent(), time.perf_counter()
+        kept = True
         with clock.measure("other"):
             try:
                 self._keep(run, progress, spent)
             except (OSError, StateError) as error:
+                kept = False
                 log.warning("No checkpoint at step %d (%s): training goes on without it", progress.step, error)
-        end = time.perf_counter()
-        self._not_before = end + (end - start) * (1 / SHARE - 1)
+        self._last = time.perf_counter()
+        self._not_before = self._last + (self._last - start) * (1 / SHARE - 1)
+        return kept
 
     def _due(self, run: Run, step: int) -> bool:
+        now = time.perf_counter()
         # Not at the last step: the model itself is saved next.
-        every = run.settings.checkpoint_steps(run.steps_per_epoch)
-        return step % every == 0 and step < run.steps and time.perf_counter() >= self._not_before
+        if run.settings.checkpoint_every is None or step >= run.steps or now < self._not_before:
+            return False
+        return step % run.settings.checkpoint_steps(run.steps_per_epoch) == 0 or now - self._last >= LONGEST
 
     def _keep(self, run: Run, progress: Progress, spent: Mapping[str, float]) -> None:
         self.folder.mkdir(exist_ok=True)
         state = {**_state(run, progress), "seconds": spent, "lines": _on_disk(self.lines)}
         path = self.folder / f"step-{progress.step:09d}.safetensors"
         write_state(state, self.stamp, path)
-        self._good = [*self._good, path][-_KEPT:]
+        self._good = [*(good for good in self._good if good != path), path][-run.settings.keep_checkpoints :]
         # Those that could not be used, too, and what a killed writer left.
         for file in {*self.folder.glob("step-*.safetensors"), *self.folder.glob(".*")} - set(self._good):
             file.unlink(missing_ok=True)
@@ -162,10 +176,17 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _state(run: Run, progress: Progress) -> dict[str, Any]:
-    """All that the steps to come depend on and that the steps before have changed."""
+    """All that the steps to come depend on and that the steps before have changed.
+
+    Raises:
+        StateError: a loss is not finite; whoever reads the losses next ends the run, and nobody should go on from here.
+    """
+    losses = [float(loss) for loss in progress.losses]
+    if not all(map(math.isfinite, losses)):
+        raise StateError("the loss is not finite")
     return {
-        "progress": {"step": progress.step, "final": progress.final, "best": progress.best},
-        "losses": [float(loss) for loss in progress.losses],
+        "progress": {field: getattr(progress, field) for field in _COUNTED},
+        "losses": losses,
         "model": _tensors(run.model),
         "optimizer": run.optimizer.state_dict(),
         "lr_scheduler": run.lr_scheduler.state_dict(),

@@ -68,12 +68,16 @@ class Progress:
 
     Args:
         step: finished optimizer steps.
+        evaluated: the step after which the last evaluation was.
+        skipped: steps that were passed over, since their loss or gradients were not finite.
         losses: of the steps since the last line of metrics, scalars on the device.
         final: metric -> value of the last evaluation.
         best: the same of the best epoch among those at full target, and `epoch`, counted from 1.
     """
 
     step: int = 0
+    evaluated: int = 0
+    skipped: int = 0
     losses: list[Tensor] = field(default_factory=list)
     final: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)

@@ -8,6 +8,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from hydraprune import stopping
+from hydraprune.errors import UserError
 from hydraprune.training.batches import Batches
 from hydraprune.training.contracts import Score
 
@@ -19,26 +21,41 @@ def evaluate(
     """Metric -> value; those of a second and later set carry its name, as in `accuracy_validation_mismatched`.
 
     Leaves the model in the mode in which it was.
+
+    Raises:
+        Stopped: between two batches, if this process was asked to stop.
+        UserError: what the model answers is not finite.
     """
     training = model.training
     model.eval()
     values: dict[str, float] = {}
     for index, (name, batches) in enumerate(evaluations.items()):
-        predictions, references = _predict(model, batches, accelerator)
+        predictions, references = _predict(model, name, batches, accelerator)
         suffix = "" if index == 0 else f"_{name}"
         values |= {f"{metric}{suffix}": value for metric, value in score(predictions, references).items()}
     model.train(training)
     return values
 
 
-def _predict(model: nn.Module, batches: Batches, accelerator: Accelerator) -> tuple[list[float], list[float]]:
-    outputs = []
-    labels = []
+def _predict(
+    model: nn.Module, name: str, batches: Batches, accelerator: Accelerator
+) -> tuple[list[float], list[float]]:
+    outputs, labels, whole, indices = [], [], [], []
     for batch in batches.epoch():
+        stopping.check()
         moved = batch.to(accelerator.device)
         with accelerator.autocast():
             logits = model(**moved.inputs).logits.float()
         regression = batch.labels.is_floating_point()
         outputs.append(logits.squeeze(-1) if regression else logits.argmax(-1))
+        whole.append(logits.isfinite().all(-1))
         labels.append(batch.labels)
+        indices.append(batch.indices)
+    broken = torch.cat(indices)[~torch.cat(whole).cpu()]
+    if len(broken):
+        raise UserError(
+            f"evaluation: what the model answers to {len(broken)} of {len(batches.data)} examples of {name} is not "
+            f"finite, example {int(broken.min())} (counted from 0) first; lower optimizer.lr, or set "
+            f"training.max_grad_norm=1"
+        )
     return torch.cat(outputs).cpu().tolist(), torch.cat(labels).tolist()

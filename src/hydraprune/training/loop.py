@@ -2,44 +2,78 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
 import torch
 
+from hydraprune import stopping
 from hydraprune.training.batches import Batch
 from hydraprune.training.checkpoints import Checkpoints, Start
 from hydraprune.training.contracts import Progress, Run
 from hydraprune.training.evaluation import evaluate
+from hydraprune.training.finite import refuse_nonfinite, refuse_step
 from hydraprune.training.step import Clock, take_step
+
+log = logging.getLogger(__name__)
 
 
 def fit(run: Run, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progress:
     """Train, prune and evaluate after every epoch; with no epoch at all, prune and evaluate once.
 
     Once a pruner has masked a weight, that weight is zero after every step: what is evaluated is
-    what is saved.
+    what is saved. Asked to stop (`hydraprune.stopping`), it keeps a checkpoint first.
 
     Args:
         start: the beginning, or a checkpoint of this very run.
+
+    Raises:
+        Stopped: it was asked to stop.
+        UserError: a loss, or what the model answers, is not finite.
     """
     with clock.measure("other"):
         progress = start.restore(run, clock)
+    try:
+        _go_on(run, progress, clock, checkpoints)
+    except stopping.Stopped:
+        # Raised between two steps only, or in an evaluation, which is then still owed.
+        if checkpoints.keep(run, progress, clock):
+            log.info("Stopped after step %s of %s, with a checkpoint", f"{progress.step:,}", f"{run.steps:,}")
+        raise
+    return progress
+
+
+def _go_on(run: Run, progress: Progress, clock: Clock, checkpoints: Checkpoints) -> None:
     if not progress.step:
         for pruner in run.pruners:
             pruner.project(0, run.optimizer)
     run.model.train()
+    if progress.evaluated < progress.step:
+        _evaluate_if_due(run, progress, clock)
     while progress.step < run.steps:
         for batches in _rest_of_epoch(run, progress.step):
-            progress.losses.append(take_step(run, batches, progress.step, clock))
-            progress.step += 1
-            _note(run, progress, clock)
+            _step(run, batches, progress, clock)
+            _note(run, progress)
+            _evaluate_if_due(run, progress, clock)
             # Nothing of this step is left to be done, so the number of steps says all about where a run goes on.
             checkpoints.passed(run, progress, clock)
+            stopping.check()
     if not run.steps:
         _evaluate(run, progress, clock, _sparsity(run))
-    return progress
+
+
+def _step(run: Run, batches: list[Batch], progress: Progress, clock: Clock) -> None:
+    loss = take_step(run, batches, progress.step, clock)
+    progress.step += 1
+    if loss is not None:
+        progress.losses.append(loss)
+        return
+    progress.skipped += 1
+    if progress.skipped > run.settings.skip_nonfinite:
+        refuse_step(run, progress.step - 1)
+    log.warning("Step %d passed over: its loss or its gradients are not finite", progress.step - 1)
 
 
 def _rest_of_epoch(run: Run, step: int) -> Iterator[list[Batch]]:
@@ -51,11 +85,16 @@ def _rest_of_epoch(run: Run, step: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def _note(run: Run, progress: Progress, clock: Clock) -> None:
-    """The lines of metrics that are due after a step, and the evaluation after an epoch's last."""
+def _note(run: Run, progress: Progress) -> None:
+    """The line of metrics that is due after a step."""
     if progress.step % run.settings.log_every == 0 or progress.step == run.steps:
+        refuse_nonfinite(run, progress)
         run.tracker.log(_line(run, progress), progress.step)
         progress.losses.clear()
+
+
+def _evaluate_if_due(run: Run, progress: Progress, clock: Clock) -> None:
+    """The evaluation after an epoch's last step."""
     if progress.step % run.steps_per_epoch == 0:
         _evaluate(run, progress, clock, {})
 
@@ -64,7 +103,9 @@ def _evaluate(run: Run, progress: Progress, clock: Clock, beside: Mapping[str, f
     """Score the model, and log that with what else there is to say."""
     epoch = progress.step // run.steps_per_epoch
     with clock.measure("eval"):
+        refuse_nonfinite(run, progress)
         final = progress.final = evaluate(run.model, run.evaluations, run.score, run.accelerator)
+        progress.evaluated = progress.step
     run.tracker.log(
         {"epoch": epoch, **{f"eval/{name}": value for name, value in final.items()}, **beside}, progress.step
     )
@@ -75,8 +116,11 @@ def _evaluate(run: Run, progress: Progress, clock: Clock, beside: Mapping[str, f
 
 def _line(run: Run, progress: Progress) -> dict[str, float]:
     """A line of metrics; the losses are read from the device only here."""
-    values = {"train/loss": float(torch.stack(progress.losses).mean())}
+    losses = progress.losses or [torch.tensor(math.nan)]  # where every step was passed over
+    values = {"train/loss": float(torch.stack(losses).mean())}
     values["train/lr"] = float(run.lr_scheduler.get_last_lr()[0])
+    if progress.skipped:
+        values["train/skipped"] = progress.skipped
     return values | _sparsity(run)
 
 

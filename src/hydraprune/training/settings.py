@@ -10,6 +10,11 @@ from hydraprune.sparsity import Duration, in_steps
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 DEVICES = ("auto", "cpu", "cuda", "mps")
+_MAY_BE_ZERO = ("epochs", "skip_nonfinite")
+_COUNTS = (
+    *("batch_size", "eval_batch_size", "accumulation", "log_every", "length_grouping", "keep_checkpoints"),
+    *_MAY_BE_ZERO,
+)
 # Steps of an epoch in which every share of one above 0 comes to a whole step.
 _LONG = 10**9
 
@@ -29,7 +34,9 @@ class Settings:
         length_grouping: batches at a time among which examples are grouped by length; 1: none.
         fast_dropout: on a CPU, drop out with 16-bit random numbers.
         compact_vocabulary: train only the embeddings of tokens that occur.
-        checkpoint_every: steps, or epochs as `1ep`, after which a checkpoint is kept; None: never.
+        checkpoint_every: steps, or epochs as `1ep`, after which a checkpoint is kept; None: only when asked to stop.
+        keep_checkpoints: how many of the last are kept.
+        skip_nonfinite: how many steps whose loss or gradients are not finite are passed over; one more ends the run.
 
     Raises:
         ValueError: a number is out of range, or the device is not there.
@@ -47,10 +54,12 @@ class Settings:
     fast_dropout: bool = True
     compact_vocabulary: bool = True
     checkpoint_every: Duration | None = "1ep"
+    keep_checkpoints: int = 2
+    skip_nonfinite: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "eval_batch_size", "accumulation", "log_every", "length_grouping"):
-            value, least = getattr(self, key), 0 if key == "epochs" else 1
+        for key in _COUNTS:
+            value, least = getattr(self, key), 0 if key in _MAY_BE_ZERO else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{key}={value}: must be a whole number of at least {least}")
         if self.precision not in PRECISIONS:

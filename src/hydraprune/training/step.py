@@ -12,13 +12,14 @@ from hydraprune.training.batches import Batch
 from hydraprune.training.contracts import Run
 
 
-def take_step(run: Run, batches: list[Batch], step: int, clock: Clock) -> Tensor:
+def take_step(run: Run, batches: list[Batch], step: int, clock: Clock) -> Tensor | None:
     """One optimizer step over one or more batches, the `step`-th counted from 0.
 
-    Nothing in it waits for an accelerator.
+    A step whose loss or gradients are seen not to be finite changes no weight. Nothing waits for an
+    accelerator, unless such steps are to be passed over: there they are found with the next line of metrics.
 
     Returns:
-        The mean loss of the batches, a scalar on the device.
+        The mean loss of the batches, a scalar on the device; None if it or the gradients are not finite.
     """
     total = torch.zeros((), device=run.accelerator.device)
     for cpu_batch in batches:
@@ -31,17 +32,35 @@ def take_step(run: Run, batches: list[Batch], step: int, clock: Clock) -> Tensor
         total += loss.detach()
     # Scores and clipping are of true gradients; does nothing where the loss is not scaled.
     run.accelerator.unscale_gradients(run.optimizer)
+    norm = None
     if run.settings.max_grad_norm is not None:
-        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.max_grad_norm)
-    for pruner in run.pruners:
-        pruner.observe(step)
-    run.optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.max_grad_norm)
+    whole = _is_whole(run, total, norm)
+    if whole:
+        for pruner in run.pruners:
+            pruner.observe(step)
+    # A scaler of the loss passes over such a step itself, and learns from it.
+    if whole or run.accelerator.scaler is not None:
+        run.optimizer.step()
     for pruner in run.pruners:
         # With the learning rate of the step just made.
         pruner.project(step + 1, run.optimizer)
     run.lr_scheduler.step()
     run.optimizer.zero_grad(set_to_none=True)
-    return total
+    return total if whole else None
+
+
+def _is_whole(run: Run, loss: Tensor, norm: Tensor | None) -> bool:
+    """Whether a step's numbers are finite, as far as that can be told without waiting for an accelerator unasked."""
+    asked = run.settings.skip_nonfinite > 0
+    if loss.device.type != "cpu" and not asked:
+        return True
+    if run.accelerator.scaler is not None:
+        norm = None  # a scaler tries gradients that overflow, and passes over them itself
+    elif norm is None and asked:
+        gradients = [weight.grad for weight in run.model.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+    return bool((loss if norm is None else loss + norm).isfinite())
 
 
 class Clock:
