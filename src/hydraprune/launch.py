@@ -216,7 +216,20 @@ def _refuse_launcher() -> None:
 
 
 def job(config: DictConfig) -> float | None:
-    """One job of `train.py`: returns its headline metric, or NaN for a failed job of a multirun."""
+    """One job of `train.py`: returns its headline metric, or NaN for a failed job of a multirun.
+
+    Raises:
+        Stopped: it was asked to stop, and is no job of a launcher's worker.
+    """
+    try:
+        with stopping.at_work():
+            return _job(config)
+    except stopping.Stopped as error:
+        stopping.stay_stopped(error)
+        return math.nan
+
+
+def _job(config: DictConfig) -> float | None:
     from hydraprune.account import record_refusal
     from hydraprune.results.report import read_report
     from hydraprune.run import execute, preflight
@@ -229,8 +242,6 @@ def job(config: DictConfig) -> float | None:
     refusal = Path(hydra_config.sweep.dir) / refusals(words)
     request = None
     try:
-        # A worker that was asked to stop does not begin with the next job.
-        stopping.check()
         if hydra_config.mode == RunMode.MULTIRUN:
             (refusal / "report.json").unlink(missing_ok=True)
         request = request_of(composed, _relative(directory))
@@ -238,9 +249,6 @@ def job(config: DictConfig) -> float | None:
             _only_warnings()
         if hydra_config.mode == RunMode.MULTIRUN:
             preflight(request)
-    except stopping.Stopped as error:
-        stopping.stay_stopped(error)
-        return math.nan
     except Exception as error:
         if hydra_config.mode != RunMode.MULTIRUN:
             leave(error)
@@ -249,9 +257,6 @@ def job(config: DictConfig) -> float | None:
         return math.nan
     try:
         report = execute(request)
-    except stopping.Stopped as error:
-        stopping.stay_stopped(error)
-        return math.nan
     except Exception as error:
         # A job that raised would end the sweep, or hide the failures after it.
         if hydra_config.mode != RunMode.MULTIRUN:

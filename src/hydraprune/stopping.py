@@ -67,13 +67,17 @@ class _State:
 _state = _State()
 
 
-def listen() -> None:
-    """Take the signals of this process, once; nothing in a thread, where that cannot be.
+def listen() -> dict[int, Any]:
+    """Take the signals of this process; nothing in a thread, where that cannot be.
 
     Somebody who listens already, as submitit does, is called when the checkpoint is there.
+
+    Returns:
+        Number -> who listened before, of the signals that are new to us.
     """
+    taken: dict[int, Any] = {}
     if threading.current_thread() is not threading.main_thread():
-        return
+        return taken
     for name in (*_NAMES, *_NAMES_OF_OTHERS):
         number = getattr(signal, name, None)  # Windows knows few
         before = None if number is None else signal.getsignal(number)
@@ -83,12 +87,19 @@ def listen() -> None:
             _state.others[number] = before
         elif name in _NAMES_OF_OTHERS:
             continue
-        signal.signal(number, _heard)
+        taken[number] = signal.signal(number, _heard)
+    return taken
+
+
+def _restore(taken: dict[int, Any]) -> None:
+    for number, before in taken.items():
+        signal.signal(number, before)
+        _state.others.pop(number, None)
 
 
 def _heard(number: int, frame: FrameType | None) -> None:
     if not _state.deferred:
-        _leave(number)
+        leave(Stopped(number))
         return
     if _state.asked is not None:
         if number == signal.SIGINT:
@@ -100,13 +111,6 @@ def _heard(number: int, frame: FrameType | None) -> None:
     if number not in _state.others:
         name = signal.Signals(number).name
         _say(f"{name}: stopping with a checkpoint" + "; Ctrl-C again ends it now" * (number == signal.SIGINT))
-
-
-def _leave(number: int) -> None:
-    other = _state.others.get(number)
-    if other is None:
-        raise Stopped(number)
-    other(number, None)
 
 
 def _end_now() -> None:
@@ -136,21 +140,55 @@ def check() -> None:
     """
     if _state.asked is not None:
         number, _state.asked = _state.asked, None
-        # Who listened before us may end the process, or have us go on.
-        _leave(number)
+        raise Stopped(number)
+
+
+def leave(error: Stopped) -> None:
+    """To be called when all is kept; returns where who listened before us wants to go on.
+
+    Raises:
+        Stopped: nobody listened.
+        SystemExit: or whatever else they end a process by.
+    """
+    other = _state.others.get(error.number)
+    if other is None:
+        raise error
+    other(error.number, None)
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """One job. A launcher's worker that has none is not ended by a signal: its pool would kill the others.
+
+    Raises:
+        Stopped: a worker that was asked to stop has been given another job.
+    """
+    worker = _is_worker()
+    listen()
+    if worker:
+        _state.deferred = 0
+    try:
+        if worker:
+            check()
+        yield
+    finally:
+        if worker:
+            _state.deferred = 1
 
 
 def stay_stopped(error: Stopped) -> None:
-    """For a job of a launcher's worker, which ends quietly, as do all that wait behind it: the next `check` raises.
-
-    A job that raised would have the pool kill the others while they stop.
+    """For a worker, whose job ends quietly, as do all that it is given from now on.
 
     Raises:
         Stopped: this process is no worker.
     """
-    if multiprocessing.parent_process() is None:
+    if not _is_worker():
         raise error
     _state.asked = error.number
+
+
+def _is_worker() -> bool:
+    return multiprocessing.parent_process() is not None
 
 
 def tell_workers() -> None:
@@ -167,14 +205,16 @@ def deferred() -> Iterator[None]:
     Raises:
         Stopped: at the end, if a signal came and nobody checked.
     """
-    listen()
+    taken = listen()
     _state.deferred += 1
     try:
         yield
+        if _state.deferred == 1 and _state.asked is not None:
+            number, _state.asked = _state.asked, None
+            leave(Stopped(number))
     finally:
         _state.deferred -= 1
-    if not _state.deferred:
-        check()
+        _restore(taken)
 
 
 @contextmanager

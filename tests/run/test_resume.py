@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from hydra import compose, initialize_config_dir
-from safetensors.torch import load_file
+from cut_helpers import WORDS, Ask, at_step, die, killed, left, log_of, same_bits
 
 from hydraprune import run as runs
 from hydraprune.ancestor import dense_request
 from hydraprune.errors import UserError
-from hydraprune.launch import request_of
-from hydraprune.mistakes import conf_dir
-from hydraprune.request import Request
 from hydraprune.results.watched import look
-from hydraprune.training import checkpoints, loop, states
+from hydraprune.tracking import JsonLines
+from hydraprune.training import checkpoints
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-
-Ask = Callable[..., Request]
-# 30 steps; updates at 5, 9, ... 25. Drop-out, so that random numbers count.
-WORDS = ("training.checkpoint_every=4", "model.dropout=0.1")
-
-
-@pytest.fixture
-def ask(workplace: Path, small: tuple[str, ...]) -> Iterator[Ask]:
-    """The request of a small run, as the command line makes it."""
-
-    def asked(*words: str) -> Request:
-        sparse = ("scheduler.", "dense.") if "pattern=dense" in words else ()
-        own = [word for word in small if not word.startswith(sparse)]
-        return request_of(compose("config", [*own, *WORDS, *words], return_hydra_config=True))
-
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield asked
 
 
 @pytest.fixture(autouse=True)
@@ -53,79 +29,6 @@ def every_checkpoint(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
     """However long it took to write the one before; and train.log as the command line has it."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(checkpoints, "SHARE", 1.0)
-
-
-@pytest.fixture
-def ends(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What every run of this process held after its last step: weights, masks, memory, optimizer, generators."""
-    held: list[Any] = []
-
-    def fit(run: Any, *rest: Any) -> Any:
-        progress = loop.fit(run, *rest)
-        held.append(copy.deepcopy(checkpoints._state(run, progress)))
-        return progress
-
-    monkeypatch.setattr(runs, "fit", fit)
-    return held
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def killed(request: Request, monkeypatch: pytest.MonkeyPatch, patch: tuple[Any, str, Any]) -> None:
-    """Start a run in a process of its own that does not live to its end."""
-    child = os.fork()
-    if child == 0:
-        try:
-            signal.alarm(120)
-            monkeypatch.setattr(*patch)
-            runs.execute(request)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGKILL
-
-
-def at_step(step: int, steps: int = 30) -> tuple[Any, str, Any]:
-    """Dies when `step` steps of a training of `steps` are behind it, and their checkpoint."""
-
-    def take_step(run: Any, batches: Any, now: int, clock: Any) -> Any:
-        if (now, run.steps) == (step, steps):
-            die()
-        return loop_take_step(run, batches, now, clock)
-
-    loop_take_step = loop.take_step
-    return loop, "take_step", take_step
-
-
-def log_of(folder: Path) -> str:
-    return (folder / "train.log").read_text()
-
-
-def left(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
-    """(metrics, report without its times, weights)"""
-    report = json.loads((folder / "report.json").read_text())
-    assert set(report.pop("seconds")) == {"total", "train", "eval", "teacher"}
-    return (folder / "metrics.jsonl").read_text(), report, load_file(folder / "model" / "model.safetensors")
-
-
-def same_bits(one: Any, other: Any) -> bool:
-    sides: list[tuple[Any, dict[str, torch.Tensor]]] = []
-    for side in (one, other):
-        tensors: dict[str, torch.Tensor] = {}
-        sides.append((states._parted(side, "", tensors), tensors))
-    (rest, tensors), (other_rest, others) = sides
-    return rest == other_rest and all(
-        states.bytes_of(tensors[name]) == states.bytes_of(others[name]) for name in others
-    )
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the dense models of this file are kept, to be trained once."""
-    return tmp_path_factory.mktemp("dense")
 
 
 @pytest.mark.parametrize(
@@ -249,11 +152,28 @@ def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.Monkey
     assert log.count("No checkpoint at step") == 4
 
 
-def test_a_run_that_failed_begins_anew(ask: Ask) -> None:
-    request = ask("pattern=4x1", "training.checkpoint_every=1", "optimizer.lr=1e30", "distill=none")
-    for _ in range(2):
-        with pytest.raises(UserError, match="not finite"):
-            runs.execute(request)
-        assert json.loads((request.directory / "report.json").read_text())["status"] == "failed"
-        assert not (request.directory / "checkpoints").exists()
-    assert "Goes on" not in log_of(request.directory)
+def test_a_run_that_failed_goes_on_from_what_it_kept(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed may have been the disk: nothing that was reached is thrown away."""
+    request = ask("pattern=dense")
+    runs.execute(request)
+    folder = request.directory
+    whole = left(folder)
+    folder.rename("whole")
+    lines = JsonLines.log
+
+    def full(self: JsonLines, values: Any, step: int) -> None:
+        if step == 20:
+            raise OSError(28, "No space left on device", "metrics.jsonl")
+        lines(self, values, step)
+
+    monkeypatch.setattr(JsonLines, "log", full)
+    with pytest.raises(UserError, match=r"metrics\.jsonl \(No space left on device\); mend that, and the same command"):
+        runs.execute(request)
+    assert json.loads((folder / "report.json").read_text())["status"] == "failed"
+    monkeypatch.setattr(JsonLines, "log", lines)
+    runs.execute(request)
+    assert "Goes on from step 16 of 30" in log_of(folder)
+    now = left(folder)
+    assert now[:2] == whole[:2]
+    assert same_bits(now[2], whole[2])
+    assert not (folder / "checkpoints").exists()

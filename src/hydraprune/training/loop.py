@@ -11,7 +11,7 @@ import torch
 
 from hydraprune import stopping
 from hydraprune.training.batches import Batch
-from hydraprune.training.checkpoints import Checkpoints, Start
+from hydraprune.training.checkpoints import Beginning, Checkpoints, Start
 from hydraprune.training.contracts import Progress, Run
 from hydraprune.training.evaluation import evaluate
 from hydraprune.training.finite import refuse_nonfinite, refuse_step
@@ -35,20 +35,21 @@ def fit(run: Run, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progr
     """
     with clock.measure("other"):
         progress = start.restore(run, clock)
-    try:
-        _go_on(run, progress, clock, checkpoints)
-    except stopping.Stopped:
-        # Raised between two steps only, or in an evaluation, which is then still owed.
-        if checkpoints.keep(run, progress, clock):
-            log.info("Stopped after step %s of %s, with a checkpoint", f"{progress.step:,}", f"{run.steps:,}")
-        raise
-    return progress
+    if isinstance(start, Beginning):
+        for pruner in run.pruners:
+            pruner.project(0, run.optimizer)
+    while True:
+        try:
+            _go_on(run, progress, clock, checkpoints)
+            return progress
+        except stopping.Stopped as error:
+            # Raised between two steps only, or in an evaluation, which is then still owed.
+            if checkpoints.keep(run, progress, clock):
+                log.info("Stopped after step %s of %s, with a checkpoint", f"{progress.step:,}", f"{run.steps:,}")
+            stopping.leave(error)
 
 
 def _go_on(run: Run, progress: Progress, clock: Clock, checkpoints: Checkpoints) -> None:
-    if not progress.step:
-        for pruner in run.pruners:
-            pruner.project(0, run.optimizer)
     run.model.train()
     if progress.evaluated < progress.step:
         _evaluate_if_due(run, progress, clock)
