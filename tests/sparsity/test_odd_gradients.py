@@ -201,3 +201,31 @@ def test_a_frozen_weight_is_found_out_at_the_first_step() -> None:
     loss_of(model, 0).backward()
     with pytest.raises(SparsityError, match=r"2\.weight gets no gradient, so pruner 4x1 cannot score it"):
         pruner.observe(0)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_scores_that_are_all_0_are_told(scale: float, caplog: pytest.LogCaptureFixture) -> None:
+    """A choice by place alone is legal, and nobody would want it unknowingly."""
+    model = mlp()
+    pruner = pruner_of(model, Snip())
+    for step in range(4):
+        (loss_of(model, step) * scale).backward()
+        pruner.observe(step)
+        pruner.project(step + 1)
+    told = [record.message for record in caplog.records]
+    assert [line.startswith("pruner 4x1, step 3: every score is 0") for line in told] == ([True] if not scale else [])
+    assert pruner.masks
+
+
+def test_layers_that_are_emptied_are_named() -> None:
+    model = mlp()
+    (plan,) = block(4, 1, 0.9, cap=1.0).parts.values()
+    (pruner,) = attach(model, {"4x1": plan.completed(Gradient(), Exp(warmup=1, cooldown=2, frequency=3))}, PLAIN, STEPS)
+    assert pruner.emptied == []
+    for step in range(STEPS):
+        loss_of(model, step).backward()
+        pruner.observe(step)
+        pruner.project(step + 1)
+    zero = [name for name, mask in pruner.masks.items() if not mask.any()]
+    assert zero
+    assert pruner.emptied == zero

@@ -81,8 +81,8 @@ class PretrainedModel:
         """The model; with `labels`, its head made for them (new if the checkpoint has none that fits).
 
         Raises:
-            UserError: it cannot be loaded, or weights are missing: any without `labels`, those of the
-                encoder with them.
+            UserError: it cannot be loaded, or weights are missing (any without `labels`, those of the
+                encoder with them) or not finite.
         """
         config = self.config()
         replaced = labels is not None and config.num_labels != labels.count
@@ -100,8 +100,19 @@ class PretrainedModel:
                 output_loading_info=True,
             )
         self._refuse_random(found["missing_keys"], config.model_type, head_may_be_new=labels is not None)
+        self._refuse_nonfinite(model)
         loaded: nn.Module = model
         return loaded
+
+    def _refuse_nonfinite(self, model: nn.Module) -> None:
+        # Of a sum, which one pass over the memory makes; a sum that only overflows is looked at again.
+        broken = [name for name, weight in model.named_parameters() if not bool(weight.detach().sum().isfinite())]
+        broken = [name for name in broken if not bool(model.get_parameter(name).isfinite().all())]
+        if broken:
+            raise UserError(
+                f"{self.key}={self.path}: {len(broken)} of its weights hold NaN or infinity, {broken[0]} among them; "
+                f"give a model that was saved whole"
+            )
 
     def _refuse_random(self, missing: Iterable[str], kind: str, head_may_be_new: bool) -> None:
         """A weight that the checkpoint lacks is random; only a new head may be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,8 @@ from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.selection import Budget, choose
 from hydraprune.sparsity.structures import Structure
 from hydraprune.sparsity.targeted import NOT_LEARNED, Pool, Targeted
+
+log = logging.getLogger(__name__)
 
 
 class Gradual(Targeted):
@@ -114,6 +117,13 @@ class Gradual(Targeted):
             if sum(budget.count for budget in budgets) == sum(self._pruned):
                 return  # a sparse model that starts where its schedule does: there is nothing to choose
         cells = self._memory.scores(step)
+        if not by_scores and not any(bool(part.any()) for part in cells):
+            log.warning(
+                "pruner %s, step %d: every score is 0, so that the first units go, whatever they are worth; is there a "
+                "gradient yet? A student that still equals its teacher has none: warm up longer, or score by magnitude",
+                self.name,
+                step,
+            )
         if self._parts.many and not self.criterion.revives:
             cells = self._with_pruned_last(cells)
         for pool, ratio in zip(self._pools, ratios, strict=True):

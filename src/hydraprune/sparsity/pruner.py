@@ -99,6 +99,12 @@ class Pruner(ABC):
         return [member.weight for member in self._members]
 
     @property
+    def emptied(self) -> list[str]:
+        """Names of the structures that have no weight left: nothing passes through them, and they do not learn."""
+        counted = zip(self._pruned, self.structures, strict=True)
+        return [s.name for pruned, s in counted if pruned and pruned * s.unit_zeros == s.total]
+
+    @property
     def target_sparsity(self) -> float:
         """Element sparsity of its weights that is asked for at the end; of the units where their sizes differ."""
         return float(self.plan.selection.target_sparsity)

@@ -60,7 +60,10 @@ def _why(run: Run, batches: Sequence[Batch]) -> str:
                 f"the dense model, or say distill=none"
             )
     broken = [name for name, weight in run.model.named_parameters() if not bool(weight.isfinite().all())]
-    why = f"{len(broken)} weights are not by now, {broken[0]} among them" if broken else "the weights still are"
+    largest = max(float(weight.abs().max()) for weight in run.model.parameters())
+    why = f"the weights still are, and reach {largest:.3g}"
+    if broken:
+        why = f"{len(broken)} weights are not by now, {broken[0]} among them"
     tries = [f"a lower optimizer.lr (now {_rate(run):.3g})"]
     if run.settings.max_grad_norm is None:
         tries.append("training.max_grad_norm=1")

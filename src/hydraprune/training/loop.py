@@ -110,6 +110,14 @@ def _evaluate(run: Run, progress: Progress, clock: Clock, beside: Mapping[str, f
     run.tracker.log(
         {"epoch": epoch, **{f"eval/{name}": value for name, value in final.items()}, **beside}, progress.step
     )
+    for pruner in run.pruners:
+        if emptied := pruner.emptied:
+            log.warning(
+                "pruner %s: %d of its layers have no weight left (%s); to keep some in each, lower cap below 1",
+                pruner.name,
+                len(emptied),
+                ", ".join(emptied),
+            )
     at_target = all(progress.step >= pruner.updates.last for pruner in run.pruners)
     if at_target and (not progress.best or _better(final[run.headline], progress.best[run.headline])):
         progress.best = {**final, "epoch": epoch}
