@@ -17,6 +17,7 @@ RANK = {
     "identity": 0,
     "keys": 0,
     "machine": 0,
+    "places": 0,
     "cache": 0,
     "training": 1,
     "hub": 2,
@@ -38,10 +39,11 @@ RANK = {
     "view": 4,
     "watch": 4,
     "launch": 9,
+    "doctor": 10,
     "sweep": 10,
     "cli": 11,
 }
-WITHIN_RANK = {("keys", "errors"), ("cache", "errors")}
+WITHIN_RANK = {("keys", "errors"), ("cache", "errors"), ("places", "errors")}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
 FRAMEWORKS |= {"altair", "vl_convert", "jinja2"}
 FRAMEWORKS |= {"wandb_workspaces"}
@@ -51,6 +53,7 @@ ALLOWED_FRAMEWORKS = {
     "errors": set(),
     "keys": set(),
     "machine": set(),
+    "places": set(),
     "cache": set(),
     "training": {"accelerate"},
     "hub": {"transformers", "datasets", "evaluate", "sklearn", "scipy"},
@@ -73,6 +76,7 @@ ALLOWED_FRAMEWORKS = {
     "watch": set(),
     "launch": {"hydra", "omegaconf", "transformers", "datasets"},
     "sweep": {"hydra", "omegaconf"},
+    "doctor": {"hydra", "omegaconf"},
     "cli": {"hydra", "omegaconf"},
 }
 
