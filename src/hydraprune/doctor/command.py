@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import util
 from types import ModuleType
@@ -15,7 +16,7 @@ from hydraprune.doctor import machinery, network, software, storage
 from hydraprune.doctor.findings import Finding, State, bad, ok, worst
 from hydraprune.doctor.looking import Check, look
 from hydraprune.doctor.meant import Meant, home_of_the_hub, meant
-from hydraprune.errors import one_line
+from hydraprune.errors import UserError, one_line
 from hydraprune.machine import let_threads_sleep
 
 # Seconds: to read something, to ask somebody, to import torch from a slow disk and compile.
@@ -41,27 +42,30 @@ def doctor(arguments: Sequence[str]) -> int:
     typed = parser.parse_intermixed_args(list(arguments))
     environ = dict(os.environ)
     let_threads_sleep()  # as a run does, before torch
-    asked = _meant(typed.words)
+    asked, unread = _read(typed.words)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        findings = look(checks(asked, environ))
+        findings = [*unread, *look(checks(asked, environ))]
     try:
         _show(findings, typed.json)
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has read enough; what is left to flush at the end goes nowhere
+    except (BrokenPipeError, SystemExit):  # `| head` has read enough; rich makes the second of the first
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if worst(findings) is State.BAD else 0
 
 
-def _meant(words: Sequence[str]) -> Meant:
-    if util.find_spec("hydra") is None or util.find_spec("omegaconf") is None:
-        return Meant()  # versions say what is missing
-    from hydraprune.mistakes import leave
-
+def _read(words: Sequence[str]) -> tuple[Meant, list[Finding]]:
+    """What the words mean; where they cannot be read, the defaults, and why."""
     try:
-        return meant(words, machinery.cores())
-    except Exception as error:
+        return meant(words, machinery.cores()), []
+    except UserError as error:
+        from hydraprune.mistakes import leave
+
         leave(error)
+    except Exception as error:  # Hydra is missing or broken, for one
+        cure = "see versions" if isinstance(error, ImportError) else "hydraprune train --cfg job shows what words mean"
+        why = bad(f"cannot be read ({one_line(error)}); what follows is of the defaults", cure)
+        return Meant(), [replace(why, name="words")]
 
 
 def checks(asked: Meant, environ: Mapping[str, str]) -> list[Check]:

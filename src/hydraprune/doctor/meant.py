@@ -6,9 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydraprune.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @dataclass(frozen=True)
@@ -68,22 +71,31 @@ def meant(words: Sequence[str], cores: int) -> Meant:
         cores: that there are.
 
     Raises:
-        UserError, HydraException, OmegaConfBaseException: a mistake in the words.
+        UserError: a mistake in the words.
     """
     from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from hydraprune.launch import register
+    from hydraprune.mistakes import conf_dir, one_line
+
+    register()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return _of(compose("config", _first_job(words), return_hydra_config=True), words, cores)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error)) from None
+
+
+def _of(composed: DictConfig, words: Sequence[str], cores: int) -> Meant:
     from omegaconf import OmegaConf
 
     from hydraprune.cache import cache_of
     from hydraprune.keys import override_key
-    from hydraprune.launch import register
-    from hydraprune.mistakes import conf_dir
     from hydraprune.request import resolved
 
-    register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        composed = compose("config", _first_job(words), return_hydra_config=True)
-    plain = resolved(composed)
-    config: dict[str, Any] = OmegaConf.to_container(plain)  # type: ignore[assignment]
+    config: dict[str, Any] = OmegaConf.to_container(resolved(composed))  # type: ignore[assignment]
     directory = str(OmegaConf.to_container(composed.hydra.run)["dir"])  # type: ignore[index,call-overload]
     ours = "${hydraprune" in directory
     cache = cache_of(config["cache"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -76,6 +77,8 @@ def _locks(key: str, inside: Path, worst: State) -> Finding:
     from filelock import FileLock, Timeout
 
     where = f"mount it with locks (nfs: without nolock; lustre: with flock), or give a local folder: {key}=/path"
+    if not _has_flock(inside):
+        return warn("writes, but the file system has no locks, so a killed run may keep its own", where)
     first, second = FileLock(inside / ".lock"), FileLock(inside / ".lock")
     try:
         first.acquire(timeout=0)
@@ -86,9 +89,23 @@ def _locks(key: str, inside: Path, worst: State) -> Finding:
         finally:
             second.release()
             first.release()
-    except (OSError, NotImplementedError) as error:
-        return Finding(worst, f"writes, but cannot lock files ({getattr(error, 'strerror', None) or error})", where)
+    except OSError as error:
+        return Finding(worst, f"writes, but cannot lock files ({error.strerror or error})", where)
     return warn("writes, but two runs can hold one lock, so the same command twice at once spoils a run", where)
+
+
+def _has_flock(inside: Path) -> bool:
+    """Where the system says that it knows no such call, filelock makes do with files that outlive their holder."""
+    try:
+        import fcntl
+    except ImportError:  # another kind of system, with another kind of lock
+        return True
+    with (inside / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno != errno.ENOSYS
+    return True
 
 
 def _room(key: str, there: Path, worst: State) -> Finding:
