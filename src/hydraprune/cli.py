@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from hydraprune import __version__
-from hydraprune.errors import UserError
+from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.machine import let_threads_sleep
 
@@ -22,8 +22,11 @@ def main() -> None:
     if sys.argv[1:2] == ["doctor"]:
         from hydraprune.doctor.command import doctor  # needs nothing that may be missing or broken
 
-        raise SystemExit(doctor(sys.argv[2:]))
-    from hydraprune.mistakes import INTERRUPTED, launched, leave
+        try:
+            raise SystemExit(doctor(sys.argv[2:]))
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+    from hydraprune.mistakes import launched, leave
 
     let_threads_sleep()  # before torch
     if sys.argv[1:2] == ["train"]:

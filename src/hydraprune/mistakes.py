@@ -15,12 +15,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from hydraprune.errors import UserError
+from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.keys import flattened, nearest, override_key, unknown_override
 
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
-# What a shell reports of a program ended by Ctrl-C: 128 + SIGINT.
-INTERRUPTED = 130
 _MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 
 

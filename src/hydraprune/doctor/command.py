@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib import util
@@ -43,7 +44,7 @@ def doctor(arguments: Sequence[str]) -> int:
     environ = dict(os.environ)
     let_threads_sleep()  # as a run does, before torch
     asked, unread = _read(typed.words)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _waiting():
         warnings.simplefilter("ignore")
         findings = [*unread, *look(checks(asked, environ))]
     try:
@@ -113,6 +114,15 @@ def _threads(asked: Meant, environ: Mapping[str, str]) -> Finding:
     except Exception:  # said in the line of torch
         return ok(f"{cores} cores")
     return machinery.threads(used, cores, asked.jobs, environ)
+
+
+def _waiting() -> AbstractContextManager[object]:
+    """A word on the terminal, gone when all is looked at: torch alone may take seconds to import."""
+    if not sys.stderr.isatty() or util.find_spec("rich") is None:
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status("Looking at versions, devices, network and disks")
 
 
 def _show(findings: Sequence[Finding], json: bool) -> None:
