@@ -13,6 +13,9 @@ from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.machine import let_threads_sleep
 
+# Here, since it must come before torch.
+let_threads_sleep()
+
 _TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=sst2"
 _DOCTOR = "is all well for a run here? versions, devices, network, disk, compiler; takes the words of train, and --json"
 
@@ -28,7 +31,6 @@ def main() -> None:
             raise SystemExit(INTERRUPTED) from None
     from hydraprune.mistakes import launched, leave
 
-    let_threads_sleep()  # before torch
     if sys.argv[1:2] == ["train"]:
         # Hydra reads the rest of the command line itself.
         sys.argv = [sys.argv[0], *sys.argv[2:]]

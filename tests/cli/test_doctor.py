@@ -7,7 +7,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +170,23 @@ for os.environ["HF_ENDPOINT"] in sys.argv[1:]:
 """
 
 
-def test_the_hub_refuses_answers_or_is_no_address(workplace: Path) -> None:
-    import threading
-    from http.server import BaseHTTPRequestHandler, HTTPServer
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """A server whose answer never ends, and never pauses for long."""
 
+    def drip() -> None:
+        with suppress(OSError):
+            call, _ = server.accept()
+            for _ in range(100):
+                call.sendall(b"x")
+                time.sleep(0.3)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_the_hub_refuses_answers_or_is_no_address(workplace: Path, dripping: str) -> None:
     class Site(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.send_response(503 if self.path.startswith("/down") else 200)
@@ -183,18 +200,19 @@ def test_the_hub_refuses_answers_or_is_no_address(workplace: Path) -> None:
     up = f"http://127.0.0.1:{server.server_port}"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environ |= {"HF_HOME": str(workplace), "HF_TOKEN": "hf_mostsecret"}
-    addresses = [up, f"{up}/down", f"http://127.0.0.1:{closed_port()}", "nonsense"]
+    addresses = [up, f"{up}/down", f"http://127.0.0.1:{closed_port()}", "nonsense", dripping]
     done = subprocess.run(
         [sys.executable, "-c", HUB, *addresses], env=environ, capture_output=True, text=True, timeout=120, check=True
     )
     server.shutdown()
     server.server_close()
-    well, down, refused, nonsense = [line.split("|") for line in done.stdout.splitlines()]
+    well, down, refused, nonsense, slow = [line.split("|") for line in done.stdout.splitlines()]
     assert well == ["ok", f"{up} answers, with a token", ""]
     assert down[:2] == ["warn", f"{up}/down answers with HTTP 503"]
     assert refused[0] == "warn"
     assert "cannot be reached (" in refused[1]
     assert "HTTPS_PROXY" in refused[2]
     assert "model.path=/path" in refused[2]
+    assert slow[1] == f"{dripping} does not answer within 2 s"
     assert nonsense[0] == "warn"
     assert "HF_ENDPOINT" in nonsense[2]

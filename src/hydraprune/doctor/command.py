@@ -18,7 +18,7 @@ from hydraprune.doctor.findings import Finding, State, bad, ok, worst
 from hydraprune.doctor.looking import Check, look
 from hydraprune.doctor.meant import Meant, home_of_the_hub, meant
 from hydraprune.errors import UserError, one_line
-from hydraprune.machine import let_threads_sleep
+from hydraprune.machine import SPINS, let_threads_sleep
 
 # Seconds: to read something, to ask somebody, to import torch from a slow disk and compile.
 _QUICK, _ASKING, _SLOW = 10.0, 20.0, 60.0
@@ -41,8 +41,9 @@ def doctor(arguments: Sequence[str]) -> int:
     parser.add_argument("-m", "--multirun", action="store_true", help="the words are a sweep's; its first job counts")
     parser.add_argument("--json", action="store_true", help="for machines")
     typed = parser.parse_intermixed_args(list(arguments))
-    environ = dict(os.environ)
     let_threads_sleep()  # as a run does, before torch
+    own = {"GOMP_SPINCOUNT": str(SPINS)}
+    environ = {name: value for name, value in os.environ.items() if own.get(name) != value}
     asked, unread = _read(typed.words)
     with warnings.catch_warnings(), _waiting():
         warnings.simplefilter("ignore")
