@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +18,7 @@ from hydraprune.hub.encoding import check_tokenizer, estimated_tokens, positions
 from hydraprune.hub.examples import Examples, TaskData
 from hydraprune.hub.families import is_known
 from hydraprune.hub.tasks import check_metrics
+from hydraprune.places import check_place
 
 MOST_THREADS = 1024
 # Two numbers of four bytes a token: its id and its type.
@@ -97,25 +95,6 @@ def _kept(config: DictConfig, made: Parts, model: Any, tokenizer: Any, data: Tas
         answers = rows * width * 4
     kept = sum(tokens(examples) for examples in (data.train, *data.evaluations.values())) * _TOKEN_BYTES
     return answers if cache.admits(answers) else 0, kept if cache.admits(kept) else 0
-
-
-def check_place(directory: Path, key: str) -> None:
-    """Refuse a folder that cannot be made or written.
-
-    Raises:
-        UserError: naming the part of the path that is no folder or does not let us write.
-    """
-    place = directory.absolute()
-    try:
-        while not place.exists():
-            place = place.parent
-        with tempfile.TemporaryDirectory(dir=place):
-            pass
-    except OSError as error:
-        shown = f"{str(place)[:80]}..." if len(str(place)) > 80 else place
-        raise UserError(
-            f"{key}: cannot write in {shown} ({os.strerror(error.errno or 0)}); give another folder"
-        ) from None
 
 
 def check_numbers(config: DictConfig) -> None:

@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, watch, report, dashboard, eval, verify, convert, cache."""
+"""`hydraprune ...`: train, watch, report, dashboard, eval, verify, convert, cache, doctor."""
 
 from __future__ import annotations
 
@@ -9,17 +9,28 @@ import threading
 from pathlib import Path
 
 from hydraprune import __version__
-from hydraprune.errors import UserError
+from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
-from hydraprune.launch import job, quiet_libraries
-from hydraprune.mistakes import conf_dir, launched, leave
-from hydraprune.stopping import INTERRUPTED
+from hydraprune.machine import let_threads_sleep
+
+# Here, since it must come before torch.
+let_threads_sleep()
 
 _TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=sst2"
+_DOCTOR = "is all well for a run here? versions, devices, network, disk, compiler; takes the words of train, and --json"
 
 
 def main() -> None:
     """The console script."""
+    if sys.argv[1:2] == ["doctor"]:
+        from hydraprune.doctor.command import doctor  # needs nothing that may be missing or broken
+
+        try:
+            raise SystemExit(doctor(sys.argv[2:]))
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+    from hydraprune.mistakes import launched, leave
+
     if sys.argv[1:2] == ["train"]:
         # Hydra reads the rest of the command line itself.
         sys.argv = [sys.argv[0], *sys.argv[2:]]
@@ -82,11 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     kept.add_argument("overrides", nargs="*", metavar="cache.dir=...", help="another folder than the default")
     kept.add_argument("--clean", action="store_true", help="remove all of it; it is made again when needed")
     kept.set_defaults(call=_cache)
+    commands.add_parser("doctor", help=_DOCTOR, add_help=False)
     return parser
 
 
 def _train() -> None:
     import hydra
+
+    from hydraprune.launch import job
+    from hydraprune.mistakes import conf_dir
 
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
 
@@ -150,7 +165,8 @@ def _eval(arguments: argparse.Namespace) -> int:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from hydraprune.launch import request_of
+    from hydraprune.launch import quiet_libraries, request_of
+    from hydraprune.mistakes import conf_dir
 
     if not any(override.startswith("task=") for override in arguments.overrides):
         raise UserError("eval: say on which task, for example task=sst2")
@@ -173,6 +189,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     go_offline_if_unreachable([arguments.model])
     from hydraprune.deploy.verify import table, violations
     from hydraprune.hub.models import PretrainedModel
+    from hydraprune.launch import quiet_libraries
     from hydraprune.sparsity import SparsityError, parse
 
     quiet_libraries()
@@ -191,6 +208,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _convert(arguments: argparse.Namespace) -> int:
     from hydraprune import convert
+    from hydraprune.mistakes import conf_dir
 
     steps, file = arguments.steps, Path(arguments.file)
     if steps is not None and steps < 1:
@@ -215,6 +233,7 @@ def _cache(arguments: argparse.Namespace) -> int:
     from hydra import compose, initialize_config_dir
 
     from hydraprune.cache import KINDS, cache_of
+    from hydraprune.mistakes import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cache = cache_of(compose("config", arguments.overrides).get("cache"))

@@ -1,5 +1,8 @@
 """What a user got wrong, in one line: the key, its value and the cure."""
 
+# What a shell reports of a program ended by Ctrl-C: 128 + SIGINT.
+INTERRUPTED = 130
+
 
 class UserError(Exception):
     """A mistake in the config, the data or a checkpoint. Shown without a traceback."""

@@ -19,6 +19,7 @@ from hydraprune.account import about, blank, one_line, outcome, told, versions
 from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
 from hydraprune.hub.models import PretrainedModel
+from hydraprune.places import check_place
 from hydraprune.request import Request
 from hydraprune.results.histories import NAME as METRICS
 from hydraprune.results.report import NAME, RunReport, read_report, write_report, write_text
@@ -72,7 +73,7 @@ def refuse_foreign(request: Request) -> None:
     directory = request.directory
     ours = Path(request.config.run.root) / request.identity.folder
     key = "run.root" if directory == ours else "hydra.run.dir"
-    checks.check_place(directory, key)
+    check_place(directory, key)
     if not directory.is_dir() or all(_before_a_run(path.name) for path in directory.iterdir()):
         return
     stamp = directory / "config.yaml"

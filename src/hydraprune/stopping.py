@@ -18,8 +18,8 @@ from typing import Any
 
 import psutil
 
-# What a shell reports of a program ended by Ctrl-C: 128 + SIGINT.
-INTERRUPTED = 130
+from hydraprune.errors import INTERRUPTED
+
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, to be started again. For batch scripts that requeue.
 REQUEUE = 75
 

@@ -18,6 +18,7 @@ RANK = {
     "keys": 0,
     "machine": 0,
     "stopping": 0,
+    "places": 0,
     "cache": 0,
     "training": 1,
     "hub": 2,
@@ -39,10 +40,11 @@ RANK = {
     "view": 4,
     "watch": 4,
     "launch": 9,
+    "doctor": 10,
     "sweep": 10,
     "cli": 11,
 }
-WITHIN_RANK = {("keys", "errors"), ("cache", "errors")}
+WITHIN_RANK = {("stopping", "errors"), ("keys", "errors"), ("cache", "errors"), ("places", "errors")}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
 FRAMEWORKS |= {"altair", "vl_convert", "jinja2"}
 FRAMEWORKS |= {"wandb_workspaces"}
@@ -53,6 +55,7 @@ ALLOWED_FRAMEWORKS = {
     "keys": set(),
     "machine": set(),
     "stopping": set(),
+    "places": set(),
     "cache": set(),
     "training": {"accelerate"},
     "hub": {"transformers", "datasets", "evaluate", "sklearn", "scipy"},
@@ -75,6 +78,7 @@ ALLOWED_FRAMEWORKS = {
     "watch": set(),
     "launch": {"hydra", "omegaconf", "transformers", "datasets"},
     "sweep": {"hydra", "omegaconf"},
+    "doctor": {"hydra", "omegaconf"},
     "cli": {"hydra", "omegaconf"},
 }
 

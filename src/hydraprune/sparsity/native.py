@@ -16,6 +16,8 @@ from typing import Any
 # No contraction and no fast math: compiled and plain path must give the same bits.
 _FLAGS = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")
 _SECONDS = 60
+# What `build` raises.
+UNFIT = (OSError, AttributeError, subprocess.SubprocessError)
 
 
 def compiler() -> str | None:
@@ -26,36 +28,65 @@ def compiler() -> str | None:
 def load(
     source: Path, folder: Path, functions: Mapping[str, Sequence[Any]], flags: Sequence[str] = ("-march=native",)
 ) -> ctypes.CDLL | None:
+    """`build`, or None where that fails: whoever asks has a path without."""
+    try:
+        return build(source, folder, functions, flags)
+    except UNFIT:
+        return None
+
+
+def build(
+    source: Path,
+    folder: Path,
+    functions: Mapping[str, Sequence[Any]],
+    flags: Sequence[str] = ("-march=native",),
+    seconds: float = _SECONDS,
+) -> ctypes.CDLL:
     """`source` as a loaded library, compiled into `folder` unless that was done before on such a processor.
 
     Args:
         functions: name -> ctypes of its arguments; all of them return nothing.
+        seconds: for one call of the compiler.
 
-    Returns:
-        None when it cannot be compiled or loaded here, or others may write in `folder`.
+    Raises:
+        OSError, AttributeError, SubprocessError: it cannot be compiled or loaded here, or others may write in `folder`.
     """
     command = compiler()
-    if command is None or platform.system() not in ("Linux", "Darwin"):
-        return None
+    if command is None:
+        raise OSError("no C compiler on PATH")
+    if platform.system() not in ("Linux", "Darwin"):
+        raise OSError(f"nothing is compiled on {platform.system()}")
     text = source.read_text(encoding="utf-8")
     # A home folder may be shared by machines whose processors differ.
     key = hashlib.sha256("\n".join([text, *flags, *_FLAGS, command, processor()]).encode()).hexdigest()[:16]
     place = folder / f"{source.stem}-{key}.so"
-    for _ in range(2):
-        try:
-            if not place.exists():
-                _compile(command, source, place, flags)
-            if not (_private(folder) and _private(place)):
-                return None
-            return _loaded(place, functions)
-        except (OSError, AttributeError, subprocess.SubprocessError):
-            # A file that a crash left half written is made once more.
-            with suppress(OSError):
-                place.unlink(missing_ok=True)
-    return None
+    try:
+        return _made(command, source, place, functions, flags, seconds)
+    except PermissionError:
+        raise
+    except UNFIT:
+        # A file that a crash left half written is made once more.
+        with suppress(OSError):
+            place.unlink(missing_ok=True)
+        return _made(command, source, place, functions, flags, seconds)
 
 
-def _private(path: Path) -> bool:
+def _made(
+    command: str,
+    source: Path,
+    place: Path,
+    functions: Mapping[str, Sequence[Any]],
+    flags: Sequence[str],
+    seconds: float,
+) -> ctypes.CDLL:
+    if not place.exists():
+        _compile(command, source, place, flags, seconds)
+    if not (private(place.parent) and private(place)):
+        raise PermissionError(f"others may write in {place.parent}")
+    return _loaded(place, functions)
+
+
+def private(path: Path) -> bool:
     """Whether nobody else can have written there: what is loaded runs."""
     status = path.stat()
     return status.st_uid == os.geteuid() and not status.st_mode & 0o022
@@ -69,20 +100,22 @@ def _loaded(place: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
     return loaded
 
 
-def _compile(command: str, source: Path, place: Path, flags: Sequence[str]) -> None:
+def _compile(command: str, source: Path, place: Path, flags: Sequence[str], seconds: float) -> None:
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         # With OpenMP it shares torch's threads; compilers without it (Apple's) leave one thread.
         for parallel in (("-fopenmp",), ()):
             line = [command, *_FLAGS, *flags, *parallel, str(source), "-o", str(temporary), "-lm"]
-            if subprocess.run(line, capture_output=True, timeout=_SECONDS, check=False).returncode == 0:
+            done = subprocess.run(line, capture_output=True, timeout=seconds, check=False)
+            if done.returncode == 0:
                 temporary.chmod(0o700)
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
                 os.replace(temporary, place)
                 return
-        raise OSError("the compiler refused it")
+        told = done.stderr.decode(errors="replace").splitlines()
+        raise OSError(f"{command}: {next((line for line in told if 'error' in line), 'it failed without a word')}")
     finally:
         temporary.unlink(missing_ok=True)
 

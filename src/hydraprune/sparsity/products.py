@@ -18,7 +18,10 @@ from torch import Tensor
 from hydraprune.sparsity import native
 from hydraprune.sparsity.patterns import Pattern, Strip, shape_of
 
+# The compiled code, and the arguments of its functions.
+SOURCE = Path(__file__).with_name("products.c")
 _ARGUMENTS = (*(ctypes.c_void_p,) * 3, *(ctypes.c_long,) * 3, *(ctypes.c_float,) * 2, *(ctypes.c_int,) * 2)
+FUNCTIONS = {"hydraprune_products": _ARGUMENTS}
 _compiled: ctypes.CDLL | None = None
 
 
@@ -29,8 +32,7 @@ def use_compiled(folder: Path | None) -> bool:
         Whether compiled code is in use: False without a compiler.
     """
     global _compiled
-    source = Path(__file__).with_name("products.c")
-    _compiled = None if folder is None else native.load(source, folder, {"hydraprune_products": _ARGUMENTS})
+    _compiled = None if folder is None else native.load(SOURCE, folder, FUNCTIONS)
     return _compiled is not None
 
 

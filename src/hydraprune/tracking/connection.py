@@ -35,7 +35,7 @@ def chosen_mode(mode: str) -> str:
 
 def why_not_online(settings: Any) -> str | None:
     """What keeps a run from being online, as far as can be told without W&B; None when nothing does."""
-    return credentials(settings) or _unreachable(settings)
+    return credentials(settings) or unreachable(settings)
 
 
 def credentials(settings: Any) -> str | None:
@@ -64,8 +64,8 @@ def _key(settings: Any) -> _Key | str:
     return _Key.MISSING if found is None else _Key.FOUND
 
 
-def _unreachable(settings: Any) -> str | None:
-    """Why the server does not answer; any answer is one."""
+def unreachable(settings: Any, seconds: float = _ANSWER) -> str | None:
+    """Why the server does not answer within so many seconds; any answer is one."""
     import requests
 
     outcome: list[str | None] = []
@@ -75,7 +75,7 @@ def _unreachable(settings: Any) -> str | None:
         proxies = {scheme: proxy for scheme, proxy in own.items() if proxy}
         try:
             requests.head(
-                settings.base_url, timeout=_ANSWER, proxies=proxies, verify=not settings.insecure_disable_ssl
+                settings.base_url, timeout=seconds, proxies=proxies, verify=not settings.insecure_disable_ssl
             ).close()
             outcome.append(None)
         except requests.exceptions.SSLError:
@@ -85,5 +85,5 @@ def _unreachable(settings: Any) -> str | None:
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(_ANSWER)
+    asking.join(seconds)
     return outcome[0] if outcome else f"{settings.base_url} does not answer"

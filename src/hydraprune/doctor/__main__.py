@@ -1,0 +1,7 @@
+"""`python -m hydraprune.doctor`: where not even the command line can be imported."""
+
+import sys
+
+from hydraprune.doctor.command import doctor
+
+raise SystemExit(doctor(sys.argv[1:]))

@@ -1,0 +1,39 @@
+"""Can a folder be made and written? Light to import."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from hydraprune.errors import UserError
+
+
+def nearest(directory: Path) -> Path:
+    """`directory`, or the part of its path that is there.
+
+    Raises:
+        OSError: the system refuses to look.
+    """
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
+
+
+def check_place(directory: Path, key: str) -> None:
+    """Refuse a folder that cannot be made or written.
+
+    Raises:
+        UserError: naming the part of the path that is no folder or does not let us write.
+    """
+    place = directory.absolute()
+    try:
+        place = nearest(directory)
+        with tempfile.TemporaryDirectory(dir=place):
+            pass
+    except OSError as error:
+        shown = f"{str(place)[:80]}..." if len(str(place)) > 80 else place
+        raise UserError(
+            f"{key}: cannot write in {shown} ({os.strerror(error.errno or 0)}); give another folder"
+        ) from None
