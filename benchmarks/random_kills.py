@@ -1,0 +1,303 @@
+"""Kill runs at random moments, start each again until it ends, and compare with runs that nobody killed.
+
+    python benchmarks/random_kills.py --kills 200
+
+Every run is a process of its own that is killed by SIGKILL: at any moment, or aimed at a phase that is short (a
+checkpoint being written, a mask being chosen). What must be equal in the end, bit for bit: every file of the run and of
+its dense ancestor, times aside, and all that training held: weights, masks, the criterion's memory, the optimizer's
+state and the generators. Prints a table; exit code 1 if a run did not recover. Needs fork (Linux, macOS).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# A run of seconds: 20 steps and a dense ancestor of 5, drop-out so that random numbers count, a checkpoint every 3.
+SMALL = (
+    *("model=tiny", "model.dropout=0.1", "task=toy", "task.train_examples=160", "task.evaluation_examples=64"),
+    *("training.epochs=4", "training.batch_size=32", "training.log_every=3", "training.checkpoint_every=3"),
+    *("dense.overrides=['training.epochs=1']", "cache.dir=cache", "run.root=outputs"),
+)
+GRADUAL = ("scheduler.warmup=3", "scheduler.cooldown=4", "scheduler.frequency=4")
+STUDIES: dict[str, tuple[str, ...]] = {
+    "4x1": (*GRADUAL, "pattern=4x1", "lr_scheduler=linear"),
+    "2:4, accumulation": (*GRADUAL, "pattern=2:4", "training.accumulation=2", "training.batch_size=16"),
+    "mixed, bf16": (*GRADUAL, "pattern=mixed", "training.precision=bf16"),
+    "4x1, progressive, logits": (*GRADUAL, "pattern=4x1", "progressive=scores", "distill=logits"),
+    "1xchannel, rigl": ("pattern=1xchannel", "pruner=rigl", "scheduler=hold", "pattern.target_sparsity=0.5"),
+    "2:4, sr_ste, sgd": ("pattern=2:4", "pruner=sr_ste", "scheduler.warmup=3", "scheduler.cooldown=4", "optimizer=sgd"),
+    "heads, platon": (*GRADUAL, "pattern=heads", "pruner=platon", "pattern.target_sparsity=0.5"),
+    "4x1, fisher, group lasso": (*GRADUAL, "pattern=4x1", "pruner=fisher", "regularizer=group_lasso"),
+}
+# What a run may be in the middle of; the first: anything else, such as being built.
+PHASES = ("other", "step", "mask update", "evaluation", "checkpoint", "teacher's answers", "model being saved")
+_DENSE = 128
+# A run that stands still is not waited for longer.
+_PATIENCE = 300
+_SAID = "said"
+
+
+@dataclass
+class Outcome:
+    """Of one study.
+
+    Args:
+        phases: what the killed processes were in the middle of -> how many were.
+        differences: what was not equal in the end.
+    """
+
+    name: str
+    phases: Counter[str] = field(default_factory=Counter)
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        """How many processes were killed."""
+        return sum(self.phases.values())
+
+
+def study(name: str, words: Sequence[str], kills: int, seed: int, folder: Path) -> Outcome:
+    """Run once untouched and once killed again and again, each in a folder of its own below `folder`."""
+    draw, outcome = random.Random(f"{name} {seed}"), Outcome(name)
+    whole, cut = folder / "whole", folder / "cut"
+    start = time.monotonic()
+    with _inside(whole):
+        if _watch(words, None) != "ended":
+            outcome.differences.append(f"the run that nobody killed failed: {_last_words()}")
+            return outcome
+    length = time.monotonic() - start
+    with _inside(cut):
+        while outcome.kills < kills:
+            # A third of them at any moment.
+            aim = draw.choice(PHASES[1:]) if draw.random() < 2 / 3 else None
+            end = _watch(words, _Aim(aim, draw.uniform(0, 0.7 * length), draw.randrange(4), draw.uniform(0, 0.004)))
+            if end == "failed":
+                outcome.differences.append(f"a run that was killed failed later: {_last_words()}")
+                return outcome
+            if end == "ended":
+                outcome.differences += compare(whole, cut)
+                shutil.rmtree(cut / "outputs")
+                shutil.rmtree(cut / "cache")
+            else:
+                outcome.phases[end] += 1
+        if _watch(words, None) != "ended":
+            outcome.differences.append(f"the last start failed: {_last_words()}")
+    outcome.differences += compare(whole, cut)
+    return outcome
+
+
+def _last_words() -> str:
+    return Path(_SAID).read_text(encoding="utf-8").strip().splitlines()[-1]
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    folder.mkdir(parents=True)
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """When to kill: `late` seconds into the `skip`-th phase of a name, or `after` seconds from the start."""
+
+    phase: str | None
+    after: float
+    skip: int
+    late: float
+
+
+def _watch(words: Sequence[str], aim: _Aim | None) -> str:
+    """Start a run in a process of its own; the phase in which it was killed, or `ended`, or `failed`."""
+    place = mmap.mmap(-1, 1)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(_PATIENCE)
+            _run(words, place)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    start, seen, last = time.monotonic(), 0, -1
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return "ended" if status == 0 else "failed"
+        now = place[0] & ~_DENSE
+        seen += now != last and PHASES[now] == (aim and aim.phase)
+        last = now
+        if aim is not None and (
+            time.monotonic() - start > aim.after if aim.phase is None else seen > aim.skip and PHASES[now] == aim.phase
+        ):
+            time.sleep(aim.late)
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            if os.WIFSIGNALED(status):
+                return PHASES[place[0] & ~_DENSE] + ", dense ancestor" * bool(place[0] & _DENSE)
+            return "ended" if status == 0 else "failed"
+        time.sleep(0.0003)
+
+
+def _run(words: Sequence[str], place: mmap.mmap) -> None:
+    """What the command does, telling by `place` what it is in the middle of."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from hydraprune import run as runs
+    from hydraprune.launch import request_of
+    from hydraprune.mistakes import conf_dir
+    from hydraprune.sparsity.gradual import Gradual
+    from hydraprune.training import answers, checkpoints, loop
+
+    _tell(place)
+    checkpoints.SHARE = 1.0
+    for owner, name, phase in (
+        (loop, "take_step", "step"),
+        (Gradual, "_update", "mask update"),
+        (loop, "evaluate", "evaluation"),
+        (checkpoints, "write_state", "checkpoint"),
+        (answers, "_write", "teacher's answers"),
+        (runs, "save_model", "model being saved"),
+    ):
+        setattr(owner, name, _marked(getattr(owner, name), PHASES.index(phase), place))
+    runs.fit = _noted(runs.fit, place)  # type: ignore[assignment]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        runs.execute(request_of(compose("config", [*SMALL, *words], return_hydra_config=True)))
+
+
+def _tell(place: mmap.mmap) -> None:
+    """Nothing yet; and what is said goes to a file."""
+    place[0] = 0
+    said = os.open(_SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+
+
+def _marked(call: Callable[..., Any], phase: int, place: mmap.mmap) -> Callable[..., Any]:
+    def marked(*arguments: Any, **named: Any) -> Any:
+        before = place[0]
+        place[0] = phase | before & _DENSE
+        try:
+            return call(*arguments, **named)
+        finally:
+            place[0] = before
+
+    return marked
+
+
+def _noted(fit: Callable[..., Any], place: mmap.mmap) -> Callable[..., Any]:
+    """`fit`, which leaves a hash of all that it held after its last step."""
+    from hydraprune.training import checkpoints, states
+
+    def noted(run: Any, *rest: Any) -> Any:
+        place[0] = 0 if run.pruners else _DENSE
+        progress = fit(run, *rest)
+        tensors: dict[str, Any] = {}
+        told = states._parted(checkpoints._state(run, progress), "", tensors)
+        held = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+        for name in sorted(tensors):
+            held.update(name.encode() + bytes(states.bytes_of(tensors[name])))
+        Path("sparse.held" if run.pruners else "dense.held").write_text(held.hexdigest())
+        place[0] = 0
+        return progress
+
+    return noted
+
+
+def compare(whole: Path, cut: Path) -> list[str]:
+    """Files that are not equal, times aside, and those that only one side has."""
+    sides = [{file.relative_to(side): file for file in _files(side)} for side in (whole, cut)]
+    found = [f"only one side has {name}" for name in sorted(sides[0].keys() ^ sides[1].keys())]
+    for name in sorted(sides[0].keys() & sides[1].keys()):
+        if _contents(sides[0][name]) != _contents(sides[1][name]):
+            found.append(f"{name} differs")
+    return found
+
+
+def _files(side: Path) -> Iterator[Path]:
+    for file in side.rglob("*"):
+        # train.log has dates, and says that a run was cut.
+        inside = file.relative_to(side).parts
+        if file.is_file() and inside[0] != "cache" and file.name not in ("train.log", ".lock", _SAID):
+            yield file
+
+
+def _contents(file: Path) -> bytes:
+    if file.name != "report.json":
+        return file.read_bytes()
+    return json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "seconds"}).encode()
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200, help="in all; 200 if not said")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=list(STUDIES), choices=list(STUDIES), metavar="STUDY")
+    arguments = parser.parse_args()
+    _prepare()
+    each, outcomes = -(-arguments.kills // len(arguments.only)), []
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        for number, name in enumerate(arguments.only):
+            outcomes.append(study(name, STUDIES[name], each, arguments.seed, Path(folder) / str(number)))
+            print(f"{name}: {outcomes[-1].kills} kills, {len(outcomes[-1].differences)} differences", file=sys.stderr)
+    print(table(outcomes))
+    print(f"\n{time.monotonic() - start:.0f} seconds, --seed {arguments.seed}")
+    return 1 if any(outcome.differences for outcome in outcomes) else 0
+
+
+def _prepare() -> None:
+    """Import once what every child needs."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    import hydraprune.launch
+    import hydraprune.run
+
+    hydraprune.launch.quiet_libraries()
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """In Markdown: what was killed when, and what came of it."""
+    phases = sorted({phase for outcome in outcomes for phase in outcome.phases})
+    lines = [f"| run | {' | '.join(phases)} | killed | recovered |", f"|---|{'---:|' * (len(phases) + 2)}"]
+    for outcome in outcomes:
+        counts = " | ".join(str(outcome.phases[phase]) for phase in phases)
+        good = outcome.kills if not outcome.differences else "; ".join(outcome.differences)
+        lines.append(f"| {outcome.name} | {counts} | {outcome.kills} | {good} |")
+    sums = " | ".join(str(sum(outcome.phases[phase] for outcome in outcomes)) for phase in phases)
+    good = sum(outcome.kills for outcome in outcomes if not outcome.differences)
+    lines.append(f"| **all** | {sums} | {sum(outcome.kills for outcome in outcomes)} | {good} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
