@@ -16,6 +16,8 @@ RANK = {
     "sparsity": 0,
     "identity": 0,
     "keys": 0,
+    "targets": 0,
+    "redaction": 0,
     "machine": 0,
     "cache": 0,
     "training": 1,
@@ -41,7 +43,8 @@ RANK = {
     "sweep": 10,
     "cli": 11,
 }
-WITHIN_RANK = {("keys", "errors"), ("cache", "errors")}
+WITHIN_RANK = {("keys", "errors"), ("keys", "targets"), ("targets", "errors"), ("cache", "errors")}
+WITHIN_RANK |= {("errors", "redaction"), ("keys", "redaction")}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
 FRAMEWORKS |= {"altair", "vl_convert", "jinja2"}
 FRAMEWORKS |= {"wandb_workspaces"}
@@ -50,6 +53,8 @@ ALLOWED_FRAMEWORKS = {
     "identity": set(),
     "errors": set(),
     "keys": set(),
+    "targets": set(),
+    "redaction": set(),
     "machine": set(),
     "cache": set(),
     "training": {"accelerate"},
