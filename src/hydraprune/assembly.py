@@ -16,8 +16,8 @@ from hydraprune.hub.families import family_of, is_known
 from hydraprune.hub.models import PretrainedModel, model_type
 from hydraprune.keys import arguments_of, check_arguments
 from hydraprune.sparsity import Calibration, Never, Plans, Pruner, SparsityError, Unscored, attach
-from hydraprune.training.distillation import Distiller
 from hydraprune.targets import check_targets
+from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
 
 _GROUP_KEYS = {"scheduler": ("warmup", "cooldown", "frequency"), "progressive": ("parts", "order")}

@@ -13,10 +13,12 @@ from hydraprune.errors import UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.launch import job, quiet_libraries
 from hydraprune.mistakes import INTERRUPTED, conf_dir, launched, leave
+from hydraprune.redaction import guarded_terminal
 
 _TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=sst2"
 
 
+@guarded_terminal()
 def main() -> None:
     """The console script."""
     if sys.argv[1:2] == ["train"]:

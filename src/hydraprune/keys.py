@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydraprune.errors import UserError
+from hydraprune.redaction import redacted
 from hydraprune.targets import target_of
 
 _HYDRAS_OWN = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
@@ -186,6 +187,7 @@ _SPELLED = {"None": "null", "True": "true", "False": "false"}  # as a user types
 
 def _short(value: Any) -> str:
     text = "{...}" if isinstance(value, Mapping) else _SPELLED.get(str(value), str(value))
+    text = str(redacted(text))  # before it is cut: a part of a secret would not be known
     return text if len(text) <= 60 else text[:57] + "..."
 
 

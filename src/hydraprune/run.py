@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hydraprune import ancestor, assembly, building, checks
 from hydraprune.account import about, blank, one_line, outcome, told, versions
@@ -25,6 +25,7 @@ from hydraprune.results.report import NAME, RunReport, read_report, write_report
 from hydraprune.results.sparsity import figures
 from hydraprune.results.summary import summary
 from hydraprune.sparsity import SparsityError
+from hydraprune.traces import as_yaml
 from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
 from hydraprune.training.checkpoints import Checkpoints
 from hydraprune.training.loop import fit
@@ -128,7 +129,7 @@ def _locked(request: Request) -> Iterator[None]:
 
 
 def _carry_out(request: Request) -> RunReport:
-    write_text(request.directory / "config.yaml", _stamp(request) + OmegaConf.to_yaml(request.config))
+    write_text(request.directory / "config.yaml", _stamp(request) + as_yaml(request.config))
     write_report(blank(request), request.directory)
     checkpoints = _checkpoints(request)
     with ExitStack() as stack:

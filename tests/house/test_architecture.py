@@ -29,6 +29,7 @@ RANK = {
     "building": 5,
     "checks": 6,
     "request": 5,
+    "traces": 6,
     "mistakes": 6,
     "ancestor": 6,
     "account": 6,
@@ -44,7 +45,7 @@ RANK = {
     "cli": 11,
 }
 WITHIN_RANK = {("keys", "errors"), ("keys", "targets"), ("targets", "errors"), ("cache", "errors")}
-WITHIN_RANK |= {("errors", "redaction"), ("keys", "redaction")}
+WITHIN_RANK |= {("keys", "redaction")}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
 FRAMEWORKS |= {"altair", "vl_convert", "jinja2"}
 FRAMEWORKS |= {"wandb_workspaces"}
@@ -66,6 +67,7 @@ ALLOWED_FRAMEWORKS = {
     "building": {"omegaconf", "accelerate"},
     "checks": {"omegaconf"},
     "request": {"omegaconf"},
+    "traces": {"hydra", "omegaconf"},
     "mistakes": {"hydra", "omegaconf"},
     "ancestor": {"hydra", "omegaconf"},
     "account": set(),

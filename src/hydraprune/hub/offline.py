@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hydraprune.errors import UserError
+from hydraprune.redaction import redacted
 
 
 def is_local(path: str) -> bool:
@@ -90,4 +91,5 @@ _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 def _short(reason: str, length: int = 200) -> str:
+    reason = str(redacted(reason))  # before it is cut: a part of a secret would not be known
     return reason if len(reason) <= length else reason[: length - 3] + "..."
