@@ -81,6 +81,8 @@ def plans(config: DictConfig) -> Plans:
     assert isinstance(node, dict)
     shared = {key: OmegaConf.to_container(config[key], resolve=True) for key in _SHARED}
     for name, part in (node.get("parts") or {}).items():
+        if not re.fullmatch(r"\w[\w.:+-]{0,63}", str(name)):
+            raise UserError(f"pattern.parts.{str(name)[:80]!r}: a part is named by letters, digits and any of _.:+-")
         if not isinstance(part, dict):
             raise UserError(f"pattern.parts.{name}={part}: must be a pattern; ~pattern.parts.{name} leaves it out")
         for key, other in shared.items():

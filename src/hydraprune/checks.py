@@ -21,6 +21,7 @@ from hydraprune.hub.encoding import check_tokenizer, estimated_tokens, positions
 from hydraprune.hub.examples import Examples, TaskData
 from hydraprune.hub.families import is_known
 from hydraprune.hub.tasks import check_metrics
+from hydraprune.identity import escapes
 
 MOST_THREADS = 1024
 # Two numbers of four bytes a token: its id and its type.
@@ -116,6 +117,19 @@ def check_place(directory: Path, key: str) -> None:
         raise UserError(
             f"{key}: cannot write in {shown} ({os.strerror(error.errno or 0)}); give another folder"
         ) from None
+
+
+def check_sweep(name: object) -> None:
+    """Refuse a sweep whose folder would not be below multirun_sweeps/.
+
+    Raises:
+        UserError: naming what a name may be.
+    """
+    if not isinstance(name, (str, int)) or isinstance(name, bool) or escapes(str(name)):
+        raise UserError(
+            f"sweep={str(name)[:80]!r}: must be a name, for a folder below multirun_sweeps/; hydra.sweep.dir=FOLDER is "
+            f"for any other place"
+        )
 
 
 def check_numbers(config: DictConfig) -> None:

@@ -142,6 +142,9 @@ class Preflight(Callback):  # type: ignore[misc]
         try:
             _refuse_launcher()
             go_offline_if_unreachable(_hub_ids(config))
+            from hydraprune.checks import check_sweep
+
+            check_sweep(config.sweep)
             if config.plan and not _planned(config):
                 raise UserError(
                     f"plan={config.plan}: {config.hydra.sweeper._target_} makes its jobs up as it goes; "

@@ -74,6 +74,7 @@ def refuse_foreign(request: Request) -> None:
     ours = Path(request.config.run.root) / request.identity.folder
     key = "run.root" if directory == ours else "hydra.run.dir"
     checks.check_place(directory, key)
+    _refuse_links(directory, key)
     if not directory.is_dir() or all(_before_a_run(path.name) for path in directory.iterdir()):
         return
     stamp = directory / "config.yaml"
@@ -82,6 +83,17 @@ def refuse_foreign(request: Request) -> None:
     report = read_report(directory)
     what = "other files" if report is None else f"another run ({report.task}, {report.model}, {report.pattern})"
     raise UserError(f"{key}={directory}: holds {what}; give an empty folder, or one that does not exist yet")
+
+
+def _refuse_links(directory: Path, key: str) -> None:
+    """A folder may be reached by links; but what a run writes, cuts and removes in it is its own.
+
+    Raises:
+        UserError: naming the link.
+    """
+    for name in (*_BEFORE_A_RUN, "config.yaml", NAME, METRICS, "checkpoints", "model"):
+        if (directory / name).is_symlink():
+            raise UserError(f"{key}={directory}: {name} in there is a link; give an empty folder, or remove the link")
 
 
 def _before_a_run(name: str) -> bool:
