@@ -33,12 +33,11 @@ _SHAPES = re.compile(
 )
 _IN_URL = re.compile(r"(?<=://)(?P<user>[^\s/@:'\"<>]*):[^\s/'\"<>]+(?=@)|(?<=://)[^\s/@:'\"<>]{16,}(?=@)")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.~+/-]{8,}=*")
-# `api_key=...` anywhere; with a colon where it is a key of YAML or JSON, for `token: ...` may be plain English.
-_VALUE = r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s;&)\]}\"'][^\s;&)\]}\"']*)"
-_NAMED = re.compile(
-    rf"(?i)(?<![\w.])(?P<key>[\w.@/-]*(?:{_WORDS}|pat)\w*)"
-    rf"(?P<between>\\?[\"']\s*:\s*|\s?=\s?|(?<=[\w])\s*:[ ]+(?<=[:][ ])){_VALUE}"
-)
+_VALUE = r"(?P<value>\$\{[^}\n]*\}|\"[^\"\n]*\"|'[^'\n]*'|[^\s;&)\]}\"'][^\s;&)\]}\"']*)"
+_KEY = rf"(?P<key>[\w.@/-]*(?:{_WORDS}|pat)\w*)"
+# `api_key=...` anywhere; with a colon as in JSON, or on a line of YAML: `no token: give one` is plain English.
+_NAMED = re.compile(rf"(?i)(?<![\w.]){_KEY}(?P<between>\\?[\"']\s*:\s*|\s?=\s?){_VALUE}")
+_IN_YAML = re.compile(rf"(?im)^[ \t-]*{_KEY}(?P<between>:[ ]+){_VALUE}(?=\s*$)")
 _REFERENCE = re.compile(r"\$\{[\w.:]+\}")
 _SHORTEST = 8
 # As values of secret keys that this process has met: whoever got one may say it in a message.
@@ -73,15 +72,18 @@ def _line(text: str) -> str:
     text = without_known(text)
     text = _IN_URL.sub(lambda found: f"{found['user']}:{REDACTED}" if found["user"] else REDACTED, text)
     text = _BEARER.sub(rf"\1\2{REDACTED}", text)
-    return _NAMED.sub(_value_hidden, text)
+    for pattern in (_NAMED, _IN_YAML):
+        text = pattern.sub(_value_hidden, text)
+    return text
 
 
 def _value_hidden(found: re.Match[str]) -> str:
     value = found["value"]
-    if not secret_name(found["key"]) or _REFERENCE.match(value) or value in ("null", "None", "...", REDACTED):
+    if not secret_name(found["key"]) or _REFERENCE.fullmatch(value) or value in ("null", "None", "...", REDACTED):
         return found[0]
-    kept = value[0] if value[0] in "\"'" else ""
-    return f"{found['key']}{found['between']}{kept}{REDACTED}{kept}"
+    quotes = value[0] if value[0] in "\"'" else ""
+    before = found[0].removesuffix(value)
+    return f"{before}{quotes}{REDACTED}{quotes}"
 
 
 def without_known(text: str) -> str:

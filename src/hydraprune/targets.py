@@ -98,11 +98,10 @@ def _found(target: str) -> Any:
     try:
         found: Any = importlib.import_module(parts[0])
         for place, part in enumerate(parts[1:], 1):
-            if not hasattr(found, part):
-                if not inspect.ismodule(found):
-                    return None
-                importlib.import_module(".".join(parts[: place + 1]))
-            found = getattr(found, part)
+            if hasattr(found, part) or not inspect.ismodule(found):
+                found = getattr(found, part)
+            else:
+                found = importlib.import_module(".".join(parts[: place + 1]))
     except (ImportError, AttributeError):
         return None
     return found
