@@ -74,7 +74,7 @@ def refuse_foreign(request: Request) -> None:
     ours = Path(request.config.run.root) / request.identity.folder
     key = "run.root" if directory == ours else "hydra.run.dir"
     checks.check_place(directory, key)
-    _refuse_links(directory, key)
+    refuse_links(directory, key)
     if not directory.is_dir() or all(_before_a_run(path.name) for path in directory.iterdir()):
         return
     stamp = directory / "config.yaml"
@@ -85,7 +85,7 @@ def refuse_foreign(request: Request) -> None:
     raise UserError(f"{key}={directory}: holds {what}; give an empty folder, or one that does not exist yet")
 
 
-def _refuse_links(directory: Path, key: str) -> None:
+def refuse_links(directory: Path, key: str) -> None:
     """A folder may be reached by links; but what a run writes, cuts and removes in it is its own.
 
     Raises:

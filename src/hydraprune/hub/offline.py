@@ -50,7 +50,7 @@ def loading(key: str, path: str) -> Iterator[None]:
     except Exception as error:  # the libraries raise dozens of kinds for a broken file
         reason = " ".join(str(error).split())
         # What the libraries advise then is to run it.
-        for sign, why in _CODE.items():
+        for sign, why in _CODE:
             if sign in reason:
                 raise UserError(f"{key}={path}: {why}") from error
         if is_local(path):
@@ -91,11 +91,13 @@ def go_offline_if_unreachable(paths: Iterable[str], timeout: float = 5.0) -> Non
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-_CODE = {
-    "Weights only load failed": "its weights are a pickle that holds more than weights, and is not run; save the model "
-    "again as model.safetensors",
-    "trust_remote_code": "needs code that comes with it, which is not run; give one of a kind that transformers has",
-}
+_CODE = (
+    (
+        "Weights only load failed",
+        "its weights are a pickle that holds more than weights, and is not run; save it again as model.safetensors",
+    ),
+    ("trust_remote_code", "needs code that comes with it, which is not run; give one of a kind that transformers has"),
+)
 
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
