@@ -26,7 +26,7 @@ NAMES = {
     "backslashes": "..\\..\\x",
     "a drive": "C:x",
     "long": "x" * 5000,
-    "long and ends in dots": "x" * 95 + "....." * 5,
+    "cut at a dot": "x" * 99 + ".yyyyy",
     "a device": "NUL",
     "a device with an ending": "con.txt",
     "another device": "LPT1",
