@@ -15,6 +15,7 @@ from hydraprune import assembly
 from hydraprune.building import Built
 from hydraprune.errors import UserError
 from hydraprune.identity import snake
+from hydraprune.redaction import redacted
 from hydraprune.request import Request, plain
 from hydraprune.results.mask_parts import mask_parts
 from hydraprune.results.report import RunReport, write_report
@@ -115,7 +116,7 @@ def about(request: Request, steps: int, done: int) -> About:
         job_type=known.phase,
         name=f"{known.task} {known.model} {known.pattern}{target} seed {known.seed}",
         tags=tuple(dict.fromkeys(word for word in words if word is not None)),
-        config=plain(config),
+        config=redacted(plain(config)),
         directory=request.directory,
         steps=steps,
         done=done,

@@ -14,8 +14,9 @@ from torch import nn
 from hydraprune.errors import UserError
 from hydraprune.hub.families import family_of, is_known
 from hydraprune.hub.models import PretrainedModel, model_type
-from hydraprune.keys import arguments_of, check_arguments, check_targets
+from hydraprune.keys import arguments_of, check_arguments
 from hydraprune.sparsity import Calibration, Never, Plans, Pruner, SparsityError, Unscored, attach
+from hydraprune.targets import check_targets
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
 
@@ -80,6 +81,8 @@ def plans(config: DictConfig) -> Plans:
     assert isinstance(node, dict)
     shared = {key: OmegaConf.to_container(config[key], resolve=True) for key in _SHARED}
     for name, part in (node.get("parts") or {}).items():
+        if not re.fullmatch(r"\w[\w.:+-]{0,63}", str(name)):
+            raise UserError(f"pattern.parts.{str(name)[:80]!r}: a part is named by letters, digits and any of _.:+-")
         if not isinstance(part, dict):
             raise UserError(f"pattern.parts.{name}={part}: must be a pattern; ~pattern.parts.{name} leaves it out")
         for key, other in shared.items():

@@ -18,6 +18,7 @@ from hydraprune.hub.encoding import check_tokenizer, estimated_tokens, positions
 from hydraprune.hub.examples import Examples, TaskData
 from hydraprune.hub.families import is_known
 from hydraprune.hub.tasks import check_metrics
+from hydraprune.identity import escapes
 from hydraprune.places import check_place
 
 MOST_THREADS = 1024
@@ -95,6 +96,19 @@ def _kept(config: DictConfig, made: Parts, model: Any, tokenizer: Any, data: Tas
         answers = rows * width * 4
     kept = sum(tokens(examples) for examples in (data.train, *data.evaluations.values())) * _TOKEN_BYTES
     return answers if cache.admits(answers) else 0, kept if cache.admits(kept) else 0
+
+
+def check_sweep(name: object) -> None:
+    """Refuse a sweep whose folder would not be below multirun_sweeps/.
+
+    Raises:
+        UserError: naming what a name may be.
+    """
+    if not isinstance(name, (str, int)) or isinstance(name, bool) or escapes(str(name)):
+        raise UserError(
+            f"sweep={str(name)[:80]!r}: must be a name, for a folder below multirun_sweeps/; hydra.sweep.dir=FOLDER is "
+            f"for any other place"
+        )
 
 
 def check_numbers(config: DictConfig) -> None:

@@ -12,6 +12,7 @@ from hydraprune import __version__
 from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.machine import let_threads_sleep
+from hydraprune.redaction import guarded_terminal
 
 # Here, since it must come before torch.
 let_threads_sleep()
@@ -20,6 +21,7 @@ _TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=ss
 _DOCTOR = "is all well for a run here? versions, devices, network, disk, compiler; takes the words of train, and --json"
 
 
+@guarded_terminal()
 def main() -> None:
     """The console script."""
     if sys.argv[1:2] == ["doctor"]:

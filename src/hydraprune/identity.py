@@ -122,4 +122,18 @@ def snake(name: str) -> str:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:100] or "_"
+    """A name as one part of a path, on any system."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:100].rstrip(".") or "_"
+    return f"_{safe}" if _DEVICES.match(safe) else safe
+
+
+# What Windows opens in place of a file, whatever follows the dot.
+_DEVICES = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)")
+
+
+def escapes(name: str) -> bool:
+    """Whether a name that may have parts, `a/b`, would leave the folder that it is given in, or cannot be a path."""
+    parts = name.split("/")
+    return any(part in ("", ".", "..") or re.search(r'[\x00-\x1f<>:"|?*\\]|[. ]$', part) for part in parts) or any(
+        len(part) > 100 or _DEVICES.match(part) for part in parts
+    )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
-import os
 import re
 import types
 import typing
@@ -13,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydraprune.errors import UserError
+from hydraprune.redaction import redacted
+from hydraprune.targets import target_of
 
-ALLOWED = ("hydraprune.", "torch.optim.", "transformers.")
-ALLOWED_VARIABLE = "HYDRAPRUNE_TARGETS"
 _HYDRAS_OWN = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
@@ -189,37 +187,8 @@ _SPELLED = {"None": "null", "True": "true", "False": "false"}  # as a user types
 
 def _short(value: Any) -> str:
     text = "{...}" if isinstance(value, Mapping) else _SPELLED.get(str(value), str(value))
+    text = str(redacted(text))  # before it is cut: a part of a secret would not be known
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def allowed_prefixes() -> tuple[str, ...]:
-    """What a `_target_` may begin with: ours, torch.optim, transformers, and what the user lists."""
-    extra = os.environ.get(ALLOWED_VARIABLE, "").split(",")
-    return (*ALLOWED, *(prefix.strip() for prefix in extra if prefix.strip()))
-
-
-def check_targets(node: Any, path: str) -> None:
-    """Refuse a `_target_` that may not be named, anywhere below `path`, before anything is made of it.
-
-    Raises:
-        UserError: the target's prefix is not allowed.
-    """
-    if isinstance(node, Mapping):
-        if node.get("_target_") is not None:
-            _check_target(str(node["_target_"]), f"{path}._target_")
-        for key, value in node.items():
-            check_targets(value, f"{path}.{key}")
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            check_targets(value, path)
-
-
-def _check_target(target: str, key: str) -> None:
-    if not target.startswith(allowed_prefixes()):
-        raise UserError(
-            f"{key}={target}: a config may name classes of {', '.join(p.rstrip('.') for p in allowed_prefixes())}; "
-            f"to allow more, list their prefixes in the environment variable {ALLOWED_VARIABLE}"
-        )
 
 
 def arguments_of(target: str, path: str) -> dict[str, Any]:
@@ -228,13 +197,7 @@ def arguments_of(target: str, path: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such thing, or it may not be named.
     """
-    key = f"{path}_target_"
-    _check_target(target, key)
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise UserError(f"{key}={target}: there is no such class or function") from None
+    found = target_of(target, f"{path}_target_")
     parameters = inspect.signature(found).parameters.values()
     try:
         kinds = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)

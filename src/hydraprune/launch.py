@@ -29,7 +29,10 @@ from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.keys import check_keys
 from hydraprune.machine import let_threads_sleep
 from hydraprune.mistakes import leave, one_line
+from hydraprune.redaction import guard_logs, guarded_terminal
 from hydraprune.results.report import REFUSED
+from hydraprune.targets import check_targets
+from hydraprune.traces import clean, keep_job
 
 if TYPE_CHECKING:
     from hydraprune.request import Request
@@ -80,6 +83,7 @@ def register() -> None:
 
 
 register()
+guard_logs()
 # Here, since it must come before torch.
 let_threads_sleep()
 
@@ -94,6 +98,7 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
     from hydraprune.request import Request, plain, resolved
 
     wanted = resolved(config)
+    check_targets(plain(wanted), "")
     check_keys(plain(wanted), [plain(composed(words)) for words in ([], ["pattern=dense"])])
     choices = _choices(config)
     identity = identity_of(wanted, choices)
@@ -138,6 +143,9 @@ class Preflight(Callback):  # type: ignore[misc]
         try:
             _refuse_launcher()
             go_offline_if_unreachable(_hub_ids(config))
+            from hydraprune.checks import check_sweep
+
+            check_sweep(config.sweep)
             if config.plan and not _planned(config):
                 raise UserError(
                     f"plan={config.plan}: {config.hydra.sweeper._target_} makes its jobs up as it goes; "
@@ -155,6 +163,7 @@ class Preflight(Callback):  # type: ignore[misc]
         from hydraprune.results.report import NAME, folders_with, read_report
 
         folder = Path(config.hydra.sweep.dir)
+        clean(folder / "multirun.yaml")
         recent = [p for p in folders_with(NAME, folder) if (p / NAME).stat().st_mtime >= self.started]
         failed = [(job, report) for job in sorted(recent) if (report := read_report(job)) and report.status == "failed"]
         end_sweep(folder, [(str(job), report.error or "") for job, report in failed])
@@ -215,6 +224,7 @@ def _refuse_launcher() -> None:
         )
 
 
+@guarded_terminal()
 def job(config: DictConfig) -> float | None:
     """One job of `train.py`: returns its headline metric, or NaN for a failed job of a multirun.
 
@@ -237,6 +247,7 @@ def _job(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     quiet_libraries()
+    keep_job(config, hydra_config)
     composed = OmegaConf.create({**config, "hydra": hydra_config})
     words = list(hydra_config.overrides.task)
     refusal = Path(hydra_config.sweep.dir) / refusals(words)

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hydraprune import stopping
 from hydraprune.errors import UserError
 from hydraprune.keys import flattened, nearest, override_key, unknown_override
+from hydraprune.redaction import guarded_terminal
 
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
 _MISTAKES = (UserError, HydraException, OmegaConfBaseException)
@@ -29,6 +30,7 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
+@guarded_terminal()
 def launched(main: Callable[[], Any]) -> None:
     """Call a Hydra main function; a user's mistake becomes one line and exit code 2."""
     # Hydra would print its own account of an exception and exit; with this it lets them through.
@@ -62,7 +64,8 @@ def leave(error: Exception) -> NoReturn:
     """End the program: 2 and one line for a user's mistake, 1 and the traceback for one of ours."""
     mistake = isinstance(error, _MISTAKES)
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
-        traceback.print_exception(error)
+        # In one piece: a secret of several lines is known by all of them.
+        print("".join(traceback.format_exception(error)), end="", file=sys.stderr)
     print(f"hydraprune: error: {one_line(error)}", file=sys.stderr)
     raise SystemExit(2 if mistake else 1)
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydraprune.errors import UserError
 from hydraprune.identity import Identity
+from hydraprune.redaction import learn
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def resolved(config: DictConfig) -> DictConfig:
         raise UserError(f"{missing[0]}: a value is needed here; give it on the command line: {missing[0]}=...")
     values = OmegaConf.to_container(copy, resolve=True)
     assert isinstance(values, dict)
+    learn(values)
     return OmegaConf.create(values)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hydraprune import ancestor, assembly, building, checks, stopping
 from hydraprune.account import about, blank, one_line, outcome, told, versions
@@ -26,6 +26,7 @@ from hydraprune.results.report import NAME, RunReport, read_report, write_report
 from hydraprune.results.sparsity import figures
 from hydraprune.results.summary import summary
 from hydraprune.sparsity import SparsityError
+from hydraprune.traces import as_yaml
 from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
 from hydraprune.training.checkpoints import Checkpoints
 from hydraprune.training.loop import fit
@@ -74,6 +75,7 @@ def refuse_foreign(request: Request) -> None:
     ours = Path(request.config.run.root) / request.identity.folder
     key = "run.root" if directory == ours else "hydra.run.dir"
     check_place(directory, key)
+    refuse_links(directory, key)
     if not directory.is_dir() or all(_before_a_run(path.name) for path in directory.iterdir()):
         return
     stamp = directory / "config.yaml"
@@ -82,6 +84,17 @@ def refuse_foreign(request: Request) -> None:
     report = read_report(directory)
     what = "other files" if report is None else f"another run ({report.task}, {report.model}, {report.pattern})"
     raise UserError(f"{key}={directory}: holds {what}; give an empty folder, or one that does not exist yet")
+
+
+def refuse_links(directory: Path, key: str) -> None:
+    """A folder may be reached by links; but what a run writes, cuts and removes in it is its own.
+
+    Raises:
+        UserError: naming the link.
+    """
+    for name in (*_BEFORE_A_RUN, "config.yaml", NAME, METRICS, "checkpoints", "model"):
+        if (directory / name).is_symlink():
+            raise UserError(f"{key}={directory}: {name} in there is a link; give an empty folder, or remove the link")
 
 
 def _before_a_run(name: str) -> bool:
@@ -134,7 +147,7 @@ def _locked(request: Request) -> Iterator[None]:
 
 
 def _carry_out(request: Request) -> RunReport:
-    write_text(request.directory / "config.yaml", _stamp(request) + OmegaConf.to_yaml(request.config))
+    write_text(request.directory / "config.yaml", _stamp(request) + as_yaml(request.config))
     write_report(blank(request), request.directory)
     checkpoints = _checkpoints(request)
     with ExitStack() as stack:

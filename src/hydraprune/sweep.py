@@ -18,6 +18,8 @@ from hydraprune import stopping
 from hydraprune.errors import UserError
 from hydraprune.launch import end_sweep, quiet_libraries, refusals, request_of
 from hydraprune.mistakes import one_line
+from hydraprune.results.report import write_text
+from hydraprune.traces import as_yaml
 
 if TYPE_CHECKING:
     from hydraprune.planning import Wanted
@@ -62,7 +64,7 @@ def sweep(
     if master.plan:
         raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(master, folder / "multirun.yaml")
+    write_text(folder / "multirun.yaml", as_yaml(master))
     write_plan(with_earlier(plan, read_plan(folder)), folder)
     by_words = {job.words: job for job in wanted}
     for job in plan.jobs:

@@ -16,6 +16,8 @@ RANK = {
     "sparsity": 0,
     "identity": 0,
     "keys": 0,
+    "targets": 0,
+    "redaction": 0,
     "machine": 0,
     "stopping": 0,
     "places": 0,
@@ -29,6 +31,7 @@ RANK = {
     "building": 5,
     "checks": 6,
     "request": 5,
+    "traces": 6,
     "mistakes": 6,
     "ancestor": 6,
     "account": 6,
@@ -44,7 +47,8 @@ RANK = {
     "sweep": 10,
     "cli": 11,
 }
-WITHIN_RANK = {("stopping", "errors"), ("keys", "errors"), ("cache", "errors"), ("places", "errors")}
+WITHIN_RANK = {(room, "errors") for room in ("stopping", "keys", "cache", "places", "targets")}
+WITHIN_RANK |= {("keys", "targets"), ("keys", "redaction")}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
 FRAMEWORKS |= {"altair", "vl_convert", "jinja2"}
 FRAMEWORKS |= {"wandb_workspaces"}
@@ -53,6 +57,8 @@ ALLOWED_FRAMEWORKS = {
     "identity": set(),
     "errors": set(),
     "keys": set(),
+    "targets": set(),
+    "redaction": set(),
     "machine": set(),
     "stopping": set(),
     "places": set(),
@@ -66,6 +72,7 @@ ALLOWED_FRAMEWORKS = {
     "building": {"omegaconf", "accelerate"},
     "checks": {"omegaconf"},
     "request": {"omegaconf"},
+    "traces": {"hydra", "omegaconf"},
     "mistakes": {"hydra", "omegaconf"},
     "ancestor": {"hydra", "omegaconf"},
     "account": set(),

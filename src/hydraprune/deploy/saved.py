@@ -26,7 +26,9 @@ def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> Path:
         backend.no_truncation()
         backend.no_padding()
     tokenizer.save_pretrained(temporary)
-    if target.exists():
+    if target.is_symlink():
+        target.unlink()  # what is behind it is not ours
+    elif target.exists():
         shutil.rmtree(target)
     os.replace(temporary, target)
     return target

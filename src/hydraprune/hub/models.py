@@ -61,8 +61,9 @@ class PretrainedModel:
             folder = Path(source)
             if folder.is_dir() and not any((folder / name).exists() for name in _WEIGHTS):
                 raise UserError(f"{self.key}={self.path}: holds no weights ({', '.join(_WEIGHTS[:2])})")
+            _refuse_code(raw, f"{self.key}={self.path}")
             if "model_type" in raw:
-                return AutoConfig.from_pretrained(source, revision=self.revision)
+                return AutoConfig.from_pretrained(source, revision=self.revision, trust_remote_code=False)
             if self.type is None:
                 raise UserError(
                     f"{self.key}={self.path}: its config.json has no model_type; say it: model.type=bert, for example"
@@ -74,7 +75,7 @@ class PretrainedModel:
         config = self.config()
         with loading(self.key, self.path):
             return AutoTokenizer.from_pretrained(
-                local_or_id(self.path, self.key), config=config, revision=self.revision
+                local_or_id(self.path, self.key), config=config, revision=self.revision, trust_remote_code=False
             )
 
     def load(self, labels: Labels | None = None) -> nn.Module:
@@ -95,6 +96,7 @@ class PretrainedModel:
                 local_or_id(self.path, self.key),
                 config=config,
                 revision=self.revision,
+                trust_remote_code=False,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=replaced,
                 output_loading_info=True,
@@ -198,6 +200,15 @@ _WEIGHTS = (
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
 )
+
+
+def _refuse_code(raw: dict[str, Any], where: str) -> None:
+    """A config.json can ask for kernels of the hub, which are programs."""
+    for name in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+        if "/" in str(raw.get(name, "")):
+            raise UserError(
+                f"{where}: its config.json asks for the code of {raw[name]}, which is not run; take {name} out"
+            )
 
 
 def model_type(model: nn.Module) -> str:

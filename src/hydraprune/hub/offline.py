@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hydraprune.errors import UserError
+from hydraprune.redaction import redacted
 
 
 def is_local(path: str) -> bool:
@@ -48,6 +49,10 @@ def loading(key: str, path: str) -> Iterator[None]:
         raise
     except Exception as error:  # the libraries raise dozens of kinds for a broken file
         reason = " ".join(str(error).split())
+        # What the libraries advise then is to run it.
+        for sign, why in _CODE:
+            if sign in reason:
+                raise UserError(f"{key}={path}: {why}") from error
         if is_local(path):
             cause = " ".join(str(error.__cause__).split()) if error.__cause__ is not None else ""
             raise UserError(f"{key}={path}: cannot be loaded: {_short(cause or reason)}") from error
@@ -86,8 +91,17 @@ def go_offline_if_unreachable(paths: Iterable[str], timeout: float = 5.0) -> Non
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+_CODE = (
+    (
+        "Weights only load failed",
+        "its weights are a pickle that holds more than weights, and is not run; save it again as model.safetensors",
+    ),
+    ("trust_remote_code", "needs code that comes with it, which is not run; give one of a kind that transformers has"),
+)
+
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 def _short(reason: str, length: int = 200) -> str:
+    reason = str(redacted(reason))  # before it is cut: a part of a secret would not be known
     return reason if len(reason) <= length else reason[: length - 3] + "..."

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hydraprune.redaction import redacted
 from hydraprune.results.report import RunReport, finished_run, read_report, write_text
 
 SCHEMA = 1
@@ -142,7 +143,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
         "ancestors": [told(job) for job in plan.ancestors],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / NAME, json.dumps(values, indent=1) + "\n")
+    write_text(folder / NAME, json.dumps(redacted(values), indent=1) + "\n")
 
 
 def _between(folder: Path, place: Path) -> str:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydraprune.redaction import redacted, without_known
+
 SCHEMA = 1
 NAME = "report.json"
 # Where a sweep keeps the reports of jobs that were refused before they began.
@@ -60,11 +62,11 @@ class RunReport:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, whatever is cut: the process or the power."""
+    """Write a file whole or not at all, whatever is cut: the process or the power; and without known secrets."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(without_known(text))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -75,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_report(report: RunReport, directory: Path) -> None:
     """Write `report.json` into a run's directory, atomically."""
-    write_text(directory / NAME, json.dumps(_finite(asdict(report)), indent=2, allow_nan=False) + "\n")
+    write_text(directory / NAME, json.dumps(_finite(redacted(asdict(report))), indent=2, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 from hydraprune.errors import one_line
+from hydraprune.redaction import redacted
 from hydraprune.tracking.connection import chosen_mode, quiet_settings, why_not_online
 from hydraprune.tracking.contract import About, Outcome
 from hydraprune.tracking.core import own_process, start_anew, watch_exit
@@ -141,7 +143,7 @@ class WandB(Silent):
         # What was cut by Ctrl-C did not fail, and goes on; W&B's own word for it is 255.
         cut = isinstance(error, KeyboardInterrupt)
         if error is not None and not cut:
-            run.summary["error"] = one_line(error)
+            run.summary["error"] = redacted(one_line(error))
         try:
             run.finish(exit_code=0 if error is None else 255 if cut else 1)
         except TimeoutError:
@@ -172,16 +174,16 @@ class WandB(Silent):
     def _begun(self, about: About, mode: Literal["online", "offline"]) -> Any:
         import wandb
 
-        with _outside_a_sweep(quiet_settings(), hidden=not about.asked):
+        with _outside_a_sweep(quiet_settings(), hidden=not about.asked), _words_redacted():
             return wandb.init(
                 # What a sweep's agent says of project, entity and id comes first in there.
                 project=self._project,
                 entity=self._entity,
                 id=about.id,
-                name=about.name[:_LONGEST_NAME],
-                group=about.group[-_LONGEST_NAME:],
+                name=redacted(about.name)[:_LONGEST_NAME],
+                group=redacted(about.group)[-_LONGEST_NAME:],
                 job_type=about.job_type,
-                tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys((*about.tags, *self._tags))],
+                tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys(redacted([*about.tags, *self._tags]))],
                 config=dict(about.config),
                 mode=mode,
                 resume="allow",
@@ -204,7 +206,9 @@ class WandB(Silent):
     def _tell(self, why: str | None) -> None:
         place = _place(self._run)
         if why is not None:
-            log.warning("W&B goes on offline: %s; `wandb sync %s` sends the run later", why[:_LONGEST_CAUSE], place)
+            log.warning(
+                "W&B goes on offline: %s; `wandb sync %s` sends the run later", redacted(why)[:_LONGEST_CAUSE], place
+            )
         elif self._run.offline:
             log.info("W&B: offline in %s; `wandb sync %s` sends it", place, place)
         else:
@@ -256,3 +260,13 @@ def _outside_a_sweep(settings: Any, hidden: bool) -> Iterator[None]:
     finally:
         for name, value in kept.items():
             setattr(settings, name, value)
+
+
+@contextmanager
+def _words_redacted() -> Iterator[None]:
+    """Within it W&B, which keeps the command line of a run, reads it without secrets."""
+    kept, sys.argv = sys.argv, redacted(sys.argv)
+    try:
+        yield
+    finally:
+        sys.argv = kept
