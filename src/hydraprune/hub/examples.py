@@ -160,17 +160,25 @@ class Reader:
         return Examples(texts, [self._place(value, row) for row, value in enumerate(rows[self.label], start=1)])
 
     def _place(self, value: Any, row: int, split: str = "the split") -> float:
-        where = f"task.label={self.label}: {self.where}: {value!r} in row {row} of {split}"
         if self.places is None:
             if isinstance(value, (int, float)) and abs(value) < float("inf"):
                 return float(value)
-            raise UserError(f"{where} is not a number; for classes say task.regression=false")
-        key = plain_label(value)
-        if key is not None and key in self.places:
-            return self.places[key]
+        else:
+            key = plain_label(value)
+            if key is not None and key in self.places:
+                return self.places[key]
+        raise UserError(self._refusal(value, row, split))
+
+    def _refusal(self, value: Any, row: int, split: str) -> str:
+        where = f"task.label={self.label}: {self.where}:"
+        if value is None:
+            return f"{where} row {row} of {split} has no label; each needs one"
+        where = f"{where} {value!r:.60} in row {row} of {split}"
+        if self.places is None:
+            return f"{where} is not a number; for classes say task.regression=false"
         hidden = "; the labels of this split are not public" if value == -1 else ""
         known = ", ".join(str(name) for name in list(self.places)[:8])
-        raise UserError(f"{where} is not one of the {len(set(self.places.values()))} labels ({known}){hidden}")
+        return f"{where} is not one of the {len(set(self.places.values()))} labels ({known}){hidden}"
 
 
 def values(rows: Any, column: str) -> Iterator[Any]:

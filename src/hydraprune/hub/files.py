@@ -170,7 +170,7 @@ def file_at(key: str, path: str) -> DataFile:
     try:
         mode = file.stat().st_mode
     except OSError as error:
-        if file.is_symlink():
+        if os.path.islink(file):
             raise UserError(f"{where}: is a link to {os.readlink(file)}, where no file is; mend the link") from None
         if isinstance(error, FileNotFoundError):
             raise UserError(f"{where}: no such file; give one that exists{'' if kind else f' ({endings})'}") from None

@@ -35,7 +35,7 @@ def local_or_id(path: str, key: str) -> str:
     if not is_local(path):
         return path
     expanded = Path(path).expanduser()
-    if expanded.is_symlink() and not exists(expanded):
+    if os.path.islink(expanded) and not exists(expanded):
         raise UserError(f"{key}={path}: is a link to {os.readlink(expanded)}, where nothing is; mend the link")
     if not exists(expanded):
         raise UserError(f"{key}={path}: no such file or folder; give a folder that exists, or a hub id")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydraprune.errors import UserError
@@ -15,7 +14,6 @@ from hydraprune.hub.examples import (
     Labels,
     Reader,
     TaskData,
-    load_rows,
     places_of,
     plain_label,
     scratch_folder,
@@ -24,9 +22,9 @@ from hydraprune.hub.examples import (
     values,
 )
 from hydraprune.hub.files import file_at
+from hydraprune.hub.folders import load_splits
 from hydraprune.hub.limits import Volume, check_memory
 from hydraprune.hub.metrics import BINARY, CLASSIFICATION, REGRESSION
-from hydraprune.hub.offline import loading, local_or_id
 from hydraprune.sparsity.layers import words
 
 MOST_CLASSES = 1000
@@ -78,18 +76,9 @@ class HubTask:
         Raises:
             UserError: the data set cannot be found or reached, or a column, label or split is wrong.
         """
-        import datasets
-
-        source = local_or_id(self.path, "task.path")
-        if Path(source).is_file():
-            raise UserError(f"task.path={self.path}: is a file; for your own say task=file task.path={self.path}")
         where = f"task.path={self.path}"
         with scratch_folder() as scratch:
-            with loading("task.path", self.path):
-                if (Path(source) / "dataset_dict.json").exists():
-                    splits = datasets.load_from_disk(source)
-                else:
-                    splits = load_rows(source, self.subset, revision=self.revision, scratch=scratch)
+            splits = load_splits(self.path, self.subset, self.revision, scratch)
             for split in (self.train, *self.validation):
                 if split not in splits:
                     raise UserError(f"{where}: has no split {split}; it has {', '.join(splits)}")
@@ -196,8 +185,8 @@ class FileTask:
             )
         if self.label in tables[0].column_names and found <= {None}:
             raise UserError(
-                f"task.label={self.label}: holds neither whole numbers nor names; for scores say "
-                f"task.regression=true task.metrics=[pearson]"
+                f"task.label={self.label}: task.path={self.path} holds neither whole numbers nor names in it; for "
+                f"scores say task.regression=true task.metrics=[pearson]"
             )
         classes = sorted((v for v in found if v is not None), key=lambda v: (isinstance(v, str), v))
         return Labels(tuple(map(str, classes))), {value: place for place, value in enumerate(classes)}
