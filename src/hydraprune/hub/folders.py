@@ -56,8 +56,8 @@ def _why(where: str, folder: Path, subset: str | None, reason: str) -> str | Non
         return f"{where}: its data come out of a script, which is never run; save them as parquet files"
     if not any(file.suffix in _DATA for file in folder.rglob("*")):
         return f"{where}: the folder holds no data files ({', '.join(_DATA)})"
-    if "Couldn't infer the same data file format" in reason:
-        return f"{where}: its README.md names splits for which no files are there, or files of two formats; mend it"
+    if "Couldn't infer the same data file format" in reason or "Unable to find" in reason:
+        return f"{where}: its README.md names splits for which no files are there, or files of two kinds; mend it"
     for file in sorted(folder.rglob("*.parquet")):
         try:
             check_parquet(f"{where}: {file.relative_to(folder)}", file)

@@ -22,6 +22,8 @@ _TOKEN_BYTES = 16
 _TOKEN_TEXT = 3
 # A json list is parsed as a whole, into objects.
 _LIST_TIMES = 12
+# Bytes for every row that is read, kept or not: its place in the order of drawing, and what reading leaves.
+_READ = 64
 # Room on the disk besides the data itself.
 _DISK_TIMES = 1.1
 
@@ -45,19 +47,21 @@ class Volume:
         return objects + _TEXT_BYTES * self.text + _TOKEN_BYTES * tokens
 
 
-def check_memory(where: str, kept: Iterable[Volume], columns: int, max_length: int) -> None:
+def check_memory(where: str, kept: Iterable[Volume], columns: int, max_length: int, read: int) -> None:
     """Refuse data whose kept examples would not fit into the memory that is left.
 
     Args:
         where: what the data is called in errors, as in `task.path=...`.
         kept: of every split, what will be in memory.
         columns: texts per example.
+        read: rows of all of them, kept or not.
 
     Raises:
         UserError: with both sizes, and how many examples would fit.
     """
     volumes = tuple(kept)
-    needed, left = sum(volume.memory(columns, max_length) for volume in volumes), available_memory()
+    needed = _READ * read + sum(volume.memory(columns, max_length) for volume in volumes)
+    left = available_memory()
     if needed > left:
         rows = sum(volume.rows for volume in volumes)
         fits = int(float(f"{rows * left / needed / 2:.0e}"))

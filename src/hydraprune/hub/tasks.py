@@ -94,7 +94,8 @@ class HubTask:
             else:
                 volumes = [reader.check(rows, f"split {split}") for split, rows in evaluations.items()]
             train = subset(train, self.max_train_examples)
-            check_memory(where, [volume.part(len(train)), *volumes], len(reader.text), self.max_length)
+            kept = [volume.part(len(train)), *volumes]
+            check_memory(where, kept, len(reader.text), self.max_length, volume.rows)
             return TaskData(
                 reader.examples(train), {split: reader.examples(rows) for split, rows in evaluations.items()}, labels
             )
@@ -170,7 +171,7 @@ class FileTask:
             validation = train.part(self.validation_share * train.rows)
             rest -= validation.rows
         kept = [train.part(min(rest, self.max_train_examples or rest)), validation]
-        check_memory(f"task.path={self.path}", kept, len(self.text), self.max_length)
+        check_memory(f"task.path={self.path}", kept, len(self.text), self.max_length, train.rows)
 
     def _labels(self, tables: list[Any]) -> tuple[Labels, dict[int | str, int] | None]:
         if self.regression:
@@ -187,6 +188,11 @@ class FileTask:
             raise UserError(
                 f"task.label={self.label}: task.path={self.path} holds neither whole numbers nor names in it; for "
                 f"scores say task.regression=true task.metrics=[pearson]"
+            )
+        if both := sorted(v for v in found if isinstance(v, str) and v.lstrip("-").isdigit() and int(v) in found):
+            raise UserError(
+                f"task.label={self.label}: {both[0]} stands there as a number and as a text; write every label "
+                f"one way (one empty label makes texts of all numbers of a csv)"
             )
         classes = sorted((v for v in found if v is not None), key=lambda v: (isinstance(v, str), v))
         return Labels(tuple(map(str, classes))), {value: place for place, value in enumerate(classes)}

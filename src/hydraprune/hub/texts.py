@@ -70,12 +70,8 @@ def _refuse_kind(rows: Any, column: str, key: str, split: str) -> None:
     named = getattr(kind, "dtype", None) or type(kind).__name__.lower()
     for row, value in enumerate(rows[column], start=1):
         if not isinstance(value, str):
-            shown = (
-                "no text (null)"
-                if value is None
-                else f"{str(value)[:40]!r}, not text but {_KINDS.get(type(value), named)}"
-            )
-            raise UserError(f"{key}: row {row} of {split} holds {shown}; give a column of texts")
+            shown = f"{_KINDS.get(type(value), named)} ({str(value)[:40]})" if value is not None else "no text (null)"
+            raise UserError(f"{key}: row {row} of {split} holds {shown}; give a column that holds texts only")
 
 
 _KINDS = {dict: "an object", list: "a list", int: "a number", float: "a number", bool: "true or false", bytes: "bytes"}
