@@ -87,7 +87,8 @@ _FILES_V2 = ("memory.max", "memory.current", "inactive_file")
 def _left_in_cgroup(folder: Path, limit: str, usage: str, cache: str) -> list[int]:
     try:
         most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
-        kept = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
+        counts = (folder / "memory.stat").read_text().split()
+        kept = dict(zip(counts[::2], counts[1::2], strict=False))
         # What is kept of files is given back when somebody asks for memory.
         return [] if most == "max" else [max(0, int(most) - used + int(kept.get(cache, 0)))]
     except (OSError, ValueError):

@@ -150,7 +150,6 @@ BAD: dict[str, tuple[str, str | bytes | Callable[[Path], Any], dict[str, Any], S
     "a label out of range": ("jsonl", JSON + '{"text":"x","label":7}', AB, ("7 in row 41", "a, b")),
     "a label of -1": ("jsonl", JSON + '{"text":"x","label":-1}', AB, ("-1 in row 41", "not public")),
     "a name not known": ("jsonl", JSON + '{"text":"x","label":"c"}', AB, ("'c' in row 41", "a, b")),
-    "a class of two kinds": ("jsonl", JSON + '{"text":"x","label":"1"}', {}, ("1 stands there as a number",)),
     "null label": ("jsonl", JSON + '{"text":"x","label":null}', {}, ("row 41 of the file has no label",)),
     "no label in a row": ("jsonl", JSON + '{"text":"x"}', {}, ("row 41 of the file has no label",)),
     "an empty label": ("jsonl", JSON + '{"text":"x","label":""}', {}, ("task.label=label", "not one of")),
