@@ -113,3 +113,18 @@ SMALL = (
 @pytest.fixture
 def small() -> tuple[str, ...]:
     return SMALL
+
+
+@pytest.fixture
+def bad_input(record_property: Callable[[str, object], None]) -> None:
+    """Marks a test as one of a bad input, to be counted."""
+    record_property("bad_input", True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many bad inputs were typed, and how many were refused as they should be."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    tried = {report.nodeid for report in reports if ("bad_input", True) in report.user_properties}
+    failed = {report.nodeid for report in reports if report.nodeid in tried and report.failed}
+    if tried:
+        terminalreporter.write_line(f"{len(tried)} bad inputs: {len(tried - failed)} refused in one line")

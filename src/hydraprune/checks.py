@@ -17,6 +17,7 @@ from hydraprune.errors import UserError
 from hydraprune.hub.encoding import check_tokenizer, estimated_tokens, positions_of
 from hydraprune.hub.examples import Examples, TaskData
 from hydraprune.hub.families import is_known
+from hydraprune.hub.splits import check_splits
 from hydraprune.hub.tasks import check_metrics
 from hydraprune.identity import escapes
 from hydraprune.places import check_place
@@ -63,6 +64,7 @@ def check(config: DictConfig, dense: str | None) -> Needs:
         raise UserError("training.epochs=0: a dense run neither trains nor prunes then; give at least 1")
     data = load(made.task)
     check_metrics(made.task.metrics, data.labels)
+    check_splits(data, made.task.metrics)
     source = assembly.student(made, dense)
     where = f"dense.source={dense}" if dense else f"model={made.model.name}"
     if dense:

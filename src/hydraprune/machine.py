@@ -1,4 +1,4 @@
-"""How this process uses its machine: allocator and waiting threads. Light to import."""
+"""How this process uses its machine: allocator, waiting threads, memory. Light to import."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import sys
+from pathlib import Path
 
 # Rounds that an idle thread spins before it sleeps: enough to bridge the gaps between two operations
 # of a step (more gains a few percent at most), few enough to leave the core to others (benchmarks/two_jobs.py).
@@ -47,3 +48,48 @@ def let_threads_sleep() -> bool:
         return False
     os.environ["GOMP_SPINCOUNT"] = str(SPINS)
     return True
+
+
+def available_memory(system: Path = Path("/")) -> int:
+    """Bytes that this process may still take: of the machine, or of its cgroup (a container, a batch job) if fewer.
+
+    Args:
+        system: where `proc` and `sys` are.
+    """
+    import psutil
+
+    return min([int(psutil.virtual_memory().available), *_left_in_cgroups(system)])
+
+
+def _left_in_cgroups(system: Path) -> list[int]:
+    """Of every cgroup around this process that has a limit and lets it be read, the bytes left."""
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    left = []
+    for line in lines:
+        _, controllers, inside = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        mounted = system / "sys/fs/cgroup" / controllers
+        group = mounted / inside.lstrip("/")
+        # A container may not see the path that its group has outside; then its own is the mounted one.
+        for folder in {group, mounted, *(above for above in group.parents if mounted in above.parents)}:
+            left += _left_in_cgroup(folder, *(_FILES_V1 if controllers else _FILES_V2))
+    return left
+
+
+_FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_FILES_V2 = ("memory.max", "memory.current", "inactive_file")
+
+
+def _left_in_cgroup(folder: Path, limit: str, usage: str, cache: str) -> list[int]:
+    try:
+        most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
+        counts = (folder / "memory.stat").read_text().split()
+        kept = dict(zip(counts[::2], counts[1::2], strict=False))
+        # What is kept of files is given back when somebody asks for memory.
+        return [] if most == "max" else [max(0, int(most) - used + int(kept.get(cache, 0)))]
+    except (OSError, ValueError):
+        return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +110,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize("name", CASES)
 def test_a_mistake_is_one_line_and_leaves_nothing(
     name: str, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
@@ -137,98 +137,3 @@ def _overridden(word: str, typed: tuple[str, ...]) -> bool:
     if group == "task" and "task" in groups:
         return True
     return group in groups and "=" in word and "." not in word.split("=")[0]
-
-
-def _file(folder: Path, name: str, rows: list[dict[str, object]]) -> str:
-    path = folder / name
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    return str(path)
-
-
-ROWS: list[dict[str, object]] = [{"text": f"a sentence {i}", "label": i % 2} for i in range(40)]
-THREE: list[dict[str, object]] = [{**row, "label": i % 3} for i, row in enumerate(ROWS)]
-
-DATA: dict[str, tuple[list[dict[str, object]], tuple[str, ...], tuple[str, ...]]] = {
-    "missing text column": (ROWS, ("task.text=[words]",), ("task.text=words", "text, label")),
-    "missing label column": (ROWS, ("task.label=target",), ("task.label=target", "text, label")),
-    "label out of range": ([*ROWS, {"text": "x", "label": 7}], ("task.labels=[a,b]",), ("task.label", "7", "a, b")),
-    "null text": ([*ROWS, {"text": None, "label": 1}], (), ("has no text",)),
-    "not a number": (
-        [{**r, "label": "high"} for r in ROWS],
-        ("task.regression=true", "task.metrics=[pearson]"),
-        ("'high'", "not a number"),
-    ),
-    "metric of the other kind": (ROWS, ("task.metrics=[pearson]",), ("task.metrics=pearson", "accuracy")),
-    "an empty label": ([*ROWS, {"text": "x", "label": ""}], (), ("task.label=label", "not one of")),
-    "scores as classes": ([{**r, "label": 0.5} for r in ROWS], (), ("task.label=label", "task.regression=true")),
-    "a single class": ([{**r, "label": 1} for r in ROWS], (), ("one class only", "at least two")),
-    "f1 of three": (
-        [{**r, "label": i % 3} for i, r in enumerate(ROWS)],
-        ("task.metrics=[f1]",),
-        ("task.metrics=f1", "f1_macro"),
-    ),
-    "words of another language": ([{**r, "text": "漢字 仮名"} for r in ROWS], (), ("does not know most words",)),
-    "a share that leaves nothing": (
-        ROWS,
-        ("task.validation_share=0.999",),
-        ("task.validation_share=0.999", "another share"),
-    ),
-    "a class named twice": (ROWS, ("task.labels=[a,a]",), ("task.labels=", "twice")),
-    "three texts": (ROWS, ("task.text=[text,text,text]",), ("task.text", "two")),
-}
-
-
-@pytest.mark.parametrize("name", DATA)
-def test_bad_data_is_refused(
-    name: str, train: Callable[..., Any], workplace: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    rows, typed, said = DATA[name]
-    path = _file(tmp_path_factory.mktemp("data"), "train.jsonl", rows)
-    finished = train("model=tiny", "task=file", f"task.path={path}", "training.epochs=15", *typed)
-    assert finished.code == 2
-    assert finished.err.count("\n") == 1
-    for part in said:
-        assert part in finished.err
-    assert list(workplace.iterdir()) == []
-
-
-def test_an_empty_file_is_refused(
-    train: Callable[..., Any], workplace: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "nothing.csv").write_text("")
-    (folder / "header.csv").write_text("text,label\n")
-    train_file = _file(folder, "train.jsonl", ROWS)
-    for typed in (
-        (f"task.path={folder}/nothing.csv",),
-        (f"task.path={train_file}", f"task.validation_path={folder}/header.csv"),
-    ):
-        finished = train("model=tiny", "task=file", *typed)
-        assert finished.code == 2, finished.err
-        assert "empty" in finished.err
-        assert finished.err.count("\n") == 1
-    assert list(workplace.iterdir()) == []
-
-
-def test_broken_files_are_one_line(
-    train: Callable[..., Any], workplace: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "ragged.csv").write_text("text,label\na,1\nb,1,2,3\n")
-    (folder / "latin.csv").write_bytes("text,label\ncaf\u00e9,1\n".encode("latin-1"))
-    (folder / "broken.jsonl").write_text('{"text": "a", "label": 1}\n{"text": \n')
-    for name in ("ragged.csv", "latin.csv", "broken.jsonl"):
-        finished = train("model=tiny", "task=file", f"task.path={folder / name}")
-        assert finished.code == 2, finished.err
-        assert finished.err.count("\n") == 1, finished.err
-        assert f"task.path={folder / name}" in finished.err
-    assert list(workplace.iterdir()) == []
-
-
-def test_an_odd_file_name_is_a_file_name(train: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("data")
-    path = folder / "we ird [1].jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in ROWS))
-    words = ("training.epochs=2", "scheduler.warmup=1", "scheduler.cooldown=1", "training.batch_size=8")
-    finished = train("model=tiny", "task=file", f"task.path='{path}'", *words)
-    assert finished.code == 0, finished.err

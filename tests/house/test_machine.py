@@ -6,10 +6,11 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from hydraprune.machine import SPINS
+from hydraprune.machine import SPINS, available_memory
 
 OURS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no such setting")
@@ -83,3 +84,32 @@ def test_the_command_line_lets_threads_sleep_before_torch_is_loaded(module: str)
     program = f"import {module}, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
     assert printed(program) == f"{SPINS} False"
     assert printed(program, OMP_WAIT_POLICY="passive") == "None False"
+
+
+CGROUPS = {
+    # how the process is listed, the group's files, what is left
+    "v2": ("0::/job\n", "sys/fs/cgroup/job", ("memory.max", "memory.current"), "inactive_file"),
+    "v1": (
+        "4:memory:/job\n",
+        "sys/fs/cgroup/memory/job",
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        "total_inactive_file",
+    ),
+    "a container's own": ("0::/outside/of/it\n", "sys/fs/cgroup", ("memory.max", "memory.current"), "inactive_file"),
+    "a group above": ("0::/job/step\n", "sys/fs/cgroup/job", ("memory.max", "memory.current"), "inactive_file"),
+}
+
+
+@pytest.mark.parametrize("kind", CGROUPS)
+def test_the_memory_left_is_that_of_the_cgroup(kind: str, tmp_path: Path) -> None:
+    listed, folder, (limit, usage), cache = CGROUPS[kind]
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(listed)
+    group = tmp_path / folder
+    group.mkdir(parents=True)
+    assert available_memory(tmp_path) > 1 << 20
+    for name, text in ((limit, "9000"), (usage, "5000"), ("memory.stat", f"anon 4000\n{cache} 1000\n")):
+        (group / name).write_text(f"{text}\n")
+    assert available_memory(tmp_path) == 5000
+    (group / limit).write_text("max\n" if limit == "memory.max" else f"{1 << 62}\n")
+    assert available_memory(tmp_path) > 1 << 20

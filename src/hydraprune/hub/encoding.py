@@ -22,15 +22,21 @@ from hydraprune.training.batches import Encoded
 
 def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool) -> Encoded:
     """Token ids of `examples`, cut to `max_length` tokens and not padded."""
-    columns = list(zip(*examples.texts, strict=True))
-    # One text or two; a tokenizer takes the second as text_pair.
-    tokens = tokenizer(*(list(column) for column in columns), truncation=True, max_length=max_length)
-    flat = {
-        key: torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int32)
-        for key, rows in tokens.items()
-        if key != "attention_mask"
-    }
-    lengths = [len(row) for row in tokens["input_ids"]]
+    pieces: dict[str, list[Tensor]] = {}
+    lengths: list[int] = []
+    # A tokenizer takes some hundred bytes for a token while it works.
+    for begin in range(0, len(examples), _PIECE):
+        columns = list(zip(*examples.texts[begin : begin + _PIECE], strict=True))
+        # One text or two; a tokenizer takes the second as text_pair.
+        tokens = tokenizer(*(list(column) for column in columns), truncation=True, max_length=max_length)
+        empty = {"input_ids": [int(tokenizer.pad_token_id)]}
+        for key, rows in tokens.items():
+            if key != "attention_mask":
+                # A text of which the tokenizer keeps nothing is one padding token: no model can read none.
+                numbers = chain.from_iterable(row or empty.get(key, [0]) for row in rows)
+                pieces.setdefault(key, []).append(torch.tensor(list(numbers), dtype=torch.int32))
+        lengths += [max(1, len(row)) for row in tokens["input_ids"]]
+    flat = {key: torch.cat(parts) for key, parts in pieces.items()}
     return _encoded(flat, torch.tensor([0, *accumulate(lengths)]), tokenizer, examples, regression)
 
 
@@ -53,7 +59,7 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression:
     if identity is None or not cache.admits(size):
         return encode(tokenizer, examples, max_length, regression)
     parts = (part.encode("utf-8", "surrogatepass") for texts in examples.texts for part in texts)
-    key = digest([identity, f"{max_length} {len(examples.texts[0])}".encode(), *parts])
+    key = digest(chain([identity, f"{max_length} {len(examples.texts[0])}".encode()], parts))
 
     def write(place: Path) -> None:
         encoded = encode(tokenizer, examples, max_length, regression)
@@ -74,7 +80,9 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression:
 
 _OFFSETS = "offsets"
 # To be raised with every change of ours that changes what is kept.
-_FORM = 1
+_FORM = 2
+# Examples that are tokenized at a time.
+_PIECE = 256
 
 
 def estimated_tokens(tokenizer: Any, examples: Examples, max_length: int) -> int:

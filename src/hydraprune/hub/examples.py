@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import glob
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from hydraprune.errors import UserError
+from hydraprune.hub.limits import Volume
 from hydraprune.hub.offline import is_local
+from hydraprune.hub.texts import check_texts
 
 # The subset drawn by max_train_examples is part of the task, not of the run: every seed trains on the same one.
 SUBSET_SEED = 0
@@ -51,11 +55,33 @@ class TaskData:
     labels: Labels
 
 
-def load_rows(source: str, *arguments: Any, **options: Any) -> Any:
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A folder for rows while they are read.
+
+    Raises:
+        UserError: there is no place for one.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="hydraprune-data-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"TMPDIR={os.environ.get('TMPDIR', '')}: no folder to unpack data in ({error.strerror}); set the "
+            f"environment variable to a folder that you may write"
+        ) from None
+    with folder as name:
+        yield name
+
+
+def load_rows(source: str, *arguments: Any, scratch: str, **options: Any) -> Any:
     """`datasets.load_dataset`; local data through no cache.
 
     The library's cache knows a local folder by its last name, so that a second `glue` elsewhere
     would be given the rows of the first.
+
+    Args:
+        scratch: a folder for the rows of local data, which must outlive them: they are read in pieces,
+            kept there and mapped into memory, so that a file may be larger than that.
     """
     import datasets
 
@@ -63,8 +89,7 @@ def load_rows(source: str, *arguments: Any, **options: Any) -> Any:
         options["data_files"] = glob.escape(options["data_files"])
     elif not is_local(source):
         return datasets.load_dataset(source, *arguments, **options)
-    with tempfile.TemporaryDirectory() as folder:
-        return datasets.load_dataset(source, *arguments, cache_dir=folder, keep_in_memory=True, **options)
+    return datasets.load_dataset(source, *arguments, cache_dir=scratch, **options)
 
 
 def subset(rows: Any, size: int | None) -> Any:
@@ -105,43 +130,67 @@ class Reader:
     label: str
     places: Mapping[int | str, int] | None
 
-    def examples(self, rows: Any, split: str) -> Examples:
-        """The examples of one split.
+    def check(self, rows: Any, split: str) -> Volume:
+        """Look at every row as the user wrote it down, before some are drawn; in pieces.
+
+        Args:
+            split: what the rows are called in errors, as in `split train`.
+
+        Returns:
+            How much text there is.
 
         Raises:
             UserError: the split is empty, a column is missing, a text is null, or a label is not known.
+                Rows are counted from 1.
         """
         if len(rows) == 0:
-            raise UserError(f"{self.where}: split {split} is empty; give data with at least one example")
+            raise UserError(f"{self.where}: {split} is empty; give data with at least one example")
         for key, column in [*(("text", c) for c in self.text), ("label", self.label)]:
             if column not in rows.column_names:
-                raise UserError(
-                    f"task.{key}={column}: {self.where} has no such column; it has {', '.join(rows.column_names)}"
-                )
-        texts = list(zip(*(rows[column] for column in self.text), strict=True))
-        for row, parts in enumerate(texts):
-            if not all(isinstance(part, str) for part in parts):
-                columns = ", ".join(self.text)
-                raise UserError(f"{self.where}: example {row} of {split} has no text in {columns}; each needs some")
-        return Examples(texts, [self._value(value, row, split) for row, value in enumerate(rows[self.label])])
+                named = ", ".join(name if name == name.strip() != "" else repr(name) for name in rows.column_names)
+                raise UserError(f"task.{key}={column}: {self.where} has no such column; it has {named[:400]}")
+        size = sum(check_texts(rows, column, self.where, split) for column in self.text)
+        for row, value in enumerate(values(rows, self.label), start=1):
+            self._place(value, row, split)
+        return Volume(len(rows), size)
 
-    def _value(self, value: Any, row: int, split: str) -> float:
-        where = f"task.label={self.label}: {value!r} in example {row} of {split}"
+    def examples(self, rows: Any) -> Examples:
+        """The examples of rows that were checked."""
+        texts = list(zip(*(rows[column] for column in self.text), strict=True))
+        return Examples(texts, [self._place(value, row) for row, value in enumerate(rows[self.label], start=1)])
+
+    def _place(self, value: Any, row: int, split: str = "the split") -> float:
         if self.places is None:
             if isinstance(value, (int, float)) and abs(value) < float("inf"):
                 return float(value)
-            raise UserError(f"{where} is not a number")
-        key = plain_label(value)
-        if key is not None and key in self.places:
-            return self.places[key]
+        else:
+            key = plain_label(value)
+            if key is not None and key in self.places:
+                return self.places[key]
+        raise UserError(self._refusal(value, row, split))
+
+    def _refusal(self, value: Any, row: int, split: str) -> str:
+        where = f"task.label={self.label}: {self.where}:"
+        if value is None:
+            return f"{where} row {row} of {split} has no label; each needs one"
+        where = f"{where} {value!r:.60} in row {row} of {split}"
+        if self.places is None:
+            return f"{where} is not a number; for classes say task.regression=false"
         hidden = "; the labels of this split are not public" if value == -1 else ""
         known = ", ".join(str(name) for name in list(self.places)[:8])
-        raise UserError(f"{where} is not one of the {len(set(self.places.values()))} labels ({known}){hidden}")
+        return f"{where} is not one of the {len(set(self.places.values()))} labels ({known}){hidden}"
+
+
+def values(rows: Any, column: str) -> Iterator[Any]:
+    """A column's values, a thousand at a time in memory."""
+    for batch in rows.select_columns([column]).iter(batch_size=1000):
+        yield from batch[column]
 
 
 def plain_label(value: Any) -> int | str | None:
     """Spellings of one class made equal: True and 1, 1.0 and 1."""
-    if isinstance(value, (bool, int)) or (isinstance(value, float) and value.is_integer()):
+    # A float further out is no whole number but the nearest one that a float can be.
+    if isinstance(value, (bool, int)) or (isinstance(value, float) and value.is_integer() and abs(value) < 2**53):
         return int(value)
     return value if isinstance(value, str) and value.strip() else None
 

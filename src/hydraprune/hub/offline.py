@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -14,8 +15,8 @@ from hydraprune.redaction import redacted
 
 
 def is_local(path: str) -> bool:
-    """Whether `path` is written as a local path: it exists, or can be nothing else."""
-    return path.startswith(("/", ".", "~")) or exists(Path(path).expanduser())
+    """Whether `path` is written as a local path: it exists, if only as a broken link, or can be nothing else."""
+    return path.startswith(("/", ".", "~")) or exists(Path(path).expanduser()) or os.path.islink(path)
 
 
 def exists(path: Path) -> bool:
@@ -35,6 +36,8 @@ def local_or_id(path: str, key: str) -> str:
     if not is_local(path):
         return path
     expanded = Path(path).expanduser()
+    if os.path.islink(expanded) and not exists(expanded):
+        raise UserError(f"{key}={path}: is a link to {os.readlink(expanded)}, where nothing is; mend the link")
     if not exists(expanded):
         raise UserError(f"{key}={path}: no such file or folder; give a folder that exists, or a hub id")
     return str(expanded)
@@ -54,8 +57,12 @@ def loading(key: str, path: str) -> Iterator[None]:
             if sign in reason:
                 raise UserError(f"{key}={path}: {why}") from error
         if is_local(path):
-            cause = " ".join(str(error.__cause__).split()) if error.__cause__ is not None else ""
-            raise UserError(f"{key}={path}: cannot be loaded: {_short(cause or reason)}") from error
+            if getattr(error.__cause__ or error, "errno", None) == errno.ENOSPC:
+                raise UserError(
+                    f"{key}={path}: the disk is full on which it is unpacked; make room, or set the environment "
+                    f"variable TMPDIR to a folder on another disk"
+                ) from error
+            raise UserError(f"{key}={path}: cannot be loaded: {_short(reason_of(error))}") from error
         if is_offline() or isinstance(error, OSError):
             why = (
                 "cannot be reached, or HF_HUB_OFFLINE is set"
@@ -67,6 +74,12 @@ def loading(key: str, path: str) -> Iterator[None]:
                 f"local folder: {key}=/path/to/folder"
             ) from error
         raise UserError(f"{key}={path}: cannot be loaded: {_short(reason)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library said was wrong, in one line: its own words where it wrapped another's."""
+    cause = " ".join(str(error.__cause__).split()) if error.__cause__ is not None else ""
+    return cause or " ".join(str(error).split())
 
 
 def is_offline() -> bool:

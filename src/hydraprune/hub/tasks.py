@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydraprune.errors import UserError
@@ -15,14 +14,17 @@ from hydraprune.hub.examples import (
     Labels,
     Reader,
     TaskData,
-    load_rows,
     places_of,
     plain_label,
+    scratch_folder,
     set_apart,
     subset,
+    values,
 )
+from hydraprune.hub.files import file_at
+from hydraprune.hub.folders import load_splits
+from hydraprune.hub.limits import Volume, check_memory
 from hydraprune.hub.metrics import BINARY, CLASSIFICATION, REGRESSION
-from hydraprune.hub.offline import exists, is_local, loading, local_or_id
 from hydraprune.sparsity.layers import words
 
 MOST_CLASSES = 1000
@@ -74,45 +76,35 @@ class HubTask:
         Raises:
             UserError: the data set cannot be found or reached, or a column, label or split is wrong.
         """
-        import datasets
-
-        source = local_or_id(self.path, "task.path")
-        with loading("task.path", self.path):
-            if (Path(source) / "dataset_dict.json").exists():
-                splits = datasets.load_from_disk(source)
+        where = f"task.path={self.path}"
+        with scratch_folder() as scratch:
+            splits = load_splits(self.path, self.subset, self.revision, scratch)
+            for split in (self.train, *self.validation):
+                if split not in splits:
+                    raise UserError(f"{where}: has no split {split}; it has {', '.join(splits)}")
+            labels = SCORE if self.labels is None else Labels(words(self.labels))
+            self._check_order(splits[self.train], labels)
+            reader = Reader(where, words(self.text), self.label, None if labels.regression else places_of(labels.names))
+            train, evaluations = splits[self.train], {split: splits[split] for split in self.validation}
+            volume = reader.check(train, f"split {self.train}")
+            if self.validation_share is not None:
+                train, apart = set_apart(train, self.validation_share)
+                evaluations = {f"{self.train}, set apart": apart}
+                volumes = [volume.part(len(apart))]
             else:
-                splits = load_rows(source, self.subset, revision=self.revision)
-        for split in (self.train, *self.validation):
-            if split not in splits:
-                raise UserError(f"task.path={self.path}: has no split {split}; it has {', '.join(splits)}")
-        labels = SCORE if self.labels is None else Labels(words(self.labels))
-        self._check_order(splits[self.train], labels)
-        places = None if labels.regression else places_of(labels.names)
-        reader = Reader(f"task.path={self.path}", words(self.text), self.label, places)
-        rows, evaluations = splits[self.train], {split: splits[split] for split in self.validation}
-        if self.validation_share is not None:
-            rows, apart = set_apart(rows, self.validation_share)
-            evaluations = {f"{self.train}, set apart": apart}
-        return TaskData(
-            reader.examples(subset(rows, self.max_train_examples), self.train),
-            {split: reader.examples(rows, split) for split, rows in evaluations.items()},
-            labels,
-        )
+                volumes = [reader.check(rows, f"split {split}") for split, rows in evaluations.items()]
+            train = subset(train, self.max_train_examples)
+            kept = [volume.part(len(train)), *volumes]
+            check_memory(where, kept, len(reader.text), self.max_length, volume.rows)
+            return TaskData(
+                reader.examples(train), {split: reader.examples(rows) for split, rows in evaluations.items()}, labels
+            )
 
     def _check_order(self, rows: Any, labels: Labels) -> None:
         """The data may name its numbers itself, in another order than ours."""
         theirs = getattr(rows.features.get(self.label), "names", None)
         if theirs is not None and sorted(theirs) == sorted(labels.names) and tuple(theirs) != labels.names:
             raise UserError(f"task.labels={list(labels.names)}: task.path={self.path} has them in the order {theirs}")
-
-
-_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    # A csv's "NA" may be a text or a class, not only a gap.
-    ".csv": ("csv", {"keep_default_na": False}),
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".parquet": ("parquet", {}),
-}
 
 
 @dataclass(frozen=True)
@@ -151,39 +143,59 @@ class FileTask:
         Raises:
             UserError: a file is missing or unreadable, or a column or label is wrong.
         """
-        train = _read_file("task.path", self.path)
+        text = words(self.text)
+        paths = {"task.path": self.path}
         if self.validation_path is not None:
-            validation = _read_file("task.validation_path", self.validation_path)
-            known = [train, validation]
-        else:
-            known = [train]
-            train, validation = set_apart(train, self.validation_share, ", or task.validation_path")
-        labels, places = self._labels(known)
-        reader = Reader(f"task.path={self.path}", words(self.text), self.label, places)
-        return TaskData(
-            reader.examples(subset(train, self.max_train_examples), "train"),
-            {"validation": reader.examples(validation, "validation")},
-            labels,
-        )
+            paths["task.validation_path"] = self.validation_path
+        files = [file_at(key, path) for key, path in paths.items()]
+        self._check_memory([file.estimated(text) for file in files])
+        for file in files:
+            file.check((*text, self.label))
+        with scratch_folder() as scratch:
+            tables = [file.rows(scratch) for file in files]
+            labels, places = self._labels(tables)
+            readers = [Reader(file.where, text, self.label, places) for file in files]
+            self._check_memory([reader.check(rows, "the file") for reader, rows in zip(readers, tables, strict=True)])
+            if self.validation_path is None:
+                tables = [*set_apart(tables[0], self.validation_share, ", or task.validation_path")]
+            train, validation = subset(tables[0], self.max_train_examples), tables[1]
+            return TaskData(readers[0].examples(train), {"validation": readers[-1].examples(validation)}, labels)
 
-    def _labels(self, files: list[Any]) -> tuple[Labels, dict[int | str, int] | None]:
+    def _check_memory(self, volumes: Sequence[Volume | None]) -> None:
+        """Refuse what would be kept of the files, each so large, when it would not fit."""
+        train, validation = volumes[0], volumes[-1]
+        if train is None or validation is None:
+            return
+        rest = train.rows
+        if self.validation_path is None:
+            validation = train.part(self.validation_share * train.rows)
+            rest -= validation.rows
+        kept = [train.part(min(rest, self.max_train_examples or rest)), validation]
+        check_memory(f"task.path={self.path}", kept, len(self.text), self.max_length, train.rows)
+
+    def _labels(self, tables: list[Any]) -> tuple[Labels, dict[int | str, int] | None]:
         if self.regression:
             return SCORE, None
         if self.labels is not None:
             return Labels(words(self.labels)), places_of(words(self.labels))
-        found = {plain_label(v) for rows in files if self.label in rows.column_names for v in rows[self.label]}
+        found = {plain_label(v) for rows in tables if self.label in rows.column_names for v in values(rows, self.label)}
         if len(found) > MOST_CLASSES:
             raise UserError(
                 f"task.label={self.label}: {len(found)} different values are too many classes; for scores say "
                 f"task.regression=true task.metrics=[pearson]"
             )
-        if self.label in files[0].column_names and found <= {None}:
+        if self.label in tables[0].column_names and found <= {None}:
             raise UserError(
-                f"task.label={self.label}: holds neither whole numbers nor names; for scores say "
-                f"task.regression=true task.metrics=[pearson]"
+                f"task.label={self.label}: task.path={self.path} holds neither whole numbers nor names in it; for "
+                f"scores say task.regression=true task.metrics=[pearson]"
             )
-        values = sorted((v for v in found if v is not None), key=lambda v: (isinstance(v, str), v))
-        return Labels(tuple(map(str, values))), {value: place for place, value in enumerate(values)}
+        if both := sorted(v for v in found if isinstance(v, str) and v.lstrip("-").isdigit() and int(v) in found):
+            raise UserError(
+                f"task.label={self.label}: {both[0]} stands there as a number and as a text; write every label "
+                f"one way (one empty label makes texts of all numbers of a csv)"
+            )
+        classes = sorted((v for v in found if v is not None), key=lambda v: (isinstance(v, str), v))
+        return Labels(tuple(map(str, classes))), {value: place for place, value in enumerate(classes)}
 
 
 @dataclass(frozen=True)
@@ -253,24 +265,6 @@ def _check_common(task: Any, regression: bool) -> None:
     names = getattr(task, "labels", None)
     if names is not None and len(set(names)) != len(names):
         raise UserError(f"task.labels={list(names)}: names a class twice")
-
-
-def _read_file(key: str, path: str) -> Any:
-    kind, options = _FORMATS.get(Path(path).suffix.lower(), ("", {}))
-    if not kind:
-        raise UserError(f"{key}={path}: must end in one of {', '.join(_FORMATS)}")
-    file = Path(path).expanduser()
-    if not exists(file) or not file.is_file():
-        raise UserError(f"{key}={path}: no such file")
-    if file.stat().st_size == 0:
-        raise UserError(f"{key}={path}: the file is empty")
-    with loading(key, path if is_local(path) else f"./{path}"):
-        try:
-            return load_rows(kind, data_files=str(file), split="train", **options)
-        except ValueError as error:
-            if "corresponds to no data" in str(error):
-                raise UserError(f"{key}={path}: the file is empty; give at least one example") from None
-            raise
 
 
 def _pairs(pairs: Sequence[tuple[str, int]]) -> Examples:
