@@ -118,13 +118,16 @@ def small() -> tuple[str, ...]:
 @pytest.fixture
 def bad_input(record_property: Callable[[str, object], None]) -> None:
     """Marks a test as one of a bad input, to be counted."""
-    record_property("bad_input", True)
+    record_property("bad inputs", (1, "refused in one line"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many bad inputs were typed, and how many were refused as they should be."""
+    """How many bad inputs were typed, runs killed and faults made, and how many came out as they should."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    tried = {report.nodeid for report in reports if ("bad_input", True) in report.user_properties}
-    failed = {report.nodeid for report in reports if report.nodeid in tried and report.failed}
-    if tried:
-        terminalreporter.write_line(f"{len(tried)} bad inputs: {len(tried - failed)} refused in one line")
+    failed = {report.nodeid for report in reports if report.failed}
+    for what in ("bad inputs", "random kills", "faults"):
+        counted = {r.nodeid: value for r in reports for name, value in r.user_properties if name == what}
+        tried = sum(count for count, _ in counted.values())
+        good = sum(count for nodeid, (count, _) in counted.items() if nodeid not in failed)
+        for end in sorted({end for _, end in counted.values()}):
+            terminalreporter.write_line(f"{tried} {what}: {good} {end}")

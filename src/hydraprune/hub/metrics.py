@@ -68,6 +68,10 @@ def metric(names: Sequence[str]) -> Any:
     import datasets
     import evaluate
 
+    # Now, not with the first evaluation: what is imported with them draws from Python's generator, and a run that
+    # goes on from a checkpoint would find it elsewhere than one that was never cut.
+    import sklearn.metrics  # noqa: F401
+
     scores = {**CLASSIFICATION, **REGRESSION}
     kind = "float64" if any(name in REGRESSION for name in names) else "int64"
 
