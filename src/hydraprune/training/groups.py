@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# Tokens that a product has at most: enough that it costs hardly more than a large batch's, and few enough that a
-# group for the sake of one example is bearable. Measured in docs/performance.md.
+# Tokens of a group, at most: enough that asking once costs hardly more than in large batches, in bf16 too. Fewer would
+# make it cheaper to ask in every step. Measured in docs/performance.md.
 TOKENS = 512
 
 
