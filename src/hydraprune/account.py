@@ -23,7 +23,7 @@ from hydraprune.results.sparsity import Figures
 from hydraprune.sparsity import SparsityError
 from hydraprune.tracking import About, Mask, Outcome
 from hydraprune.training.contracts import Progress
-from hydraprune.training.teachers import NoTeacher, OnlineTeacher, StoredTeacher
+from hydraprune.training.teachers import GroupedTeacher, NoTeacher, OnlineTeacher, StoredTeacher
 
 _PACKAGES = ("hydraprune", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core")
 
@@ -62,8 +62,13 @@ def _shared(words: Iterable[str]) -> str | None:
     return None if not different else different.pop() if len(different) == 1 else "mixed"
 
 
-# How it was asked may differ by rounding, where a cache had no room for its answers.
-_TEACHERS: dict[type, str | None] = {NoTeacher: None, OnlineTeacher: "online", StoredTeacher: "stored"}
+# The same bits on a CPU; on an accelerator rounding differs with how it was asked.
+_TEACHERS: dict[type, str | None] = {
+    NoTeacher: None,
+    OnlineTeacher: "online",
+    GroupedTeacher: "online",
+    StoredTeacher: "stored",
+}
 
 
 def told(

@@ -157,7 +157,8 @@ def _teacher(
     choose_attention(teacher, accelerator.device)
     settings = made.settings
     batches = Batches(data, settings.eval_batch_size, few_widths=_few_widths(settings, made.task, accelerator.device))
-    lesson = Lesson(teacher, made.distiller, batches, accelerator, settings.precision)
+    name = f"{'dense.source' if path is None else 'distill.teacher'}={source.path if path is None else path}"
+    lesson = Lesson(teacher, made.distiller, batches, accelerator, settings.precision, name)
     return teacher_of(lesson, cache)
 
 

@@ -91,7 +91,7 @@ def _kept(config: DictConfig, made: Parts, model: Any, tokenizer: Any, data: Tas
         return estimated_tokens(tokenizer, examples, made.task.max_length)
 
     answers = 0
-    if distiller.needs_teacher and distiller.storable and made.settings.epochs:
+    if distiller.needs_teacher and distiller.storable and not distiller.online and made.settings.epochs:
         rows, width = (
             (tokens(data.train), model.hidden_size) if distiller.per_token else (len(data.train), data.labels.count)
         )

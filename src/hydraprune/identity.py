@@ -26,6 +26,11 @@ NOT_THE_RESULT = (
 )
 
 
+# Whether a teacher is asked once or in every step, because of a key or for want of room, makes the same bits on a CPU,
+# and on an accelerator no more than the rounding that nothing promises there. The first runs' hashes had these values.
+_AS_BY_DEFAULT = {"cache.max_gb": 20, "distill.online": False}
+
+
 @dataclass(frozen=True)
 class Identity:
     """Equal configs have equal hashes; `cell` is the hash without the seed.
@@ -47,7 +52,7 @@ def identify(config: Mapping[str, Any], pattern: str, ancestor: Identity | None 
         ancestor: of the dense run that this one starts from, if it is one of ours: another dense
             model makes another run, though no key of this config tells.
     """
-    result = _without_absent(_without(config, NOT_THE_RESULT))
+    result = _without_absent(_by_default(_without(config, NOT_THE_RESULT)))
     seedless = {key: value for key, value in result.items() if key != "seed"}
     digest = _digest(result if ancestor is None else {**result, "ancestor": ancestor.hash})
     cell = _digest(seedless if ancestor is None else {**seedless, "ancestor": ancestor.cell})
@@ -62,6 +67,16 @@ def _without(config: Mapping[str, Any], keys: Iterable[str], above: str = "") ->
         key: _without(value, keys, f"{above}{key}.") if isinstance(value, Mapping) else value
         for key, value in config.items()
         if f"{above}{key}" not in keys
+    }
+
+
+def _by_default(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """`config` with the defaults of keys that make no other result, where it has these keys."""
+    return {
+        key: _by_default(value, f"{above}{key}.")
+        if isinstance(value, Mapping)
+        else _AS_BY_DEFAULT.get(f"{above}{key}", value)
+        for key, value in config.items()
     }
 
 

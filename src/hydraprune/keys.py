@@ -66,7 +66,8 @@ def check_keys(config: Mapping[str, Any], references: Iterable[Mapping[str, Any]
     """
     references = list(references)
     known = {key for reference in references for key in flattened(reference)}
-    for group in set.intersection(*(set(reference) for reference in references)):
+    # In order, or which of two mistakes is told of would hang on the hashes of words.
+    for group in sorted(set.intersection(*(set(reference) for reference in references))):
         if isinstance(references[0][group], Mapping) and not isinstance(config.get(group), Mapping):
             raise UserError(f"{group}={_short(config.get(group))}: must be a group of keys, as in conf/")
     _check_node(config, "", known)

@@ -29,6 +29,8 @@ BASE = ("model=tiny", "task=toy", "pattern=4x1")
         ("distill.weight=1",),  # 1.0 in the recipe
         ("training.checkpoint_every=7",),
         ("training.checkpoint_every=null",),
+        ("distill.online=true",),  # the same bits, which tests/run/test_determinism.py holds
+        ("cache.max_gb=0",),
     ],
 )
 def test_spelling_and_place_do_not_matter(words: tuple[str, ...]) -> None:

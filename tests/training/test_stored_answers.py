@@ -23,7 +23,7 @@ from hydraprune.training.answers import Lesson, teacher_of
 from hydraprune.training.batches import Batches, Encoded
 from hydraprune.training.distillation import Distiller, HiddenStates, Logits
 from hydraprune.training.settings import Settings
-from hydraprune.training.teachers import OnlineTeacher, StoredTeacher
+from hydraprune.training.teachers import GroupedTeacher, OnlineTeacher, StoredTeacher
 
 LENGTHS = [3, 17, 5, 9, 2, 11, 4, 26, 3, 8, 6]
 TOKENS = sum(LENGTHS)
@@ -100,7 +100,8 @@ def cache(tmp_path: Path) -> Cache:
 
 
 @pytest.mark.parametrize("distiller", DISTILLERS, ids=lambda d: type(d).__name__)
-def test_stored_answers_are_those_of_the_teacher_asked_anew(distiller: Distiller, cache: Cache) -> None:
+def test_stored_answers_are_what_any_batch_would_be_told(distiller: Distiller, cache: Cache) -> None:
+    """Up to rounding: what a teacher says in fact of the batch as it is."""
     asked = lesson(distiller)
     student, said = network(seed=1).eval(), stored(asked, cache)
     online = OnlineTeacher(network(), distiller)
@@ -175,8 +176,6 @@ OTHERS: dict[str, Callable[[Lesson], Lesson]] = {
     "the model's config": another_activation,
     "precision": lambda asked: replace(asked, precision="bf16"),
     "what is asked": lambda asked: replace(asked, distiller=Logits(0.5)),
-    "the batch size": lambda asked: replace(asked, batches=replace(asked.batches, batch_size=5)),
-    "to what it is padded": lambda asked: replace(asked, batches=replace(asked.batches, few_widths=64)),
 }
 
 
@@ -191,6 +190,8 @@ def test_what_does_not_change_answers_does_not_change_the_key() -> None:
     assert lesson(HiddenStates(2.0)).key() == asked.key()
     assert replace(asked, distiller=HiddenStates(5.0)).key() == asked.key()
     assert with_data(asked, replace(asked.data, labels=asked.data.labels + 1)).key() == asked.key()
+    # Nobody is asked in batches: whoever evaluates in other ones has the same answers.
+    assert replace(asked, batches=replace(asked.batches, batch_size=5, few_widths=64)).key() == asked.key()
     moved = copy.deepcopy(asked.model)
     moved.config._name_or_path = "elsewhere"  # type: ignore[union-attr]
     assert replace(asked, model=moved).key() == asked.key()
@@ -208,7 +209,7 @@ def test_where_there_is_no_room_it_is_asked_anew(tmp_path: Path, caplog: pytest.
     small, enough = (Cache(tmp_path / name, bytes_ / 1e9) for name, bytes_ in (("a", size - 1), ("b", size + 200)))
     with caplog.at_level(logging.INFO, logger="hydraprune"):
         teacher, seconds = teacher_of(lesson(HiddenStates(2.0)), small)
-    assert isinstance(teacher, OnlineTeacher)
+    assert isinstance(teacher, GroupedTeacher)
     assert seconds == 0.0
     assert "cache.max_gb" in caplog.text
     assert not small.folder.exists()
@@ -216,16 +217,19 @@ def test_where_there_is_no_room_it_is_asked_anew(tmp_path: Path, caplog: pytest.
 
 
 @pytest.mark.parametrize(
-    "distiller",
-    [HiddenStates(1.0, padding=True), HiddenStates(1.0, online=True), Logits(0.5, online=True)],
+    ("distiller", "kind"),
+    [
+        (HiddenStates(1.0, padding=True), OnlineTeacher),  # a padded position's state depends on its batch
+        (HiddenStates(1.0, online=True), GroupedTeacher),
+        (Logits(0.5, online=True), GroupedTeacher),
+    ],
     ids=["padding", "online hidden", "online logits"],
 )
-def test_answers_that_depend_on_the_batch_are_not_kept(distiller: Distiller, cache: Cache) -> None:
-    assert not distiller.storable
+def test_who_is_asked_in_every_step_is_not_asked_before(distiller: Distiller, kind: type, cache: Cache) -> None:
     asked = lesson(distiller)
     seen = watch(asked.model)
     teacher, seconds = teacher_of(asked, cache)
-    assert isinstance(teacher, OnlineTeacher)
+    assert type(teacher) is kind
     assert (seconds, seen.examples, kept(cache)) == (0.0, 0, [])
 
 

@@ -18,15 +18,26 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from hydraprune.cache import Cache, digest
+from hydraprune.errors import UserError
 from hydraprune.sparsity import native
 from hydraprune.training.batches import Batches, Encoded
 from hydraprune.training.distillation import Distiller
+from hydraprune.training.groups import TOKENS
 from hydraprune.training.states import bytes_of
-from hydraprune.training.teachers import Answers, HeldAnswers, OnlineTeacher, StoredTeacher, Teacher, recite
+from hydraprune.training.teachers import (
+    Answers,
+    GroupedTeacher,
+    HeldAnswers,
+    OnlineTeacher,
+    StoredTeacher,
+    Teacher,
+    is_exact,
+    recite,
+)
 
 _FLOAT = np.dtype("<f4")
 # To be raised with every change of ours that changes what is asked or how it is kept.
-_FORM = 1
+_FORM = 2
 # Bytes of answers that a process holds in memory; more is left in the file.
 _SMALL = 16 << 20
 
@@ -39,7 +50,8 @@ class Lesson:
 
     Args:
         precision: of its forward passes, as in `Settings`.
-        batches: the examples as they are put to the teacher.
+        batches: the examples as they are put to a teacher on an accelerator; on a CPU they go in `Groups`.
+        name: what the user calls the teacher, in messages.
     """
 
     model: nn.Module
@@ -47,6 +59,7 @@ class Lesson:
     batches: Batches
     accelerator: Accelerator
     precision: str
+    name: str = "the teacher"
 
     @property
     def data(self) -> Encoded:
@@ -54,9 +67,19 @@ class Lesson:
         return self.batches.data
 
     @property
+    def offsets(self) -> Tensor:
+        """[examples + 1]; example i has the answers offsets[i] .. offsets[i + 1]: one per real token, or one."""
+        return self.data.offsets if self.distiller.per_token else torch.arange(len(self.data) + 1)
+
+    @property
     def rows(self) -> int:
-        """Answers in all: one per real token, or one per example."""
-        return int(self.data.offsets[-1]) if self.distiller.per_token else len(self.data)
+        """Answers in all."""
+        return int(self.offsets[-1])
+
+    @property
+    def alone(self) -> bool:
+        """Whether an answer has the same bits in every company."""
+        return is_exact(self.accelerator.device)
 
     def key(self) -> str:
         """Equal only where every answer would have the same bits."""
@@ -75,7 +98,7 @@ class Lesson:
             "products": torch.get_float32_matmul_precision(),
             "pad": self.data.pad_id,
             "form": _FORM,
-            "batches": (self.batches.batch_size, self.batches.few_widths),
+            "company": TOKENS if self.alone else (self.batches.batch_size, self.batches.few_widths),
             "config": _config(self.model),
         }
         yield json.dumps(said, sort_keys=True, default=str).encode()
@@ -96,11 +119,13 @@ def teacher_of(lesson: Lesson, cache: Cache) -> tuple[Teacher, float]:
         (the teacher, seconds spent on asking it)
 
     Raises:
-        UserError: the cache's folder cannot be written.
+        UserError: the cache's folder cannot be written, or an answer that would be kept is not a finite number.
     """
-    online = OnlineTeacher(lesson.model, lesson.distiller)
-    if not lesson.distiller.storable:
-        return online, 0.0
+    distiller = lesson.distiller
+    if not distiller.storable:
+        return OnlineTeacher(lesson.model, distiller), 0.0
+    if distiller.online:
+        return _anew(lesson), 0.0
     start = time.perf_counter()
     width = _width(lesson)
     size = lesson.rows * width * 4
@@ -110,14 +135,19 @@ def teacher_of(lesson: Lesson, cache: Cache) -> tuple[Teacher, float]:
             size / 1e9,
             cache.max_gb,
         )
-        return online, 0.0
+        return _anew(lesson), 0.0
     shape = (lesson.rows, width)
     said = cache.fetch(
         "answers", f"{lesson.key()}.npy", size, lambda place: _write(lesson, place, shape), lambda p: _read(p, shape)
     )
-    per_token = lesson.distiller.per_token
-    offsets = lesson.data.offsets if per_token else torch.arange(len(lesson.data) + 1)
-    return StoredTeacher(said, offsets, per_token), time.perf_counter() - start
+    return StoredTeacher(said, lesson.offsets, distiller.per_token), time.perf_counter() - start
+
+
+def _anew(lesson: Lesson) -> Teacher:
+    """Asked in every step: with the bits of what would be kept, where that can be had."""
+    if lesson.alone:
+        return GroupedTeacher(lesson.model, lesson.distiller, lesson.data)
+    return OnlineTeacher(lesson.model, lesson.distiller)
 
 
 def _width(lesson: Lesson) -> int:
@@ -132,11 +162,20 @@ def _write(lesson: Lesson, place: Path, shape: tuple[int, int]) -> None:
     log.info("Asking the teacher once about all %d examples (%.3g GB)", len(lesson.data), shape[0] * shape[1] * 4e-9)
     with place.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": _FLOAT.str, "fortran_order": False, "shape": shape})
-        start = file.tell()
-        answers = recite(lesson.model, lesson.distiller, lesson.batches, lesson.accelerator)
-        for row, values in answers:
-            file.seek(start + row * shape[1] * _FLOAT.itemsize)
+        start, offsets = file.tell(), lesson.offsets.tolist()
+        for example, values in recite(lesson.model, lesson.distiller, lesson.batches, lesson.accelerator):
+            _check_finite(values, example, lesson.name)
+            file.seek(start + offsets[example] * shape[1] * _FLOAT.itemsize)
             file.write(np.ascontiguousarray(values.numpy(), _FLOAT).tobytes())
+
+
+def _check_finite(values: Tensor, example: int, name: str) -> None:
+    wrong = values[~values.isfinite()]
+    if len(wrong):
+        raise UserError(
+            f"{name}: answers {wrong[0].item()} to training example {example} (counted from 0), from which nothing can "
+            f"be learned; give another teacher, or a training.precision in which it answers finite numbers"
+        )
 
 
 def _read(place: Path, shape: tuple[int, int]) -> Answers:

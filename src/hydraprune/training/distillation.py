@@ -32,6 +32,10 @@ class Distiller(Protocol):
     def storable(self) -> bool:
         """Whether a teacher's answers may be kept: they hang on the example and this class, not on batch or fields."""
 
+    @property
+    def online(self) -> bool:
+        """Whether the teacher is to be asked anew in every step, even where its answers may be kept."""
+
     def misfit(self, student: Any, teacher: Any) -> str | None:
         """Why a teacher with this config cannot teach this student; None when it can."""
 
@@ -79,6 +83,10 @@ class NoDistillation:
     def storable(self) -> bool:
         return False
 
+    @property
+    def online(self) -> bool:
+        return False
+
     def misfit(self, student: Any, teacher: Any) -> str | None:
         return None
 
@@ -123,7 +131,7 @@ class HiddenStates:
     @property
     def storable(self) -> bool:
         # A padded position's state depends on how far its batch is padded.
-        return not (self.online or self.padding)
+        return not self.padding
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
         if (student.model_type, student.num_labels) != (teacher.model_type, teacher.num_labels):
@@ -185,7 +193,7 @@ class Logits:
 
     @property
     def storable(self) -> bool:
-        return not self.online
+        return True
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
         if student.problem_type == "regression" or student.num_labels < 2:
