@@ -18,6 +18,7 @@ from hydraprune import ancestor, assembly, building, checks, stopping
 from hydraprune.account import about, blank, one_line, outcome, told, versions
 from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
+from hydraprune.failures import in_words
 from hydraprune.hub.models import PretrainedModel
 from hydraprune.places import check_place
 from hydraprune.request import Request
@@ -25,7 +26,6 @@ from hydraprune.results.histories import NAME as METRICS
 from hydraprune.results.report import NAME, RunReport, read_report, write_report, write_text
 from hydraprune.results.sparsity import figures
 from hydraprune.results.summary import summary
-from hydraprune.sparsity import SparsityError
 from hydraprune.traces import as_yaml
 from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
 from hydraprune.training.checkpoints import Checkpoints
@@ -147,50 +147,24 @@ def _locked(request: Request) -> Iterator[None]:
 
 
 def _carry_out(request: Request) -> RunReport:
-    write_text(request.directory / "config.yaml", _stamp(request) + as_yaml(request.config))
-    write_report(blank(request), request.directory)
     checkpoints = _checkpoints(request)
     with ExitStack() as stack:
         try:
+            write_text(request.directory / "config.yaml", _stamp(request) + as_yaml(request.config))
+            write_report(blank(request), request.directory)
             report, tracker = _train(request, checkpoints, stack)
             write_report(report, request.directory)
         except Exception as error:
+            told = in_words(error, request)
             # Checkpoints stay: what failed may have been the disk. An interrupt is no failure: the run was cut.
             with suppress(OSError):
-                write_report(replace(blank(request), status="failed", error=one_line(error)), request.directory)
-            if isinstance(error, SparsityError):
-                raise UserError(_in_config_words(error, request.config)) from error
-            if isinstance(error, OSError):
-                raise UserError(_in_words_of_the_disk(error, request.directory)) from error
-            if _is_memory(error):
-                batch = request.config.training.batch_size
-                raise UserError(
-                    f"training.batch_size={batch}: memory does not suffice; lower it and raise training.accumulation "
-                    f"as much, or lower task.max_length ({one_line(error)[:200]})"
-                ) from error
-            raise
+                write_report(replace(blank(request), status="failed", error=one_line(told)), request.directory)
+            if told is error:
+                raise
+            raise told from error
         checkpoints.discard()
         tracker.end(outcome(report, request.directory / "model"))
     return report
-
-
-def _is_memory(error: Exception) -> bool:
-    # On a CPU torch raises a plain RuntimeError.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
-
-def _in_words_of_the_disk(error: OSError, directory: Path) -> str:
-    where = f" of {error.filename}" if error.filename is not None else ""
-    return (
-        f"{directory}: the run ended, since the system refused the use{where} ({error.strerror or error}); mend that, "
-        f"and the same command goes on from the last checkpoint"
-    )
-
-
-def _in_config_words(error: SparsityError, config: DictConfig) -> str:
-    if error.pruner is None:
-        return str(error)
-    return assembly.in_config_words(str(error), assembly.plans(config), error.pruner)
 
 
 def _tell_from(step: int, request: Request) -> None:

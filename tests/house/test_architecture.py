@@ -35,6 +35,7 @@ RANK = {
     "mistakes": 6,
     "ancestor": 6,
     "account": 6,
+    "failures": 6,
     "run": 7,
     "planning": 8,
     "dashboard": 3,
@@ -48,7 +49,7 @@ RANK = {
     "cli": 11,
 }
 WITHIN_RANK = {(room, "errors") for room in ("stopping", "keys", "cache", "places", "targets")}
-WITHIN_RANK |= {("keys", "targets"), ("keys", "redaction")}
+WITHIN_RANK |= {("keys", "targets"), ("keys", "redaction"), ("failures", "account")}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
 FRAMEWORKS |= {"altair", "vl_convert", "jinja2"}
 FRAMEWORKS |= {"wandb_workspaces"}
@@ -76,6 +77,7 @@ ALLOWED_FRAMEWORKS = {
     "mistakes": {"hydra", "omegaconf"},
     "ancestor": {"hydra", "omegaconf"},
     "account": set(),
+    "failures": {"omegaconf"},
     "run": {"omegaconf"},
     "planning": set(),
     "picture": set(),

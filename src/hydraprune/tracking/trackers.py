@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -39,14 +41,21 @@ class JsonLines(Silent):
 
     Args:
         kept: bytes of the file that stay, since an earlier piece of the run wrote them; what follows is cut off.
+
+    Raises:
+        OSError: the file cannot be written, or is not there any more.
     """
 
     def __init__(self, path: Path, kept: int = 0) -> None:
+        self._path = path
         self._file: IO[str] = path.open("a", encoding="utf-8")
         self._file.truncate(kept)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        # A file that nobody can find any more takes lines without a word.
+        if not self._path.is_file() or not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno())):
+            raise OSError(errno.ENOENT, "was removed or replaced while the run wrote it", str(self._path))
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
 
