@@ -68,10 +68,22 @@ def check_keys(config: Mapping[str, Any], references: Iterable[Mapping[str, Any]
     """
     references = list(references)
     known = {key for reference in references for key in flattened(reference)}
-    for group in set.intersection(*(set(reference) for reference in references)):
-        if isinstance(references[0][group], Mapping) and not isinstance(config.get(group), Mapping):
-            raise UserError(f"{group}={_short(config.get(group))}: must be a group of keys, as in conf/")
+    phases = {reference.get("phase"): reference for reference in references}
+    if config.get("phase") not in phases:
+        raise UserError(f"phase={_short(config.get('phase'))}: leave it out; the pattern chooses it")
+    _check_top(config, phases[config.get("phase")])
     _check_node(config, "", known)
+
+
+def _check_top(config: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+    """Refuse a config that lacks one of the keys which every config of its phase has, or the class of one."""
+    for key, usual in reference.items():
+        if isinstance(usual, Mapping) and not isinstance(config.get(key), Mapping):
+            raise UserError(f"{key}={_short(config.get(key))}: must be a group of keys, as in conf/")
+        if key not in config:
+            raise UserError(f"{key}: a value is needed here; leave out ~{key}")
+        if isinstance(usual, Mapping) and "_target_" in usual and config[key].get("_target_") is None:
+            raise UserError(f"{key}._target_=null: must name a class or function")
 
 
 def _check_node(node: Mapping[str, Any], path: str, known: set[str]) -> None:
