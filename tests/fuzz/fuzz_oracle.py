@@ -31,7 +31,7 @@ from hydraprune.launch import Preflight, job, register
 from hydraprune.mistakes import TRACEBACK, conf_dir, launched
 
 # A run of a few steps takes half a second; this is for one that never ends.
-MOST_SECONDS = 120
+MOST_SECONDS = 60
 # What only the training itself can tell.
 _NUMERICAL = re.compile(r"not finite|NaN|infinite", re.IGNORECASE)
 
