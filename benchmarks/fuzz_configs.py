@@ -42,7 +42,7 @@ def soak(folder: Path, seed: int, chosen: argparse.Namespace) -> int:
     """Judge drawn commands, print what became of them; 1 when one broke the rule."""
     import hypothesis
     from fuzz_commands import Command, commands
-    from fuzz_oracle import Outcome, Workplace
+    from fuzz_oracle import Workplace
 
     workplace, seen, failures = Workplace(folder, chosen.whole), [], []
     began = time.perf_counter()
@@ -58,12 +58,18 @@ def soak(folder: Path, seed: int, chosen: argparse.Namespace) -> int:
 
     phases = [hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if chosen.shrink else [])]
     settings = hypothesis.settings(
-        max_examples=chosen.examples, phases=phases, database=None, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+        max_examples=chosen.examples,
+        phases=phases,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
     )
     try:
         hypothesis.seed(seed)(settings(hypothesis.given(commands())(one)))()
+    except KeyboardInterrupt:
+        print("interrupted")
     except AssertionError as error:
-        print(error)
+        print(f"\n--- the smallest that was found\n{error}\n")
     print(_told(seen, len(failures), seed, time.perf_counter() - began))
     return 1 if failures else 0
 

@@ -67,8 +67,8 @@ def check(config: DictConfig, dense: str | None) -> Needs:
     locks = {name: plan for name, plan in made.plans.parts.items() if isinstance(plan.criterion, Keep)}
     if locks and dense is None:
         raise UserError(
-            f"pattern=lock: dense.source={config.dense.source} trains a model without zeros to keep; name a sparse one: "
-            f"dense.source=<folder or hub id>"
+            f"pattern=lock: dense.source={config.dense.source} trains a model without zeros to keep; name a "
+            f"sparse one: dense.source=<folder or hub id>"
         )
     data = load(made.task)
     check_metrics(made.task.metrics, data.labels)

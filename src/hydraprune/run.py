@@ -28,6 +28,7 @@ from hydraprune.sparsity import SparsityError
 from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
 from hydraprune.training.checkpoints import Checkpoints
 from hydraprune.training.loop import fit
+from hydraprune.training.parameters import not_finite
 from hydraprune.training.step import Clock
 
 log = logging.getLogger(__name__)
@@ -207,6 +208,11 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
         dense_values = _dense_values(config, dense, dense_report)
     clock.move(built.asking, "other", "teacher")
     progress = fit(built.run, clock, start, checkpoints)
+    if lost := not_finite(built.run.model):
+        raise UserError(
+            f"optimizer.lr={config.optimizer.get('lr')}: after step {progress.step} {lost} is not finite; lower the "
+            f"learning rate, or clip gradients: training.max_grad_norm=1"
+        )
     with clock.measure("other"):
         saved = save_model(built.run.model, built.tokenizer, directory)
         # Counted on what was written, not on what was in memory.

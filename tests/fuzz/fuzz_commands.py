@@ -96,7 +96,21 @@ RIGHT: dict[str, tuple[str, ...]] = {
 }
 # Typed for any key, whatever it wants.
 ODD = (
-    *("0", "-1", "1", "1.0", "0.5", "3", "1000000000000", "9223372036854775808", "nan", "inf", "-inf", "1e30", "-1e-30"),
+    *(
+        "0",
+        "-1",
+        "1",
+        "1.0",
+        "0.5",
+        "3",
+        "1000000000000",
+        "9223372036854775808",
+        "nan",
+        "inf",
+        "-inf",
+        "1e30",
+        "-1e-30",
+    ),
     *("null", "true", "''", "word", "[]", "[1]", "[a,b]", "[[]]", "[null]", "{}", "{a:1}", "{_target_:os.system}"),
     *("1ep", "-1ep", "0.5ep", "1e9ep", "auto", "os.system", "hydraprune.sparsity.block", "torch.optim.Adam", "???"),
     *("${seed}", "${pattern}", "${nothing}", "${oc.env:NOTHING}", "ü漢字🎉", "'a b'", "'a\nb'", "../up", "/dev/null/x"),
@@ -126,7 +140,11 @@ def _near(value: Any) -> tuple[str, ...]:
 
 def right(key: str, value: Any) -> tuple[str, ...]:
     """Values that may be typed for `key`, which has `value` in its file."""
-    return RIGHT.get(key) or (RIGHT.get(key.rsplit(".", 1)[-1]) if not isinstance(value, Mapping) else None) or _near(value)
+    return (
+        RIGHT.get(key)
+        or (RIGHT.get(key.rsplit(".", 1)[-1]) if not isinstance(value, Mapping) else None)
+        or _near(value)
+    )
 
 
 def odd(key: str) -> tuple[str, ...]:
@@ -180,10 +198,14 @@ def _parts(draw: Draw, pattern: str, keys: dict[str, Any]) -> list[str]:
     words = []
     if pattern == "parts":
         for name, roles in (("a", "[ffn]"), ("b", "[attention]"))[: draw(st.sampled_from((1, 2)))]:
-            word = draw(st.sampled_from([word for word in GROUPS["pattern"] if f"pattern.layers" in keys_of("pattern", word)]))
+            word = draw(
+                st.sampled_from([word for word in GROUPS["pattern"] if "pattern.layers" in keys_of("pattern", word)])
+            )
             keys |= {f"pattern.parts.{name}{k.removeprefix('pattern')}": v for k, v in keys_of("pattern", word).items()}
             words += [f"+pattern@pattern.parts.{name}={word}", f"pattern.parts.{name}.layers.roles={roles}"]
-    for group in draw(st.lists(st.sampled_from(("pruner", "scheduler", "progressive", "regularizer")), max_size=2, unique=True)):
+    for group in draw(
+        st.lists(st.sampled_from(("pruner", "scheduler", "progressive", "regularizer")), max_size=2, unique=True)
+    ):
         part = "ffn" if pattern == "mixed" else "a"
         words.append(f"+{group}@pattern.parts.{part}.{group}={draw(st.sampled_from(GROUPS[group]))}")
     return words

@@ -38,7 +38,9 @@ def default_words() -> dict[str, str]:
 @cache
 def own_keys() -> dict[str, Any]:
     """Dotted key -> value, of conf/config.yaml itself."""
-    return {key: value for key, value in _flat(_node("config"), "").items() if not key.startswith(("hydra", "defaults"))}
+    return {
+        key: value for key, value in _flat(_node("config"), "").items() if not key.startswith(("hydra", "defaults"))
+    }
 
 
 @cache

@@ -28,10 +28,11 @@ from safetensors.numpy import load_file
 from hydraprune import cli
 from hydraprune.keys import override_key
 from hydraprune.launch import Preflight, job, register
-from hydraprune.mistakes import TRACEBACK, conf_dir, launched
+from hydraprune.mistakes import INTERRUPTED, TRACEBACK, conf_dir, launched
 
-# A run of a few steps takes half a second; this is for one that never ends.
-MOST_SECONDS = 60
+# A run of a few steps takes half a second; this is for one that never ends. Of computing, since others may be at it
+# too, and of waiting.
+MOST_SECONDS = {signal.ITIMER_PROF: 60.0, signal.ITIMER_REAL: 900.0}
 # What only the training itself can tell.
 _NUMERICAL = re.compile(r"not finite|NaN|infinite", re.IGNORECASE)
 
@@ -88,6 +89,8 @@ class Workplace:
             self._tidy(before)
 
     def _judged(self, words: Command, code: int, out: str, err: str, made: set[Path]) -> Outcome:
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         reports = {path: json.loads(path.read_text(encoding="utf-8")) for path in made if path.name == "report.json"}
         own = {path: report for path, report in reports.items() if report["overrides"] == list(words)}
         if code == 2 and "refused" in out:
@@ -98,8 +101,8 @@ class Workplace:
             assert len(lines) == 1, f"not one line:\n{err}"
             assert lines[0].startswith("hydraprune: error: "), err
             line = lines[0].removeprefix("hydraprune: error: ")
-            assert named(line, words), f"names no key: {line}"
             if not made:
+                assert named(line, words), f"names no key: {line}"
                 assert out == "", f"refused, and said {out!r}"
                 return Outcome("refused", line)
             assert _NUMERICAL.search(line), f"refused only after {_some(made)} was made: {line}"
@@ -108,10 +111,10 @@ class Workplace:
         assert code == 0, f"exit code {code}:\n{err}"
         if not own:
             assert "Finished already" in out or not made, f"ran, and left no report of its own: {_some(made)}"
-            return Outcome("found" if made or out == "" else "planned")
+            return Outcome("planned" if "jobs   " in out else "found")
         ((path, report),) = own.items()
-        sparse_start = "start/sparse/model" in str(report["dense"] and report["dense"]["run"] or "start/sparse/model")
-        start = self._sparse if report["phase"] == "sparse" and sparse_start else None
+        from_sparse = report["dense"] is not None and "start/sparse" in report["dense"]["run"]
+        start = self._sparse if from_sparse else None
         return Outcome("ran", pruned=check(path.parent, start))
 
     def _carry_out(self, words: Command) -> tuple[int, str, str]:
@@ -122,7 +125,7 @@ class Workplace:
         os.chdir(self.folder)
         sys.argv = ["hydraprune", "train", *words] if self._call is cli.main else ["hydraprune", *words]
         try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _at_most(MOST_SECONDS):
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _at_most():
                 code = _exit_code(self._call)
         finally:
             os.chdir(kept[0])
@@ -136,9 +139,7 @@ class Workplace:
     def _tidy(self, before: set[Path]) -> None:
         """Dense models that were trained on the way stay, for others to start from."""
         for path in sorted(self._files() - before, key=lambda path: len(path.parts)):
-            if "dense" in path.parts or "dense" in {child.name for child in path.glob("*/*/*")} | {
-                child.name for child in path.glob("*/*")
-            } | {child.name for child in path.glob("*")}:
+            if "dense" in path.parts or (path.is_dir() and any(path.rglob("dense"))):
                 continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -170,17 +171,20 @@ def _from_argv() -> None:
 
 
 @contextlib.contextmanager
-def _at_most(seconds: int) -> Iterator[None]:
+def _at_most() -> Iterator[None]:
     def stop(number: int, frame: types.FrameType | None) -> None:
-        raise Hangs(f"not done after {seconds} s")
+        raise Hangs(f"not done after {MOST_SECONDS} seconds")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)}
+    for timer, seconds in MOST_SECONDS.items():
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for timer in MOST_SECONDS:
+            signal.setitimer(timer, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def named(line: str, words: Command) -> str | None:

@@ -38,6 +38,7 @@ class Layer:
     Args:
         empty: units that are zero.
         loose: zeros outside them that the model did not have at its start.
+        more: zeros of pruned N:M groups beyond those that the pattern asks for.
     """
 
     units: int
@@ -45,6 +46,7 @@ class Layer:
     zeros: int
     loose: int
     size: int
+    more: int = 0
 
 
 def check(folder: Path, start: Weights | None) -> int:
@@ -93,7 +95,10 @@ def _part(
         return int(told["units"]["pruned"])
     layers = _layers(node, names, weights, start, int(shape["num_attention_heads"]))
     units, empty = sum(layer.units for layer in layers), sum(layer.empty for layer in layers)
-    goal, own = _goal(node, config, layers), {key: config[key] | _said(node.get(key)) for key in ("pruner", "regularizer")}
+    goal, own = (
+        _goal(node, config, layers),
+        {key: config[key] | _said(node.get(key)) for key in ("pruner", "regularizer")},
+    )
     erk = node.get("scope") == "erk" and not _every_layer(own)
     assert told["units"]["target"] in range(goal - len(layers) if erk else goal, goal + 1), (told, goal)
     assert (told["units"]["pruned"], told["units"]["total"]) == (empty, units), (told, empty, units)
@@ -102,6 +107,7 @@ def _part(
     assert told["sparsity"] == sum(layer.zeros for layer in layers) / sum(layer.size for layer in layers)
     if start is None and _kind(own["regularizer"]) == "Unregularized" and _kind(own["pruner"]) not in _REVIVING:
         assert empty == told["units"]["target"], f"{empty} pruned, {told['units']['target']} asked for"
+        assert not any(layer.more for layer in layers), layers
         share = _share(node)
         for layer in layers:
             least, most = (Fraction(str(node.get(key, other))) / share for key, other in (("floor", 0), ("cap", 0.98)))
@@ -153,7 +159,6 @@ def _layer(node: Mapping[str, Any], weight: NDArray[np.float32], before: NDArray
     if _kind(node) == "n_of_m":
         groups = alive.reshape(-1, node["of"])
         gone = groups.sum(1) <= node["keep"]
-        # A pruned group may lack more than it must only where the start did already.
         inside = np.repeat(gone, node["of"]).reshape(weight.shape)
     else:
         height = rows if node["rows"] == "channel" else int(node["rows"])
@@ -163,9 +168,8 @@ def _layer(node: Mapping[str, Any], weight: NDArray[np.float32], before: NDArray
         gone = empty.reshape(-1)
         inside = np.repeat(np.repeat(empty, height, 0), width, 1)
     loose = int((~alive & ~inside & ~before).sum())
-    if _kind(node) == "n_of_m" and not before.any():
-        loose += int((node["keep"] - groups[gone].sum(1)).sum())
-    return Layer(gone.size, int(gone.sum()), int((~alive).sum()), loose, weight.size)
+    more = int((node["keep"] - groups[gone].sum(1)).sum()) if _kind(node) == "n_of_m" else 0
+    return Layer(gone.size, int(gone.sum()), int((~alive).sum()), loose, weight.size, more)
 
 
 def _heads(names: list[str], weights: Weights, before: Mapping[str, NDArray[np.bool_]], heads: int) -> Layer:
@@ -178,7 +182,9 @@ def _heads(names: list[str], weights: Weights, before: Mapping[str, NDArray[np.b
     zeros = sum(int((weights[name] == 0).sum()) for name in names)
     known = sum(int(((weights[name] == 0) & before[name]).sum()) for name in names)
     whole = sum(int(part[gone].size) for part in by_head)
-    return Layer(heads, int(gone.sum()), zeros, max(0, zeros - whole - known), sum(weights[name].size for name in names))
+    return Layer(
+        heads, int(gone.sum()), zeros, max(0, zeros - whole - known), sum(weights[name].size for name in names)
+    )
 
 
 def _share(node: Mapping[str, Any]) -> Fraction:

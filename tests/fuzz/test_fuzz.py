@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 from fuzz_commands import PRUNED, TINY, Command, commands
 from fuzz_oracle import Workplace
+from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, given, settings
+
+# Models to start from are made once.
+pytestmark = pytest.mark.xdist_group("fuzz")
 
 
 @pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    return Workplace(tmp_path_factory.mktemp("fuzz"))
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    GlobalHydra.instance().clear()
+    yield Workplace(tmp_path_factory.mktemp("fuzz"))
+    GlobalHydra.instance().clear()
+    torch.set_num_threads(1)
 
 
 @settings(max_examples=40, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
@@ -36,6 +46,12 @@ FOUND: dict[str, tuple[str, ...]] = {
     "pattern=lock": ("pattern=lock", "dense.source=auto"),
     "pattern=lock dense.source=start/dense/model": ("pattern=lock", "no zeros to keep"),
 }
+
+
+def test_a_training_that_loses_its_numbers_says_so(fuzzed: Workplace) -> None:
+    # Its masked weights were NaN, and the run finished with a pattern that did not hold.
+    outcome = fuzzed.judge((*TINY, *PRUNED, "optimizer.lr=1e30", "dense.source=start/dense/model"))
+    assert outcome.kind == "stopped"
 
 
 @pytest.mark.parametrize("typed", FOUND)

@@ -206,7 +206,9 @@ class ToyTask:
             if getattr(self, key) < 1:
                 raise UserError(f"task.{key}={getattr(self, key)}: must be at least 1")
             if getattr(self, key) > MOST_TOY:
-                raise UserError(f"task.{key}={getattr(self, key)}: must be at most {MOST_TOY}, since all are held in memory")
+                raise UserError(
+                    f"task.{key}={getattr(self, key)}: must be at most {MOST_TOY}, since all are held in memory"
+                )
 
     def load(self) -> TaskData:
         """Generate both sets."""
