@@ -84,6 +84,10 @@ def _check_top(config: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
             raise UserError(f"{key}: a value is needed here; leave out ~{key}")
         if isinstance(usual, Mapping) and "_target_" in usual and config[key].get("_target_") is None:
             raise UserError(f"{key}._target_=null: must name a class or function")
+        # What has a class may lack the arguments that have a default, but folders and tables are made of names.
+        wanted = [] if not isinstance(usual, Mapping) else {"name"} & set(usual) if "_target_" in usual else usual
+        if lost := [name for name in wanted if name not in config[key]]:
+            raise UserError(f"{key}.{lost[0]}: a value is needed here; leave out ~{key}.{lost[0]}")
 
 
 def _check_node(node: Mapping[str, Any], path: str, known: set[str]) -> None:

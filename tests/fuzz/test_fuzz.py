@@ -40,6 +40,8 @@ FOUND: dict[str, tuple[str, ...]] = {
     "dense=5": ("dense=5", "group of keys"),
     "~dense": ("dense=null", "group of keys"),
     "~seed": ("seed: a value is needed",),
+    "~task.name": ("task.name: a value is needed",),
+    "~recipe.source": ("recipe.source: a value is needed",),
     "~training._target_": ("training._target_=null", "must name a class"),
     "task.train_examples=1000000000000": ("task.train_examples=1000000000000", "at most 1000000"),
     "model.layers=1000000000000": ("model.layers=1000000000000", "at most 256"),
