@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from hydraprune.hub.splits import check_splits
 from hydraprune.hub.tasks import check_metrics
 from hydraprune.identity import escapes
 from hydraprune.places import check_place
+from hydraprune.sparsity import Keep, Plan, Plans, SparsityError
 
 MOST_THREADS = 1024
 # Two numbers of four bytes a token: its id and its type.
@@ -62,6 +64,12 @@ def check(config: DictConfig, dense: str | None) -> Needs:
     made = assembly.parts(config)
     if made.settings.epochs == 0 and not made.plans.parts:
         raise UserError("training.epochs=0: a dense run neither trains nor prunes then; give at least 1")
+    locks = {name: plan for name, plan in made.plans.parts.items() if isinstance(plan.criterion, Keep)}
+    if locks and dense is None:
+        raise UserError(
+            f"pattern=lock: dense.source={config.dense.source} trains a model without zeros to keep; name a "
+            f"sparse one: dense.source=<folder or hub id>"
+        )
     data = load(made.task)
     check_metrics(made.task.metrics, data.labels)
     check_splits(data, made.task.metrics)
@@ -73,7 +81,8 @@ def check(config: DictConfig, dense: str | None) -> Needs:
     tokenizer = source.tokenizer()
     check_tokenizer(where, tokenizer, data, blueprint.config, made.task.max_length)
     if dense or not made.plans.parts:
-        source.load(None if dense else data.labels)  # whole? a weight that is missing would be random
+        model = source.load(None if dense else data.labels)  # whole? a weight that is missing would be random
+        _refuse_nothing_to_keep(locks, model)
     per_epoch = made.settings.steps_per_epoch(len(data.train))
     steps = made.settings.epochs * per_epoch
     assembly.pruners(made.plans, blueprint, steps, per_epoch)
@@ -81,6 +90,14 @@ def check(config: DictConfig, dense: str | None) -> Needs:
     _check_teacher(made, blueprint.config, tokenizer, data)
     model_bytes = sum(weight.numel() * weight.element_size() for weight in blueprint.parameters())
     return Needs(steps, model_bytes, *_kept(config, made, blueprint.config, tokenizer, data))
+
+
+def _refuse_nothing_to_keep(locks: Mapping[str, Plan], model: nn.Module) -> None:
+    for pruner in assembly.pruners(Plans("lock", locks), model, 0, 0):
+        try:
+            pruner.project(0)
+        except SparsityError as error:
+            raise UserError(str(error)) from None
 
 
 def _kept(config: DictConfig, made: Parts, model: Any, tokenizer: Any, data: TaskData) -> tuple[int, int]:

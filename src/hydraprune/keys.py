@@ -66,11 +66,28 @@ def check_keys(config: Mapping[str, Any], references: Iterable[Mapping[str, Any]
     """
     references = list(references)
     known = {key for reference in references for key in flattened(reference)}
-    # In order, or which of two mistakes is told of would hang on the hashes of words.
-    for group in sorted(set.intersection(*(set(reference) for reference in references))):
-        if isinstance(references[0][group], Mapping) and not isinstance(config.get(group), Mapping):
-            raise UserError(f"{group}={_short(config.get(group))}: must be a group of keys, as in conf/")
+    phases = {reference.get("phase"): reference for reference in references}
+    if config.get("phase") not in phases:
+        raise UserError(f"phase={_short(config.get('phase'))}: leave it out; the pattern chooses it")
+    _check_top(config, phases[config.get("phase")])
     _check_node(config, "", known)
+
+
+def _check_top(config: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+    """Refuse a config that lacks one of the keys which every config of its phase has, or the class of one."""
+    for key, usual in reference.items():
+        if isinstance(usual, Mapping) and not isinstance(config.get(key), Mapping):
+            raise UserError(f"{key}={_short(config.get(key))}: must be a group of keys, as in conf/")
+        if key not in config:
+            raise UserError(f"{key}: a value is needed here; leave out ~{key}")
+        if isinstance(usual, Mapping) and "_target_" in usual and config[key].get("_target_") is None:
+            raise UserError(f"{key}._target_=null: must name a class or function")
+        # What has a class may lack the arguments that have a default, but folders and tables are made of names.
+        wanted: Iterable[str] = (
+            [] if not isinstance(usual, Mapping) else {"name"} & set(usual) if "_target_" in usual else usual
+        )
+        if lost := [name for name in wanted if name not in config[key]]:
+            raise UserError(f"{key}.{lost[0]}: a value is needed here; leave out ~{key}.{lost[0]}")
 
 
 def _check_node(node: Mapping[str, Any], path: str, known: set[str]) -> None:

@@ -43,13 +43,13 @@ log = logging.getLogger(__name__)
 def _folder(*, _root_: DictConfig) -> str:
     """`<task>/<model>/<pattern>/<slug>-<hash>` of the config that is being resolved."""
     from hydraprune.ancestor import identity_of
-    from hydraprune.request import resolved
+    from hydraprune.request import resolved, typed_words
 
     try:
         return identity_of(resolved(_root_), _choices(_root_)).folder
     except (UserError, HydraException, OmegaConfBaseException):
         # Hydra wants a folder even for a job that cannot work.
-        return refusals(_root_.hydra.overrides.task)
+        return refusals(typed_words(_root_))
 
 
 def refusals(words: Iterable[str]) -> str:
@@ -95,7 +95,7 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
         UserError: an unknown or missing key, or a pattern that cannot be.
     """
     from hydraprune.ancestor import composed, identity_of
-    from hydraprune.request import Request, plain, resolved
+    from hydraprune.request import Request, plain, resolved, typed_words
 
     wanted = resolved(config)
     check_targets(plain(wanted), "")
@@ -104,7 +104,7 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
     identity = identity_of(wanted, choices)
     # Only now: Hydra's own folder is named by the identity, and its complaints are harder to read.
     place = Path(config.hydra.run.dir if directory is None else directory)
-    return Request(wanted, choices, list(config.hydra.overrides.task), identity, place, alone=not _planned(config))
+    return Request(wanted, choices, typed_words(config), identity, place, alone=not _planned(config))
 
 
 def _planned(config: DictConfig) -> bool:
@@ -241,6 +241,7 @@ def job(config: DictConfig) -> float | None:
 
 def _job(config: DictConfig) -> float | None:
     from hydraprune.account import record_refusal
+    from hydraprune.request import typed_words
     from hydraprune.results.report import read_report
     from hydraprune.run import execute, preflight
 
@@ -249,7 +250,7 @@ def _job(config: DictConfig) -> float | None:
     quiet_libraries()
     keep_job(config, hydra_config)
     composed = OmegaConf.create({**config, "hydra": hydra_config})
-    words = list(hydra_config.overrides.task)
+    words = typed_words(composed)
     refusal = Path(hydra_config.sweep.dir) / refusals(words)
     request = None
     try:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune import stopping
@@ -75,12 +75,32 @@ def one_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None and error.options is not None:
         return _unknown_choice(str(error.missing_cfg_file), [str(option) for option in error.options])
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if merged := re.search(r"Error merging override (.+)", text, re.DOTALL):
+        return f"{_flat(merged.group(1))}: a value where there are keys below, or keys below a value; conf/ shows which"
+    if absent := re.search(r"Could not delete from config\. '(.+)' does not exist", text):
+        return f"~{absent.group(1)}: there is no such key to leave out"
     key = unknown_override(error)
     if key is not None and not isinstance(error, UserError):
         return _unknown_key(key)
     if isinstance(error, _MISTAKES):
         return " ".join(text.split())
     return f"{type(error).__name__}: {' '.join(text.split())}"
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """A word that Hydra's grammar cannot read."""
+    why = _flat(str(error).partition("See https://")[0])
+    key, equals, value = str(error.override).partition("=")
+    if value and not set(value) & set("'\n") and value[0] not in "[{":
+        return f"{_flat(str(error.override))}: cannot be read ({why}); odd signs want quotes: \"{key}='{value}'\""
+    cure = "quotes and brackets must be closed, and odd signs in a list quoted" if equals else "say it as key=value"
+    return f"{_flat(str(error.override))}: cannot be read ({why}); {cure}"
 
 
 def _unknown_choice(missing: str, options: list[str]) -> str:

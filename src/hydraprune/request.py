@@ -57,6 +57,13 @@ def resolved(config: DictConfig) -> DictConfig:
     return OmegaConf.create(values)
 
 
+def typed_words(config: DictConfig) -> list[str]:
+    """The words of a job as they were typed, `${...}` in them too; `config` has its `hydra` node."""
+    words = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    assert isinstance(words, list)
+    return [str(word) for word in words]
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """The config as dicts and lists, interpolations as they stand, without the `hydra` node."""
     values = OmegaConf.to_container(config)

@@ -30,6 +30,7 @@ from hydraprune.traces import as_yaml
 from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
 from hydraprune.training.checkpoints import Checkpoints
 from hydraprune.training.loop import fit
+from hydraprune.training.parameters import not_finite
 from hydraprune.training.step import Clock
 
 log = logging.getLogger(__name__)
@@ -222,6 +223,11 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
     # From here to the end of `stack`: a run whose training is done is not cut while it is saved.
     stack.enter_context(stopping.deferred())
     progress = fit(built.run, clock, start, checkpoints)
+    if lost := not_finite(built.run.model):
+        raise UserError(
+            f"optimizer.lr={config.optimizer.get('lr')}: after step {progress.step} {lost} is not finite; lower the "
+            f"learning rate, or clip gradients: training.max_grad_norm=1"
+        )
     with clock.measure("other"):
         saved = save_model(built.run.model, built.tokenizer, directory)
         # Counted on what was written, not on what was in memory.

@@ -18,6 +18,7 @@ from hydraprune import stopping
 from hydraprune.errors import UserError
 from hydraprune.launch import end_sweep, quiet_libraries, refusals, request_of
 from hydraprune.mistakes import one_line
+from hydraprune.request import typed_words
 from hydraprune.results.report import write_text
 from hydraprune.traces import as_yaml
 
@@ -56,7 +57,7 @@ def sweep(
     folder = Path(master.hydra.sweep.dir)
     launcher = OmegaConf.to_container(master.hydra.launcher)
     workers, elsewhere = planning.workers_of(launcher, os.cpu_count() or 1)
-    command = [str(word) for word in master.hydra.overrides.task]
+    command = typed_words(master)
     wanted = [_wanted(job, number, folder, compose) for number, job in enumerate(words)]
     plan = planning.draw(command, wanted, workers, elsewhere)
     evidence = planning.evidence([folder, Path(master.run.root)])
@@ -92,7 +93,7 @@ def _wanted(words: Sequence[str], number: int, folder: Path, compose: Callable[[
     typed = tuple(word for word in words if not word.lstrip("+~").startswith("hydra"))
     try:
         config = compose(list(words))
-        typed = tuple(str(word) for word in config.hydra.overrides.task)
+        typed = tuple(typed_words(config))
         directory = _directory(config, number, folder)
         return Wanted(tuple(words), request_of(config, directory), None, folder / refusals(typed))
     except (UserError, HydraException, OmegaConfBaseException) as error:

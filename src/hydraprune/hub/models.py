@@ -153,8 +153,11 @@ class TinyModel:
 
     def __post_init__(self) -> None:
         for key in ("hidden_size", "layers", "heads", "ffn_size", "max_positions"):
-            if getattr(self, key) < 1:
-                raise UserError(f"model.{key}={getattr(self, key)}: must be at least 1")
+            value, most = getattr(self, key), _MOST.get(key, _MOST_WIDE)
+            if value < 1:
+                raise UserError(f"model.{key}={value}: must be at least 1")
+            if value > most:
+                raise UserError(f"model.{key}={value}: must be at most {most}; model=tiny is meant to be small")
         if not 0.0 < self.initializer_range <= 1.0:
             raise UserError(f"model.initializer_range={self.initializer_range}: must be above 0 and at most 1")
         if not 0.0 <= self.dropout < 1.0:
@@ -194,6 +197,9 @@ class TinyModel:
             return self.load(labels)
 
 
+# Beyond these even the shapes of a model take minutes, or no memory holds them.
+_MOST_WIDE = 16_384
+_MOST = {"layers": 256, "max_positions": 1_048_576}
 _WEIGHTS = (
     "model.safetensors",
     "pytorch_model.bin",

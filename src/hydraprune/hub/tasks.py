@@ -28,6 +28,7 @@ from hydraprune.hub.metrics import BINARY, CLASSIFICATION, REGRESSION
 from hydraprune.sparsity.layers import words
 
 MOST_CLASSES = 1000
+MOST_TOY = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,10 @@ class ToyTask:
         for key in ("train_examples", "evaluation_examples"):
             if getattr(self, key) < 1:
                 raise UserError(f"task.{key}={getattr(self, key)}: must be at least 1")
+            if getattr(self, key) > MOST_TOY:
+                raise UserError(
+                    f"task.{key}={getattr(self, key)}: must be at most {MOST_TOY}, since all are held in memory"
+                )
 
     def load(self) -> TaskData:
         """Generate both sets."""

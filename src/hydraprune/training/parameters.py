@@ -22,3 +22,8 @@ def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
         {"params": [p for p in parameters if id(p) not in still]},
         {"params": [p for p in parameters if id(p) in still], "weight_decay": 0.0},
     ]
+
+
+def not_finite(model: nn.Module) -> str | None:
+    """The name of the first parameter that holds a NaN or an infinity; None when none does."""
+    return next((name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())), None)

@@ -1,0 +1,64 @@
+"""Whatever is typed: a run that keeps its word, or one line that names a key and nothing made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from fuzz_commands import PRUNED, TINY, Command, commands
+from fuzz_oracle import Workplace
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import HealthCheck, given, settings
+
+# Models to start from are made once.
+pytestmark = pytest.mark.xdist_group("fuzz")
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    GlobalHydra.instance().clear()
+    yield Workplace(tmp_path_factory.mktemp("fuzz"))
+    GlobalHydra.instance().clear()
+    torch.set_num_threads(1)
+
+
+@settings(max_examples=40, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(commands())
+def test_it_runs_and_keeps_its_word_or_says_in_one_line_what_is_wrong(fuzzed: Workplace, words: Command) -> None:
+    fuzzed.judge(words)
+
+
+# What this found before it was mended: typed -> what is said; nothing is said of what runs.
+FOUND: dict[str, tuple[str, ...]] = {
+    "distill.weight=${recipe.distill_weight}": (),  # kept in the report as it was typed
+    "optimizer.lr=${oc.env:NOTHING}": ("NOTHING", "optimizer.lr"),
+    "model.max_positions=a=b": ("model.max_positions=a=b", "cannot be read", "model.max_positions='a=b'"),
+    "pattern.layers.roles=[ffn": ("pattern.layers.roles=[ffn", "brackets must be closed"),
+    "pattern.layers=[1]": ("pattern.layers=[1]: ", "conf/"),
+    "~pattern.layer": ("~pattern.layer: there is no such key",),
+    "dense=5": ("dense=5", "group of keys"),
+    "~dense": ("dense=null", "group of keys"),
+    "~seed": ("seed: a value is needed",),
+    "~task.name": ("task.name: a value is needed",),
+    "~recipe.source": ("recipe.source: a value is needed",),
+    "~training._target_": ("training._target_=null", "must name a class"),
+    "task.train_examples=1000000000000": ("task.train_examples=1000000000000", "at most 1000000"),
+    "model.layers=1000000000000": ("model.layers=1000000000000", "at most 256"),
+    "pattern=lock": ("pattern=lock", "dense.source=auto"),
+    "pattern=lock dense.source=start/dense/model": ("pattern=lock", "no zeros to keep"),
+}
+
+
+def test_a_training_that_loses_its_numbers_says_so(fuzzed: Workplace) -> None:
+    # Its masked weights were NaN, and the run finished with a pattern that did not hold.
+    outcome = fuzzed.judge((*TINY, *PRUNED, "optimizer.lr=1e30", "dense.source=start/dense/model"))
+    assert outcome.kind == "stopped"
+
+
+@pytest.mark.parametrize("typed", FOUND)
+def test_what_it_found_stays_mended(typed: str, fuzzed: Workplace) -> None:
+    outcome = fuzzed.judge((*TINY, *PRUNED, *typed.split(" ")))
+    assert outcome.kind == ("refused" if FOUND[typed] else "ran")
+    for part in FOUND[typed]:
+        assert part in outcome.line
