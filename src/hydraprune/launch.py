@@ -1,30 +1,27 @@
-"""Between the command line and a run: resolvers, and checks before Hydra makes a folder.
+"""Between the command line and a run: checks before Hydra makes a folder, and the job itself.
 
 Light to import: torch and Hugging Face are loaded when a run is really meant.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune import stopping
 from hydraprune.errors import UserError
+from hydraprune.folders import choices_of, is_ours, refusals, register
 from hydraprune.hub.offline import go_offline_if_unreachable
 from hydraprune.keys import check_keys
 from hydraprune.machine import let_threads_sleep
@@ -38,48 +35,6 @@ if TYPE_CHECKING:
     from hydraprune.request import Request
 
 log = logging.getLogger(__name__)
-
-
-def _folder(*, _root_: DictConfig) -> str:
-    """`<task>/<model>/<pattern>/<slug>-<hash>` of the config that is being resolved."""
-    from hydraprune.ancestor import identity_of
-    from hydraprune.request import resolved, typed_words
-
-    try:
-        return identity_of(resolved(_root_), _choices(_root_)).folder
-    except (UserError, HydraException, OmegaConfBaseException):
-        # Hydra wants a folder even for a job that cannot work.
-        return refusals(typed_words(_root_))
-
-
-def refusals(words: Iterable[str]) -> str:
-    """Where a sweep keeps the report of a refused job: the same place for the same words."""
-    return f"{REFUSED}/{hashlib.sha256(chr(10).join(words).encode()).hexdigest()[:12]}"
-
-
-def _run_dir(*, _root_: DictConfig) -> str:
-    return f"{_root_.run.root}/{_folder(_root_=_root_)}"
-
-
-def _run_subdir(*, _root_: DictConfig) -> str:
-    """Of a sweep's folder. A dense run is kept where sparse runs look for it, so that it is trained once."""
-    folder = _folder(_root_=_root_)
-    if _root_.phase != "dense" or folder.startswith(REFUSED) or not _ours(_root_):
-        return folder
-    return os.path.relpath(Path(_root_.run.root) / folder, _root_.hydra.sweep.dir)
-
-
-def _choices(config: DictConfig) -> dict[str, str]:
-    """group -> word chosen, Hydra's own groups included."""
-    return {str(k): v for k, v in config.hydra.runtime.choices.items() if isinstance(v, str)}
-
-
-def register() -> None:
-    """Resolvers and names that `conf/` relies on. Safe to call again."""
-    OmegaConf.register_new_resolver("hydraprune_run_dir", _run_dir, replace=True)
-    OmegaConf.register_new_resolver("hydraprune_run_subdir", _run_subdir, replace=True)
-    # A colon in a file name breaks some file systems; the words work all the same.
-    ConfigStore.instance().store(group="pattern", name="2:4", node={"defaults": ["2of4"]})
 
 
 register()
@@ -100,7 +55,7 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
     wanted = resolved(config)
     check_targets(plain(wanted), "")
     check_keys(plain(wanted), [plain(composed(words)) for words in ([], ["pattern=dense"])])
-    choices = _choices(config)
+    choices = choices_of(config)
     identity = identity_of(wanted, choices)
     # Only now: Hydra's own folder is named by the identity, and its complaints are harder to read.
     place = Path(config.hydra.run.dir if directory is None else directory)
@@ -109,11 +64,7 @@ def request_of(config: DictConfig, directory: str | None = None) -> Request:
 
 def _planned(config: DictConfig) -> bool:
     """Whether this is a job of a sweep of ours, which has a view and an end of its own."""
-    return config.hydra.mode == RunMode.MULTIRUN and _ours(config)
-
-
-def _ours(config: DictConfig) -> bool:
-    return str(config.hydra.sweeper._target_).startswith("hydra_plugins.hydraprune")
+    return config.hydra.mode == RunMode.MULTIRUN and is_ours(config)
 
 
 class Preflight(Callback):  # type: ignore[misc]

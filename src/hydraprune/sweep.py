@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune import stopping
 from hydraprune.errors import UserError
-from hydraprune.launch import end_sweep, quiet_libraries, refusals, request_of
+from hydraprune.folders import refusals
+from hydraprune.launch import end_sweep, quiet_libraries, request_of
 from hydraprune.mistakes import one_line
 from hydraprune.request import typed_words
 from hydraprune.results.report import write_text

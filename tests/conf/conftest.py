@@ -8,7 +8,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from hydraprune.launch import register
+from hydraprune.folders import register
 from hydraprune.mistakes import conf_dir
 
 

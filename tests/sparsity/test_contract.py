@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from hydraprune import assembly
-from hydraprune.launch import register
+from hydraprune.folders import register
 from hydraprune.mistakes import conf_dir
 from hydraprune.request import resolved
 from hydraprune.sparsity import Criterion, Family, Plans, Pruner, SparsityError, SrSte, Unscored, attach

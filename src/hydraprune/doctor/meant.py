@@ -77,7 +77,7 @@ def meant(words: Sequence[str], cores: int) -> Meant:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from hydraprune.launch import register
+    from hydraprune.folders import register
     from hydraprune.mistakes import conf_dir, one_line
 
     register()
