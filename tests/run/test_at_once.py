@@ -53,6 +53,8 @@ def test_tables_and_views_are_made_while_a_job_writes(ask: Ask) -> None:
     for folder in ("outputs", "tables"):
         Path(folder).mkdir()
     child, looks, seen = started(request), 0, set()
+    while not list(Path("outputs").rglob("report.json")):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         found = gather([Path("outputs")])
         write_matrix(found, Path("tables"))
