@@ -27,7 +27,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hydraprune.request import Request
 
 # A run of seconds: 20 steps and a dense ancestor of 5, drop-out so that random numbers count, a checkpoint every 3.
 SMALL = (
@@ -77,11 +80,24 @@ class Outcome:
 
 def study(name: str, words: Sequence[str], kills: int, seed: int, folder: Path) -> Outcome:
     """Run once untouched and once killed again and again, each in a folder of its own below `folder`."""
-    draw, outcome = random.Random(f"{name} {seed}"), Outcome(name)
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from hydraprune.launch import request_of
+    from hydraprune.mistakes import conf_dir
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        request = request_of(compose("config", [*SMALL, *words], return_hydra_config=True))
+        return _study(name, request, kills, random.Random(f"{name} {seed}"), folder)
+
+
+def _study(name: str, request: Request, kills: int, draw: random.Random, folder: Path) -> Outcome:
+    outcome = Outcome(name)
     whole, cut = folder / "whole", folder / "cut"
     start = time.monotonic()
     with _inside(whole):
-        if _watch(words, None) != "ended":
+        if _watch(request, None) != "ended":
             outcome.differences.append(f"the run that nobody killed failed: {_last_words()}")
             return outcome
     length = time.monotonic() - start
@@ -90,7 +106,7 @@ def study(name: str, words: Sequence[str], kills: int, seed: int, folder: Path) 
             # A third of them at any moment.
             aim = draw.choice(PHASES[1:]) if draw.random() < 2 / 3 else None
             skip = draw.randrange(4) if aim in _OFTEN else 0
-            end = _watch(words, _Aim(aim, draw.uniform(0, 0.7 * length), skip, draw.uniform(0, 0.004)))
+            end = _watch(request, _Aim(aim, draw.uniform(0, 0.7 * length), skip, draw.uniform(0, 0.004)))
             if end == "failed":
                 outcome.differences.append(f"a run that was killed failed later: {_last_words()}")
                 return outcome
@@ -100,7 +116,7 @@ def study(name: str, words: Sequence[str], kills: int, seed: int, folder: Path) 
                 shutil.rmtree(cut / "cache")
             else:
                 outcome.phases[end] += 1
-        if _watch(words, None) != "ended":
+        if _watch(request, None) != "ended":
             outcome.differences.append(f"the last start failed: {_last_words()}")
     outcome.differences += compare(whole, cut)
     return outcome
@@ -131,7 +147,7 @@ class _Aim:
     late: float
 
 
-def _watch(words: Sequence[str], aim: _Aim | None) -> str:
+def _watch(request: Request, aim: _Aim | None) -> str:
     """Start a run in a process of its own; the phase in which it was killed, or `ended`, or `failed`."""
     place = mmap.mmap(-1, 1)
     child = os.fork()
@@ -139,7 +155,7 @@ def _watch(words: Sequence[str], aim: _Aim | None) -> str:
         code = 1
         try:
             signal.alarm(_PATIENCE)
-            _run(words, place)
+            _run(request, place)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -166,14 +182,9 @@ def _watch(words: Sequence[str], aim: _Aim | None) -> str:
         time.sleep(0.0003)
 
 
-def _run(words: Sequence[str], place: mmap.mmap) -> None:
+def _run(request: Request, place: mmap.mmap) -> None:
     """What the command does, telling by `place` what it is in the middle of."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
     from hydraprune import run as runs
-    from hydraprune.launch import request_of
-    from hydraprune.mistakes import conf_dir
     from hydraprune.sparsity.gradual import Gradual
     from hydraprune.training import answers, checkpoints, loop
 
@@ -189,9 +200,7 @@ def _run(words: Sequence[str], place: mmap.mmap) -> None:
     ):
         setattr(owner, name, _marked(getattr(owner, name), PHASES.index(phase), place))
     runs.fit = _noted(runs.fit, place)  # type: ignore[assignment]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        runs.execute(request_of(compose("config", [*SMALL, *words], return_hydra_config=True)))
+    runs.execute(request)
 
 
 def _tell(place: mmap.mmap) -> None:

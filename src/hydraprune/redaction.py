@@ -44,6 +44,7 @@ _SHORTEST = 8
 _met: set[str] = set()
 
 
+@lru_cache(maxsize=4096)
 def secret_name(name: str) -> bool:
     """Whether a key or variable of this name holds a secret: `WANDB_API_KEY`, `tracker.password`."""
     leaf = re.split(r"[.@/]", name)[-1]
