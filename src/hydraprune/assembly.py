@@ -82,6 +82,8 @@ def plans(config: DictConfig) -> Plans:
     for name, part in (node.get("parts") or {}).items():
         if not isinstance(part, dict):
             raise UserError(f"pattern.parts.{name}={part}: must be a pattern; ~pattern.parts.{name} leaves it out")
+        if part.get("_target_") is None:
+            raise UserError(f"pattern.parts.{name}._target_=null: must name a pattern's function, as in conf/pattern/")
         for key, other in shared.items():
             assert isinstance(other, dict)
             own = {k: value for k, value in (part.pop(key, None) or {}).items() if value is not None}

@@ -45,6 +45,11 @@ FOUND: dict[str, tuple[str, ...]] = {
     "~training._target_": ("training._target_=null", "must name a class"),
     "task.train_examples=1000000000000": ("task.train_examples=1000000000000", "at most 1000000"),
     "model.layers=1000000000000": ("model.layers=1000000000000", "at most 256"),
+    "pattern=mixed ~pattern.parts.ffn._target_": ("pattern.parts.ffn._target_=null", "must name"),
+    "pattern=2of4 pattern.target_sparsity=0.1 dense.source=start/sparse/model": (
+        "pattern.target_sparsity=0.1",
+        "at zero when it starts",
+    ),
     "pattern=lock": ("pattern=lock", "dense.source=auto"),
     "pattern=lock dense.source=start/dense/model": ("pattern=lock", "no zeros to keep"),
 }
