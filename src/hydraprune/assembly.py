@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ def plans(config: DictConfig) -> Plans:
                 taken = arguments_of(str(own.get("_target_", other["_target_"])), where)
                 part[key] = {k: v for k, v in other.items() if k in taken or k == "_target_"} | own
                 check_arguments(part[key], where, set())
+    _refuse_lost_layers({"pattern": node, **{f"pattern.parts.{k}": v for k, v in (node.get("parts") or {}).items()}})
     made: Plans = make(config, "pattern", OmegaConf.create(node))
     common = [make(config, key) for key in _SHARED]
     if made.name == "lock":
@@ -105,6 +107,13 @@ def plans(config: DictConfig) -> Plans:
         return Plans(made.name, {name: plan.completed(*common) for name, plan in made.parts.items()})
     except SparsityError as error:
         raise UserError(str(error)) from None
+
+
+def _refuse_lost_layers(nodes: Mapping[str, Mapping[str, Any]]) -> None:
+    for key, node in nodes.items():
+        layers = node.get("layers")
+        if isinstance(layers, dict) and layers.get("_target_") is None:
+            raise UserError(f"{key}.layers._target_=null: must name hydraprune.sparsity.Layers")
 
 
 def _refuse_unread(common: list[Any]) -> None:

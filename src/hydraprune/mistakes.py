@@ -62,7 +62,7 @@ def leave(error: Exception) -> NoReturn:
     mistake = isinstance(error, _MISTAKES)
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
         traceback.print_exception(error)
-    print(f"hydraprune: error: {one_line(error)}", file=sys.stderr)
+    print(f"hydraprune: error: {_flat(one_line(error))}", file=sys.stderr)
     raise SystemExit(2 if mistake else 1)
 
 
