@@ -109,7 +109,7 @@ def plans(config: DictConfig) -> Plans:
         raise UserError(str(error)) from None
 
 
-def _refuse_lost_layers(nodes: Mapping[str, Mapping[str, Any]]) -> None:
+def _refuse_lost_layers(nodes: Mapping[str, Any]) -> None:
     for key, node in nodes.items():
         layers = node.get("layers")
         if isinstance(layers, dict) and layers.get("_target_") is None:
