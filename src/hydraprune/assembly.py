@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def plans(config: DictConfig) -> Plans:
             raise UserError(f"pattern.parts.{str(name)[:80]!r}: a part is named by letters, digits and any of _.:+-")
         if not isinstance(part, dict):
             raise UserError(f"pattern.parts.{name}={part}: must be a pattern; ~pattern.parts.{name} leaves it out")
+        if part.get("_target_") is None:
+            raise UserError(f"pattern.parts.{name}._target_=null: must name a pattern's function, as in conf/pattern/")
         for key, other in shared.items():
             assert isinstance(other, dict)
             own = {k: value for k, value in (part.pop(key, None) or {}).items() if value is not None}
@@ -93,6 +96,7 @@ def plans(config: DictConfig) -> Plans:
                 taken = arguments_of(str(own.get("_target_", other["_target_"])), where)
                 part[key] = {k: v for k, v in other.items() if k in taken or k == "_target_"} | own
                 check_arguments(part[key], where, set())
+    _refuse_lost_layers({"pattern": node, **{f"pattern.parts.{k}": v for k, v in (node.get("parts") or {}).items()}})
     made: Plans = make(config, "pattern", OmegaConf.create(node))
     common = [make(config, key) for key in _SHARED]
     if made.name == "lock":
@@ -106,6 +110,13 @@ def plans(config: DictConfig) -> Plans:
         return Plans(made.name, {name: plan.completed(*common) for name, plan in made.parts.items()})
     except SparsityError as error:
         raise UserError(str(error)) from None
+
+
+def _refuse_lost_layers(nodes: Mapping[str, Any]) -> None:
+    for key, node in nodes.items():
+        layers = node.get("layers")
+        if isinstance(layers, dict) and layers.get("_target_") is None:
+            raise UserError(f"{key}.layers._target_=null: must name hydraprune.sparsity.Layers")
 
 
 def _refuse_unread(common: list[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from hydraprune.hub.splits import check_splits
 from hydraprune.hub.tasks import check_metrics
 from hydraprune.identity import escapes
 from hydraprune.places import check_place
-from hydraprune.sparsity import Keep, Plan, Plans, SparsityError
+from hydraprune.sparsity import Keep, SparsityError
 
 MOST_THREADS = 1024
 # Two numbers of four bytes a token: its id and its type.
@@ -64,8 +63,7 @@ def check(config: DictConfig, dense: str | None) -> Needs:
     made = assembly.parts(config)
     if made.settings.epochs == 0 and not made.plans.parts:
         raise UserError("training.epochs=0: a dense run neither trains nor prunes then; give at least 1")
-    locks = {name: plan for name, plan in made.plans.parts.items() if isinstance(plan.criterion, Keep)}
-    if locks and dense is None:
+    if dense is None and any(isinstance(plan.criterion, Keep) for plan in made.plans.parts.values()):
         raise UserError(
             f"pattern=lock: dense.source={config.dense.source} trains a model without zeros to keep; name a "
             f"sparse one: dense.source=<folder or hub id>"
@@ -80,24 +78,25 @@ def check(config: DictConfig, dense: str | None) -> Needs:
     blueprint = source.blueprint(None if dense else data.labels)
     tokenizer = source.tokenizer()
     check_tokenizer(where, tokenizer, data, blueprint.config, made.task.max_length)
-    if dense or not made.plans.parts:
-        model = source.load(None if dense else data.labels)  # whole? a weight that is missing would be random
-        _refuse_nothing_to_keep(locks, model)
     per_epoch = made.settings.steps_per_epoch(len(data.train))
     steps = made.settings.epochs * per_epoch
     assembly.pruners(made.plans, blueprint, steps, per_epoch)
+    if dense or not made.plans.parts:
+        # Whole? A weight that is missing would be random.
+        _check_start(made, source.load(None if dense else data.labels), steps, per_epoch)
     _check_optimizer(config, steps, per_epoch)
     _check_teacher(made, blueprint.config, tokenizer, data)
     model_bytes = sum(weight.numel() * weight.element_size() for weight in blueprint.parameters())
     return Needs(steps, model_bytes, *_kept(config, made, blueprint.config, tokenizer, data))
 
 
-def _refuse_nothing_to_keep(locks: Mapping[str, Plan], model: nn.Module) -> None:
-    for pruner in assembly.pruners(Plans("lock", locks), model, 0, 0):
+def _check_start(made: Parts, model: nn.Module, steps: int, per_epoch: int) -> None:
+    """Refuse a model whose zeros are not what the pruners can start from."""
+    for pruner in assembly.pruners(made.plans, model, steps, per_epoch):
         try:
-            pruner.project(0)
+            pruner.begin()
         except SparsityError as error:
-            raise UserError(str(error)) from None
+            raise UserError(assembly.in_config_words(str(error), made.plans, pruner.name)) from None
 
 
 def _kept(config: DictConfig, made: Parts, model: Any, tokenizer: Any, data: TaskData) -> tuple[int, int]:

@@ -83,10 +83,8 @@ def _check_top(config: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
         if isinstance(usual, Mapping) and "_target_" in usual and config[key].get("_target_") is None:
             raise UserError(f"{key}._target_=null: must name a class or function")
         # What has a class may lack the arguments that have a default, but folders and tables are made of names.
-        wanted: Iterable[str] = (
-            [] if not isinstance(usual, Mapping) else {"name"} & set(usual) if "_target_" in usual else usual
-        )
-        if lost := [name for name in wanted if name not in config[key]]:
+        names = sorted(map(str, usual)) if isinstance(usual, Mapping) else []
+        if lost := [name for name in names if name not in config[key] and (name == "name" or "_target_" not in usual)]:
             raise UserError(f"{key}.{lost[0]}: a value is needed here; leave out ~{key}.{lost[0]}")
 
 

@@ -66,7 +66,7 @@ def leave(error: Exception) -> NoReturn:
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
         # In one piece: a secret of several lines is known by all of them.
         print("".join(traceback.format_exception(error)), end="", file=sys.stderr)
-    print(f"hydraprune: error: {one_line(error)}", file=sys.stderr)
+    print(f"hydraprune: error: {_flat(one_line(error))}", file=sys.stderr)
     raise SystemExit(2 if mistake else 1)
 
 

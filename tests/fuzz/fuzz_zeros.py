@@ -86,7 +86,10 @@ def _part(
     start: Weights | None,
     shape: Mapping[str, Any],
 ) -> int:
-    names = chosen(node.get("layers") or {}, weights)
+    layers_of = node.get("layers") or {}
+    if _kind(node) == "heads" and not (layers_of.get("roles") or layers_of.get("include")):
+        layers_of = {**layers_of, "roles": list(_ROLES)[:4]}
+    names = chosen(layers_of, weights)
     assert sorted(names) == sorted(told["weights"]), (names, told["weights"])
     if _kind(node) == "lock":
         assert start is not None

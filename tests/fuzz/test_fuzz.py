@@ -45,6 +45,14 @@ FOUND: dict[str, tuple[str, ...]] = {
     "~training._target_": ("training._target_=null", "must name a class"),
     "task.train_examples=1000000000000": ("task.train_examples=1000000000000", "at most 1000000"),
     "model.layers=1000000000000": ("model.layers=1000000000000", "at most 256"),
+    "pattern=mixed ~pattern.parts.ffn._target_": ("pattern.parts.ffn._target_=null", "must name"),
+    "pattern=mixed ~pattern.parts.ffn.layers._target_": ("pattern.parts.ffn.layers._target_=null",),
+    "~pattern.layers._target_": ("pattern.layers._target_=null",),
+    "model.headsx='a\nb'": ("model.headsx='a b'", "did you mean model.heads"),
+    "pattern=2of4 pattern.target_sparsity=0.1 dense.source=start/sparse/model": (
+        "pattern.target_sparsity=0.1",
+        "at zero when it starts",
+    ),
     "pattern=lock": ("pattern=lock", "dense.source=auto"),
     "pattern=lock dense.source=start/dense/model": ("pattern=lock", "no zeros to keep"),
 }

@@ -75,7 +75,7 @@ class Gradual(Targeted):
 
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
-        self._begin()
+        self.begin()
         if self.updates.start < step <= self.updates.last + 1:
             self._regularizer.shrink(self.structures, optimizer)
         # Before an update too: the optimizer has just moved masked weights off zero, and a criterion

@@ -22,15 +22,20 @@ class Lock(Pruner):
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
         first = not self._begun
-        if first:
-            self._begun = True
-            self._keep_zeros()
-            if not any(self._pruned):
-                raise SparsityError(
-                    "pattern=lock: the model has no zeros to keep; name a sparse one: dense.source=<folder or hub id>"
-                )
+        self.begin()
         self._masks.apply()
         return first
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        self._keep_zeros()
+        if not any(self._pruned):
+            raise SparsityError(
+                "pattern=lock: the model has no zeros to keep; name a sparse one: dense.source=<folder or hub id>"
+            )
 
     @property
     def target_sparsity(self) -> float:

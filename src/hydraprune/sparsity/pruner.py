@@ -78,6 +78,14 @@ class Pruner(ABC):
         """
 
     @abstractmethod
+    def begin(self) -> None:
+        """Take in the zeros that training starts from, as the first `project` does; the second time nothing.
+
+        Raises:
+            SparsityError: what is asked for cannot be reached from them.
+        """
+
+    @abstractmethod
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
         """Make the update due at `step`, if any, then zero every masked weight in place.
 

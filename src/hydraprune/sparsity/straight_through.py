@@ -54,7 +54,7 @@ class StraightThrough(Targeted):
 
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
-        self._begin()
+        self.begin()
         inside = self.updates.start <= step <= self.updates.last
         if inside:
             self._choose(step)

@@ -62,7 +62,7 @@ class Targeted(Pruner):
                 f"scheduler that grows"
             )
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Hold what is zero by whole units when training starts, if the schedule is to go on from there."""
         if self._begun:
             return

@@ -53,7 +53,7 @@ class Calibrated(Targeted):
 
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
-        self._begin()
+        self.begin()
         self._masks.apply()
         if not self.updates.due(step):
             return False
