@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import sys
@@ -60,6 +61,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     GlobalHydra.instance().clear()
     yield tmp_path
     GlobalHydra.instance().clear()
+    # What another process would not know: secrets that were met, and the folder that W&B was given first.
+    if redaction := sys.modules.get("hydraprune.redaction"):
+        redaction._met.clear()
+    if wandb := sys.modules.get("wandb"):
+        wandb.teardown()
 
 
 @pytest.fixture
@@ -86,11 +92,15 @@ def _call(argv: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
         monkeypatch.delenv(name, raising=False)
     GlobalHydra.instance().clear()
     capfd.readouterr()
-    code = 0
+    code, root = 0, logging.getLogger()
+    handlers = list(root.handlers)
     try:
         main()
     except SystemExit as error:
         code = int(error.code or 0)
+    finally:
+        # Hydra's would write to what is captured now, and is closed when the next test speaks.
+        root.handlers[:] = handlers
     out, err = capfd.readouterr()
     return Finished(code, out, err)
 

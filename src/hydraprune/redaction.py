@@ -108,7 +108,14 @@ def learn(node: Any) -> None:
     elif isinstance(node, str):
         key, equals, value = node.partition("=")
         if equals and re.fullmatch(r"[+~\w.@/-]+", key) and secret_name(key):
-            _met.update(_worth([value, *re.split(r"[,\[\]{}\"']", value)]))
+            _met.update(_worth(_listed(value)))
+
+
+def _listed(value: str) -> list[str]:
+    """A typed value and the items that it lists; other words behind it, as in Hydra's `override_dirname`, are none."""
+    first, *rest = re.split(r"[,\[\]{}\"']", value)
+    words = [item for item in rest if re.match(r"[+~\w.@/-]+=[^=]", item)]
+    return [first, *(item for item in rest if item not in words), *([] if words else [value])]
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -23,7 +23,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     torch.set_num_threads(1)
 
 
-@settings(max_examples=40, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(commands())
 def test_it_runs_and_keeps_its_word_or_says_in_one_line_what_is_wrong(fuzzed: Workplace, words: Command) -> None:
     fuzzed.judge(words)

@@ -12,24 +12,6 @@ from filelock import FileLock
 from sweep_helpers import JOBLIB, Sweep, assert_whole, kept, reports, training, with_status
 
 
-def test_a_sweep_killed_while_its_dense_model_is_trained(
-    sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...]
-) -> None:
-    words = (*small[:-1], "dense.overrides=['training.epochs=20']", "pattern=4x1,2:4", "runtime.threads=1")
-    first = sweep(*words)
-    first.wait_for(lambda: training("outputs"), "the dense model was under way")
-    first.kill()
-    ((dense, report),) = reports("outputs").items()
-    assert report["status"] == "started"
-    assert with_status("finished", "multirun_sweeps") == []
-
-    last = train("-m", *words)
-    assert last.code == 0, last.err
-    assert "2 jobs: 1 cut, 1 new" in last.out
-    assert with_status("finished", "outputs") == [dense]
-    assert_whole(2)
-
-
 def test_a_killed_worker_of_joblib(
     sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:

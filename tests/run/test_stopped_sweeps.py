@@ -8,25 +8,36 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sweep_helpers import JOBLIB, Sweep, assert_whole, training, with_status
+
+from hydraprune.training import loop
 
 SWEEPS = "multirun_sweeps"
 
 
 def test_one_job_after_the_other(
-    sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...]
+    train: Callable[..., Any], small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = (*small, "training.epochs=15,2", "training.checkpoint_every=null", "pattern=4x1", "runtime.threads=1")
-    first = sweep(*words)
-    (cut,) = first.wait_for(lambda: training(SWEEPS), "a job was under way")
-    os.kill(first.process.pid, signal.SIGUSR1)
-    code, said = first.end()
-    assert code == 75, said
-    assert "hydraprune: stopped by SIGUSR1; the same command goes on from here" in said
-    assert "Traceback" not in said
-    assert with_status("started", SWEEPS) == [cut]
+    words = (*small, "training.checkpoint_every=null", "pattern=4x1,2:4", "runtime.threads=1")
+    step = loop.take_step
+
+    def asked(run: Any, batches: Any, now: int, clock: Any) -> Any:
+        if (now, run.steps) == (6, 30):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return step(run, batches, now, clock)
+
+    monkeypatch.setattr(loop, "take_step", asked)
+    before = signal.getsignal(signal.SIGUSR1)
+    first = train("-m", *words)
+    monkeypatch.setattr(loop, "take_step", step)
+    signal.signal(signal.SIGUSR1, before)
+    assert first.code == 75, first.err
+    assert "hydraprune: stopped by SIGUSR1; the same command goes on from here" in first.err
+    assert "Traceback" not in first.err
+    (cut,) = with_status("started", SWEEPS)
     assert with_status("finished", SWEEPS) == []
-    assert len(list((cut / "checkpoints").iterdir())) == 1
+    assert [path.name for path in (cut / "checkpoints").iterdir()] == ["step-000000007.safetensors"]
 
     last = train("-m", *words)
     assert last.code == 0, last.err

@@ -139,3 +139,11 @@ def test_every_logger_and_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "<redacted> and 5" in out.getvalue()
     assert "ValueError: <redacted>" in out.getvalue()
     assert "told-to" not in out.getvalue()
+
+
+def test_words_behind_a_secret_are_none() -> None:
+    """Hydra joins what was typed by commas; only the secret's own items are learned."""
+    learn("+tracker.api_key=first-one-1,model=tiny,training.epochs=1")
+    assert redacted("first-one-1 model=tiny training.epochs=1") == "<redacted> model=tiny training.epochs=1"
+    learn("+tracker.token='padded-one-2=='")
+    assert redacted("padded-one-2== model=tiny") == "<redacted> model=tiny"

@@ -77,7 +77,8 @@ def leaks(folder: Path, *printed: str) -> list[tuple[str, str]]:
 
 
 def redacted_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*") if path.is_file() and b"<redacted>" in path.read_bytes()}
+    found = ((path.name, path.read_bytes()) for path in folder.rglob("*") if path.is_file())
+    return {name for name, data in found if b"<redacted>" in data or b"&lt;redacted&gt;" in data}
 
 
 def test_a_run_leaves_no_secret(train: Callable[..., Any], planted: Path) -> None:
