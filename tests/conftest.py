@@ -41,6 +41,14 @@ class Finished:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def own_handlers() -> Iterator[None]:
+    """What Hydra hangs on the root logger writes to what this test captures, which is closed for the next."""
+    handlers = list(logging.getLogger().handlers)
+    yield
+    logging.getLogger().handlers[:] = handlers
+
+
 @pytest.fixture
 def root() -> Path:
     return ROOT
@@ -92,15 +100,11 @@ def _call(argv: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
         monkeypatch.delenv(name, raising=False)
     GlobalHydra.instance().clear()
     capfd.readouterr()
-    code, root = 0, logging.getLogger()
-    handlers = list(root.handlers)
+    code = 0
     try:
         main()
     except SystemExit as error:
         code = int(error.code or 0)
-    finally:
-        # Hydra's would write to what is captured now, and is closed when the next test speaks.
-        root.handlers[:] = handlers
     out, err = capfd.readouterr()
     return Finished(code, out, err)
 
