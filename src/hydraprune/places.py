@@ -8,6 +8,9 @@ from pathlib import Path
 
 from hydraprune.errors import UserError
 
+# How the folders that `check_place` makes begin. Another process may see one, and a killed one leaves it.
+PROBE = ".hydraprune-probe-"
+
 
 def nearest(directory: Path) -> Path:
     """`directory`, or the part of its path that is there.
@@ -30,7 +33,7 @@ def check_place(directory: Path, key: str) -> None:
     place = directory.absolute()
     try:
         place = nearest(directory)
-        with tempfile.TemporaryDirectory(dir=place):
+        with tempfile.TemporaryDirectory(prefix=PROBE, dir=place):
             pass
     except OSError as error:
         shown = f"{str(place)[:80]}..." if len(str(place)) > 80 else place

@@ -20,7 +20,7 @@ from hydraprune.deploy.saved import model_card, save_model
 from hydraprune.errors import UserError
 from hydraprune.failures import in_words
 from hydraprune.hub.models import PretrainedModel
-from hydraprune.places import check_place
+from hydraprune.places import PROBE, check_place
 from hydraprune.request import Request
 from hydraprune.results.histories import NAME as METRICS
 from hydraprune.results.report import NAME, RunReport, read_report, write_report, write_text
@@ -99,8 +99,9 @@ def refuse_links(directory: Path, key: str) -> None:
 
 
 def _before_a_run(name: str) -> bool:
-    # A stamp that was being written when its process was killed is none.
-    return name in _BEFORE_A_RUN or (name.startswith(".config.yaml.") and name.endswith(".tmp"))
+    # A stamp that was being written when its process was killed is none; and others may look at this folder as we do.
+    half_written = name.startswith(".config.yaml.") and name.endswith(".tmp")
+    return name in _BEFORE_A_RUN or half_written or name.startswith(PROBE)
 
 
 def _stamp(request: Request) -> str:

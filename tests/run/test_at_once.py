@@ -6,12 +6,14 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cut_helpers import Ask, log_of
 
 from hydraprune import run as runs
+from hydraprune.places import PROBE
 from hydraprune.request import Request
 from hydraprune.results.gathered import gather, write_matrix
 from hydraprune.results.watched import look
@@ -21,12 +23,17 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
 def started(request: Request) -> int:
     """A process that carries a run out; its number."""
+    return forked(lambda: runs.execute(request))
+
+
+def forked(work: Callable[[], object]) -> int:
+    """A process that does something; its number."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             signal.alarm(120)
-            runs.execute(request)
+            work()
             code = 0
         finally:
             os._exit(code)
@@ -46,6 +53,17 @@ def test_the_same_command_twice_at_once(ask: Ask, caplog: pytest.LogCaptureFixtu
     assert log_of(dense).count("step 10 of 10") == 1
     lines = [json.loads(line)["step"] for line in (request.directory / "metrics.jsonl").read_text().splitlines()]
     assert lines == sorted(lines)
+
+
+def test_many_look_at_a_folder_at_once(ask: Ask) -> None:
+    """Before they begin, every command looks whether it may write there; what one tries, the others see."""
+    request = ask("pattern=4x1")
+    request.directory.mkdir(parents=True)
+    children = [forked(lambda: [runs.refuse_foreign(request) for _ in range(300)]) for _ in range(3)]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert list(request.directory.iterdir()) == []
+    (request.directory / f"{PROBE}of-a-killed-one").mkdir()
+    runs.refuse_foreign(request)
 
 
 def test_tables_and_views_are_made_while_a_job_writes(ask: Ask) -> None:
