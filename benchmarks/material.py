@@ -29,6 +29,8 @@ class Shape:
 
 # bert-mini, and all-MiniLM-L6.
 SHAPES = {"bert-mini": Shape(256, 4, 4), "MiniLM": Shape(384, 6, 12)}
+# Only to try a script out.
+TRIED = {"tiny": Shape(64, 2, 2)}
 # Texts per example, and the special tokens that they need.
 TEXTS = {"mrpc": (("sentence1", "sentence2"), 3), "sst2": (("sentence",), 2)}
 

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from material import SHAPES, TEXTS, write_model, write_task
+from material import SHAPES, TEXTS, TRIED, write_model, write_task
 
 from hydraprune.machine import SPINS
 
@@ -146,7 +146,7 @@ def show(found: dict[str, Any]) -> list[str]:
         "**times as fast** (median of pairs; least, most; goal)",
         ["1"]
         + [
-            f"**{statistics.median(r):.2f}** ({min(r):.2f}, {max(r):.2f}; {GOALS[task, side, model]})"
+            f"**{statistics.median(r):.2f}** ({min(r):.2f}, {max(r):.2f}; {GOALS.get((task, side, model), '-')})"
             for side, r in ratios.items()
         ],
     )
@@ -214,7 +214,7 @@ def machine(device: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--models", nargs="+", default=list(SHAPES), choices=[*SHAPES, *TRIED])
     parser.add_argument("--tasks", nargs="+", default=list(TEXTS), choices=list(TEXTS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--pairs", type=int, default=5, help="chunks per side")
@@ -228,7 +228,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="material-") as name:
         material = Path(name)
         for model in arguments.models:
-            write_model(material / model, SHAPES[model])
+            write_model(material / model, (SHAPES | TRIED)[model])
         for task in arguments.tasks:
             write_task(material / task, task, arguments.examples)
         for threads in arguments.threads:

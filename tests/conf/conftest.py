@@ -12,10 +12,16 @@ from hydraprune.folders import register
 from hydraprune.mistakes import conf_dir
 
 
+@pytest.fixture(scope="module")
+def hydra_once() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().clear()
+
+
 @pytest.fixture(autouse=True)
-def hydra_ready() -> Iterator[None]:
+def hydra_ready(hydra_once: None) -> None:
+    """One for all tests of a file, since what it has composed is remembered with it."""
     register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
+    if not GlobalHydra.instance().is_initialized():
+        initialize_config_dir(str(conf_dir()), version_base="1.3")

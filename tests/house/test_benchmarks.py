@@ -11,7 +11,7 @@ from pathlib import Path
 def test_the_race_runs_and_prints_its_table(root: Path, tmp_path: Path) -> None:
     words = [
         "--models",
-        "bert-mini",
+        "tiny",
         "--tasks",
         "mrpc",
         "--threads",
