@@ -67,7 +67,7 @@ def check_keys(config: Mapping[str, Any], references: Iterable[Mapping[str, Any]
     references = list(references)
     known = {key for reference in references for key in flattened(reference)}
     phases = {reference.get("phase"): reference for reference in references}
-    if config.get("phase") not in phases:
+    if not isinstance(config.get("phase"), str) or config["phase"] not in phases:
         raise UserError(f"phase={_short(config.get('phase'))}: leave it out; the pattern chooses it")
     _check_top(config, phases[config.get("phase")])
     _check_node(config, "", known)

@@ -11,9 +11,11 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -192,6 +194,7 @@ def job(config: DictConfig) -> float | None:
 
 def _job(config: DictConfig) -> float | None:
     from hydraprune.account import record_refusal
+    from hydraprune.failures import in_words
     from hydraprune.request import typed_words
     from hydraprune.results.report import read_report
     from hydraprune.run import execute, preflight
@@ -199,12 +202,12 @@ def _job(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     quiet_libraries()
-    keep_job(config, hydra_config)
     composed = OmegaConf.create({**config, "hydra": hydra_config})
     words = typed_words(composed)
     refusal = Path(hydra_config.sweep.dir) / refusals(words)
     request = None
     try:
+        _keep(config, hydra_config)
         if hydra_config.mode == RunMode.MULTIRUN:
             (refusal / "report.json").unlink(missing_ok=True)
         request = request_of(composed, _relative(directory))
@@ -216,21 +219,34 @@ def _job(config: DictConfig) -> float | None:
         if hydra_config.mode != RunMode.MULTIRUN:
             leave(error)
         log.error("Refused: %s", one_line(error))
-        record_refusal(request, refusal, words, error)
+        with suppress(OSError):  # it is said above
+            record_refusal(request, refusal, words, error)
         return math.nan
     try:
         report = execute(request)
-    except Exception as error:
+    except Exception as raised:
+        failure = in_words(raised, request)
         # A job that raised would end the sweep, or hide the failures after it.
         if hydra_config.mode != RunMode.MULTIRUN:
-            leave(error)
-        log.error("Failed: %s", one_line(error), exc_info=not isinstance(error, UserError))
+            leave(failure)
+        log.error("Failed: %s", one_line(failure), exc_info=not isinstance(failure, UserError))
         report_left = read_report(directory)
         if report_left is None or report_left.hash != request.hash:
-            record_refusal(request, refusal, words, error)
+            with suppress(OSError):
+                record_refusal(request, refusal, words, failure)
         return math.nan
     value = report.final.get(report.metric or "")
     return math.nan if value is None else value
+
+
+def _keep(config: DictConfig, hydra_config: HydraConf) -> None:
+    try:
+        keep_job(config, hydra_config)
+    except OSError as error:
+        raise UserError(
+            f"hydra.run.dir={hydra_config.runtime.output_dir}: cannot be written ({error.strerror or error}); mend "
+            f"that, or give another folder"
+        ) from error
 
 
 def _only_warnings() -> None:

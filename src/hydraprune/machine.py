@@ -80,16 +80,17 @@ def _left_in_cgroups(system: Path) -> list[int]:
     return left
 
 
-_FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_FILES_V2 = ("memory.max", "memory.current", "inactive_file")
+_FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+_FILES_V2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
 
 
-def _left_in_cgroup(folder: Path, limit: str, usage: str, cache: str) -> list[int]:
+def _left_in_cgroup(folder: Path, limit: str, usage: str, cache: tuple[str, ...]) -> list[int]:
     try:
         most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
         counts = (folder / "memory.stat").read_text().split()
         kept = dict(zip(counts[::2], counts[1::2], strict=False))
         # What is kept of files is given back when somebody asks for memory.
-        return [] if most == "max" else [max(0, int(most) - used + int(kept.get(cache, 0)))]
+        cached = sum(int(kept.get(name, 0)) for name in cache)
+        return [] if most == "max" else [max(0, int(most) - used + cached)]
     except (OSError, ValueError):
         return []

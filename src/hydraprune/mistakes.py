@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,8 @@ from hydraprune.keys import flattened, nearest, override_key, unknown_override
 from hydraprune.redaction import guarded_terminal
 
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
+# What Hydra's grammar reads as something else than a word.
+_ODD = re.compile(r"null|true|false|[-+]?(nan|inf|\.?\d[\d._]*(e[-+]?\d+)?)|\[.*\]|\{.*\}", re.IGNORECASE)
 _MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 
 
@@ -44,17 +47,17 @@ def launched(main: Callable[[], Any]) -> None:
         main()
     except KeyboardInterrupt as error:
         why = str(error) if isinstance(error, stopping.Stopped) else "interrupted"
-        print(f"hydraprune: {why}; the same command goes on from here", file=sys.stderr)
+        _say(f"hydraprune: {why}; the same command goes on from here\n")
         raise SystemExit(stopping.exit_code(error)) from None
     except Exception as error:
         leave(error)
 
 
 def _refuse_odd_groups(words: list[str]) -> None:
-    """`model=null`, `model=5`, `model=[1]`: Hydra stumbles over them with a traceback."""
+    """`model=null`, `model=5`, `model=nan`, `model=[1]`: Hydra stumbles over them with a traceback."""
     for word in words:
         key, _, value = word.partition("=")
-        if (conf_dir() / override_key(key)).is_dir() and re.fullmatch(r"null|[-\d.]+|\[.*\]|\{.*\}", value):
+        if (conf_dir() / override_key(key)).is_dir() and _ODD.fullmatch(value):
             if key in ("experiment", "matrix", "demo_matrix", "method") and value == "null":
                 continue
             raise UserError(f"{word}: a group wants a word, the name of a file in conf/; for nothing, most have none")
@@ -65,9 +68,15 @@ def leave(error: Exception) -> NoReturn:
     mistake = isinstance(error, _MISTAKES)
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
         # In one piece: a secret of several lines is known by all of them.
-        print("".join(traceback.format_exception(error)), end="", file=sys.stderr)
-    print(f"hydraprune: error: {_flat(one_line(error))}", file=sys.stderr)
+        _say("".join(traceback.format_exception(error)))
+    _say(f"hydraprune: error: {_flat(one_line(error))}\n")
     raise SystemExit(2 if mistake else 1)
+
+
+def _say(text: str) -> None:
+    # The terminal may be gone; the exit code says it still.
+    with suppress(OSError):
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 def one_line(error: Exception) -> str:
@@ -79,6 +88,8 @@ def one_line(error: Exception) -> str:
         return _unreadable(error)
     if merged := re.search(r"Error merging override (.+)", text, re.DOTALL):
         return f"{_flat(merged.group(1))}: a value where there are keys below, or keys below a value; conf/ shows which"
+    if picked := re.search(r"Error resolving interpolation '(\$\{\w+\}_\$\{\w+\}_\$\{\w+\})'", text):
+        return _unpicked(picked.group(1))
     if absent := re.search(r"Could not delete from config\. '(.+)' does not exist", text):
         return f"~{absent.group(1)}: there is no such key to leave out"
     key = unknown_override(error)
@@ -101,6 +112,15 @@ def _unreadable(error: OverrideParseException) -> str:
         return f"{_flat(str(error.override))}: cannot be read ({why}); odd signs want quotes: \"{key}='{value}'\""
     cure = "quotes and brackets must be closed, and odd signs in a list quoted" if equals else "say it as key=value"
     return f"{_flat(str(error.override))}: cannot be read ({why}); {cure}"
+
+
+def _unpicked(name: str) -> str:
+    """The file of a group is named by the words of others, and one of them has none."""
+    groups = re.findall(r"\{(\w+)\}", name)
+    typed = [word for word in sys.argv[1:] if override_key(word) in groups and (word[0] == "~" or "$" in word)]
+    return (
+        f"{typed[0] if typed else f'{groups[0]}=...'}: {', '.join(groups)} must be words; they pick the recipe {name}"
+    )
 
 
 def _unknown_choice(missing: str, options: list[str]) -> str:

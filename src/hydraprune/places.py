@@ -8,18 +8,18 @@ from pathlib import Path
 
 from hydraprune.errors import UserError
 
-# How the folders that `check_place` makes begin. Another process may see one, and a killed one leaves it.
+# How folders begin that are made to see whether one can be. Another process may see one, and a killed one leaves it.
 PROBE = ".hydraprune-probe-"
 
 
 def nearest(directory: Path) -> Path:
-    """`directory`, or the part of its path that is there.
+    """`directory`, or the part of its path that is there; its root where nothing is.
 
     Raises:
         OSError: the system refuses to look.
     """
     place = directory.absolute()
-    while not place.exists():
+    while not place.exists() and place != place.parent:
         place = place.parent
     return place
 

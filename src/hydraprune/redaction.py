@@ -32,12 +32,17 @@ _SHAPES = re.compile(
     re.DOTALL,
 )
 _IN_URL = re.compile(r"(?<=://)(?P<user>[^\s/@:'\"<>]*):[^\s/'\"<>]+(?=@)|(?<=://)[^\s/@:'\"<>]{16,}(?=@)")
-_BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.~+/-]{8,}=*")
+# A word of plain English may stand there as well; it has no digit, and no capital behind a small letter.
+_BEARER = re.compile(r"\b(?i:(bearer|basic))(\s+)(?=[\w.~+/-]*(?:\d|[a-z][A-Z]|=))[\w.~+/-]{8,}=*")
 _VALUE = r"(?P<value>\$\{[^}\n]*\}|\"[^\"\n]*\"|'[^'\n]*'|[^\s;&)\]}\"'][^\s;&)\]}\"']*)"
 _KEY = rf"(?P<key>[\w.@/-]*(?:{_WORDS}|pat)\w*)"
 # `api_key=...` anywhere; with a colon as in JSON, or on a line of YAML: `no token: give one` is plain English.
 _NAMED = re.compile(rf"(?i)(?<![\w.]){_KEY}(?P<between>\\?[\"']\s*:\s*|\s?=\s?){_VALUE}")
 _IN_YAML = re.compile(rf"(?im)^[ \t-]*{_KEY}(?P<between>:[ ]+){_VALUE}(?=\s*$)")
+# In a typed `{user: me, password: ...}`, which may lack its end; looked for behind the first brace alone.
+_IN_BRACES = re.compile(
+    rf"(?i)(?<=[{{,])\s*{_KEY}(?P<between>\s*:\s*)(?P<value>\"[^\"\n]*\"|'[^'\n]*'|\$\{{[^}}\n]*\}}|[^\s,{{}}\[\]\"']+)"
+)
 _REFERENCE = re.compile(r"\$\{[\w.:]+\}")
 _SHORTEST = 8
 # As values of secret keys that this process has met: whoever got one may say it in a message.
@@ -75,7 +80,8 @@ def _line(text: str) -> str:
     text = _BEARER.sub(rf"\1\2{REDACTED}", text)
     for pattern in (_NAMED, _IN_YAML):
         text = pattern.sub(_value_hidden, text)
-    return text
+    before, brace, braced = text.partition("{")
+    return before + _IN_BRACES.sub(_value_hidden, brace + braced)
 
 
 def _value_hidden(found: re.Match[str]) -> str:
@@ -106,6 +112,8 @@ def learn(node: Any) -> None:
         for value in node:
             learn(value)
     elif isinstance(node, str):
+        pairs = _IN_BRACES.finditer(node)
+        _met.update(_worth(pair["value"].strip("\"'") for pair in pairs if secret_name(pair["key"])))
         key, equals, value = node.partition("=")
         if equals and re.fullmatch(r"[+~\w.@/-]+", key) and secret_name(key):
             _met.update(_worth(_listed(value)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ def refuse_foreign(request: Request) -> None:
     key = "run.root" if directory == ours else "hydra.run.dir"
     check_place(directory, key)
     refuse_links(directory, key)
-    if not directory.is_dir() or all(_before_a_run(path.name) for path in directory.iterdir()):
+    if not directory.is_dir() or all(_before_a_run(path) for path in directory.iterdir()):
         return
     stamp = directory / "config.yaml"
     if stamp.is_file() and stamp.read_text(encoding="utf-8").startswith(_stamp(request)):
@@ -98,10 +99,17 @@ def refuse_links(directory: Path, key: str) -> None:
             raise UserError(f"{key}={directory}: {name} in there is a link; give an empty folder, or remove the link")
 
 
-def _before_a_run(name: str) -> bool:
+def _before_a_run(path: Path) -> bool:
     # A stamp that was being written when its process was killed is none; and others may look at this folder as we do.
-    half_written = name.startswith(".config.yaml.") and name.endswith(".tmp")
-    return name in _BEFORE_A_RUN or half_written or name.startswith(PROBE)
+    half_written = path.name.startswith(".config.yaml.") and path.name.endswith(".tmp")
+    return path.name in _BEFORE_A_RUN or half_written or path.name.startswith(PROBE) or _is_hydras(path)
+
+
+def _is_hydras(path: Path) -> bool:
+    """Whether this is what Hydra keeps of a job, in the folder that `hydra.output_subdir` names."""
+    with suppress(OSError):
+        return {file.name for file in path.iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    return False
 
 
 def _stamp(request: Request) -> str:
@@ -179,9 +187,7 @@ def _tell_from(step: int, request: Request) -> None:
 
 def _checkpoints(request: Request) -> Checkpoints:
     # The report says of one set of versions, and of one device, that they made the result.
-    threads = request.config.runtime.threads or building.OWN_THREADS
-    machine = {"cuda": torch.cuda.is_available(), "threads": threads}
-    stamp = {"run": request.hash, "versions": versions(), "machine": machine}
+    stamp = {"run": request.hash, "versions": versions(), "machine": {"cuda": torch.cuda.is_available()}}
     return Checkpoints(request.directory / "checkpoints", stamp, request.directory / METRICS)
 
 
@@ -198,6 +204,11 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
         if start.step:
             # Before the metrics are cut to what stays: from then on whoever watches counts from this step.
             _tell_from(start.step, request)
+    if start.threads is not None and start.threads != (config.runtime.threads or building.OWN_THREADS):
+        # Started again on another machine, to the bits that the first would have come to.
+        log.info("Goes on with %d threads, as it began (this machine: %d)", start.threads, building.OWN_THREADS)
+        config = copy.deepcopy(config)
+        config.runtime.threads = start.threads
     if config.recipe.source == "none":
         log.info(
             "No recipe for %s on %s (%s): using general defaults", config.model.name, config.task.name, config.phase

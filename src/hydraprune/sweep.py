@@ -77,7 +77,7 @@ def sweep(
     if left:
         _quiet_launchers()
         # Workers stop by themselves; a job of this very process does as a run does.
-        alone = elsewhere or "basic_launcher" in str(master.hydra.launcher._target_)
+        alone = elsewhere or workers == 1
         with View(lambda: progress(plan, since, evidence)), nullcontext() if alone else stopping.passed_on():
             try:
                 launch(left)

@@ -233,6 +233,8 @@ def test_the_limits_of_a_container(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text(str(2 * GB))
     found = machinery.memory(meminfo, tmp_path)
     assert (found.state, found.found) == (State.WARN, "1.0 of 3.0 GB free")
+    (tmp_path / "memory.stat").write_text(f"anon {GB}\ninactive_file {GB // 4}\nactive_file {GB // 4}\n")
+    assert machinery.memory(meminfo, tmp_path).found == "1.5 of 3.0 GB free"
 
 
 def test_packages_outside_their_ranges() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import shlex
@@ -125,11 +126,15 @@ class Workplace:
         for name in ("HYDRA_FULL_ERROR", TRACEBACK):
             os.environ.pop(name, None)
         os.chdir(self.folder)
+        # What is logged beside, such as a warning about the data, is not the answer.
+        silent = logging.NullHandler()
+        logging.getLogger().addHandler(silent)
         sys.argv = ["hydraprune", "train", *words] if self._call is cli.main else ["hydraprune", *words]
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _at_most():
                 code = _exit_code(self._call)
         finally:
+            logging.getLogger().removeHandler(silent)
             os.chdir(kept[0])
             sys.argv = kept[1]
             os.environ.pop("HYDRA_FULL_ERROR", None)

@@ -108,7 +108,11 @@ def test_the_memory_left_is_that_of_the_cgroup(kind: str, tmp_path: Path) -> Non
     group = tmp_path / folder
     group.mkdir(parents=True)
     assert available_memory(tmp_path) > 1 << 20
-    for name, text in ((limit, "9000"), (usage, "5000"), ("memory.stat", f"anon 4000\n{cache} 1000\n")):
+    for name, text in (
+        (limit, "9000"),
+        (usage, "5000"),
+        ("memory.stat", f"anon 4000\n{cache} 700\n{cache.replace('inactive', 'active')} 300\n"),
+    ):
         (group / name).write_text(f"{text}\n")
     assert available_memory(tmp_path) == 5000
     (group / limit).write_text("max\n" if limit == "memory.max" else f"{1 << 62}\n")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cut_helpers import WORDS, Ask, at_step, die, killed, left, log_of, same_bits
 
+from hydraprune import building
 from hydraprune import run as runs
 from hydraprune.ancestor import dense_request
 from hydraprune.errors import UserError
@@ -70,6 +71,17 @@ def test_a_run_that_was_cut_ends_as_if_it_was_not(
     assert same_bits(now[2], whole[2])
     assert same_bits(*ends[-2:])
     assert {path.name for path in folder.iterdir()} == entries
+
+
+def test_on_a_machine_with_other_cores_it_goes_on(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ask("pattern=dense", "runtime.threads=null")
+    monkeypatch.setattr(building, "OWN_THREADS", 2)
+    killed(request, monkeypatch, at_step(13))
+    monkeypatch.setattr(building, "OWN_THREADS", 1)
+    assert runs.execute(request).threads == 2
+    log = log_of(request.directory)
+    assert "Goes on with 2 threads, as it began (this machine: 1)" in log
+    assert "Goes on from step 12 of 30" in log
 
 
 def test_a_dense_ancestor_goes_on_in_another_process(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from hydraprune import launch
 
 REPORT_KEYS = {
     "schema", "status", "hash", "cell", "overrides", "phase", "model", "task", "pattern", "criterion", "scheduler",
@@ -288,3 +291,32 @@ def test_a_class_of_the_users_can_be_listed(
     monkeypatch.setenv("HYDRAPRUNE_TARGETS", "mylib.")
     again = train("-m", *words)
     assert again.code == 0, again.err
+
+
+def test_hydras_own_folder_may_have_another_name(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    words = (*small, "hydra.run.dir=mine", "hydra.output_subdir=kept")
+    first = train(*words)
+    assert first.code == 0, first.err
+    assert "Finished already" not in first.out
+    assert "Finished already" in train(*words).out
+    assert {path.name for path in Path("mine/kept").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
+
+@pytest.mark.parametrize("mode", [(), ("-m",)], ids=["run", "multirun"])
+def test_a_disk_that_is_full_from_the_start(
+    mode: tuple[str, ...],
+    train: Callable[..., Any],
+    small: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    workplace: Path,
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(launch, "keep_job", full)
+    finished = train(*mode, *small)
+    assert finished.code == (1 if mode else 2)
+    assert "Traceback" not in finished.out + finished.err
+    assert "cannot be written (No space left on device); mend that" in finished.err

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sweep_helpers import JOBLIB, Sweep, assert_whole, training, with_status
 
+from hydraprune import stopping
 from hydraprune.training import loop
 
 SWEEPS = "multirun_sweeps"
@@ -66,3 +67,18 @@ def test_workers_are_told(sweep: Callable[..., Sweep], train: Callable[..., Any]
     assert "3 jobs: 2 cut, 1 new" in last.out
     assert all("Goes on from step" in (Path(cut) / "train.log").read_text() for cut in under_way)
     assert_whole(3)
+
+
+def test_one_worker_is_this_process(
+    train: Callable[..., Any], small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else is to be told, so that a signal stops at once what has nothing to keep yet."""
+
+    def passed_on() -> Any:
+        raise AssertionError("signals are put off")
+
+    monkeypatch.setattr(stopping, "passed_on", passed_on)
+    words = (*small, "seed=0,1", JOBLIB[0], "hydra.launcher.n_jobs=1")
+    done = train("-m", *words)
+    assert done.code == 0, done.err
+    assert len(with_status("finished", SWEEPS)) == 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from cut_helpers import WORDS, Ask, left, log_of, same_bits
 
 from hydraprune import run as runs
 from hydraprune import stopping
+from hydraprune.mistakes import launched
 from hydraprune.training import checkpoints, evaluation, loop
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -221,3 +225,18 @@ def test_a_background_job_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stopping.deferred():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_a_terminal_that_is_gone_does_not_change_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def hung_up() -> None:
+        raise stopping.Stopped(signal.SIGHUP)
+
+    monkeypatch.setattr(sys, "argv", ["hydraprune", "train"])
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with pytest.raises(SystemExit) as ended:
+        launched(hung_up)
+    assert ended.value.code == stopping.REQUEUE

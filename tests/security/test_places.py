@@ -13,6 +13,7 @@ from torch import nn
 from hydraprune.deploy.saved import save_model
 from hydraprune.errors import UserError
 from hydraprune.identity import escapes, identify
+from hydraprune.places import nearest
 from hydraprune.run import refuse_links
 
 CONFIG: dict[str, Any] = {"phase": "dense", "seed": 0, "task": {"name": "t"}, "model": {"name": "m"}, "pattern": {}}
@@ -107,7 +108,7 @@ def test_an_odd_name_of_a_part_is_refused(
 
 
 class Saved(nn.Module):
-    """A model and tokenizer of one file."""
+    """A model and tokenizer of one file, and one in a folder."""
 
     def get_input_embeddings(self) -> None:
         """It has none."""
@@ -115,6 +116,9 @@ class Saved(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         (folder / "model.safetensors").write_text("new")
+        # As a tokenizer with several chat templates does.
+        (folder / "templates").mkdir(exist_ok=True)
+        (folder / "templates" / "tools.jinja").write_text("new")
 
 
 def test_saving_removes_a_link_and_not_what_is_behind_it(tmp_path: Path) -> None:
@@ -128,7 +132,7 @@ def test_saving_removes_a_link_and_not_what_is_behind_it(tmp_path: Path) -> None
     assert (elsewhere / "precious").read_text() == "kept"
     assert [path.name for path in elsewhere.iterdir()] == ["precious"]
     assert not saved.is_symlink()
-    assert [path.name for path in saved.iterdir()] == ["model.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == ["model.safetensors", "templates"]
 
 
 @pytest.mark.parametrize(
@@ -152,3 +156,9 @@ def test_a_link_in_a_runs_folder_is_refused(train: Callable[..., Any], workplace
     assert f"hydra.run.dir={run}: checkpoints in there is a link" in finished.err
     assert [path.name for path in elsewhere.iterdir()] == [".precious"]
     assert [path.name for path in run.iterdir()] == ["checkpoints"]
+
+
+def test_looking_for_a_folder_ends_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows a drive may not be there."""
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    assert nearest(Path("/a/b")) == Path("/")

@@ -84,7 +84,12 @@ def test_a_secret_is_found_however_it_is_spelled(spelled: str, monkeypatch: pyte
         ("tracker.token=${oc.env:HF_TOKEN}", "tracker.token=${oc.env:HF_TOKEN}"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----", "<redacted>"),
         ("tracker:\n  api_key: x y\n  token: z\n", "tracker:\n  api_key: x y\n  token: <redacted>\n"),
+        ("tracker.settings={user: me, password: hunter2}", "tracker.settings={user: me, password: <redacted>}"),
+        ("tracker={api_key:'a b',n:1}", "tracker={api_key:'<redacted>',n:1}"),
+        ("tracker={n:1,api_key:abcdefgh", "tracker={n:1,api_key:<redacted>"),
         # Plain words stay.
+        ("a basic training of bearer certificates",) * 2,
+        ("{a: 1}, and no token: give one",) * 2,
         ("unknown token: give another", "unknown token: give another"),
         ("a path of 12 tokens; pattern=4x1 keep=2", "a path of 12 tokens; pattern=4x1 keep=2"),
         ("pad_token=[PAD] task.revision=bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",) * 2,
@@ -100,6 +105,8 @@ def test_what_a_secret_key_holds_is_hidden_and_met_again() -> None:
     hidden = {"tracker": {"api_key": "<redacted>", "pin": {"password": "<redacted>"}, "tags": ["a"]}, "seed": 1}
     assert redacted(config) == hidden
     assert redacted("server: correct-horse-77?") == "server: <redacted>?"
+    learn(["x={a:{token:in-braces-1},b:2}"])
+    assert without_known("in-braces-1") == "<redacted>"
     learn(["+x.token=first-one-1,second-one-2"])
     assert without_known("second-one-2") == "<redacted>"
 

@@ -166,8 +166,8 @@ def test_odd_values_do_not_raise(workplace: Path) -> None:
     tracker.end(Outcome(report, workplace / "model", lambda: {"2:4": Mask("w", np.zeros((2, 3), np.bool_))}))
     tracker.close(KeyboardInterrupt())
     run = read(folders(workplace)[-1])
-    # W&B's own for a run that was cut, which did not fail.
-    assert run.exit_code == 255
+    # It was finished; what comes afterwards, such as a signal that waited until the model was saved, is none of it.
+    assert run.exit_code == 0
     assert run.summary.get("error") is None
     assert run.tags == ["t" * 64, "one"]
     assert any(artifact["type"] == "model" for artifact in run.of_type("artifact"))

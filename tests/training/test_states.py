@@ -65,8 +65,13 @@ def test_what_was_read_is_not_the_file(tmp_path: Path) -> None:
 
 def test_another_stamp_is_refused(tmp_path: Path) -> None:
     write_state(example(), STAMP, tmp_path / "s")
-    for stamp in ({**STAMP, "run": "b"}, {**STAMP, "versions": {"torch": "3"}}, {"run": "a"}):
-        with pytest.raises(StateError, match="another run"):
+    for stamp, said in (
+        ({**STAMP, "run": "b"}, "another run"),
+        ({**STAMP, "versions": {"torch": "3"}}, "with versions.torch=2, now 3"),
+        ({"run": "a"}, "with versions.torch=2, now None"),
+        ({**STAMP, "form": 9}, "another version of hydraprune"),
+    ):
+        with pytest.raises(StateError, match=said):
             read_state(tmp_path / "s", stamp)
 
 

@@ -35,7 +35,7 @@ def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> Path:
         backend.no_truncation()
         backend.no_padding()
     tokenizer.save_pretrained(temporary)
-    for file in temporary.iterdir():
+    for file in (file for file in temporary.rglob("*") if file.is_file()):
         with file.open("rb+") as opened:
             os.fsync(opened.fileno())
     if target.is_symlink():

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from hydraprune.doctor.findings import Finding, bad, ok, together, warn
 from hydraprune.errors import one_line
-from hydraprune.places import nearest
+from hydraprune.places import PROBE, nearest
 
 _GB = 1_000_000_000
 # A small BERT trains in this much memory.
@@ -89,13 +89,20 @@ def memory(meminfo: Path = Path("/proc/meminfo"), cgroups: Path = _CGROUP) -> Fi
     if limits and min(limits) < total:
         total = min(limits)
         # The innermost group counts what this process shares its limit with.
-        free = min(free or total, max(0, total - (used[0] if used else 0)))
+        free = min(free or total, max(0, total - (used[0] - _cached(cgroups) if used else 0)))
     if free is None:
         return ok(f"{total / _GB:.1f} GB")
     found = f"{free / _GB:.1f} of {total / _GB:.1f} GB free"
     if free >= _LITTLE_MEMORY:
         return ok(found)
     return warn(found, "end other programs, or train a smaller model with training.batch_size=8")
+
+
+def _cached(cgroups: Path) -> int:
+    """Bytes of files that the system keeps in memory until somebody needs it."""
+    counts = next(_limits("memory.stat", cgroups), "").split()
+    kept = dict(zip(counts[::2], counts[1::2], strict=False))
+    return sum(int(kept.get(name, 0)) for name in ("inactive_file", "active_file"))
 
 
 def devices(torch: ModuleType, wanted: str) -> Finding:
@@ -148,7 +155,7 @@ def compiler(cache: Path, wanted: bool) -> Finding:
         return warn(f"{command}, not used: others may write in {kept}", f"chmod go-w {kept}, if it is yours")
     place = nearest(cache)
     try:
-        folder = tempfile.mkdtemp(prefix=".doctor-", dir=place)
+        folder = tempfile.mkdtemp(prefix=PROBE, dir=place)
     except OSError:
         return ok(f"{command}, not tried: cannot write in {place}")
     try:

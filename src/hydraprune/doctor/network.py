@@ -94,7 +94,7 @@ def named(named: Named, chosen: bool) -> Finding:
     """
     key, path = named.key, named.path
     if named.kind == "file" or is_local(path):
-        return _local(named, Path(path).expanduser())
+        return _local(named, Path(os.path.expanduser(path)))
     if _downloaded(named):
         return ok(f"{path} (hub), downloaded already")
     if is_offline():

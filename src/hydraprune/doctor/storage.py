@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hydraprune.doctor.findings import Finding, State, ok, together, warn
 from hydraprune.errors import one_line
-from hydraprune.places import nearest
+from hydraprune.places import PROBE, nearest
 
 _GB = 1_000_000_000
 # A run of BERT-base keeps a model and a few checkpoints: some 3 GB.
@@ -57,7 +57,7 @@ def _tried(key: str, there: Path, worst: State) -> Finding:
 
 @contextmanager
 def _own(there: Path) -> Iterator[Path]:
-    inside = tempfile.mkdtemp(prefix=".doctor-", dir=there)
+    inside = tempfile.mkdtemp(prefix=PROBE, dir=there)
     try:
         yield Path(inside)
     finally:

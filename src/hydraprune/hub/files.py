@@ -60,7 +60,7 @@ class DataFile:
     @property
     def file(self) -> Path:
         """Where it is."""
-        return Path(self.path).expanduser()
+        return Path(os.path.expanduser(self.path))
 
     def check(self, columns: Sequence[str]) -> None:
         """Refuse what is not a file of its kind, before a library reads it.
@@ -164,7 +164,7 @@ def file_at(key: str, path: str) -> DataFile:
     Raises:
         UserError: it is not there, cannot be opened or is of no kind that we read.
     """
-    where, file = f"{key}={path}", Path(path).expanduser()
+    where, file = f"{key}={path}", Path(os.path.expanduser(path))
     kind = _KIND_OF.get(file.suffix.lower())
     endings = f"must end in one of {', '.join(_KIND_OF)}"
     try:

@@ -69,6 +69,7 @@ class WandB(Silent):
         self._log_model = log_model
         self._finish_timeout = finish_timeout
         self._run: Any = None
+        self._ended = False
         self._core: Any = None
         self._about: About | None = None
         if self._mode not in _MODES:
@@ -118,6 +119,7 @@ class WandB(Silent):
             return
         import wandb
 
+        self._ended = True
         report = outcome.report
         shown: dict[str, Any] = {}
         for name, columns, rows in (
@@ -142,6 +144,8 @@ class WandB(Silent):
             return
         # What was cut by Ctrl-C did not fail, and goes on; W&B's own word for it is 255.
         cut = isinstance(error, KeyboardInterrupt)
+        if self._ended:
+            error = None  # what came after its end, such as a signal that was put off, is none of this run
         if error is not None and not cut:
             run.summary["error"] = redacted(one_line(error))
         try:

@@ -30,7 +30,7 @@ SHARE = 0.02
 # Seconds of work that a power cut may cost, however long an epoch lasts.
 LONGEST = 600.0
 # To be raised with every change of ours that changes what is kept or how a training goes on from it.
-_FORM = 3
+_FORM = 4
 
 # Of `Progress`: what JSON can hold.
 _COUNTED = ("step", "evaluated", "skipped", "final", "best")
@@ -44,6 +44,7 @@ class Beginning:
 
     step: int = 0
     lines: int = 0
+    threads: int | None = None
 
     def restore(self, run: Run, clock: Clock) -> Progress:
         """Nothing is behind the run."""
@@ -58,12 +59,14 @@ class Checkpoint:
         stamp: of the run, as in `Checkpoints`.
         step: optimizer steps behind it.
         lines: bytes that the file of metrics had by then.
+        threads: of the processes that came so far; with another number a sum has other bits.
     """
 
     path: Path
     stamp: Mapping[str, Any]
     step: int
     lines: int
+    threads: int
 
     def restore(self, run: Run, clock: Clock) -> Progress:
         """Bring a run that was just built to where it was, and count what it has spent so far.
@@ -111,7 +114,7 @@ class Checkpoints:
                 log.warning("%s cannot be used (%s): taking what was kept before it", path, error)
                 continue
             self._good = [path]
-            return Checkpoint(path, self.stamp, state["progress"]["step"], state["lines"])
+            return Checkpoint(path, self.stamp, state["progress"]["step"], state["lines"], state["threads"])
         return Beginning()
 
     def passed(self, run: Run, progress: Progress, clock: Clock) -> None:
@@ -145,7 +148,8 @@ class Checkpoints:
 
     def _keep(self, run: Run, progress: Progress, spent: Mapping[str, float]) -> None:
         self.folder.mkdir(exist_ok=True)
-        state = {**_state(run, progress), "seconds": spent, "lines": _on_disk(self.lines)}
+        beside = {"seconds": spent, "lines": _on_disk(self.lines), "threads": torch.get_num_threads()}
+        state = {**_state(run, progress), **beside}
         path = self.folder / f"step-{progress.step:09d}.safetensors"
         write_state(state, self.stamp, path)
         self._good = [*(good for good in self._good if good != path), path][-run.settings.keep_checkpoints :]

@@ -71,8 +71,22 @@ def read_state(path: Path, stamp: Mapping[str, Any]) -> Any:
     if said.get("checksum") != _checksum(text, tensors):
         raise StateError("it is damaged: its checksum does not hold")
     if json.loads(text["stamp"]) != json.loads(json.dumps(stamp)):
-        raise StateError("it is of another run, or of other versions of the packages")
+        raise StateError(_difference(json.loads(text["stamp"]), stamp))
     return _joined(json.loads(text["state"]), tensors)
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What a stamp says otherwise than it should, in words."""
+    if found.get("run") != wanted.get("run"):
+        return "it is of another run"
+    sides = [
+        {f"{k}.{n}": v for k, item in stamp.items() if isinstance(item, Mapping) for n, v in item.items()}
+        for stamp in (found, wanted)
+    ]
+    others = [
+        f"{key}={value}, now {sides[1].get(key)}" for key, value in sides[0].items() if sides[1].get(key) != value
+    ]
+    return f"it was written with {'; '.join(others) or 'another version of hydraprune'}"
 
 
 def _checksum(text: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
