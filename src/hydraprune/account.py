@@ -23,6 +23,7 @@ from hydraprune.results.sparsity import Figures
 from hydraprune.sparsity import SparsityError
 from hydraprune.tracking import About, Mask, Outcome
 from hydraprune.training.contracts import Progress
+from hydraprune.training.settings import Settings
 from hydraprune.training.teachers import GroupedTeacher, NoTeacher, OnlineTeacher, StoredTeacher
 
 _PACKAGES = ("hydraprune", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core")
@@ -46,7 +47,7 @@ def blank(request: Request) -> RunReport:
         recipe={"name": config.recipe.name, "source": config.recipe.source},
         seed=config.seed,
         target_sparsity=pattern.target_sparsity,
-        precision=config.training.precision,
+        precision=config.training.get("precision", Settings.precision),
         versions=versions(),
     )
 

@@ -93,7 +93,11 @@ def _dense_config(heir: DictConfig, choices: Mapping[str, str]) -> tuple[DictCon
     meant = {key: OmegaConf.select(config, key) for key in map(override_key, (o for o in typed if o[0] != "~"))}
     with open_dict(config):
         for key in (*_SHARED_GROUPS, *_SHARED_KEYS):
-            OmegaConf.update(config, key, OmegaConf.select(heir, key), merge=False)
+            node, _, leaf = key.rpartition(".")
+            if leaf in (OmegaConf.select(heir, node) if node else heir):
+                OmegaConf.update(config, key, OmegaConf.select(heir, key), merge=False)
+            elif node:
+                OmegaConf.select(config, node).pop(leaf, None)  # as in ~training.device
         for key, value in meant.items():
             OmegaConf.update(config, key, value, merge=False)
     return resolved(config), words

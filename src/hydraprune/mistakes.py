@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from hydraprune import stopping
 from hydraprune.errors import UserError
@@ -92,6 +92,8 @@ def one_line(error: Exception) -> str:
         return _unpicked(picked.group(1))
     if absent := re.search(r"Could not delete from config\. '(.+)' does not exist", text):
         return f"~{absent.group(1)}: there is no such key to leave out"
+    if isinstance(error, InterpolationResolutionError) and (named := re.search(r"full_key: (\S+)", text)):
+        return f"{named.group(1)}: {_flat(text.partition('full_key:')[0])}"
     key = unknown_override(error)
     if key is not None and not isinstance(error, UserError):
         return _unknown_key(key)

@@ -17,6 +17,7 @@ from hydraprune.request import Request
 from hydraprune.results.estimates import duration, seconds_of, size, time_left
 from hydraprune.results.planned import Plan, Planned
 from hydraprune.results.report import NAME, RunReport, folders_with, read_report
+from hydraprune.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def planned(request: Request) -> Planned:
         pattern=pattern.name,
         target_sparsity=pattern.target_sparsity,
         seed=config.seed,
-        precision=config.training.precision,
+        precision=config.training.get("precision", Settings.precision),
         directory=request.directory,
         words=tuple(request.overrides),
     )

@@ -42,6 +42,8 @@ FOUND: dict[str, tuple[str, ...]] = {
     "~seed": ("seed: a value is needed",),
     "~task.name": ("task.name: a value is needed",),
     "~recipe.source": ("recipe.source: a value is needed",),
+    "~training.precision ~training.device": (),
+    "seed=${seed}": ("seed: ", "ecursive interpolation"),
     "~training._target_": ("training._target_=null", "must name a class"),
     "task.train_examples=1000000000000": ("task.train_examples=1000000000000", "at most 1000000"),
     "model.layers=1000000000000": ("model.layers=1000000000000", "at most 256"),
