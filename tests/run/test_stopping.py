@@ -19,7 +19,7 @@ from cut_helpers import WORDS, Ask, left, log_of, same_bits
 
 from hydraprune import run as runs
 from hydraprune import stopping
-from hydraprune.mistakes import launched
+from hydraprune.mistakes import TRACEBACK, launched
 from hydraprune.training import checkpoints, evaluation, loop
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -235,6 +235,8 @@ def test_a_terminal_that_is_gone_does_not_change_the_exit_code(monkeypatch: pyte
     def hung_up() -> None:
         raise stopping.Stopped(signal.SIGHUP)
 
+    for name in ("HYDRA_FULL_ERROR", TRACEBACK):
+        monkeypatch.setenv(name, "0")  # it sets them for good
     monkeypatch.setattr(sys, "argv", ["hydraprune", "train"])
     monkeypatch.setattr(sys, "stderr", Gone())
     with pytest.raises(SystemExit) as ended:
