@@ -194,7 +194,6 @@ def job(config: DictConfig) -> float | None:
 
 def _job(config: DictConfig) -> float | None:
     from hydraprune.account import record_refusal
-    from hydraprune.failures import in_words
     from hydraprune.request import typed_words
     from hydraprune.results.report import read_report
     from hydraprune.run import execute, preflight
@@ -224,16 +223,15 @@ def _job(config: DictConfig) -> float | None:
         return math.nan
     try:
         report = execute(request)
-    except Exception as raised:
-        failure = in_words(raised, request)
+    except Exception as error:
         # A job that raised would end the sweep, or hide the failures after it.
         if hydra_config.mode != RunMode.MULTIRUN:
-            leave(failure)
-        log.error("Failed: %s", one_line(failure), exc_info=not isinstance(failure, UserError))
+            leave(error)
+        log.error("Failed: %s", one_line(error), exc_info=not isinstance(error, UserError))
         report_left = read_report(directory)
         if report_left is None or report_left.hash != request.hash:
             with suppress(OSError):
-                record_refusal(request, refusal, words, failure)
+                record_refusal(request, refusal, words, error)
         return math.nan
     value = report.final.get(report.metric or "")
     return math.nan if value is None else value

@@ -76,15 +76,24 @@ def _left_in_cgroups(system: Path) -> list[int]:
         group = mounted / inside.lstrip("/")
         # A container may not see the path that its group has outside; then its own is the mounted one.
         for folder in {group, mounted, *(above for above in group.parents if mounted in above.parents)}:
-            left += _left_in_cgroup(folder, *(_FILES_V1 if controllers else _FILES_V2))
+            left += left_in_cgroup(folder, *(_FILES_V1 if controllers else ()))
     return left
 
 
-_FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
-_FILES_V2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
+_CACHED = ("inactive_file", "active_file")
+_FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", tuple(f"total_{name}" for name in _CACHED))
 
 
-def _left_in_cgroup(folder: Path, limit: str, usage: str, cache: tuple[str, ...]) -> list[int]:
+def left_in_cgroup(
+    folder: Path, limit: str = "memory.max", usage: str = "memory.current", cache: tuple[str, ...] = _CACHED
+) -> list[int]:
+    """The bytes that one cgroup leaves, of version 2 if not said; nothing where it has no limit or cannot be read.
+
+    Args:
+        folder: the cgroup's.
+        limit, usage: its files.
+        cache: the lines of memory.stat that count what is kept of files.
+    """
     try:
         most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
         counts = (folder / "memory.stat").read_text().split()

@@ -112,7 +112,7 @@ def learn(node: Any) -> None:
         for value in node:
             learn(value)
     elif isinstance(node, str):
-        pairs = _IN_BRACES.finditer(node)
+        pairs = _IN_BRACES.finditer("".join(node.partition("{")[1:]))
         _met.update(_worth(pair["value"].strip("\"'") for pair in pairs if secret_name(pair["key"])))
         key, equals, value = node.partition("=")
         if equals and re.fullmatch(r"[+~\w.@/-]+", key) and secret_name(key):

@@ -124,17 +124,23 @@ def execute(request: Request) -> RunReport:
     Raises:
         UserError: a mistake that only the run could tell, such as scores that are not finite.
     """
-    request.directory.mkdir(parents=True, exist_ok=True)
-    with _locked(request), _logged(request):
-        report = ancestor.finished(request)
-        if report is not None:
-            log.info("Finished already: %s", request.directory)
-            _checkpoints(request).discard()
-        else:
-            refuse_foreign(request)
-            report = _carry_out(request)
-        log.info("\n%s\n", summary(report, request.directory))
-        return report
+    try:
+        request.directory.mkdir(parents=True, exist_ok=True)
+        with _locked(request), _logged(request):
+            report = ancestor.finished(request)
+            if report is not None:
+                log.info("Finished already: %s", request.directory)
+                _checkpoints(request).discard()
+            else:
+                refuse_foreign(request)
+                report = _carry_out(request)
+            log.info("\n%s\n", summary(report, request.directory))
+            return report
+    except Exception as error:
+        in_our_words = in_words(error, request)
+        if in_our_words is error:
+            raise
+        raise in_our_words from error
 
 
 @contextmanager
@@ -165,13 +171,13 @@ def _carry_out(request: Request) -> RunReport:
             report, tracker = _train(request, checkpoints, stack)
             write_report(report, request.directory)
         except Exception as error:
-            told = in_words(error, request)
             # Checkpoints stay: what failed may have been the disk. An interrupt is no failure: the run was cut.
             with suppress(OSError):
-                write_report(replace(blank(request), status="failed", error=one_line(told)), request.directory)
-            if told is error:
-                raise
-            raise told from error
+                write_report(
+                    replace(blank(request), status="failed", error=one_line(in_words(error, request))),
+                    request.directory,
+                )
+            raise
         checkpoints.discard()
         tracker.end(outcome(report, request.directory / "model"))
     return report

@@ -231,6 +231,7 @@ def test_the_limits_of_a_container(tmp_path: Path) -> None:
     assert machinery.memory(meminfo, tmp_path).state is State.OK
     (tmp_path / "memory.max").write_text(str(3 * GB))
     (tmp_path / "memory.current").write_text(str(2 * GB))
+    (tmp_path / "memory.stat").write_text(f"anon {2 * GB}\n")
     found = machinery.memory(meminfo, tmp_path)
     assert (found.state, found.found) == (State.WARN, "1.0 of 3.0 GB free")
     (tmp_path / "memory.stat").write_text(f"anon {GB}\ninactive_file {GB // 4}\nactive_file {GB // 4}\n")

@@ -37,3 +37,13 @@ def test_accuracy_of_no_runs_is_an_empty_table(root: Path, tmp_path: Path) -> No
     command = [sys.executable, str(root / "benchmarks" / "accuracy.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("| batches, precision |")
+
+
+def test_groups_of_a_teacher_are_measured(root: Path) -> None:
+    words = ["--models", "tiny", "--tasks", "sst2", "--examples", "40", "--pairs", "1"]
+    command = [sys.executable, str(root / "benchmarks" / "teacher_groups.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line.split(" | ")[0] for line in done.stdout.splitlines()[2:]] == [
+        "| tiny, sst2, fp32",
+        "| tiny, sst2, bf16",
+    ]

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from hydraprune.doctor.findings import Finding, bad, ok, together, warn
 from hydraprune.errors import one_line
+from hydraprune.machine import left_in_cgroup
 from hydraprune.places import PROBE, nearest
 
 _GB = 1_000_000_000
@@ -38,7 +39,14 @@ def cores(cgroups: Path = _CGROUP) -> int:
 
 
 def _limits(name: str, cgroups: Path) -> Iterator[str]:
-    """What the process's control group and those above it say (version 2; from inside a container the outermost)."""
+    """What the process's control group and those above it say."""
+    for folder in _groups(cgroups):
+        with suppress(OSError):
+            yield (folder / name).read_text(encoding="utf-8").strip()
+
+
+def _groups(cgroups: Path) -> Iterator[Path]:
+    """The process's control group and those above it (version 2; from inside a container the outermost)."""
     own = ""
     with suppress(OSError):
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -47,8 +55,7 @@ def _limits(name: str, cgroups: Path) -> Iterator[str]:
     for folder in (place, *place.parents):
         if folder == cgroups.parent:
             return
-        with suppress(OSError):
-            yield (folder / name).read_text(encoding="utf-8").strip()
+        yield folder
 
 
 def threads(used: int, cores: int, jobs: int, environ: Mapping[str, str]) -> Finding:
@@ -85,24 +92,16 @@ def memory(meminfo: Path = Path("/proc/meminfo"), cgroups: Path = _CGROUP) -> Fi
         lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="utf-8").splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
     limits = [int(text) for text in _limits("memory.max", cgroups) if text.isdigit()]
-    used = [int(text) for text in _limits("memory.current", cgroups) if text.isdigit()]
-    if limits and min(limits) < total:
-        total = min(limits)
-        # The innermost group counts what this process shares its limit with.
-        free = min(free or total, max(0, total - (used[0] - _cached(cgroups) if used else 0)))
+    total = min([total, *limits])
+    left = [bytes_left for folder in _groups(cgroups) for bytes_left in left_in_cgroup(folder)]
+    if free is not None or left:
+        free = min([total if free is None else free, *left])
     if free is None:
         return ok(f"{total / _GB:.1f} GB")
     found = f"{free / _GB:.1f} of {total / _GB:.1f} GB free"
     if free >= _LITTLE_MEMORY:
         return ok(found)
     return warn(found, "end other programs, or train a smaller model with training.batch_size=8")
-
-
-def _cached(cgroups: Path) -> int:
-    """Bytes of files that the system keeps in memory until somebody needs it."""
-    counts = next(_limits("memory.stat", cgroups), "").split()
-    kept = dict(zip(counts[::2], counts[1::2], strict=False))
-    return sum(int(kept.get(name, 0)) for name in ("inactive_file", "active_file"))
 
 
 def devices(torch: ModuleType, wanted: str) -> Finding:

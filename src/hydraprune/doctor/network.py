@@ -9,7 +9,7 @@ from typing import Any
 from hydraprune.doctor.findings import Finding, bad, ok, warn
 from hydraprune.doctor.looking import LateError, Later
 from hydraprune.doctor.meant import Named, home_of_the_hub
-from hydraprune.hub.offline import exists, is_local, is_offline
+from hydraprune.hub.offline import at_home, exists, is_local, is_offline
 
 # That an answer may take, in seconds.
 PATIENCE = 2.0
@@ -94,7 +94,7 @@ def named(named: Named, chosen: bool) -> Finding:
     """
     key, path = named.key, named.path
     if named.kind == "file" or is_local(path):
-        return _local(named, Path(os.path.expanduser(path)))
+        return _local(named, at_home(path))
     if _downloaded(named):
         return ok(f"{path} (hub), downloaded already")
     if is_offline():

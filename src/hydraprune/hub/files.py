@@ -14,7 +14,7 @@ from typing import Any
 from hydraprune.errors import UserError
 from hydraprune.hub.examples import load_rows
 from hydraprune.hub.limits import Volume, check_disk, check_list
-from hydraprune.hub.offline import is_local, loading, reason_of
+from hydraprune.hub.offline import at_home, is_local, loading, reason_of
 from hydraprune.hub.text_files import check_csv, check_json, is_json_list, why_no_csv, why_no_json
 
 _KIND_OF = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -60,7 +60,7 @@ class DataFile:
     @property
     def file(self) -> Path:
         """Where it is."""
-        return Path(os.path.expanduser(self.path))
+        return at_home(self.path)
 
     def check(self, columns: Sequence[str]) -> None:
         """Refuse what is not a file of its kind, before a library reads it.
@@ -164,7 +164,7 @@ def file_at(key: str, path: str) -> DataFile:
     Raises:
         UserError: it is not there, cannot be opened or is of no kind that we read.
     """
-    where, file = f"{key}={path}", Path(os.path.expanduser(path))
+    where, file = f"{key}={path}", at_home(path)
     kind = _KIND_OF.get(file.suffix.lower())
     endings = f"must end in one of {', '.join(_KIND_OF)}"
     try:

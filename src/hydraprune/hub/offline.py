@@ -14,9 +14,14 @@ from hydraprune.errors import UserError
 from hydraprune.redaction import redacted
 
 
+def at_home(path: str) -> Path:
+    """`path` with ~ as the home that it stands for; ~nobody stays as it is, and is not there."""
+    return Path(os.path.expanduser(path))
+
+
 def is_local(path: str) -> bool:
     """Whether `path` is written as a local path: it exists, if only as a broken link, or can be nothing else."""
-    return path.startswith(("/", ".", "~")) or exists(Path(os.path.expanduser(path))) or os.path.islink(path)
+    return path.startswith(("/", ".", "~")) or exists(at_home(path)) or os.path.islink(path)
 
 
 def exists(path: Path) -> bool:
@@ -35,7 +40,7 @@ def local_or_id(path: str, key: str) -> str:
     """
     if not is_local(path):
         return path
-    expanded = Path(os.path.expanduser(path))  # ~nobody stays as it is
+    expanded = at_home(path)
     if os.path.islink(expanded) and not exists(expanded):
         raise UserError(f"{key}={path}: is a link to {os.readlink(expanded)}, where nothing is; mend the link")
     if not exists(expanded):
