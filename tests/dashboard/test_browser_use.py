@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from browser_helpers import AS_PHONE, PHONE, Visit, visit
+from browser_helpers import AS_PHONE, DESKTOP, PHONE, Visit, visit
 from dashboard_helpers import NASTY, World
 from playwright.sync_api import Browser, Locator
 
@@ -273,8 +273,22 @@ def test_figures_that_were_hidden_meanwhile(browser: Browser, page_file: Path) -
         assert found.heard == []
 
 
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_nothing_moves_when_figures_are_drawn(browser: Browser, page_file: Path, size: tuple[int, int]) -> None:
+    """Nothing that a reader is about to press slips from under the pointer."""
+    tops = "[...document.querySelectorAll('figure, h2, h3, table')].map(e => e.getBoundingClientRect().top + scrollY)"
+    with visit(browser, page_file, size=size) as found:
+        before = found.page.evaluate(tops)
+        undrawn = found.page.locator("figure:not([data-drawn])").count()
+        found.scroll_through()
+        assert undrawn > 20
+        # Letters of another machine may be a little taller.
+        assert found.page.evaluate(tops) == pytest.approx(before, abs=8)
+
+
 def test_runs_sorted_by_a_column(browser: Browser, page_file: Path, told: list[Told]) -> None:
     with visit(browser, page_file) as found:
+        found.see("time")
 
         def column(key: str) -> list[float]:
             values = found.page.locator(f'#runs td[data-key="{key}"]').evaluate_all(

@@ -11,8 +11,9 @@ from hydraprune.dashboard.charts import Spec
 from hydraprune.dashboard.records import Records
 from hydraprune.dashboard.studies import Row, Study
 
-# Pixels that an axis and its title take beside a figure's own height.
-_AXIS = 63
+# Pixels that are kept beside a figure's own height: for an axis and its title, for a legend above it, and for a
+# title below a mask. A few more than they take, so that fonts of another machine find room as well.
+_AXIS, _LEGEND, _MASK_TITLE = 66, 26, 21
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,12 @@ class Figure:
     def room(self) -> str:
         """CSS for the place that it takes before it is drawn, so that nothing moves when it is."""
         if self.shape is not None:
-            return f"aspect-ratio: 1 / {self.shape:.4f}"
+            return f"--room: calc({self.shape:.4f} * 100% + {_MASK_TITLE}px)"
         height = self.spec["height"]
         if isinstance(height, dict):
             height = height["step"] * len({row.get("name", row.get("role")) for row in self.rows})
-        return f"min-height: {height + _AXIS}px"
+        legend = (self.spec.get("encoding", {}).get("color") or {}).get("legend")
+        return f"--room: {height + _AXIS + (_LEGEND if legend else 0)}px"
 
     @property
     def measured(self) -> bool:

@@ -64,7 +64,8 @@
     // Inside of it: Vega takes the role and the words of the element that it draws in.
     const place = plot.firstElementChild ?? plot.appendChild(document.createElement("div"));
     if (!plot.hidden) views.set(figure, await embed(figure, place, look()));
-    plot.removeAttribute("style");
+    // The room that was kept stays where the picture all but fills it, so that nothing below moves.
+    if (place.offsetHeight < plot.offsetHeight - 12) plot.removeAttribute("style");
     figure.dataset.drawn = "true";
   }
   function drop(figure) {
@@ -92,7 +93,7 @@
     if (details.open) tabulate(details);
   }
   async function refresh(figure) {
-    if (!seen.has(figure)) return;
+    if (!seen.has(figure)) return note(figure);
     if (!figure.clientWidth) return forget(figure);
     note(figure);
     if (figure.querySelector(".plot").hidden) return drop(figure);
