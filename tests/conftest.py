@@ -10,7 +10,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,8 +21,10 @@ os.environ["HYDRAPRUNE_CACHE"] = tempfile.mkdtemp(prefix="hydraprune-cache-")
 
 import pytest
 import torch
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
+from omegaconf import DictConfig
 
 torch.set_num_threads(1)
 # No test asserts a time, on a busy machine least of all.
@@ -47,6 +51,26 @@ def own_handlers() -> Iterator[None]:
     handlers = list(logging.getLogger().handlers)
     yield
     logging.getLogger().handlers[:] = handlers
+
+
+@pytest.fixture(autouse=True)
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of one process share what words compose to, as the jobs of a sweep do: no test changes a conf/ in use.
+
+    By search path: each command has a Hydra of its own.
+    """
+    if ancestor := sys.modules.get("hydraprune.ancestor"):
+        monkeypatch.setattr(ancestor, "_remembered", lambda hydra, words: _composed(_searched(hydra), words))
+
+
+def _searched(hydra: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((place.provider, place.path) for place in hydra.config_loader.get_search_path().get_path())
+
+
+@lru_cache(maxsize=256)
+def _composed(_: tuple[tuple[str, str], ...], words: tuple[str, ...]) -> DictConfig:
+    config: DictConfig = compose("config", list(words))
+    return config
 
 
 @pytest.fixture

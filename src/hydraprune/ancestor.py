@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import TypeVar
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
@@ -45,6 +46,30 @@ _NOT_FOR_OVERRIDES = {
 AUTO = "auto"
 
 
+# Jobs whose questions are remembered: a sweep asks them of one job after the other.
+_REMEMBERED = 64
+_Answer = TypeVar("_Answer")
+_Question = Callable[[DictConfig, Mapping[str, str]], _Answer]
+
+
+def _by_content(question: _Question[_Answer]) -> _Question[_Answer]:
+    """Ask once of equal configs. What is answered is shared, so it must not be changed."""
+    known: dict[tuple[object, str], _Answer] = {}
+
+    @wraps(question)
+    def asked(config: DictConfig, choices: Mapping[str, str]) -> _Answer:
+        # Another Hydra may have another search path.
+        key = (GlobalHydra.instance().hydra, repr((plain(config), sorted(choices.items()))))
+        if key not in known:
+            while len(known) >= _REMEMBERED:
+                known.pop(next(iter(known)))
+            known[key] = question(config, choices)
+        return known[key]
+
+    return asked
+
+
+@_by_content
 def identity_of(config: DictConfig, choices: Mapping[str, str]) -> Identity:
     """The identity of a resolved config, that of its dense ancestor included.
 
@@ -72,12 +97,16 @@ def dense_request(request: Request) -> Request:
     It is the run that `pattern=dense` would make with those words, and has its hash. Everything
     else about it comes from `dense.overrides`.
     """
-    config, typed = _dense_config(request.config, request.choices)
+    shared, typed = _dense_config(request.config, request.choices)
+    config = copy.deepcopy(shared)
     choices = {**request.choices, "pattern": "dense", "phase": "dense"}
     identity = identity_of(config, choices)
-    return Request(config, choices, typed, identity, Path(config.run.root) / identity.folder, request.alone, False)
+    return Request(
+        config, choices, list(typed), identity, Path(config.run.root) / identity.folder, request.alone, False
+    )
 
 
+@_by_content
 def _dense_config(heir: DictConfig, choices: Mapping[str, str]) -> tuple[DictConfig, list[str]]:
     """The resolved config of the dense run, and the words that it stands for."""
     typed = [str(override) for override in heir.dense.overrides]

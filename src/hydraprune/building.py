@@ -25,6 +25,7 @@ from hydraprune.hub.examples import Examples, Labels, TaskData
 from hydraprune.hub.families import family_of
 from hydraprune.hub.metrics import metric
 from hydraprune.hub.models import model_type
+from hydraprune.hub.splits import check_evaluations
 from hydraprune.hub.vocabulary import compact
 from hydraprune.machine import keep_freed_memory
 from hydraprune.sparsity import products
@@ -185,6 +186,7 @@ def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
     _settle(config)
     settings, task = make(config, "training"), make(config, "task")
     source, data = pretrained(path, key), load(task)
+    check_evaluations(data, task.metrics)
     check_head(source.config(), data.labels, f"{key}={path}", task.name)
     tokenizer = source.tokenizer()
     check_tokenizer(f"{key}={path}", tokenizer, data, source.config(), task.max_length)

@@ -159,11 +159,23 @@ def _check_optimizer(config: DictConfig, steps: int, steps_per_epoch: int) -> No
     # On a stand-in parameter: torch's optimizers check their numbers when they are made.
     try:
         key = "optimizer"
-        optimizer = assembly.make(config, key)([{"params": [nn.Parameter(torch.zeros(1))]}])
+        optimizer = _maker(config, key)([{"params": [nn.Parameter(torch.zeros(1))]}])
         key = "lr_scheduler"
-        assembly.make(config, key, steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
+        _maker(config, key, steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
         raise UserError(in_place(key, error)) from None
+
+
+def _maker(config: DictConfig, key: str, **arguments: int) -> Any:
+    """What makes the object at `key` once it is given the parameters, or the optimizer."""
+    hint = f"{key}._partial_: must be true, since the rest is given when the model is there"
+    try:
+        made = assembly.make(config, key, **arguments)
+    except UserError as error:
+        raise (error if config[key].get("_partial_") else UserError(f"{hint} ({error})")) from None
+    if not callable(made):
+        raise UserError(hint)
+    return made
 
 
 def _check_teacher(made: Parts, student: Any, tokenizer: Any, data: TaskData) -> None:

@@ -84,6 +84,12 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a fraction for a count": (("task.max_length=64.5",), ("task.max_length=64.5", "whole number")),
     "a list for text": (("dense.source=[a]",), ("dense.source=['a']", "must be text")),
     "a word for a rate": (("optimizer.lr=high",), ("optimizer.lr=high", "number")),
+    "a whole optimizer": (("optimizer._partial_=false",), ("optimizer._partial_", "must be true", "params")),
+    "a whole rate": (("~lr_scheduler._partial_",), ("lr_scheduler._partial_", "must be true")),
+    "an optimizer without its parameters": (
+        ("optimizer=sgd", "~optimizer._partial_", "+optimizer.params=[]"),
+        ("optimizer._partial_", "empty parameter list"),
+    ),
     "one beta": (("optimizer.betas=[0.9]",), ("optimizer.betas=[0.9]", "list of 2")),
     "a large seed": (("seed=5000000000",), ("seed=5000000000", "2^32")),
     "many threads": (("runtime.threads=100000",), ("runtime.threads=100000", "at most")),

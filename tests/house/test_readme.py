@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+# Some look at the sweep that another has made.
+pytestmark = pytest.mark.xdist_group("readme")
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
@@ -119,8 +122,8 @@ def test_there_are_two_setup_commands() -> None:
     assert len(COMMANDS) >= 7
 
 
-# As a person starts them; the others in this process, which spares each some seconds of imports.
-STARTED = ("python train.py pattern=4x1 task=sst2", "python train.py -m 'demo_matrix=glob(*)' 'seed=range(3)'")
+# As a person starts it; the others in this process, which spares each some seconds of imports.
+STARTED = "python train.py pattern=4x1 task=sst2"
 Run = Callable[[str], Any]
 
 
@@ -130,7 +133,7 @@ def run(place: Path, hydraprune: Callable[..., Any], monkeypatch: pytest.MonkeyP
 
     def ran(command: str) -> Any:
         words = made_small(command, place)
-        if command not in STARTED:
+        if command != STARTED:
             monkeypatch.chdir(place)
             return hydraprune(*words[3:]) if "-m hydraprune.cli" in " ".join(words) else hydraprune("train", *words[2:])
         done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=300, check=False)
@@ -139,8 +142,8 @@ def run(place: Path, hydraprune: Callable[..., Any], monkeypatch: pytest.MonkeyP
     return ran
 
 
-def test_the_commands_that_are_started_are_there() -> None:
-    assert set(STARTED) <= set(COMMANDS)
+def test_the_command_that_is_started_is_there() -> None:
+    assert STARTED in COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -106,6 +106,12 @@ def test_the_same_command_finds_its_run(
     scored = hydraprune("eval", str(folder / "model"), "task=toy", "task.evaluation_examples=64")
     assert scored.code == 0, scored.err
     assert f"accuracy  {report['final']['accuracy']:.4f}" in scored.out
+    Path("two.csv").write_text("text,label\na good film,1\na bad film,0\n")
+    Path("one.csv").write_text("text,label\na good film,1\n")
+    files = ("task=file", "task.path=two.csv", "task.validation_path=one.csv", "task.metrics=[f1]")
+    single = hydraprune("eval", str(folder / "model"), *files)
+    assert (single.code, single.err.count("\n")) == (2, 1), single.err
+    assert "task.metrics=f1: every example of validation is of one class only" in single.err
     verified = hydraprune("verify", str(folder / "model"), "--pattern", "4x1")
     assert verified.code == 0, verified.err
     assert "4x1 in 12 layers, dense in 2 layers" in verified.out

@@ -28,8 +28,16 @@ def check_splits(data: TaskData, metrics: Sequence[str]) -> None:
             f"task.label: every training example is of one class only ({_names(trained, data.labels)}); give examples "
             f"of at least two{', or more of them by task.max_train_examples' if data.labels.count > 1 else ''}"
         )
+    check_evaluations(data, metrics)
     for split, examples in data.evaluations.items():
-        _check_evaluation(split, examples, trained, data.labels, metrics)
+        found = set(examples.labels)
+        if len(found) < 2:
+            log.warning("task.label: every example of %s is of one class only (%s)", split, _names(found, data.labels))
+        if not data.labels.regression and (unseen := found - trained):
+            log.warning(
+                "task.label: %s holds classes that no training example has (%s): they cannot be learned",
+                split, _names(unseen, data.labels),
+            )  # fmt: skip
         share = _shared(examples, data.train)
         if share > 0.5:
             log.warning(
@@ -38,23 +46,20 @@ def check_splits(data: TaskData, metrics: Sequence[str]) -> None:
             )  # fmt: skip
 
 
-def _check_evaluation(
-    split: str, examples: Examples, trained: set[float], labels: Labels, metrics: Sequence[str]
-) -> None:
-    found = set(examples.labels)
-    needing = [metric for metric in metrics if metric in (REGRESSION if labels.regression else _OF_TWO_CLASSES)]
-    if len(found) < 2 and needing:
-        raise UserError(
-            f"task.metrics={needing[0]}: every example of {split} is of one class only ({_names(found, labels)}), on "
-            f"which it cannot be told; give a validation set with at least two"
-        )
-    if len(found) < 2:
-        log.warning("task.label: every example of %s is of one class only (%s)", split, _names(found, labels))
-    if not labels.regression and (unseen := found - trained):
-        log.warning(
-            "task.label: %s holds classes that no training example has (%s): they cannot be learned",
-            split, _names(unseen, labels),
-        )  # fmt: skip
+def check_evaluations(data: TaskData, metrics: Sequence[str]) -> None:
+    """Refuse splits on which a metric cannot be told, whatever the model that is to be scored.
+
+    Raises:
+        UserError: one class or one score only, where the metric needs two.
+    """
+    needing = [metric for metric in metrics if metric in (REGRESSION if data.labels.regression else _OF_TWO_CLASSES)]
+    for split, examples in data.evaluations.items():
+        found = set(examples.labels)
+        if needing and len(found) < 2:
+            raise UserError(
+                f"task.metrics={needing[0]}: every example of {split} is of one class only "
+                f"({_names(found, data.labels)}), on which it cannot be told; give a validation set with at least two"
+            )
 
 
 def _names(places: set[float], labels: Labels) -> str:
