@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from hydraprune import ancestor, assembly, run
 from hydraprune.account import one_line
 from hydraprune.checks import Needs, check_numbers
 from hydraprune.errors import UserError
+from hydraprune.places import nearest
 from hydraprune.request import Request
 from hydraprune.results.estimates import duration, seconds_of, size, time_left
 from hydraprune.results.planned import Plan, Planned
@@ -223,18 +223,11 @@ def _disk(todo: Sequence[Planned], folder: Path, workers: int) -> str:
     models = sum(job.model_bytes for job in todo)
     answers = sum({job.ancestor or job.cell: job.answer_bytes for job in todo}.values())
     tokens = sum({(job.task, job.model): job.token_bytes for job in todo}.values())
-    free = shutil.disk_usage(_existing(folder)).free
+    free = shutil.disk_usage(nearest(folder)).free
     passing = sum(sorted((job.model_bytes for job in todo), reverse=True)[:workers]) * _CHECKPOINTS
     text = f"about {size(models)} of models, {size(answers + tokens)} in the cache, and up to {size(passing)} of "
     text += f"checkpoints while jobs run; {size(free)} free"
     return f"{text}: NOT ENOUGH" if models + answers + tokens + passing > free else text
-
-
-def _existing(folder: Path) -> Path:
-    place = Path(os.path.abspath(folder))
-    while not place.exists():
-        place = place.parent
-    return place
 
 
 def _once(plan: Plan) -> list[Planned]:

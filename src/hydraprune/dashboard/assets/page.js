@@ -84,11 +84,10 @@
     return url;
   }
   function note(figure) {
-    const measure = figure.querySelector(".measure");
-    if (measure) measure.textContent = rowsOf(figure).rows[0]?.metric ?? "";
-    const empty = !rowsOf(figure).rows.length;
-    figure.querySelector(".plot").hidden = empty;
-    figure.querySelector(".none").hidden = !empty;
+    const measure = figure.querySelector(".measure"), { rows } = rowsOf(figure);
+    if (measure) measure.textContent = rows[0]?.metric ?? "";
+    figure.querySelector(".plot").hidden = !rows.length;
+    figure.querySelector(".none").hidden = rows.length > 0;
     const details = figure.querySelector("details");
     if (details.open) tabulate(details);
   }
