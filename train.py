@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
+from hydraprune.config.messages import launched
 from hydraprune.launch import job
-from hydraprune.mistakes import launched
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
-from hydraprune.hub.attention import choose_attention
-from hydraprune.hub.vocabulary import compact
-from hydraprune.machine import keep_freed_memory
-from hydraprune.sparsity import Block, NofM, SnipMomentum, cheapest, products, use_compiled
-from hydraprune.training import dropout
-from hydraprune.training.batches import Encoded
-from hydraprune.training.dropout import fast_dropout, use_fast_dropout
+from hydraprune.data.batches import Encoded
+from hydraprune.models import dropout
+from hydraprune.models.attention import choose_attention
+from hydraprune.models.compact_embedding import compact
+from hydraprune.models.dropout import fast_dropout, use_fast_dropout
+from hydraprune.sparsity import Block, NofM, SnipMomentum, cheapest, use_compiled
+from hydraprune.sparsity import saliency_kernels as products
+from hydraprune.utils.system import keep_freed_memory
 
 SHAPES = [(384, 384), (384, 384), (384, 384), (384, 384), (1536, 384), (384, 1536)] * 6
 REPEATS = 9

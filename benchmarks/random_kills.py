@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hydraprune.request import Request
+    from hydraprune.runs.experiment import Request
 
 # A run of seconds: 20 steps and a dense ancestor of 5, drop-out so that random numbers count, a checkpoint every 3.
 SMALL = (
@@ -83,8 +83,8 @@ def study(name: str, words: Sequence[str], kills: int, seed: int, folder: Path) 
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from hydraprune.launch import request_of
-    from hydraprune.mistakes import conf_dir
+    from hydraprune.config.messages import conf_dir
+    from hydraprune.runs.request import request_of
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -184,9 +184,10 @@ def _watch(request: Request, aim: _Aim | None) -> str:
 
 def _run(request: Request, place: mmap.mmap) -> None:
     """What the command does, telling by `place` what it is in the middle of."""
-    from hydraprune import run as runs
-    from hydraprune.sparsity.gradual import Gradual
-    from hydraprune.training import answers, checkpoints, loop
+    from hydraprune.runs import run as runs
+    from hydraprune.sparsity.pruners.gradual import Gradual
+    from hydraprune.training import checkpoints, loop
+    from hydraprune.training import teacher_cache as answers
 
     _tell(place)
     checkpoints.SHARE = 1.0
@@ -225,7 +226,8 @@ def _marked(call: Callable[..., Any], phase: int, place: mmap.mmap) -> Callable[
 
 def _noted(fit: Callable[..., Any], place: mmap.mmap) -> Callable[..., Any]:
     """`fit`, which leaves a hash of all that it held after its last step."""
-    from hydraprune.training import checkpoints, states
+    from hydraprune.training import checkpoints
+    from hydraprune.utils import tensor_io as states
 
     def noted(run: Any, *rest: Any) -> Any:
         place[0] = 0 if run.pruners else _DENSE
@@ -292,7 +294,7 @@ def prepare() -> None:
 
     torch.set_num_threads(1)
     import hydraprune.launch
-    import hydraprune.run
+    import hydraprune.runs.run
 
     hydraprune.launch.quiet_libraries()
 

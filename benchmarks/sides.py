@@ -139,12 +139,13 @@ class Ours:
     def __init__(self, order: Order) -> None:
         from hydra import compose, initialize_config_dir
 
-        from hydraprune import building
-        from hydraprune.launch import quiet_libraries, request_of
-        from hydraprune.mistakes import conf_dir
-        from hydraprune.run import preflight
+        from hydraprune.config.messages import conf_dir
+        from hydraprune.runs import setup as building
+        from hydraprune.runs.request import request_of
+        from hydraprune.runs.run import preflight
         from hydraprune.tracking import Silent
         from hydraprune.training.step import Clock
+        from hydraprune.utils.hub_access import quiet_libraries
 
         self.order, self.wait = order, waiter(order.device)
         self.folder, self.clock = Path(order.folder), Clock()
@@ -229,9 +230,9 @@ class Ours:
         return time.perf_counter() - start
 
     def save(self) -> dict[str, float]:
-        from hydraprune.deploy.saved import save_model
-        from hydraprune.hub.models import PretrainedModel
-        from hydraprune.results.sparsity import figures
+        from hydraprune.models.pretrained import PretrainedModel
+        from hydraprune.models.saving import save_model
+        from hydraprune.results.sparsity_counts import figures
 
         start = time.perf_counter()
         place = self.folder / f"saved-{self.order.side}"
@@ -274,8 +275,8 @@ class Ours:
 
     def plain(self, number: int) -> dict[str, float]:
         """`parts` with torch alone in place of compiled code."""
-        from hydraprune.sparsity import products
-        from hydraprune.training import dropout
+        from hydraprune.models import dropout
+        from hydraprune.sparsity import saliency_kernels as products
 
         before = products._compiled, dropout._compiled
         products._compiled = dropout._compiled = None
@@ -286,7 +287,7 @@ class Ours:
             products._compiled, dropout._compiled = before
 
     def compiled(self) -> bool:
-        from hydraprune.sparsity import products
+        from hydraprune.sparsity import saliency_kernels as products
 
         return products._compiled is not None
 

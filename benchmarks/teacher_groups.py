@@ -1,7 +1,8 @@
 """What does it cost to ask a teacher in groups of one shape? `python benchmarks/teacher_groups.py`.
 
-Side A asks it in batches as they are, side B as a run on a CPU does (hydraprune.training.groups). First for all
-examples once, A in batches of 32, longest first; then batch by batch as in training, 16 examples grouped by length.
+Side A asks it in batches as they are, side B as a run on a CPU does (hydraprune.training.fixed_shape_batches).
+First for all examples once, A in batches of 32, longest first; then batch by batch as in training, 16 examples
+grouped by length.
 Both sides take turns in one process, on one thread; processor seconds, ratios as medians over the pairs.
 
 Needs no network and no data (see material.py); about three minutes. Let nothing else run.
@@ -25,8 +26,8 @@ from material import SHAPES, TEXTS, TRIED, VOCABULARY, write_model
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from hydraprune.building import accelerator_for
-from hydraprune.training.batches import Batches, Encoded
+from hydraprune.data.batches import Batches, Encoded
+from hydraprune.runs.setup import accelerator_for
 from hydraprune.training.distillation import HiddenStates
 from hydraprune.training.settings import Settings
 from hydraprune.training.teachers import GroupedTeacher, OnlineTeacher, recite

@@ -25,7 +25,7 @@ from typing import Any
 
 from material import SHAPES, TEXTS, TRIED, write_model, write_task
 
-from hydraprune.machine import SPINS
+from hydraprune.utils.system import SPINS
 
 HERE = Path(__file__).parent
 SIDES = ("published", "fp32", "bf16")

@@ -26,6 +26,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 from omegaconf import DictConfig
 
+pytest_plugins = ("run_fixtures",)
 torch.set_num_threads(1)
 # No test asserts a time, on a busy machine least of all.
 settings.register_profile("no_deadline", deadline=None)
@@ -59,7 +60,7 @@ def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
     By search path: each command has a Hydra of its own.
     """
-    if ancestor := sys.modules.get("hydraprune.ancestor"):
+    if ancestor := sys.modules.get("hydraprune.runs.dense"):
         monkeypatch.setattr(ancestor, "_remembered", lambda hydra, words: _composed(_searched(hydra), words))
 
 
@@ -94,7 +95,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield tmp_path
     GlobalHydra.instance().clear()
     # What another process would not know: secrets that were met, and the folder that W&B was given first.
-    if redaction := sys.modules.get("hydraprune.redaction"):
+    if redaction := sys.modules.get("hydraprune.utils.redaction"):
         redaction._met.clear()
     if wandb := sys.modules.get("wandb"):
         wandb.teardown()

@@ -16,9 +16,9 @@ class PlannedSweeper(BasicSweeper):  # type: ignore[misc]
         """Run the jobs that are not finished yet.
 
         Raises:
-            SystemExit: see `hydraprune.sweep.sweep`.
+            SystemExit: see `hydraprune.sweeps.sweep.sweep`.
         """
-        from hydraprune.sweep import sweep  # only now: Hydra loads this file at every start
+        from hydraprune.sweeps.sweep import sweep  # only now: Hydra loads this file at every start
 
         loader = self.hydra_context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from hydraprune import __version__
 from hydraprune.errors import INTERRUPTED, UserError
-from hydraprune.hub.offline import go_offline_if_unreachable
-from hydraprune.machine import let_threads_sleep
-from hydraprune.redaction import guarded_terminal
+from hydraprune.utils.hub_access import go_offline_if_unreachable
+from hydraprune.utils.redaction import guarded_terminal
+from hydraprune.utils.system import let_threads_sleep
 
 # Here, since it must come before torch.
 let_threads_sleep()
@@ -31,7 +31,7 @@ def main() -> None:
             raise SystemExit(doctor(sys.argv[2:]))
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
-    from hydraprune.mistakes import launched, leave
+    from hydraprune.config.messages import launched, leave
 
     if sys.argv[1:2] == ["train"]:
         # Hydra reads the rest of the command line itself.
@@ -102,14 +102,14 @@ def _parser() -> argparse.ArgumentParser:
 def _train() -> None:
     import hydra
 
+    from hydraprune.config.messages import conf_dir
     from hydraprune.launch import job
-    from hydraprune.mistakes import conf_dir
 
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
 
 
 def _watch(arguments: argparse.Namespace) -> int:
-    from hydraprune.watch import watch
+    from hydraprune.sweeps.watch import watch
 
     if not 0 < arguments.period < threading.TIMEOUT_MAX:
         raise UserError(f"--period {arguments.period:g}: must be seconds above 0, such as --period 2")
@@ -117,7 +117,7 @@ def _watch(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from hydraprune.results.gathered import gather, write_matrix
+    from hydraprune.results.collect import gather, write_matrix
 
     found = gather([Path(folder) for folder in arguments.folders])
     print(found.markdown(), end="")
@@ -143,8 +143,8 @@ def _dashboard(arguments: argparse.Namespace) -> int:
 
 
 def _workspace(arguments: argparse.Namespace) -> int:
-    from hydraprune.results.report import write_text
-    from hydraprune.tracking import workspace
+    from hydraprune.tracking import wandb_workspace as workspace
+    from hydraprune.utils.files import write_text
 
     if arguments.folders:
         raise UserError(
@@ -167,8 +167,9 @@ def _eval(arguments: argparse.Namespace) -> int:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from hydraprune.launch import quiet_libraries, request_of
-    from hydraprune.mistakes import conf_dir
+    from hydraprune.config.messages import conf_dir
+    from hydraprune.runs.request import request_of
+    from hydraprune.utils.hub_access import quiet_libraries
 
     if not any(override.startswith("task=") for override in arguments.overrides):
         raise UserError("eval: say on which task, for example task=sst2")
@@ -176,8 +177,8 @@ def _eval(arguments: argparse.Namespace) -> int:
         config = compose("config", [*arguments.overrides, "pattern=dense"], return_hydra_config=True)
         go_offline_if_unreachable([arguments.model, str(OmegaConf.select(config, "task.path") or ".")])
         quiet_libraries()
-        from hydraprune.building import evaluate_model  # only now: the libraries read the environment once
-        from hydraprune.checks import check_numbers
+        from hydraprune.runs.preflight import check_numbers
+        from hydraprune.runs.setup import evaluate_model  # only now: the libraries read the environment once
 
         request = request_of(config)
         check_numbers(request.config)
@@ -190,9 +191,9 @@ def _eval(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     go_offline_if_unreachable([arguments.model])
     from hydraprune.deploy.verify import table, violations
-    from hydraprune.hub.models import PretrainedModel
-    from hydraprune.launch import quiet_libraries
+    from hydraprune.models.pretrained import PretrainedModel
     from hydraprune.sparsity import SparsityError, parse
+    from hydraprune.utils.hub_access import quiet_libraries
 
     quiet_libraries()
     try:
@@ -210,7 +211,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _convert(arguments: argparse.Namespace) -> int:
     from hydraprune import convert
-    from hydraprune.mistakes import conf_dir
+    from hydraprune.config.messages import conf_dir
 
     steps, file = arguments.steps, Path(arguments.file)
     if steps is not None and steps < 1:
@@ -234,8 +235,8 @@ def _convert(arguments: argparse.Namespace) -> int:
 def _cache(arguments: argparse.Namespace) -> int:
     from hydra import compose, initialize_config_dir
 
-    from hydraprune.cache import KINDS, cache_of
-    from hydraprune.mistakes import conf_dir
+    from hydraprune.config.messages import conf_dir
+    from hydraprune.utils.cache import KINDS, cache_of
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cache = cache_of(compose("config", arguments.overrides).get("cache"))

@@ -8,9 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,20 +19,18 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hydraprune import stopping
+from hydraprune.config.archive import clean, keep_job
+from hydraprune.config.messages import leave, one_line
 from hydraprune.errors import UserError
-from hydraprune.folders import choices_of, is_ours, refusals, register
-from hydraprune.hub.offline import go_offline_if_unreachable
-from hydraprune.keys import check_keys
-from hydraprune.machine import let_threads_sleep
-from hydraprune.mistakes import leave, one_line
-from hydraprune.redaction import guard_logs, guarded_terminal
 from hydraprune.results.report import REFUSED
-from hydraprune.targets import check_targets
-from hydraprune.traces import clean, keep_job
+from hydraprune.runs.folders import is_planned, refusals, register
+from hydraprune.utils import signals as stopping
+from hydraprune.utils.hub_access import go_offline_if_unreachable, quiet_libraries
+from hydraprune.utils.redaction import guard_logs, guarded_terminal
+from hydraprune.utils.system import let_threads_sleep
 
 if TYPE_CHECKING:
-    from hydraprune.request import Request
+    from hydraprune.runs.experiment import Request
 
 log = logging.getLogger(__name__)
 
@@ -43,30 +39,6 @@ register()
 guard_logs()
 # Here, since it must come before torch.
 let_threads_sleep()
-
-
-def request_of(config: DictConfig, directory: str | None = None) -> Request:
-    """The job that a composed config (its `hydra` node included) asks for.
-
-    Raises:
-        UserError: an unknown or missing key, or a pattern that cannot be.
-    """
-    from hydraprune.ancestor import composed, identity_of
-    from hydraprune.request import Request, plain, resolved, typed_words
-
-    wanted = resolved(config)
-    check_targets(plain(wanted), "")
-    check_keys(plain(wanted), [plain(composed(words)) for words in ([], ["pattern=dense"])])
-    choices = choices_of(config)
-    identity = identity_of(wanted, choices)
-    # Only now: Hydra's own folder is named by the identity, and its complaints are harder to read.
-    place = Path(config.hydra.run.dir if directory is None else directory)
-    return Request(wanted, choices, typed_words(config), identity, place, alone=not _planned(config))
-
-
-def _planned(config: DictConfig) -> bool:
-    """Whether this is a job of a sweep of ours, which has a view and an end of its own."""
-    return config.hydra.mode == RunMode.MULTIRUN and is_ours(config)
 
 
 class Preflight(Callback):  # type: ignore[misc]
@@ -83,7 +55,8 @@ class Preflight(Callback):  # type: ignore[misc]
             _refuse_launcher()
             go_offline_if_unreachable(_hub_ids(config))
             quiet_libraries()
-            from hydraprune.run import preflight  # only now: the libraries read the environment once
+            from hydraprune.runs.request import request_of
+            from hydraprune.runs.run import preflight  # only now: the libraries read the environment once
 
             request = request_of(config)
             if config.plan:
@@ -96,10 +69,10 @@ class Preflight(Callback):  # type: ignore[misc]
         try:
             _refuse_launcher()
             go_offline_if_unreachable(_hub_ids(config))
-            from hydraprune.checks import check_sweep
+            from hydraprune.runs.preflight import check_sweep
 
             check_sweep(config.sweep)
-            if config.plan and not _planned(config):
+            if config.plan and not is_planned(config):
                 raise UserError(
                     f"plan={config.plan}: {config.hydra.sweeper._target_} makes its jobs up as it goes; "
                     f"hydra/sweeper=hydraprune knows them beforehand"
@@ -111,9 +84,11 @@ class Preflight(Callback):  # type: ignore[misc]
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """A job that fails returns NaN and leaves a report; this is where a sweep of another sweeper says so."""
-        if _planned(config):
+        if is_planned(config):
             return
-        from hydraprune.results.report import NAME, folders_with, read_report
+        from hydraprune.results.report import NAME, read_report
+        from hydraprune.sweeps.sweep import end_sweep
+        from hydraprune.utils.files import folders_with
 
         folder = Path(config.hydra.sweep.dir)
         clean(folder / "multirun.yaml")
@@ -122,31 +97,10 @@ class Preflight(Callback):  # type: ignore[misc]
         end_sweep(folder, [(str(job), report.error or "") for job, report in failed])
 
 
-def end_sweep(folder: Path, failures: Sequence[tuple[str, str]]) -> None:
-    """Show and keep a sweep's results, and say what failed.
-
-    Args:
-        failures: (directory, why).
-
-    Raises:
-        SystemExit: 1 when a job failed.
-    """
-    from hydraprune.results.gathered import FILES, gather, write_matrix
-
-    found = gather([folder])
-    write_matrix(found, folder)
-    print(f"\n{found.markdown()}\nKept in {folder / FILES[0]}, with .csv and .json beside it")
-    print(f"To see it: hydraprune dashboard {folder}", flush=True)
-    for directory, why in failures:
-        print(f"hydraprune: failed: {directory}: {why}", file=sys.stderr)
-    if failures:
-        raise SystemExit(1)
-
-
 def _show_plan(request: Request) -> NoReturn:
     """`plan=true` of a single run."""
-    from hydraprune import planning
-    from hydraprune.planning import Wanted
+    from hydraprune.sweeps import plan as planning
+    from hydraprune.sweeps.plan import Wanted
 
     folder = request.directory.parent
     plan = planning.draw(request.overrides, [Wanted((), request, None, folder / REFUSED)], 1, elsewhere=False)
@@ -193,10 +147,11 @@ def job(config: DictConfig) -> float | None:
 
 
 def _job(config: DictConfig) -> float | None:
-    from hydraprune.account import record_refusal
-    from hydraprune.request import typed_words
+    from hydraprune.config.composition import typed_words
     from hydraprune.results.report import read_report
-    from hydraprune.run import execute, preflight
+    from hydraprune.runs.description import record_refusal
+    from hydraprune.runs.request import request_of
+    from hydraprune.runs.run import execute, preflight
 
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
@@ -261,17 +216,3 @@ def _relative(path: Path) -> str:
         return str(plain.relative_to(Path.cwd()))
     except ValueError:
         return str(plain)
-
-
-def quiet_libraries() -> None:
-    """Loading bars and notes of the libraries, which would cut our own in pieces."""
-    import datasets
-    import huggingface_hub
-    import transformers
-
-    huggingface_hub.logging.set_verbosity(logging.CRITICAL)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    # Not even its errors: what goes wrong in a file is said once, by us.
-    datasets.logging.set_verbosity(logging.CRITICAL)

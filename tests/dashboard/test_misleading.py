@@ -14,7 +14,7 @@ from hydraprune.dashboard.figures import all_figures
 from hydraprune.dashboard.page import html
 from hydraprune.dashboard.records import records
 from hydraprune.dashboard.theme import COLORS
-from hydraprune.results.histories import read_history
+from hydraprune.results.curves import read_history
 from hydraprune.results.report import read_report
 
 

@@ -29,7 +29,7 @@ from dashboard_helpers import (
 )
 
 from hydraprune.dashboard.records import Records, records
-from hydraprune.results.gathered import gather
+from hydraprune.results.collect import gather
 from hydraprune.results.matrix import matrix
 from hydraprune.results.report import RunReport, read_report
 

@@ -27,11 +27,11 @@ from omegaconf import open_dict
 from safetensors.numpy import load_file
 
 from hydraprune import cli
+from hydraprune.config.messages import TRACEBACK, conf_dir, launched
+from hydraprune.config.schema import override_key
 from hydraprune.errors import INTERRUPTED
-from hydraprune.folders import register
-from hydraprune.keys import override_key
 from hydraprune.launch import Preflight, job
-from hydraprune.mistakes import TRACEBACK, conf_dir, launched
+from hydraprune.runs.folders import register
 
 # A run of a few steps takes half a second; this is for one that never ends. Of computing, since others may be at it
 # too, and of waiting.

@@ -13,7 +13,7 @@ from results_helpers import job, report, table
 from test_matrix import _RUNS, made, with_dense
 
 from hydraprune.results.matrix import matrix
-from hydraprune.results.published import PUBLISHED, Published, published
+from hydraprune.results.reference import PUBLISHED, Published, published
 from hydraprune.results.report import RunReport
 from hydraprune.results.tables import as_json, comma_separated, markdown
 

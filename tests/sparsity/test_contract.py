@@ -18,10 +18,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from hydraprune import assembly
-from hydraprune.folders import register
-from hydraprune.mistakes import conf_dir
-from hydraprune.request import resolved
+from hydraprune.config import instantiate as assembly
+from hydraprune.config.composition import resolved
+from hydraprune.config.messages import conf_dir
+from hydraprune.runs.folders import register
 from hydraprune.sparsity import Criterion, Family, Plans, Pruner, SparsityError, SrSte, Unscored, attach
 
 STEPS = 16

@@ -37,12 +37,12 @@ from hydraprune.sparsity import (
     SparsityError,
     attach,
     block,
-    heads,
     layer_sparsity,
     model_sparsity,
     n_of_m,
     zeros_of,
 )
+from hydraprune.sparsity.patterns import heads
 
 STEPS = 12
 

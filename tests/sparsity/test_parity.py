@@ -17,16 +17,7 @@ from parity_helpers import CRITERIA, RAMPS
 from sparsity_helpers import PLAIN
 from torch import Tensor, nn
 
-from hydraprune.sparsity import (
-    OneShot,
-    Plans,
-    Pruner,
-    Schedule,
-    attach,
-    block,
-    n_of_m,
-    zeros_of,
-)
+from hydraprune.sparsity import OneShot, Plans, Pruner, Schedule, attach, block, n_of_m, zeros_of
 
 np = pytest.importorskip("numpy")
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from wandb_helpers import Read, folders, lines_of, read
 
-from hydraprune.results.mask_parts import mask_parts
-from hydraprune.results.report import folders_with
+from hydraprune.results.mask_crops import mask_parts
+from hydraprune.utils.files import folders_with
 
 OFFLINE = ("tracker=wandb", "tracker.mode=offline")
 

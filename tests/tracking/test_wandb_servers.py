@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from wandb_helpers import KEY, Accepting, Answering, folders, read, refusing, warned
 
-from hydraprune.tracking import About, Guarded, WandB, weights_and_biases
+from hydraprune.tracking import About, Guarded, WandB
+from hydraprune.tracking import wandb_tracker as weights_and_biases
 
 # The promise; nothing here comes near it.
 PROMISED = 20.0

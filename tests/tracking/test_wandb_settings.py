@@ -12,8 +12,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from wandb_helpers import KEY, folders, read, refusing, warned
 
-from hydraprune.mistakes import conf_dir
-from hydraprune.request import resolved
+from hydraprune.config.composition import resolved
+from hydraprune.config.messages import conf_dir
 from hydraprune.tracking import About, Mask, Outcome, WandB
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hydraprune.building import accelerator_for
-from hydraprune.sparsity.posttraining.moments import gather, squares
-from hydraprune.training.batches import Batches, Encoded
+from hydraprune.data.batches import Batches, Encoded
+from hydraprune.runs.setup import accelerator_for
+from hydraprune.sparsity.posttraining.activations import gather, squares
 from hydraprune.training.calibration import calibration_of
 from hydraprune.training.distillation import task_loss
 from hydraprune.training.settings import Settings

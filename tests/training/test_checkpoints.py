@@ -11,10 +11,10 @@ import pytest
 from hydraprune.tracking import JsonLines
 from hydraprune.training import checkpoints
 from hydraprune.training.checkpoints import Beginning, Checkpoint, Checkpoints
-from hydraprune.training.contracts import Progress
 from hydraprune.training.settings import Settings
-from hydraprune.training.states import write_state
+from hydraprune.training.state import Progress
 from hydraprune.training.step import Clock
+from hydraprune.utils.tensor_io import write_state
 
 
 class Steps:

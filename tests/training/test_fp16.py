@@ -16,14 +16,14 @@ from accelerate.state import AcceleratorState
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from hydraprune.building import build
-from hydraprune.hub.examples import Labels
-from hydraprune.hub.models import TinyModel
-from hydraprune.launch import request_of
-from hydraprune.mistakes import conf_dir
+from hydraprune.config.messages import conf_dir
+from hydraprune.data.examples import Labels
+from hydraprune.models.pretrained import TinyModel
+from hydraprune.runs.request import request_of
+from hydraprune.runs.setup import build
 from hydraprune.tracking import Silent
-from hydraprune.training.contracts import Run
 from hydraprune.training.settings import Settings
+from hydraprune.training.state import Run
 from hydraprune.training.step import Clock, take_step
 
 

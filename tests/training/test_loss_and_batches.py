@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hydraprune.data.batches import Batch, Batches, Encoded
 from hydraprune.sparsity import SparsityError
-from hydraprune.training.batches import Batch, Batches, Encoded
 from hydraprune.training.distillation import HiddenStates, Logits, NoDistillation, task_loss
 from hydraprune.training.learning_rate import constant, cosine, linear
-from hydraprune.training.parameters import decay_groups
+from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.settings import Settings
 from hydraprune.training.teachers import OnlineTeacher
 

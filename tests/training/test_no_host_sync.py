@@ -17,19 +17,20 @@ from accelerate.state import AcceleratorState, PartialState
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from hydraprune import assembly
-from hydraprune.building import Built, build
-from hydraprune.hub.examples import Labels
-from hydraprune.hub.models import TinyModel
-from hydraprune.hub.vocabulary import CompactEmbedding
-from hydraprune.launch import request_of
-from hydraprune.mistakes import conf_dir
-from hydraprune.sparsity import Block, NofM, Pattern, products
+from hydraprune.config import instantiate as assembly
+from hydraprune.config.messages import conf_dir
+from hydraprune.data.batches import Batch
+from hydraprune.data.examples import Labels
+from hydraprune.models.compact_embedding import CompactEmbedding
+from hydraprune.models.dropout import FastDropout
+from hydraprune.models.pretrained import TinyModel
+from hydraprune.runs.request import request_of
+from hydraprune.runs.setup import Built, build
+from hydraprune.sparsity import Block, NofM, Pattern
+from hydraprune.sparsity import saliency_kernels as products
 from hydraprune.tracking import Silent
-from hydraprune.training.batches import Batch
-from hydraprune.training.contracts import Run
-from hydraprune.training.dropout import FastDropout
-from hydraprune.training.parameters import decay_groups
+from hydraprune.training.parameter_groups import decay_groups
+from hydraprune.training.state import Run
 from hydraprune.training.step import Clock, take_step
 from hydraprune.training.teachers import NoTeacher, StoredTeacher
 

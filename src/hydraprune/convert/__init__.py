@@ -4,9 +4,9 @@
 words, `writing` and `saving` make the file that Hydra finds.
 """
 
-from hydraprune.convert.entries import entries_of
-from hydraprune.convert.reading import read
-from hydraprune.convert.saving import command, place, save, word
-from hydraprune.convert.writing import Converted, written
+from hydraprune.convert.destination import command, place, save, word
+from hydraprune.convert.reader import read
+from hydraprune.convert.schema import entries_of
+from hydraprune.convert.yaml_writer import Converted, written
 
 __all__ = ["Converted", "command", "entries_of", "place", "read", "save", "word", "written"]

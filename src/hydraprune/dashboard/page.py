@@ -22,10 +22,10 @@ from hydraprune.dashboard.records import Records, records
 from hydraprune.dashboard.studies import Row
 from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, Score
-from hydraprune.results.numbers import NONE, figure, percent, signed
-from hydraprune.results.report import write_text
+from hydraprune.results.number_format import NONE, figure, percent, signed
 from hydraprune.results.statistics import spread
 from hydraprune.results.tables import verdict
+from hydraprune.utils.files import write_text
 
 NAME = "dashboard.html"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydraprune.dashboard.studies import Row, Study, studies
-from hydraprune.results.gathered import Gathered, gather
+from hydraprune.results.collect import Gathered, gather
 from hydraprune.results.matrix import Cell
 from hydraprune.results.report import RunReport, read_report
 

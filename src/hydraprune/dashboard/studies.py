@@ -10,8 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from hydraprune.results.histories import History, band, read_history
-from hydraprune.results.mask_parts import mask_parts
+from hydraprune.results.curves import History, band, read_history
+from hydraprune.results.mask_crops import mask_parts
 from hydraprune.results.matrix import Cell
 from hydraprune.results.report import RunReport
 from hydraprune.results.statistics import spread

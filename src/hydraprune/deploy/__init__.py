@@ -1,1 +1,1 @@
-"""What is done with a finished model."""
+"""Checks of a finished model."""

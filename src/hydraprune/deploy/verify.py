@@ -7,7 +7,7 @@ from collections import Counter
 from torch import nn
 
 from hydraprune.sparsity import LayerSparsity, Pattern, layer_sparsity, model_sparsity
-from hydraprune.sparsity.measures import prunable_layers
+from hydraprune.sparsity.statistics import prunable_layers
 
 
 def table(model: nn.Module) -> str:

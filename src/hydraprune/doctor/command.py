@@ -13,12 +13,13 @@ from functools import partial
 from importlib import util
 from types import ModuleType
 
-from hydraprune.doctor import machinery, network, software, storage
-from hydraprune.doctor.findings import Finding, State, bad, ok, worst
-from hydraprune.doctor.looking import Check, look
-from hydraprune.doctor.meant import Meant, home_of_the_hub, meant
+from hydraprune.doctor import hardware as machinery
+from hydraprune.doctor import network, software, storage
+from hydraprune.doctor.result import Finding, State, bad, ok, worst
+from hydraprune.doctor.run_config import Meant, home_of_the_hub, meant
+from hydraprune.doctor.runner import Check, look
 from hydraprune.errors import UserError, one_line
-from hydraprune.machine import SPINS, let_threads_sleep
+from hydraprune.utils.system import SPINS, let_threads_sleep
 
 # Seconds: to read something, to ask somebody, to import torch from a slow disk and compile.
 _QUICK, _ASKING, _SLOW = 10.0, 20.0, 60.0
@@ -61,7 +62,7 @@ def _read(words: Sequence[str]) -> tuple[Meant, list[Finding]]:
     try:
         return meant(words, machinery.cores()), []
     except UserError as error:
-        from hydraprune.mistakes import leave
+        from hydraprune.config.messages import leave
 
         leave(error)
     except Exception as error:  # Hydra is missing or broken, for one
@@ -127,7 +128,7 @@ def _waiting() -> AbstractContextManager[object]:
 
 
 def _show(findings: Sequence[Finding], json: bool) -> None:
-    from hydraprune.doctor.shown import as_json, screen
+    from hydraprune.doctor.render import as_json, screen
 
     if json or util.find_spec("rich") is None:
         print(as_json(findings))

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hydraprune.doctor.findings import Finding, bad, ok, warn
-from hydraprune.doctor.looking import LateError, Later
-from hydraprune.doctor.meant import Named, home_of_the_hub
-from hydraprune.hub.offline import at_home, exists, is_local, is_offline
+from hydraprune.doctor.result import Finding, bad, ok, warn
+from hydraprune.doctor.run_config import Named, home_of_the_hub
+from hydraprune.doctor.runner import LateError, Later
+from hydraprune.utils.hub_access import at_home, exists, is_local, is_offline
 
 # That an answer may take, in seconds.
 PATIENCE = 2.0
@@ -62,7 +62,7 @@ def wandb(mode: str | None) -> Finding:
     Args:
         mode: of the run's tracker; None: the run does not use W&B.
     """
-    from hydraprune.tracking.connection import credentials, quiet_settings, unreachable
+    from hydraprune.tracking.wandb_auth import credentials, quiet_settings, unreachable
 
     settings = quiet_settings()
     chosen = settings.mode if mode in (None, "auto") else mode

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata, util
 
 from hydraprune import __version__
-from hydraprune.doctor.findings import Finding, State, bad, ok, together, warn
+from hydraprune.doctor.result import Finding, State, bad, ok, together, warn
 
 # Shown when all is well; all others are looked at too.
 _SHOWN = ("torch", "transformers", "datasets", "hydra-core", "accelerate", "wandb")

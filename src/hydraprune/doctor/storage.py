@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydraprune.doctor.findings import Finding, State, ok, together, warn
+from hydraprune.doctor.result import Finding, State, ok, together, warn
 from hydraprune.errors import one_line
-from hydraprune.places import PROBE, nearest
+from hydraprune.utils.files import PROBE, nearest
 
 _GB = 1_000_000_000
 # A run of BERT-base keeps a model and a few checkpoints: some 3 GB.
@@ -145,7 +145,7 @@ def file_system(place: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str
 
 def cached(cache: Path, max_gb: float) -> Finding:
     """The cache's folder, and how much of what it may take is there."""
-    from hydraprune.cache import Cache
+    from hydraprune.utils.cache import Cache
 
     place = folder("cache.dir", cache, needed=max_gb > 0)
     try:

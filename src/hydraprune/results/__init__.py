@@ -1,1 +1,1 @@
-"""Reports of runs, and what is made of them."""
+"""Reports of runs, and the tables, statistics and figures made from them."""

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hydraprune.results.planned import Planned
-from hydraprune.results.published import Published, published
+from hydraprune.results.plan_file import Planned
+from hydraprune.results.reference import Published, published
 from hydraprune.results.report import RunReport
 from hydraprune.results.statistics import Spread, mean_interval, spread
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydraprune.redaction import redacted, without_known
+from hydraprune.utils.files import write_text
+from hydraprune.utils.redaction import redacted
 
 SCHEMA = 1
 NAME = "report.json"
@@ -61,20 +61,6 @@ class RunReport:
         return self.status == "finished"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, whatever is cut: the process or the power; and without known secrets."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(without_known(text))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def write_report(report: RunReport, directory: Path) -> None:
     """Write `report.json` into a run's directory, atomically."""
     write_text(directory / NAME, json.dumps(_finite(redacted(asdict(report))), indent=2, allow_nan=False) + "\n")
@@ -106,20 +92,3 @@ def finished_run(directory: Path, identity: str) -> RunReport | None:
     report = read_report(directory)
     whole = report is not None and report.finished and report.hash == identity
     return report if whole and (directory / "model").is_dir() else None
-
-
-def folders_with(name: str, folder: Path) -> list[Path]:
-    """The folders below one (itself included) that hold a file of that name, sorted.
-
-    Jobs may write there meanwhile: a folder that goes away under our hands is passed over.
-    """
-    found = []
-    for place, inner, files in os.walk(folder):
-        inner[:] = [below for below in inner if below not in _NO_RUNS]
-        if name in files:
-            found.append(Path(place))
-    return sorted(found)
-
-
-# Inside a run; no run is in there.
-_NO_RUNS = ("model", "checkpoints", ".hydra")

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from hydraprune.results.matrix import Cell, Score
-from hydraprune.results.numbers import NONE, figure, percent, signed
-from hydraprune.results.published import Published
+from hydraprune.results.number_format import NONE, figure, percent, signed
+from hydraprune.results.reference import Published
 from hydraprune.results.statistics import CONFIDENCE, Spread, spread
 
 SCHEMA = 1

@@ -25,24 +25,18 @@ from hydraprune.sparsity.criteria import (
 )
 from hydraprune.sparsity.durations import Duration, in_steps
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.heads import Heads
+from hydraprune.sparsity.groups import Member, Structure
 from hydraprune.sparsity.layers import Family, Layers
-from hydraprune.sparsity.measures import (
-    LayerSparsity,
-    holds_pattern,
-    layer_sparsity,
-    model_sparsity,
-    obeyed_pattern,
-    zeros_of,
-)
+from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.methods import Keep, SrSte
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, parse
+from hydraprune.sparsity.patterns.heads import Heads
 from hydraprune.sparsity.plans import Method, Plan, Plans, block, dense, heads, lock, mixed, n_of_m
 from hydraprune.sparsity.posttraining import Calibration, PostTraining, RetrainFree, SparseGpt, Wanda, only
-from hydraprune.sparsity.products import use_compiled
 from hydraprune.sparsity.progressive import AtOnce, Progressive
-from hydraprune.sparsity.pruner import Pruner, Units
+from hydraprune.sparsity.pruners.base import Pruner, Units
 from hydraprune.sparsity.regularizers import GroupLasso, Unregularized
+from hydraprune.sparsity.saliency_kernels import use_compiled
 from hydraprune.sparsity.schedules import (
     Cos,
     Cube,
@@ -57,8 +51,14 @@ from hydraprune.sparsity.schedules import (
     Updates,
 )
 from hydraprune.sparsity.selection import Budget, Selection, cheapest, choose, exact
-from hydraprune.sparsity.structures import Member, Structure
-from hydraprune.sparsity.views import Weight
+from hydraprune.sparsity.statistics import (
+    LayerSparsity,
+    holds_pattern,
+    layer_sparsity,
+    model_sparsity,
+    obeyed_pattern,
+    zeros_of,
+)
 
 __all__ = [
     "AtOnce",

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.gradual import Gradual
-from hydraprune.sparsity.heads import Heads
+from hydraprune.sparsity.groups import Structure, apart
 from hydraprune.sparsity.layers import Family
-from hydraprune.sparsity.lock import Lock
+from hydraprune.sparsity.layouts import Weight, module_type
 from hydraprune.sparsity.methods import Keep, SrSte
+from hydraprune.sparsity.patterns.heads import Heads
 from hydraprune.sparsity.plans import Plan
-from hydraprune.sparsity.posttraining.calibrated import Calibrated, refuse_misfit_parts
-from hydraprune.sparsity.posttraining.contract import Calibration, PostTraining
-from hydraprune.sparsity.pruner import Pruner
-from hydraprune.sparsity.straight_through import StraightThrough
-from hydraprune.sparsity.structures import Structure, apart
-from hydraprune.sparsity.targeted import refuse_parts
-from hydraprune.sparsity.views import Weight, module_type
+from hydraprune.sparsity.posttraining.base import Calibration, PostTraining
+from hydraprune.sparsity.pruners.base import Pruner
+from hydraprune.sparsity.pruners.budgeted import refuse_parts
+from hydraprune.sparsity.pruners.gradual import Gradual
+from hydraprune.sparsity.pruners.lock import Lock
+from hydraprune.sparsity.pruners.post_training import Calibrated, refuse_misfit_parts
+from hydraprune.sparsity.pruners.straight_through import StraightThrough
 
 
 def attach(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.views import LAYOUTS, Weight, module_type
+from hydraprune.sparsity.layouts import LAYOUTS, Weight, module_type
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Literal
 
 from hydraprune.sparsity.criteria import Criterion, Unscored
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.heads import ROLES, Heads
 from hydraprune.sparsity.layers import Layers
 from hydraprune.sparsity.methods import Keep, SrSte
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce
-from hydraprune.sparsity.posttraining.contract import PostTraining
+from hydraprune.sparsity.patterns.heads import ROLES, Heads
+from hydraprune.sparsity.posttraining.base import PostTraining
 from hydraprune.sparsity.progressive import AtOnce, Transition
 from hydraprune.sparsity.regularizers import Regularizer, Unregularized
 from hydraprune.sparsity.schedules import Never, OneShot, Schedule

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.groups import Member
 from hydraprune.sparsity.patterns import Block, ViewShape
 from hydraprune.sparsity.selection import cheapest
-from hydraprune.sparsity.structures import Member
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.groups import Member, Structure
 from hydraprune.sparsity.patterns import Block
-from hydraprune.sparsity.structures import Member, Structure
 
 
 class Regularizer(ABC):

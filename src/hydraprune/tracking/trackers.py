@@ -15,7 +15,7 @@ from typing import IO
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hydraprune.tracking.contract import About, Outcome, RunTracker
+from hydraprune.tracking.base import About, Outcome, RunTracker
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""The training loop, distillation and evaluation. Knows torch, accelerate and the sparsity core."""
+"""The training loop, distillation and evaluation. Depends on torch, accelerate and the sparsity core."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from hydraprune.data.batches import Batches
 from hydraprune.sparsity import Calibration, only
-from hydraprune.training.batches import Batches
 from hydraprune.training.distillation import task_loss
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hydraprune.training.contracts import Progress, Run
-from hydraprune.training.states import StateError, read_state, write_state
+from hydraprune.training.state import Progress, Run
 from hydraprune.training.step import Clock
+from hydraprune.utils.tensor_io import StateError, read_state, write_state
 
 # Of the time between two checkpoints, the share that writing one may take: on a slow disk, or where
 # epochs last a moment, some are passed over.

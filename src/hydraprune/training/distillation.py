@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hydraprune.training.batches import Batch
+from hydraprune.data.batches import Batch
 
 
 class Distiller(Protocol):

@@ -8,10 +8,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from hydraprune import stopping
+from hydraprune.data.batches import Batches
 from hydraprune.errors import UserError
-from hydraprune.training.batches import Batches
-from hydraprune.training.contracts import Score
+from hydraprune.training.state import Score
+from hydraprune.utils import signals as stopping
 
 
 @torch.no_grad()

@@ -9,13 +9,13 @@ from itertools import islice
 
 import torch
 
-from hydraprune import stopping
-from hydraprune.training.batches import Batch
+from hydraprune.data.batches import Batch
 from hydraprune.training.checkpoints import Beginning, Checkpoints, Start
-from hydraprune.training.contracts import Progress, Run
 from hydraprune.training.evaluation import evaluate
-from hydraprune.training.finite import refuse_nonfinite, refuse_step
+from hydraprune.training.nan_guard import refuse_nonfinite, refuse_step
+from hydraprune.training.state import Progress, Run
 from hydraprune.training.step import Clock, take_step
+from hydraprune.utils import signals as stopping
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def fit(run: Run, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progr
     """Train, prune and evaluate after every epoch; with no epoch at all, prune and evaluate once.
 
     Once a pruner has masked a weight, that weight is zero after every step: what is evaluated is
-    what is saved. Asked to stop (`hydraprune.stopping`), it keeps a checkpoint first.
+    what is saved. Asked to stop (`hydraprune.utils.signals`), it keeps a checkpoint first.
 
     Args:
         start: the beginning, or a checkpoint of this very run.

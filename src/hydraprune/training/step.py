@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hydraprune.training.batches import Batch
-from hydraprune.training.contracts import Run
+from hydraprune.data.batches import Batch
+from hydraprune.training.state import Run
 
 
 def take_step(run: Run, batches: list[Batch], step: int, clock: Clock) -> Tensor | None:

@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from hydraprune.training.batches import Batch, Batches, Encoded, send
+from hydraprune.data.batches import Batch, Batches, Encoded, send
 from hydraprune.training.distillation import Distiller
-from hydraprune.training.groups import Group, Groups
+from hydraprune.training.fixed_shape_batches import Group, Groups
 
 # Groups asked about at once: in bf16 all of them share the weights' conversion.
 _TOGETHER = 16

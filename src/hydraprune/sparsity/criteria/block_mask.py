@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hydraprune.sparsity.criteria.contract import Criterion, check_number, given, steps_remembered
+from hydraprune.sparsity.criteria.base import Criterion, check_number, given, steps_remembered
 from hydraprune.sparsity.patterns import Pattern
-from hydraprune.sparsity.products import totals
+from hydraprune.sparsity.saliency_kernels import totals
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hydraprune.sparsity.criteria.contract import Criterion, check_number, given, steps_remembered
+from hydraprune.sparsity.criteria.base import Criterion, check_number, given, steps_remembered
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.patterns import Pattern, ViewShape
-from hydraprune.sparsity.products import totals
+from hydraprune.sparsity.saliency_kernels import totals
 
 # Numbers of Fisher blocks that are inverted at once: 128 MB in float64.
 _AT_ONCE = 2**24

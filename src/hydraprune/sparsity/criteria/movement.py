@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hydraprune.sparsity.criteria.contract import ALL_STEPS, Criterion, check_number, given
+from hydraprune.sparsity.criteria.base import ALL_STEPS, Criterion, check_number, given
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.patterns import Block, Pattern
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hydraprune.sparsity.criteria.contract import Criterion, check_number, given
+from hydraprune.sparsity.criteria.base import Criterion, check_number, given
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.patterns import NofM, Pattern
 

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.patterns.contract import Reduce, Strip, ViewShape, check_reduce, positive, reduce_by, shape_of
+from hydraprune.sparsity.patterns.base import Reduce, Strip, ViewShape, check_reduce, positive, reduce_by, shape_of
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.patterns.contract import Reduce, Strip, ViewShape, check_reduce, positive
+from hydraprune.sparsity.patterns.base import Reduce, Strip, ViewShape, check_reduce, positive
 
 # Ranking compares all pairs of a group; above this size sorting is quicker.
 _MOST_BY_RANK = 8

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.groups import Member, Structure
 from hydraprune.sparsity.patterns import Block
-from hydraprune.sparsity.posttraining.contract import Choice, Orders, PostTraining, chosen
+from hydraprune.sparsity.posttraining.base import Choice, Orders, PostTraining, chosen
 from hydraprune.sparsity.selection import choose
-from hydraprune.sparsity.structures import Member, Structure
 
 
 @dataclass(frozen=True)

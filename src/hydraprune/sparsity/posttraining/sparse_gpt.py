@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.groups import Structure
 from hydraprune.sparsity.patterns import Block, NofM, Pattern
-from hydraprune.sparsity.posttraining.contract import Choice, Orders, PostTraining
-from hydraprune.sparsity.posttraining.moments import block_after_block, products, refuse_convolutions
+from hydraprune.sparsity.posttraining.activations import block_after_block, products, refuse_convolutions
+from hydraprune.sparsity.posttraining.base import Choice, Orders, PostTraining
 from hydraprune.sparsity.selection import cheapest
-from hydraprune.sparsity.structures import Structure
 
 # Beside the usual size of an input.
 _NOTHING = 1e-12

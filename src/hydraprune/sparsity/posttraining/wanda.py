@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.groups import Member, Structure
 from hydraprune.sparsity.patterns import Block
-from hydraprune.sparsity.posttraining.contract import Choice, Orders, PostTraining, chosen
-from hydraprune.sparsity.posttraining.moments import block_after_block, refuse_convolutions, squares
+from hydraprune.sparsity.posttraining.activations import block_after_block, refuse_convolutions, squares
+from hydraprune.sparsity.posttraining.base import Choice, Orders, PostTraining, chosen
 from hydraprune.sparsity.selection import cheapest
-from hydraprune.sparsity.structures import Member, Structure
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Configs: schema, allow-list of targets, identity, instantiation, archive and error messages."""

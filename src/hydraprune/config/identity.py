@@ -1,0 +1,152 @@
+"""What is a run? Its hash, its cell and its folder. A leaf: plain values in, plain values out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from hydraprune.config.renamed_targets import with_earliest_targets
+from hydraprune.utils.names import snake
+
+# Where and how often things are written and who watches do not make a result. `recipe` acts through the keys
+# that refer to it, so that a value typed and the same value taken from a recipe are one run.
+NOT_THE_RESULT = (
+    "hydra",
+    "run",
+    "sweep",
+    "plan",
+    "tracker",
+    "recipe",
+    "cache.dir",
+    "runtime.compiled",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+)
+
+
+# Whether a teacher is asked once or in every step, because of a key or for want of room, makes the same bits on a CPU,
+# and on an accelerator no more than the rounding that nothing promises there. The first runs' hashes had these values.
+_AS_BY_DEFAULT = {"cache.max_gb": 20, "distill.online": False}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Equal configs have equal hashes; `cell` is the hash without the seed.
+
+    Args:
+        folder: <task>/<model>/<pattern>/<slug>-<hash>.
+    """
+
+    hash: str
+    cell: str
+    folder: str
+
+
+def identify(config: Mapping[str, Any], pattern: str, ancestor: Identity | None = None) -> Identity:
+    """The identity of a resolved config (plain dicts and lists).
+
+    Args:
+        pattern: what the config's pattern is called.
+        ancestor: of the dense run that this one starts from, if it is one of ours: another dense
+            model makes another run, though no key of this config tells.
+    """
+    result = with_earliest_targets(_without_absent(_by_default(_without(config, NOT_THE_RESULT))))
+    seedless = {key: value for key, value in result.items() if key != "seed"}
+    digest = _digest(result if ancestor is None else {**result, "ancestor": ancestor.hash})
+    cell = _digest(seedless if ancestor is None else {**seedless, "ancestor": ancestor.cell})
+    place = [_safe(str(config[group]["name"])) for group in ("task", "model")]
+    folder = PurePosixPath(*place, _safe(pattern.replace(":", "of")), f"{_slug(config)}-{digest}")
+    return Identity(digest, cell, str(folder))
+
+
+def _without(config: Mapping[str, Any], keys: Iterable[str], above: str = "") -> dict[str, Any]:
+    """`config` without some keys, dotted ones too."""
+    return {
+        key: _without(value, keys, f"{above}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if f"{above}{key}" not in keys
+    }
+
+
+def _by_default(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """`config` with the defaults of keys that make no other result, where it has these keys."""
+    return {
+        key: _by_default(value, f"{above}{key}.")
+        if isinstance(value, Mapping)
+        else _AS_BY_DEFAULT.get(f"{above}{key}", value)
+        for key, value in config.items()
+    }
+
+
+# Keys that came later than the first runs: said to do nothing, they make no other run than one that did not have them.
+_ABSENT: dict[str, set[Any]] = {
+    "progressive": {None, "AtOnce"},
+    "regularizer": {None, "Unregularized"},
+    "initial_sparsity": {None},
+    "skip_nonfinite": {0},
+}
+
+
+def _without_absent(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_absent(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in _ABSENT or _says(value) not in _ABSENT[key] or (isinstance(value, Mapping) and len(value) > 1)
+    }
+
+
+def _says(value: Any) -> Any:
+    """The class that a node names, without its module; any other value itself."""
+    if not isinstance(value, Mapping):
+        return value
+    target = value.get("_target_")
+    return None if target is None else str(target).rsplit(".", 1)[-1]
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """Spellings of one value made equal: 2 and 2.0, tuples and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _slug(config: Mapping[str, Any]) -> str:
+    words = []
+    if config.get("phase") != "dense":
+        target, pruner = config["pattern"].get("target_sparsity"), _says(config["pruner"])
+        # Where nothing is scored the pattern says what is done.
+        pruner = _says(config["pattern"]) if pruner == "Unscored" else pruner
+        words = [snake(str(pruner)), *([str(target)] if target else [])]
+    return _safe("-".join([*words, f"seed{config['seed']}"]))
+
+
+def _safe(name: str) -> str:
+    """A name as one part of a path, on any system."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:100].rstrip(".") or "_"
+    return f"_{safe}" if _DEVICES.match(safe) else safe
+
+
+# What Windows opens in place of a file, whatever follows the dot.
+_DEVICES = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)")
+
+
+def escapes(name: str) -> bool:
+    """Whether a name that may have parts, `a/b`, would leave the folder that it is given in, or cannot be a path."""
+    parts = name.split("/")
+    return any(part in ("", ".", "..") or re.search(r'[\x00-\x1f<>:"|?*\\]|[. ]$', part) for part in parts) or any(
+        len(part) > 100 or _DEVICES.match(part) for part in parts
+    )

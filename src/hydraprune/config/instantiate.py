@@ -1,0 +1,183 @@
+"""Config -> objects. The only place that instantiates, and the last that sees a config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from hydraprune.config.allowlist import check_targets
+from hydraprune.config.schema import arguments_of, check_arguments
+from hydraprune.errors import UserError
+from hydraprune.models.families import family_of, is_known
+from hydraprune.models.pretrained import PretrainedModel, model_type
+from hydraprune.sparsity import Calibration, Never, Plans, Pruner, SparsityError, Unscored, attach
+from hydraprune.training.distillation import Distiller
+from hydraprune.training.settings import Settings
+
+_GROUP_KEYS = {"scheduler": ("warmup", "cooldown", "frequency"), "progressive": ("parts", "order")}
+# Nodes that all parts of a pattern share, in the order in which a plan takes them.
+_SHARED = ("pruner", "scheduler", "progressive", "regularizer")
+_LAYER_KEYS = ("roles", "include", "exclude", "types")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a config says, as objects; nothing loaded yet but what checks need."""
+
+    plans: Plans
+    settings: Settings
+    distiller: Distiller
+    model: Any
+    task: Any
+
+
+def make(config: DictConfig, key: str, node: Any = None, **arguments: Any) -> Any:
+    """Instantiate the node at `key` (or `node` in its place).
+
+    Raises:
+        UserError: what the target says of its arguments, with the key before it.
+    """
+    node = OmegaConf.select(config, key) if node is None else node
+    if OmegaConf.is_config(node) and (missing := _missing(node, key)):
+        raise UserError(f"{missing}: a value is needed here; give it on the command line: {missing}=...")
+    check_targets(OmegaConf.to_container(node) if OmegaConf.is_config(node) else node, key)
+    try:
+        return hydra.utils.instantiate(node, **arguments, _convert_="all")
+    except hydra.errors.InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        where = re.search(r"full_key: (\S+)", str(error))
+        at = where.group(1) if where else key
+        at = at if at.split(".")[0] == key else f"{key}.{at}"
+        if isinstance(cause, (ValueError, TypeError)):
+            raise UserError(in_place(at, cause)) from None
+        raise
+
+
+def in_place(key: str, error: Exception) -> str:
+    """What a target says of its argument `x=...`, said of the key `key.x`."""
+    message = " ".join(str(error).split())
+    return f"{key}.{message}" if re.match(r"\w+=", message) else f"{key}: {message}"
+
+
+def _missing(node: Any, key: str) -> str | None:
+    missing = sorted(OmegaConf.missing_keys(node))
+    return f"{key}.{missing[0]}" if missing else None
+
+
+def plans(config: DictConfig) -> Plans:
+    """The plans of a config, each with a criterion and a schedule.
+
+    A part's own keys win; where it is silent (null) the nodes of these names at the top speak.
+    """
+    node = OmegaConf.to_container(config.pattern, resolve=True, throw_on_missing=False)
+    assert isinstance(node, dict)
+    shared = {key: OmegaConf.to_container(config[key], resolve=True) for key in _SHARED}
+    for name, part in (node.get("parts") or {}).items():
+        if not re.fullmatch(r"\w[\w.:+-]{0,63}", str(name)):
+            raise UserError(f"pattern.parts.{str(name)[:80]!r}: a part is named by letters, digits and any of _.:+-")
+        if not isinstance(part, dict):
+            raise UserError(f"pattern.parts.{name}={part}: must be a pattern; ~pattern.parts.{name} leaves it out")
+        if part.get("_target_") is None:
+            raise UserError(f"pattern.parts.{name}._target_=null: must name a pattern's function, as in conf/pattern/")
+        for key, other in shared.items():
+            assert isinstance(other, dict)
+            own = {k: value for k, value in (part.pop(key, None) or {}).items() if value is not None}
+            if own:
+                where = f"pattern.parts.{name}.{key}."
+                taken = arguments_of(str(own.get("_target_", other["_target_"])), where)
+                part[key] = {k: v for k, v in other.items() if k in taken or k == "_target_"} | own
+                check_arguments(part[key], where, set())
+    _refuse_lost_layers({"pattern": node, **{f"pattern.parts.{k}": v for k, v in (node.get("parts") or {}).items()}})
+    made: Plans = make(config, "pattern", OmegaConf.create(node))
+    common = [make(config, key) for key in _SHARED]
+    if made.name == "lock":
+        _refuse_unread(common)
+    if (config.phase == "dense") != (not made.parts):
+        raise UserError(
+            f"phase={config.phase}: does not go with pattern={made.name}; type pattern=dense to fine-tune without "
+            f"pruning, which chooses the phase itself, and any other pattern to prune"
+        )
+    try:
+        return Plans(made.name, {name: plan.completed(*common) for name, plan in made.parts.items()})
+    except SparsityError as error:
+        raise UserError(str(error)) from None
+
+
+def _refuse_lost_layers(nodes: Mapping[str, Any]) -> None:
+    for key, node in nodes.items():
+        layers = node.get("layers")
+        if isinstance(layers, dict) and layers.get("_target_") is None:
+            raise UserError(f"{key}.layers._target_=null: must name hydraprune.sparsity.Layers")
+
+
+def _refuse_unread(common: list[Any]) -> None:
+    """A lock alone takes neither a criterion nor a schedule."""
+    for key, value, absence in zip(_SHARED[:2], common, (Unscored, Never), strict=False):
+        if not isinstance(value, absence):
+            raise UserError(f"pattern=lock: scores nothing and prunes nothing; leave {key} out, or say {key}=none")
+
+
+def parts(config: DictConfig) -> Parts:
+    """The objects of a config, each of which checks its own values."""
+    return Parts(
+        plans(config), make(config, "training"), make(config, "distill"), make(config, "model"), make(config, "task")
+    )
+
+
+def pretrained(path: str, key: str) -> PretrainedModel:
+    """The checkpoint at a folder or hub id that the config calls `key`."""
+    return PretrainedModel(name=Path(path).name, path=path, key=key)
+
+
+def student(made: Parts, dense: str | None) -> Any:
+    """Where the student comes from: the dense model, or for a dense run the model of the config."""
+    return made.model if dense is None else pretrained(dense, "dense.source")
+
+
+def pruners(
+    plans: Plans, model: nn.Module, steps: int, steps_per_epoch: int, calibration: Calibration | None = None
+) -> tuple[Pruner, ...]:
+    """Pruners for `plans` on `model`; the core's complaints in the words of the config.
+
+    Args:
+        calibration: see `attach`; not needed where nothing is going to be pruned.
+
+    Raises:
+        UserError: a pattern, amount, schedule or choice of layers that cannot work.
+    """
+    kind = model_type(model)
+    if not is_known(kind) and not all(plan.layers.include for plan in plans.parts.values()):
+        raise UserError(
+            f"model: we do not know which layers of a {kind} model are its encoder; say it: "
+            f"pattern.layers.include=['encoder'], for example"
+        )
+    try:
+        heads = getattr(model.config, "num_attention_heads", None)
+        family = replace(family_of(kind), heads=heads)
+        return attach(model, plans.parts, family, steps, steps_per_epoch, calibration)
+    except SparsityError as error:
+        raise UserError(in_config_words(str(error), plans, error.pruner)) from None
+
+
+def in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
+    """`cap=...` of the core is `pattern.cap=...` on the command line, or `pattern.parts.<name>.cap=...`."""
+    part = "pattern." if len(plans.parts) <= 1 else f"pattern.parts.{pruner}."
+    message = re.sub(r"(?<![\w.])layers\.(?=\w)", f"{part}layers.", message)
+    key = re.match(r"(\w+)=", message)
+    if key is None:
+        return message if "pattern." in message else f"pattern={plans.name}: {message}"
+    if key.group(1) in (*_SHARED, "pattern"):
+        return message
+    for group, keys in _GROUP_KEYS.items():
+        if key.group(1) in keys:
+            return f"{group}.{message}" if len(plans.parts) <= 1 else f"{group}.{message} (or {part}{group})"
+    return f"{part}layers.{message}" if key.group(1) in _LAYER_KEYS else f"{part}{message}"

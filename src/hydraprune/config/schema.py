@@ -1,0 +1,223 @@
+"""Is every key one that we know? Mistyped keys, and the nearest right ones."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hydraprune.config.allowlist import target_of
+from hydraprune.errors import UserError
+from hydraprune.utils.redaction import redacted
+
+_HYDRAS_OWN = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+
+
+def nearest(key: str, known: Iterable[str], path: str = "") -> str:
+    """`; did you mean x?`, with `path` before x; or nothing when nothing is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not near:
+        # A right name under a wrong node: compare last parts.
+        leaf = key.rsplit(".", 1)[-1]
+        leaves = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
+        near = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)]
+    return f"; did you mean {path}{near[0]}?" if near else ""
+
+
+def unknown_override(error: Exception) -> str | None:
+    """The key that Hydra says is not there, if that is what it says."""
+    text = str(error)
+    match = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    return match.group(1) if match else None
+
+
+def override_key(override: str) -> str:
+    """`a.b` of `a.b=1`, `+a.b=1` and `a@b=c`."""
+    return override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
+
+
+def flattened(node: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every key of nested mappings, with dots; those of inner nodes too."""
+    keys = []
+    for key, value in node.items():
+        if key in _HYDRAS_OWN:
+            continue
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            keys += flattened(value, f"{prefix}{key}.")
+    return keys
+
+
+def check_keys(config: Mapping[str, Any], references: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse keys that nothing reads, and values of the wrong kind.
+
+    A node with a `_target_` may have the arguments of that target, of the kinds that it declares;
+    any other node the keys that one of the `references` (default compositions) has at the same
+    place.
+
+    Raises:
+        UserError: an unknown key, with the nearest known one; a missing node; a value of the wrong
+            kind; or a target that may not be named.
+    """
+    references = list(references)
+    known = {key for reference in references for key in flattened(reference)}
+    phases = {reference.get("phase"): reference for reference in references}
+    if not isinstance(config.get("phase"), str) or config["phase"] not in phases:
+        raise UserError(f"phase={_short(config.get('phase'))}: leave it out; the pattern chooses it")
+    _check_top(config, phases[config.get("phase")])
+    _check_node(config, "", known)
+
+
+def _check_top(config: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+    """Refuse a config that lacks one of the keys which every config of its phase has, or the class of one."""
+    for key, usual in reference.items():
+        if isinstance(usual, Mapping) and not isinstance(config.get(key), Mapping):
+            raise UserError(f"{key}={_short(config.get(key))}: must be a group of keys, as in conf/")
+        if key not in config:
+            raise UserError(f"{key}: a value is needed here; leave out ~{key}")
+        if isinstance(usual, Mapping) and "_target_" in usual and config[key].get("_target_") is None:
+            raise UserError(f"{key}._target_=null: must name a class or function")
+        # What has a class may lack the arguments that have a default, but folders and tables are made of names.
+        names = sorted(map(str, usual)) if isinstance(usual, Mapping) else []
+        if lost := [name for name in names if name not in config[key] and (name == "name" or "_target_" not in usual)]:
+            raise UserError(f"{key}.{lost[0]}: a value is needed here; leave out ~{key}.{lost[0]}")
+
+
+def _check_node(node: Mapping[str, Any], path: str, known: set[str]) -> None:
+    if node.get("_target_") is not None:
+        check_arguments(node, path, known)
+        return
+    if "_target_" in node and not _named_by_the_user(path):
+        raise UserError(f"{path}_target_=null: must name a class or function")
+    for key, value in node.items():
+        full = f"{path}{key}"
+        if key in _HYDRAS_OWN:
+            continue
+        if full not in known and not _named_by_the_user(path):
+            raise UserError(f"{full}={_short(value)}: no such key{nearest(full, known)}")
+        if (kind := PLAIN.get(full)) is not None and not fits(value, kind):
+            raise UserError(f"{full}={_short(value)}: must be {describe(kind)}")
+        if isinstance(value, Mapping):
+            _check_node(value, f"{full}.", known)
+
+
+def check_arguments(node: Mapping[str, Any], path: str, known: set[str]) -> None:
+    """Hold the keys of a node against the arguments of its target, `path` being the node's key and a dot.
+
+    Raises:
+        UserError: see `check_keys`.
+    """
+    target = str(node["_target_"])
+    kinds = arguments_of(target, path)
+    for key, value in node.items():
+        full = f"{path}{key}"
+        if key in _HYDRAS_OWN:
+            continue
+        if value is None and _named_by_the_user(path):
+            continue  # inherited
+        if key not in kinds:
+            raise UserError(f"{full}={_short(value)}: {target} has no such key{nearest(key, kinds, path)}")
+        if not fits(value, kinds[key]):
+            raise UserError(f"{full}={_short(value)}: must be {describe(kinds[key])}")
+        if isinstance(value, Mapping):
+            _check_node(value, f"{full}.", known)
+
+
+def _named_by_the_user(path: str) -> bool:
+    # Parts of a mixed pattern: the user names them, and what they inherit is checked when it is known.
+    return path.endswith(".parts.") or ".parts." in path
+
+
+# Kinds of the keys that belong to no target.
+PLAIN: dict[str, Any] = {
+    "seed": int,
+    "phase": str,
+    "sweep": int | str,
+    "runtime.threads": int | None,
+    "run.root": str,
+    "dense.source": str,
+    "dense.overrides": Sequence[str],
+    "recipe.name": str | None,
+    "recipe.source": str,
+}
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a config's value is of the kind that an argument declares; unknown kinds fit everything."""
+    if kind is Any:  # a class of its own in some versions of Python
+        return True
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in inner)
+    if kind in (None, type(None)):
+        return value is None
+    if origin is typing.Literal:
+        return value in inner
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str)
+    if origin is tuple and Ellipsis not in inner:
+        return isinstance(value, list) and len(value) == len(inner) and all(map(fits, value, inner))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        # A lone word is a list of one: what reads it takes it so.
+        items = [value] if isinstance(value, str) else value
+        return isinstance(items, list) and all(fits(item, inner[0]) for item in items)
+    if isinstance(kind, type) and kind.__module__.startswith("hydraprune."):
+        return isinstance(value, Mapping)  # made by a node of its own
+    return getattr(kind, "__name__", "") != "Tensor"  # which a config cannot hold; anything else may fit
+
+
+_NODE = "a group of keys"
+
+
+def describe(kind: Any) -> str:
+    """A kind in words: `a whole number or channel`."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        words = dict.fromkeys(describe(option) for option in inner)
+        return " or ".join(word for word in words if word != _NODE or len(words) == 1)
+    if kind in (None, type(None)):
+        return "null"
+    if origin is typing.Literal:
+        return " or ".join([", ".join(map(str, inner[:-1])), str(inner[-1])] if len(inner) > 1 else map(str, inner))
+    if origin is tuple and Ellipsis not in inner:
+        return f"a list of {len(inner)}"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"a list, each {describe(inner[0])}"
+    plain: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return plain.get(kind, _NODE)
+
+
+_SPELLED = {"None": "null", "True": "true", "False": "false"}  # as a user types them
+
+
+def _short(value: Any) -> str:
+    text = "{...}" if isinstance(value, Mapping) else _SPELLED.get(str(value), str(value))
+    text = str(redacted(text))  # before it is cut: a part of a secret would not be known
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def arguments_of(target: str, path: str) -> dict[str, Any]:
+    """The arguments of what a `_target_` names, and their kinds.
+
+    Raises:
+        UserError: there is no such thing, or it may not be named.
+    """
+    found = target_of(target, f"{path}_target_")
+    parameters = inspect.signature(found).parameters.values()
+    try:
+        kinds = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    except (NameError, TypeError, AttributeError):  # not ours: annotations that cannot be read
+        kinds = {}
+    usable = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {name: kinds.get(name, Any) for name in usable}

@@ -1,0 +1,1 @@
+"""Tasks and their examples: loading, checking, encoding, batching and metrics."""

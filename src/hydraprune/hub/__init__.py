@@ -1,1 +1,0 @@
-"""The Hugging Face boundary: models, model families as data, tasks, metrics."""

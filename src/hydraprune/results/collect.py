@@ -1,0 +1,102 @@
+"""All reports below some folders, whatever left them there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydraprune.errors import UserError
+from hydraprune.results.matrix import Cell, matrix
+from hydraprune.results.plan_file import NAME as PLAN
+from hydraprune.results.plan_file import Plan, Planned, read_plan, straight
+from hydraprune.results.report import NAME, REFUSED, RunReport, read_report
+from hydraprune.results.tables import as_json, comma_separated, markdown
+from hydraprune.utils.files import folders_with, write_text
+
+FILES = ("matrix.md", "matrix.csv", "matrix.json")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What stands in some folders at this moment.
+
+    Args:
+        runs: directory -> its report.
+        planned: jobs of the plans found there.
+    """
+
+    runs: dict[Path, RunReport]
+    planned: tuple[Planned, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The rows of the results matrix."""
+        return matrix(self.runs.values(), self.planned)
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """(directory, why) of what was planned or begun and is not finished."""
+        done = {report.hash for report in self.runs.values() if report.finished}
+        found = {}
+        for job in self.planned:
+            if job.hash not in done and (why := job.failure()) is not None:
+                found[str(job.directory)] = why
+        known = {job.hash for job in self.planned} | done
+        for directory, report in self.runs.items():
+            if report.hash not in known or not report.hash:
+                why = report.error if report.status == "failed" else "not finished: running, or cut"
+                if not report.finished and str(directory) not in found:
+                    found[str(directory)] = why or "failed"
+        return sorted(found.items())
+
+    def markdown(self) -> str:
+        """The whole report."""
+        return markdown(self.cells, self.failures)
+
+
+def gather(folders: Sequence[Path]) -> Gathered:
+    """Read every report below `folders`, and what their plans name elsewhere. Nothing else is read.
+
+    Raises:
+        UserError: a folder is not there.
+    """
+    runs: dict[Path, RunReport] = {}
+    planned: list[Planned] = []
+    for named in folders:
+        if not named.is_dir():
+            raise UserError(f"{named}: no such folder; give one that holds runs, such as multirun_sweeps/default")
+        folder = straight(named)
+        plans = {place: plan for place in folders_with(PLAN, folder) if (plan := read_plan(place))}
+        jobs = [job for plan in plans.values() for job in plan.jobs]
+        planned += jobs
+        stale = set(_stale(plans))
+        for directory in [*folders_with(NAME, folder), *(job.directory for job in jobs)]:
+            if directory not in stale and (report := read_report(directory)) is not None:
+                runs[directory] = report
+    return Gathered(runs, tuple(planned))
+
+
+def _stale(plans: dict[Path, Plan]) -> Iterable[Path]:
+    """Refusals of earlier words, which the plan in force does not name."""
+    for folder, plan in plans.items():
+        named = {job.refusal for job in plan.jobs}
+        yield from (place.parent for place in (folder / REFUSED).glob(f"*/{NAME}") if place.parent not in named)
+
+
+def write_matrix(gathered: Gathered, folder: Path) -> None:
+    """Write `matrix.md`, `matrix.csv` and `matrix.json`, each atomically; the same reports, the same bytes.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    cells, failures = gathered.cells, gathered.failures
+    texts = (markdown(cells, failures), comma_separated(cells), as_json(cells, failures))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in zip(FILES, texts, strict=True):
+            write_text(folder / name, text)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot write {FILES[0]} there ({error.strerror or error}); give --out FOLDER"
+        ) from None

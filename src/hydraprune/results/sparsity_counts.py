@@ -1,0 +1,68 @@
+"""A saved model's sparsity, as a report states it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from hydraprune.sparsity import Pruner, holds_pattern, layer_sparsity, model_sparsity, zeros_of
+from hydraprune.utils.names import snake
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Counts on a model's weights; the pruners say only which weights and how much was asked.
+
+    Args:
+        units: {target, pruned, total} over all pruners.
+        parts: the same per pruner, with its pattern, criterion, schedule, layers and element sparsity.
+        sparsity: {prunable, linear, model, per_layer} as in report.json.
+        pattern_ok: every pool has at least its target of whole units at zero.
+    """
+
+    units: dict[str, int]
+    parts: dict[str, Any]
+    sparsity: dict[str, Any]
+    pattern_ok: bool
+
+
+def figures(model: nn.Module, pruners: Sequence[Pruner]) -> Figures:
+    """Count `model`, which has the architecture that `pruners` were made for."""
+    weights = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
+    parts: dict[str, Any] = {}
+    pattern_ok, zeros, prunable = True, 0, 0
+    for pruner in pruners:
+        holds, found = holds_pattern(pruner, weights)
+        empty = sum(zeros_of(weights[weight.name]) for weight in pruner.weights)
+        pools = [units for _, units in pruner.pools]
+        parts[pruner.name] = {
+            "pattern": pruner.plan.pattern.name,
+            "criterion": snake(type(pruner.plan.criterion).__name__),
+            "scheduler": snake(type(pruner.plan.schedule).__name__),
+            "scope": pruner.plan.selection.scope,
+            "target_sparsity": pruner.target_sparsity,
+            "sparsity": empty / pruner.total,
+            "units": {
+                "target": sum(pool.target for pool in pools),
+                "pruned": found,
+                "total": sum(pool.total for pool in pools),
+            },
+            "pattern_ok": holds,
+            "weights": [weight.name for weight in pruner.weights],
+        }
+        pattern_ok, zeros, prunable = pattern_ok and holds, zeros + empty, prunable + pruner.total
+    layers = layer_sparsity(model)
+    return Figures(
+        units={key: sum(part["units"][key] for part in parts.values()) for key in ("target", "pruned", "total")},
+        parts=parts,
+        sparsity={
+            "prunable": zeros / prunable if prunable else 0.0,
+            "linear": sum(layer.zeros for layer in layers) / max(1, sum(layer.total for layer in layers)),
+            "model": model_sparsity(model),
+            "per_layer": {layer.name: layer.sparsity for layer in layers},
+        },
+        pattern_ok=pattern_ok,
+    )

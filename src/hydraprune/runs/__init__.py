@@ -1,0 +1,1 @@
+"""One run: its experiment, preflight, set-up, execution and report."""

@@ -1,0 +1,1 @@
+"""Pruners: the masks over a set of weights and their updates."""

@@ -1,0 +1,185 @@
+"""Who holds the masks? A pruner: the core's one kind of object whose state changes.
+
+In a training loop of your own, for every optimizer step `t` counted from 0:
+
+    for p in pruners: p.project(0, optimizer)      # once, before the first batch
+    ...
+    loss.backward()                                # unscale the gradients, if a scaler scaled the loss
+    for p in pruners: p.observe(t)                 # gradients into the criterion's memory
+    optimizer.step()
+    for p in pruners: p.project(t + 1, optimizer)  # the update due at the next step, if any; weight *= mask
+
+After every step a non-zero weight is an unmasked weight, so evaluating and saving need nothing else.
+A step that a loss scaler skips counts like any other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.groups import Structure
+from hydraprune.sparsity.layouts import Weight
+from hydraprune.sparsity.plans import Plan
+from hydraprune.sparsity.pruners.masks import Masks
+from hydraprune.sparsity.schedules import Updates
+
+
+@dataclass(frozen=True)
+class Units:
+    """Counts of units of one pool of layers: asked for at the end, pruned now, in all."""
+
+    target: int
+    pruned: int
+    total: int
+
+
+class Pruner(ABC):
+    """Masks over a set of weights, each of which belongs to no other pruner.
+
+    Args:
+        name: for messages and reports.
+        plan: what it carries out, complete (criterion and schedule given).
+        updates: the plan's schedule laid over the training.
+        structures: what may be pruned, in a fixed order (ties go to the earlier one).
+    """
+
+    def __init__(self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure]) -> None:
+        self.name = name
+        self.plan = plan
+        self.updates = updates
+        self.structures = tuple(structures)
+        self._members = [member for structure in self.structures for member in structure.members]
+        starts = [0]
+        for structure in self.structures:
+            starts.append(starts[-1] + len(structure.members))
+        # Per structure, the places of its members among all.
+        self._places = [range(start, end) for start, end in pairwise(starts)]
+        self._masks = Masks(self._members)
+        self._pruned = [0] * len(self.structures)  # units
+        self._begun = False
+
+    @abstractmethod
+    def observe(self, step: int) -> None:
+        """Take in the gradients of optimizer step `step`.
+
+        Call it after backward, with unscaled gradients, before the optimizer's step.
+
+        Raises:
+            SparsityError: a weight that is scored has no gradient.
+        """
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Take in the zeros that training starts from, as the first `project` does; the second time nothing.
+
+        Raises:
+            SparsityError: what is asked for cannot be reached from them.
+        """
+
+    @abstractmethod
+    def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
+        """Make the update due at `step`, if any, then zero every masked weight in place.
+
+        Args:
+            optimizer: the weights'; some methods need its learning rate or reset its moments.
+
+        Returns:
+            Whether the masks were updated.
+        """
+
+    @property
+    @abstractmethod
+    def pools(self) -> list[tuple[list[Structure], Units]]:
+        """The structures that compete with one another, and their counts of units."""
+
+    @property
+    def weights(self) -> list[Weight]:
+        """All weights that it may mask."""
+        return [member.weight for member in self._members]
+
+    @property
+    def emptied(self) -> list[str]:
+        """Names of the structures that have no weight left: nothing passes through them, and they do not learn."""
+        counted = zip(self._pruned, self.structures, strict=True)
+        return [s.name for pruned, s in counted if pruned and pruned * s.unit_zeros == s.total]
+
+    @property
+    def target_sparsity(self) -> float:
+        """Element sparsity of its weights that is asked for at the end; of the units where their sizes differ."""
+        return float(self.plan.selection.target_sparsity)
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Parameter name -> bool mask shaped like the parameter, True = keep; empty before the first pruning."""
+        whole = {member.weight.name: self._masks.whole(index) for index, member in enumerate(self._members)}
+        return {name: mask for name, mask in whole.items() if mask is not None}
+
+    @property
+    def zeros(self) -> int:
+        """How many weights the masks hold at zero."""
+        return sum(
+            pruned * structure.unit_zeros for pruned, structure in zip(self._pruned, self.structures, strict=True)
+        )
+
+    @property
+    def total(self) -> int:
+        """How many weights the pruner could zero."""
+        return sum(structure.total for structure in self.structures)
+
+    def _prune(self, index: int, pruned: Tensor, cells: Sequence[Tensor], count: int) -> None:
+        """Hold these units of a structure at zero; `cells` of all members, `count` how many units they are."""
+        for place in self._places[index]:
+            self._masks.prune(place, pruned, cells[place])
+        self._pruned[index] = count
+
+    def _keep_zeros(self) -> None:
+        """Hold what is zero by whole units already: a sparse checkpoint begins at its own sparsity."""
+        magnitudes = [m.weight.view(m.weight.parameter.detach()).abs().float() for m in self._members]
+        tensors = {m.weight.name: m.weight.parameter.detach() for m in self._members}
+        for index, structure in enumerate(self.structures):
+            empty = structure.empty(tensors)
+            if count := int(empty.sum()):
+                cells = {place: self._members[place].pattern.pool(magnitudes[place]) for place in self._places[index]}
+                for place in self._places[index]:
+                    self._masks.prune(place, empty, cells[place])
+                self._pruned[index] = count
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks and counts; subclasses add what else a resumed run needs."""
+        return {"masks": self.masks, "pruned": list(self._pruned), "begun": self._begun}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of a pruner with the same plan and weights.
+
+        Raises:
+            SparsityError: it is that of another.
+        """
+        masks = state["masks"]
+        self._fits("masks", masks, {m.weight.name: m.weight.parameter.shape for m in self._members})
+        if len(state["pruned"]) != len(self.structures):
+            raise SparsityError(
+                f"state of pruner {self.name}: is of {len(state['pruned'])} weights, not of {len(self.structures)}"
+            )
+        self._masks = Masks(self._members)
+        for index, member in enumerate(self._members):
+            if member.weight.name in masks:
+                self._masks.load(index, masks[member.weight.name].to(member.weight.parameter.device))
+        self._pruned = list(state["pruned"])
+        self._begun = bool(state["begun"])
+
+    def _fits(self, key: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+        for name, tensor in tensors.items():
+            if tensor.shape != shapes.get(name):
+                raise SparsityError(
+                    f"state of pruner {self.name}: its {key} of {name} {tuple(tensor.shape)} fit no weight here; "
+                    f"it is the state of another plan or model"
+                )

@@ -1,0 +1,47 @@
+"""Fine-tuning a sparse model without losing one zero."""
+
+from __future__ import annotations
+
+import torch
+from torch.optim import Optimizer
+
+from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.groups import Structure
+from hydraprune.sparsity.pruners.base import Pruner, Units
+
+
+class Lock(Pruner):
+    """Holds every weight that is zero when training starts, one by one: zeros of partly zero blocks too.
+
+    Arguments as of `Pruner`; the structures are of pattern 1x1.
+    """
+
+    def observe(self, step: int) -> None:
+        """Nothing is scored."""
+
+    @torch.no_grad()
+    def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
+        first = not self._begun
+        self.begin()
+        self._masks.apply()
+        return first
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        self._keep_zeros()
+        if not any(self._pruned):
+            raise SparsityError(
+                "pattern=lock: the model has no zeros to keep; name a sparse one: dense.source=<folder or hub id>"
+            )
+
+    @property
+    def target_sparsity(self) -> float:
+        return self.zeros / self.total
+
+    @property
+    def pools(self) -> list[tuple[list[Structure], Units]]:
+        counts = zip(self.structures, self._pruned, strict=True)
+        return [([structure], Units(pruned, pruned, structure.units)) for structure, pruned in counts]

@@ -1,0 +1,130 @@
+"""The inner loop of scoring: |weight * gradient| summed over blocks, into a decaying memory.
+
+It reads every weight and every gradient, so its cost is that of memory traffic. Where blocks are
+one column wide (all N:M patterns too) it works layer by layer, which keeps the products in the
+processor's cache, or in one pass of compiled code, which adds in the same order and gives the same
+bits. On an accelerator it works on all layers at once, in few launches.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hydraprune.sparsity import native_code as native
+from hydraprune.sparsity.patterns import Pattern, Strip, shape_of
+
+# The compiled code, and the arguments of its functions.
+SOURCE = Path(__file__).with_name("saliency_kernels.c")
+_ARGUMENTS = (*(ctypes.c_void_p,) * 3, *(ctypes.c_long,) * 3, *(ctypes.c_float,) * 2, *(ctypes.c_int,) * 2)
+FUNCTIONS = {"hydraprune_products": _ARGUMENTS}
+_compiled: ctypes.CDLL | None = None
+
+
+def use_compiled(folder: Path | None) -> bool:
+    """Score with compiled code from now on, kept in `folder`; None: with torch alone, as at the start.
+
+    Returns:
+        Whether compiled code is in use: False without a compiler.
+    """
+    global _compiled
+    _compiled = None if folder is None else native.load(SOURCE, folder, FUNCTIONS)
+    return _compiled is not None
+
+
+def accumulate(
+    memory: list[Tensor] | None,
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    pattern: Pattern,
+    decay: float,
+) -> list[Tensor]:
+    """`decay` * memory + the cells of |weight * gradient|, per layer; without memory, the cells alone.
+
+    Args:
+        memory: per layer as this function returned it, written in place; None at first.
+        weights, gradients: per layer the view [rows, positions, columns].
+    """
+    strips = [pattern.strip(shape_of(weight)) for weight in weights]
+    if weights and weights[0].device.type not in ("cpu", "meta"):
+        return _together(memory, weights, gradients, pattern, decay)
+    olds: Sequence[Tensor | None] = [None] * len(weights) if memory is None else memory
+    return [
+        _pooled(old, weight, gradient, pattern, decay)
+        if strip is None or not (_plain(weight) and _plain(gradient))
+        else _strips(old, weight, gradient, strip, decay)
+        for old, weight, gradient, strip in zip(olds, weights, gradients, strips, strict=True)
+    ]
+
+
+def totals(weights: Sequence[Tensor], gradients: Sequence[Tensor], pattern: Pattern) -> list[Tensor]:
+    """Per layer the sum of weight * gradient over each cell, signed, float32: what scaling the cell would change.
+
+    Args:
+        weights, gradients: per layer the view [rows, positions, columns].
+    """
+    pairs = zip(weights, gradients, strict=True)
+    return [pattern.total(weight.float() * gradient.float()) for weight, gradient in pairs]
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() and tensor.dtype == torch.float32
+
+
+def _pooled(old: Tensor | None, weight: Tensor, gradient: Tensor, pattern: Pattern, decay: float) -> Tensor:
+    cells = pattern.pool((weight * gradient).abs_().float())
+    return cells if old is None else old.mul_(decay).add_(cells)
+
+
+def _strips(old: Tensor | None, weight: Tensor, gradient: Tensor, strip: Strip, decay: float) -> Tensor:
+    if _compiled is not None and weight.device.type == "cpu":
+        return _in_one_pass(_compiled, old, weight, gradient, strip, decay)
+    products = torch.mul(weight, gradient).abs_().view(-1, strip.rows, weight[0].numel())
+    cells = products[:, 0]
+    for row in range(1, strip.rows):
+        cells.add_(products[:, row])
+    if strip.divisor != 1:
+        cells.div_(strip.divisor)
+    # A copy, not a view that would keep all the products.
+    return cells.reshape(strip.cells).clone() if old is None else old.mul_(decay).add_(cells.reshape(strip.cells))
+
+
+def _in_one_pass(
+    library: ctypes.CDLL, old: Tensor | None, weight: Tensor, gradient: Tensor, strip: Strip, decay: float
+) -> Tensor:
+    memory = torch.empty(strip.cells) if old is None else old
+    columns = weight[0].numel()
+    library.hydraprune_products(
+        weight.data_ptr(),
+        gradient.data_ptr(),
+        memory.data_ptr(),
+        weight.numel() // (strip.rows * columns),
+        strip.rows,
+        columns,
+        decay,
+        strip.divisor,
+        int(old is None),
+        torch.get_num_threads(),
+    )
+    return memory
+
+
+def _together(
+    memory: list[Tensor] | None,
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    pattern: Pattern,
+    decay: float,
+) -> list[Tensor]:
+    products = torch._foreach_mul(list(weights), list(gradients))
+    torch._foreach_abs_(products)
+    cells = [pattern.pool(product.float()) for product in products]
+    if memory is None:
+        return cells
+    torch._foreach_mul_(memory, decay)
+    torch._foreach_add_(memory, cells)
+    return memory

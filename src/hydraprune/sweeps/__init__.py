@@ -1,0 +1,1 @@
+"""Many runs: plan, execution, progress and live view of a sweep."""

@@ -1,0 +1,79 @@
+"""How long will it take? By the finished runs that are most alike."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from hydraprune.results.plan_file import Planned
+from hydraprune.results.report import RunReport
+
+# From the closest likeness to the loosest that still says something.
+_ALIKE: tuple[Callable[[RunReport, Planned], bool], ...] = (
+    lambda run, job: run.cell == job.cell,
+    lambda run, job: _names(run) == _names(job) and (run.pattern, run.precision) == (job.pattern, job.precision),
+    lambda run, job: _names(run) == _names(job) and run.precision == job.precision,
+    lambda run, job: _names(run) == _names(job),
+)
+
+
+def _names(run: RunReport | Planned) -> tuple[str, str, str]:
+    return run.phase, run.model, run.task
+
+
+def seconds_of(job: Planned, finished: Iterable[RunReport]) -> float | None:
+    """Seconds that a run will take: its steps x the median seconds per step of the runs most alike.
+
+    Of runs without a step, which prune without training, the median seconds.
+
+    Returns:
+        None where no finished run says anything about it.
+    """
+    if job.steps is None:
+        return None
+    timed = [run for run in finished if run.steps is not None and run.seconds.get("total")]
+    runs = [run for run in timed if (run.steps == 0) == (job.steps == 0)]
+    for alike in _ALIKE:
+        if rates := [run.seconds["total"] / (run.steps or 1) for run in runs if alike(run, job)]:
+            return statistics.median(rates) * (job.steps or 1)
+    return None
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """Time until several runs are done.
+
+    Args:
+        seconds: of those that can be estimated.
+        unknown: how many cannot.
+    """
+
+    seconds: float
+    unknown: int
+
+    def __str__(self) -> str:
+        if not self.seconds:
+            return "unknown" if self.unknown else "0 s"
+        more = f", and {self.unknown} more of unknown length" if self.unknown else ""
+        return f"about {duration(self.seconds)}{more}"
+
+
+def time_left(estimates: Sequence[float | None], workers: int) -> TimeLeft:
+    """Time until runs of these lengths (seconds) are done, `workers` at a time."""
+    known = [value for value in estimates if value is not None]
+    at_once = max(1, min(workers, len(estimates)))
+    return TimeLeft(max([sum(known) / at_once, *known], default=0.0), len(estimates) - len(known))
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

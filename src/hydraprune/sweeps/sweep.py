@@ -1,0 +1,149 @@
+"""A sweep: plan, skip what is finished, run the rest, report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from hydraprune.config.archive import as_yaml
+from hydraprune.config.composition import typed_words
+from hydraprune.config.messages import one_line
+from hydraprune.errors import UserError
+from hydraprune.runs.folders import refusals
+from hydraprune.utils import signals as stopping
+from hydraprune.utils.files import write_text
+from hydraprune.utils.hub_access import quiet_libraries
+
+if TYPE_CHECKING:
+    from hydraprune.sweeps.plan import Wanted
+
+log = logging.getLogger(__name__)
+
+
+def sweep(
+    words: Sequence[Sequence[str]],
+    master: DictConfig,
+    compose: Callable[[list[str]], DictConfig],
+    launch: Callable[[list[list[str]]], None],
+) -> None:
+    """Run the jobs that are not finished, and end with the results matrix.
+
+    Args:
+        words: of every job.
+        master: the config that all jobs share, its `hydra` node included.
+        compose: a job's config from its words.
+        launch: runs jobs, given their words, and returns when all have ended.
+
+    Raises:
+        SystemExit: 1 when a job failed; with `plan=true`, 2 when one would be refused.
+    """
+    quiet_libraries()
+    # Only now: the libraries read the environment once.
+    import hydraprune.results.collect  # noqa: F401 its end: hydraprune may be upgraded while a long sweep runs
+    from hydraprune.results.plan_file import read_plan, with_earlier, write_plan
+    from hydraprune.runs.description import record_refusal
+    from hydraprune.sweeps import plan as planning
+    from hydraprune.sweeps.live import View
+    from hydraprune.sweeps.progress import progress
+
+    folder = Path(master.hydra.sweep.dir)
+    launcher = OmegaConf.to_container(master.hydra.launcher)
+    workers, elsewhere = planning.workers_of(launcher, os.cpu_count() or 1)
+    command = typed_words(master)
+    wanted = [_wanted(job, number, folder, compose) for number, job in enumerate(words)]
+    plan = planning.draw(command, wanted, workers, elsewhere)
+    evidence = planning.evidence([folder, Path(master.run.root)])
+    print(planning.table(plan, evidence, folder, each=bool(master.plan)), flush=True)
+    if master.plan:
+        raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "multirun.yaml", as_yaml(master))
+    write_plan(with_earlier(plan, read_plan(folder)), folder)
+    by_words = {job.words: job for job in wanted}
+    for job in plan.jobs:
+        if job.refused is not None and job.refusal is not None:
+            record_refusal(by_words[job.words].request, job.refusal, list(job.words), UserError(job.refused))
+    left = [list(job.words) for job in plan.jobs if job.refused is None and job.finished() is None]
+    since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
+    if left:
+        _quiet_launchers()
+        # Workers stop by themselves; a job of this very process does as a run does.
+        alone = elsewhere or workers == 1
+        with View(lambda: progress(plan, since, evidence)), nullcontext() if alone else stopping.passed_on():
+            try:
+                launch(left)
+            except Exception as error:
+                # A worker that was killed takes its pool with it; what it left undone is listed below.
+                log.error("The launcher gave up: %s", one_line(error))
+    end_sweep(folder, [(str(job.directory), why) for job in plan.jobs if (why := job.failure()) is not None])
+
+
+def _wanted(words: Sequence[str], number: int, folder: Path, compose: Callable[[list[str]], DictConfig]) -> Wanted:
+    from hydraprune.runs.request import request_of
+    from hydraprune.sweeps.plan import Wanted
+
+    # A job's own words, without those that are Hydra's: as its report will have them.
+    typed = tuple(word for word in words if not word.lstrip("+~").startswith("hydra"))
+    try:
+        config = compose(list(words))
+        typed = tuple(typed_words(config))
+        directory = _directory(config, number, folder)
+        return Wanted(tuple(words), request_of(config, directory), None, folder / refusals(typed))
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        return Wanted(tuple(words), None, one_line(error), folder / refusals(typed))
+
+
+def _directory(config: DictConfig, number: int, folder: Path) -> str:
+    """The job's folder.
+
+    Raises:
+        UserError: it depends on the job's number, which is another when the same command runs what is left.
+    """
+    places = set()
+    for other in (number, number + 1):
+        with open_dict(config):
+            config.hydra.job.num, config.hydra.job.id = other, str(other)
+        places.add(str(config.hydra.sweep.subdir))
+    if len(places) > 1:
+        raise UserError(
+            f"hydra.sweep.subdir={config.hydra.sweep.subdir}: depends on the job's number, and the same command would "
+            f"not find its jobs again; leave it out, or make it of the job's config"
+        )
+    return os.path.normpath(folder / places.pop())
+
+
+def _quiet_launchers() -> None:
+    """They list every job and its words; the view says what matters."""
+    for name in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def end_sweep(folder: Path, failures: Sequence[tuple[str, str]]) -> None:
+    """Show and keep a sweep's results, and say what failed.
+
+    Args:
+        failures: (directory, why).
+
+    Raises:
+        SystemExit: 1 when a job failed.
+    """
+    from hydraprune.results.collect import FILES, gather, write_matrix
+
+    found = gather([folder])
+    write_matrix(found, folder)
+    print(f"\n{found.markdown()}\nKept in {folder / FILES[0]}, with .csv and .json beside it")
+    print(f"To see it: hydraprune dashboard {folder}", flush=True)
+    for directory, why in failures:
+        print(f"hydraprune: failed: {directory}: {why}", file=sys.stderr)
+    if failures:
+        raise SystemExit(1)

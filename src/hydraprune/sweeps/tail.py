@@ -1,0 +1,76 @@
+"""What did a run write last? The end of its `metrics.jsonl`, read while it may be writing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydraprune.results.curves import NAME as METRICS
+
+# Far enough to reach the last evaluation of an epoch of several thousand steps.
+_TAIL = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The newest figures of a run.
+
+    Args:
+        step: optimizer steps done.
+        every: steps between its last two lines; 0 before the second.
+        loss, sparsity: None where no line says; NaN where it was no number.
+        scores: of the last evaluation.
+    """
+
+    step: int = 0
+    every: int = 0
+    loss: float | None = None
+    sparsity: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def latest(directory: Path) -> Latest:
+    """What the run in a folder wrote last; nothing of it where it has not written yet."""
+    steps: list[int] = []
+    loss = sparsity = None
+    scores: dict[str, float] = {}
+    for step, values in _from_the_end(directory):
+        if len(steps) < 2 and step not in steps:
+            steps.append(step)
+        loss = _number(values, "train/loss") if loss is None else loss
+        sparsity = _number(values, "sparsity/global") if sparsity is None else sparsity
+        scores = scores or {
+            key.removeprefix("eval/"): number
+            for key in values
+            if key.startswith("eval/") and (number := _number(values, key)) is not None
+        }
+        if len(steps) == 2 and scores and loss is not None and sparsity is not None:
+            break
+    return Latest(max(steps, default=0), abs(steps[0] - steps[1]) if len(steps) == 2 else 0, loss, sparsity, scores)
+
+
+def _from_the_end(directory: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(step, values) of every whole line in reach, the last first."""
+    try:
+        with (directory / METRICS).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in reversed(lines):
+        try:
+            values = json.loads(line)
+            yield int(values["step"]), values
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+def _number(values: Mapping[str, Any], key: str) -> float | None:
+    """A figure of a line; NaN for null, which stands for a number that JSON has no word for."""
+    value = values.get(key, "not there")
+    return math.nan if value is None else float(value) if isinstance(value, (int, float)) else None

@@ -1,0 +1,297 @@
+"""Every file in conf/ composes, and builds with tiny random weights in place of hub ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from hydraprune.config import instantiate as assembly
+from hydraprune.config.composition import plain, resolved
+from hydraprune.config.messages import conf_dir
+from hydraprune.errors import UserError
+from hydraprune.runs.dense import dense_request
+from hydraprune.runs.request import request_of
+from hydraprune.sparsity import parse
+
+CONF = conf_dir()
+FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
+GROUPS = sorted({path.parent.name for path in FILES if path.parent.name})
+
+
+# What pattern=parts, which has none of its own, needs to be a pattern.
+A_PART = "+pattern@pattern.parts.all=4x1"
+PARTS = {"dense": 0, "mixed": 3}
+# They prune once, before any training, and by default do no more.
+AT_ONCE = {("pruner", name) for name in ("wanda", "sparse_gpt", "retrain_free")}
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in FILES if path.parent.name == group)
+
+
+def composed(*words: str) -> DictConfig:
+    config: DictConfig = compose("config", list(words), return_hydra_config=True)
+    return config
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Small random checkpoints of the architectures that conf/model names."""
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        BertTokenizer,
+        DistilBertConfig,
+        DistilBertForSequenceClassification,
+    )
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "bad"]
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(words)})
+    bert = BertConfig(vocab_size=9, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    distilbert = DistilBertConfig(vocab_size=9, dim=32, n_layers=1, n_heads=2, hidden_dim=64)
+    made = {"bert": BertForSequenceClassification(bert), "distilbert": DistilBertForSequenceClassification(distilbert)}
+    for name, model in made.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return {name: str(folder / name) for name in made}
+
+
+def test_groups_are_those_of_the_design() -> None:
+    wanted = {"phase", "model", "task", "pattern", "scheduler", "pruner", "distill", "optimizer", "lr_scheduler"}
+    assert set(GROUPS) == wanted | {"training", "tracker", "recipe", "experiment", "matrix", "demo_matrix"} | {
+        "progressive",
+        "regularizer",
+        "method",
+    }
+    assert len(FILES) > 50
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name not in ("", "recipe")], ids=str)
+def test_it_composes_and_its_objects_are_made(path: Path) -> None:
+    group, name = path.parent.name, path.stem
+    words = [f"{group}={name}"]
+    words += {"phase": [f"pattern={'dense' if name == 'dense' else '4x1'}"], "task": []}.get(group, [])
+    if (group, name) == ("task", "file"):
+        words.append("task.path=mine.csv")
+    words += {("scheduler", "at_start"): ["pruner=magnitude"]}.get((group, name), [])
+    if (group, name) == ("pattern", "parts"):
+        words.append(A_PART)
+    if (group, name) in (("pruner", "none"), ("scheduler", "none"), ("distill", "none")):
+        words.append("pattern=dense")
+    request = request_of(composed(*words))
+    made = assembly.parts(request.config)
+    assert request.choices[group] == name
+    assert made.settings.epochs >= (0 if (group, name) in AT_ONCE or group == "method" else 1)
+    assert made.task.name == request.config.task.name
+    assert len(made.plans.parts) == PARTS.get(name if group == "pattern" else made.plans.name, 1)
+    assembly.make(request.config, "tracker").close(None)
+
+
+def test_recipes_are_picked_by_model_task_and_phase() -> None:
+    recipes = names("recipe")
+    assert len(recipes) >= 8
+    for recipe in recipes:
+        rest, phase = recipe.rsplit("_", 1)
+        model, task = rest.rsplit("_", 1)
+        pattern = "pattern=dense" if phase == "dense" else "pattern=4x1"
+        config = resolved(composed(f"model={model}", f"task={task}", pattern))
+        assert config.recipe.name == recipe
+        assert config.recipe.source in ("published", "ours")
+        known = set(resolved(composed("model=bert_base", "task=cola", pattern)).recipe)
+        assert set(config.recipe) <= known
+    assert resolved(composed("model=bert_base", "task=cola")).recipe.source == "none"
+
+
+@pytest.mark.parametrize("model", names("model"))
+@pytest.mark.parametrize("pattern", [name for name in names("pattern") if name != "dense"])
+def test_every_pattern_fits_every_model(model: str, pattern: str, checkpoints: dict[str, str]) -> None:
+    words = [f"model={model}", f"pattern={pattern}", "task=toy"]
+    if pattern == "parts":
+        words.append(A_PART)
+    if model != "tiny":
+        words.append(f"model.path={checkpoints['distilbert' if model == 'distilbert' else 'bert']}")
+    config = resolved(composed(*words))
+    made = assembly.parts(config)
+    network = made.model.blueprint()
+    assert next(network.parameters()).device == torch.device("meta")
+    pruners = assembly.pruners(made.plans, network, 1500, 100)
+    pruned = {weight.name for pruner in pruners for weight in pruner.weights}
+    encoder = {f"{n}.weight" for n, m in network.named_modules() if isinstance(m, torch.nn.Linear) and "layer." in n}
+    if pattern == "heads":
+        encoder = {name for name in encoder if ".attention." in name}
+    assert pruned == encoder
+    assert all(units.target <= units.total for pruner in pruners for _, units in pruner.pools)
+
+
+TOY = ("model=tiny", "task=toy")
+
+
+def test_every_criterion_goes_with_every_schedule() -> None:
+    # Composed one by one: that takes longer than all that is done with it.
+    blueprint = assembly.parts(resolved(composed(*TOY))).model.blueprint()
+    plans = {}
+    for pruner in names("pruner"):
+        if pruner != "none":
+            words = ["pattern=1xchannel"] if pruner == "retrain_free" else []
+            plans[pruner] = assembly.plans(resolved(composed(*TOY, f"pruner={pruner}", *words)))
+    schedules = {}
+    for scheduler in names("scheduler"):
+        if scheduler != "none":
+            made = assembly.plans(resolved(composed(*TOY, "pruner=magnitude", f"scheduler={scheduler}")))
+            schedules[scheduler] = made.parts["4x1"].schedule
+    for pruner, found in plans.items():
+        ((name, plan),) = found.parts.items()
+        for scheduler, schedule in schedules.items():
+            both = replace(found, parts={name: replace(plan, schedule=schedule)})
+            if (refusal := refused_together(pruner, scheduler)) is not None:
+                with pytest.raises(UserError, match=refusal):
+                    assembly.pruners(both, blueprint, 1500, 100)
+            else:
+                assert len(assembly.pruners(both, blueprint, 1500, 100)) == 1
+
+
+def refused_together(pruner: str, scheduler: str) -> str | None:
+    """What is said of a criterion and a schedule that do not go together."""
+    once = ("pruner", pruner) in AT_ONCE
+    if once and scheduler not in ("at_start", "oneshot"):
+        return f"^pruner={pruner}: prunes once; use scheduler=oneshot or at_start$"
+    if scheduler == "threshold" and pruner != "soft_movement":
+        return "^scheduler=threshold: is for scores that are learned"
+    if scheduler == "at_start" and not once and pruner not in ("magnitude", "sr_ste"):
+        return "would prune before the first step"
+    return None
+
+
+@pytest.mark.parametrize("pruner", ["soft_movement", "rigl"])
+def test_a_word_inside_a_part_stays_there(pruner: str) -> None:
+    config = resolved(composed("pattern=mixed", f"+pruner@pattern.parts.ffn.pruner={pruner}"))
+    names = [type(part(config, name).criterion).__name__.lower() for name in ("ffn", "attention")]
+    assert names == [pruner.replace("_", ""), "snipmomentum"]
+    assert {type(part(config, name).schedule).__name__ for name in ("ffn", "attention")} == {"Exp"}
+
+
+def test_a_part_may_prune_once_or_keep_what_is_there() -> None:
+    words = [
+        "pattern=parts",
+        "model=tiny",
+        "task=toy",
+        "+pattern@pattern.parts.a=4x1",
+        "pattern.parts.a.layers.roles=[ffn]",
+    ]
+    words += [
+        "+pattern.parts.a.pruner._target_=hydraprune.sparsity.Wanda",
+        "+scheduler@pattern.parts.a.scheduler=at_start",
+    ]
+    words += ["+pattern.parts.b._target_=hydraprune.sparsity.lock"]
+    words += ["+pattern.parts.b.layers={_target_: hydraprune.sparsity.Layers, roles: [attention]}"]
+    request = request_of(composed(*words))
+    made = assembly.parts(request.config)
+    kinds = [type(pruner).__name__ for pruner in assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)]
+    assert kinds == ["Calibrated", "Lock"]
+
+
+def test_a_criterion_s_refusal_is_said_in_the_words_of_the_config() -> None:
+    made = assembly.parts(resolved(composed("model=tiny", "task=toy", "pattern=2:4", "pruner=rigl")))
+    with pytest.raises(UserError, match=r"^pruner=rigl: exchanges whole units, and those of 2:4 are groups"):
+        assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
+    made = assembly.parts(resolved(composed("model=tiny", "task=toy", "pattern.reduce=max", "pruner=movement")))
+    with pytest.raises(UserError, match=r"^pattern\.reduce=max: .*use mean or sum"):
+        assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
+    with pytest.raises(UserError, match=r"^pruner\.size=0: must be a whole number from 1 to 256"):
+        assembly.plans(resolved(composed("pruner=fisher", "pruner.size=0")))
+
+
+@pytest.mark.parametrize("pruner", sorted(name for _, name in AT_ONCE))
+def test_pruning_without_training_is_a_default_that_typing_overrides(pruner: str) -> None:
+    words = ["model=tiny", "task=toy", f"pruner={pruner}", "pattern=2:4"]
+    config = resolved(composed(*words))
+    assert (config.training.epochs, config.scheduler._target_) == (0, "hydraprune.sparsity.OneShot")
+    assert config.training.batch_size == resolved(composed("model=tiny", "task=toy")).training.batch_size
+    more = resolved(composed(*words, "training.epochs=2", "scheduler=oneshot", "scheduler.warmup=3"))
+    assert (more.training.epochs, more.scheduler.warmup) == (2, 3)
+    # The dense model that it starts from is that of any other run.
+    other = request_of(composed("model=tiny", "task=toy"))
+    assert dense_request(request_of(composed(*words))).hash == dense_request(other).hash
+
+
+def test_a_pattern_is_called_by_its_numbers() -> None:
+    for pattern in set(names("pattern")) - {"dense", "mixed", "heads", "lock", "parts"}:
+        plans = assembly.plans(resolved(composed(f"pattern={pattern}")))
+        plan = plans.parts[plans.name]
+        assert parse(plans.name) == plan.pattern
+    assert assembly.plans(resolved(composed("pattern=4x1", "pattern.rows=8"))).name == "8x1"
+    assert assembly.plans(resolved(composed("pattern=2:4"))).name == "2:4"
+    assert plain(resolved(composed("pattern=2:4"))) == plain(resolved(composed("pattern=2of4")))
+
+
+def part(config: DictConfig, name: str) -> Any:
+    return assembly.plans(config).parts[name]
+
+
+def test_in_a_mixed_pattern_local_wins_over_global() -> None:
+    config = resolved(
+        composed(
+            "pattern=mixed",
+            "pattern.target_sparsity=.8",
+            "pattern.parts.ffn.target_sparsity=.7",
+            "pattern.parts.attention.rows=8",
+            "scheduler.frequency=30",
+            "pattern.parts.ffn.scheduler.frequency=10",
+            "pruner.decay=0.8",
+            "pattern.parts.ffn.pruner._target_=hydraprune.sparsity.Magnitude",
+            "+pattern.parts.attention_output.pruner.decay=0.5",
+        )
+    )
+    assert {n: p.selection.target_sparsity for n, p in assembly.plans(config).parts.items()} == {
+        "attention_output": 0.8,
+        "ffn": 0.7,
+        "attention": 0.8,
+    }
+    assert part(config, "attention").pattern.name == "8x1"
+    assert part(config, "ffn").pattern.name == "1x1"
+    assert (part(config, "ffn").schedule.frequency, part(config, "attention").schedule.frequency) == (10, 30)
+    assert type(part(config, "ffn").criterion).__name__ == "Magnitude"
+    assert part(config, "attention").criterion.decay == 0.8
+    assert part(config, "attention_output").criterion.decay == 0.5
+
+
+def test_a_part_with_another_class_inherits_the_rest() -> None:
+    config = resolved(
+        composed(
+            "pattern=mixed", "scheduler.warmup=7", "pattern.parts.ffn.scheduler._target_=hydraprune.sparsity.Linear"
+        )
+    )
+    schedule = part(config, "ffn").schedule
+    assert (type(schedule).__name__, schedule.warmup) == ("Linear", 7)
+    request_of(
+        composed("pattern=mixed", "pattern.parts.ffn.scheduler._target_=hydraprune.sparsity.Linear")
+    )  # and the keys are known
+
+
+def test_a_part_takes_a_whole_criterion_or_schedule_by_its_word() -> None:
+    words = ("pattern=mixed", "+pruner@pattern.parts.ffn.pruner=snip", "+scheduler@pattern.parts.ffn.scheduler=cubic")
+    config = resolved(composed(*words))
+    assert type(part(config, "ffn").criterion).__name__ == "Snip"
+    assert type(part(config, "ffn").schedule).__name__ == "Cubic"
+    assert type(part(config, "attention").criterion).__name__ == "SnipMomentum"
+
+
+@pytest.mark.parametrize("group", ["pattern", "pruner", "scheduler", "progressive", "regularizer"])
+def test_the_page_of_methods_has_every_word(group: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert [name for name in names(group) if name != "none" and f"`{name}`" not in page] == []
+
+
+def test_the_saved_config_means_the_same_run() -> None:
+    request = request_of(composed("pattern=2:4", "task=sst2", "seed=3"))
+    again = OmegaConf.create(OmegaConf.to_yaml(request.config))
+    from hydraprune.runs.dense import identity_of
+
+    assert identity_of(again, request.choices) == request.identity

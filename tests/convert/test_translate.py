@@ -1,0 +1,403 @@
+"""What a Neural Compressor configuration says, key by key, in our words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from hydraprune.config import instantiate as assembly
+from hydraprune.config.composition import plain, resolved
+from hydraprune.config.messages import conf_dir
+from hydraprune.convert import entries_of, written
+from hydraprune.convert.reader import Source
+from hydraprune.convert.schema import KEYS, PRUNING_TYPES
+from hydraprune.convert.yaml_writer import Converted
+from hydraprune.errors import UserError
+from hydraprune.runs.request import request_of
+
+# A window, so that what is not said is what they do by default.
+WINDOW = {"start_step": 100, "end_step": 900}
+STEPS = 1000
+
+
+def converted(*own: dict[str, Any], steps: int | None = STEPS, **common: Any) -> Converted:
+    return written(entries_of(Source(common, own or [{}])), steps, "theirs.yaml")
+
+
+def said(*own: dict[str, Any], **common: Any) -> tuple[dict[str, str], dict[str, Any]]:
+    """(group -> the word that overrides it, the keys below) of an output."""
+    data = yaml.safe_load(converted(*own, **common).text)
+    words = {key: word for item in data.pop("defaults") if isinstance(item, dict) for key, word in item.items()}
+    return {key.removeprefix("override /"): str(word) for key, word in words.items()}, data
+
+
+def asked(tmp_path: Path, made: Converted) -> DictConfig:
+    """The config that Hydra composes from the output."""
+    (tmp_path / "experiment").mkdir(exist_ok=True)
+    (tmp_path / "experiment" / "theirs.yaml").write_text(made.text)
+    return typed(f"hydra.searchpath=[{tmp_path}]", "experiment=theirs")
+
+
+def typed(*words: str) -> DictConfig:
+    return resolved(compose("config", ["model=tiny", "task=toy", *words]))
+
+
+DIRECT = ("scheduler.warmup=100", "scheduler.cooldown=100", "scheduler.frequency=1")
+
+
+# What is said beside WINDOW, and the words that ask for the same run.
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"target_sparsity": None}, ["pattern=4x1"]),
+        ({"pattern": "tile_pattern_4x1", "target_sparsity": 0.8}, ["pattern.target_sparsity=0.8"]),
+        ({"pattern": "1x1", "pruning_type": "magnitude"}, ["pattern=1x1", "pruner=magnitude"]),
+        ({"pattern": "8x2"}, ["pattern=block", "pattern.rows=8", "pattern.cols=2"]),
+        ({"pattern": "1xchannel", "pruning_type": "gradient"}, ["pattern=1xchannel", "pruner=gradient"]),
+        ({"pattern": "channelx1", "pruning_type": "snip"}, ["pattern=channelx1", "pruner=snip"]),
+        ({"pattern": "2xchannel"}, ["pattern=block", "pattern.rows=2", "pattern.cols=channel"]),
+        ({"pattern": "2:4", "target_sparsity": 0.5}, ["pattern=2:4"]),
+        ({"pattern": "1:4", "target_sparsity": 0.25}, ["pattern=nm", "pattern.keep=3", "pattern.target_sparsity=0.25"]),
+        (
+            {"pattern": "6:8", "target_sparsity": 0.3, "max_sparsity_ratio_per_op": 0.6},
+            ["pattern=nm", "pattern.keep=2", "pattern.of=8", "pattern.target_sparsity=0.3", "pattern.cap=0.6"],
+        ),
+        (
+            {"sparsity_decay_type": "linear", "pruning_frequency": 50, "start_step": 0, "end_step": 600},
+            ["scheduler=linear", "scheduler.frequency=50", "scheduler.warmup=0", "scheduler.cooldown=400"],
+        ),
+        *(({"sparsity_decay_type": word}, [f"scheduler={word}"]) for word in ("cos", "cube")),
+        ({"end_step": 100}, ["scheduler=oneshot", "scheduler.cooldown=0", "scheduler.frequency=auto"]),
+        (
+            {"pruning_scope": "local", "min_sparsity_ratio_per_op": 0.5, "max_sparsity_ratio_per_op": 0.95},
+            ["pattern.scope=local", "pattern.floor=0.5", "pattern.cap=0.95"],
+        ),
+        (
+            {"target_sparsity": 0.99, "criterion_reduce_type": "max", "excluded_op_names": "output"},
+            ["pattern.target_sparsity=0.98", "pattern.reduce=max", "pattern.layers.exclude=[output]"],
+        ),
+        (
+            {"op_names": ["query", r"layer\.[01]\."], "pruning_op_types": "Linear"},
+            [r"pattern.layers.include=[query,'layer\.[01]\.']", "pattern.layers.types=[Linear]"],
+        ),
+        ({"pruning_op_types": ["Conv"]}, ["pattern.layers.types=[Conv1d,Conv2d,Conv1D]"]),
+        ({"pruning_op_types": ["Linear", "Conv1d"]}, ["pattern.layers.types=[Linear,Conv1d]"]),
+    ],
+    ids=str,
+)
+def test_a_key_asks_for_the_run_that_our_words_ask_for(keys: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+    config = asked(tmp_path, converted({**WINDOW, **keys}))
+    assert plain(config) == plain(typed(*DIRECT, *words))
+    assembly.plans(config)
+
+
+def test_it_is_the_same_run(tmp_path: Path) -> None:
+    """With the same hash, so that what one of them trained the other finds."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "theirs.yaml").write_text(converted(WINDOW).text)
+    base = ("model=tiny", "task=toy")
+    one = compose("config", [*base, f"hydra.searchpath=[{tmp_path}]", "experiment=theirs"], return_hydra_config=True)
+    two = compose("config", [*base, *DIRECT], return_hydra_config=True)
+    assert request_of(one).hash == request_of(two).hash
+
+
+@pytest.mark.parametrize("word", ["block_mask", "retrain_free", "sparse_gpt"])
+def test_other_criteria_by_their_names(word: str) -> None:
+    words, body = said({**WINDOW, "pruning_type": word, "pattern": "channelx1"})
+    schedule = "exp" if word == "block_mask" else "at_start"
+    assert words == {"pattern": "channelx1", "pruner": word, "scheduler": schedule}
+    assert body["pattern"] == {"target_sparsity": 0.9}
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "gradient", "snip", "snip_momentum"])
+def test_progressive_is_scores(criterion: str) -> None:
+    words, _ = said({**WINDOW, "pruning_type": f"{criterion}_progressive", "pruning_frequency": 8})
+    assert (words["pruner"], words["progressive"]) == (criterion, "scores")
+
+
+@pytest.mark.parametrize("keys", [{"pruning_frequency": 1}, {"pruning_frequency": 8, "end_step": 104}])
+def test_progressive_that_did_nothing_there_is_dropped(keys: dict[str, Any]) -> None:
+    made = converted({**WINDOW, "pruning_type": "snip_progressive", **keys})
+    assert "progressive" not in yaml.safe_load(made.text)
+    assert "override /progressive" not in made.text
+    assert any("snip_progressive: there _progressive does nothing" in note for note in made.notes)
+
+
+def test_heads_are_scored_by_criterion_type() -> None:
+    keys = {**WINDOW, "pattern": "mha", "criterion_type": "snip", "pruning_type": "magnitude_progressive"}
+    words, body = said({**keys, "target_sparsity": 0.5, "pruning_scope": "local", "max_sparsity_ratio_per_op": 0.6})
+    assert words == {"pattern": "heads", "pruner": "snip", "scheduler": "exp"}
+    assert body["pattern"] == {"target_sparsity": 0.5, "scope": "local"}
+    notes = converted(keys, max_sparsity_ratio_per_op=0.6).notes
+    assert [re.findall(r"dropped: (\S+)=", note)[0].split(".")[-1] for note in notes] == [
+        "max_sparsity_ratio_per_op",
+        "pruning_type",
+    ]
+
+
+def test_a_lock_has_layers_and_a_moment_only() -> None:
+    keys = {"pruning_type": "pattern_lock", "pattern": "4x1", "target_sparsity": 0.8, "start_step": 3, "end_step": 3}
+    words, body = said({**keys, "op_names": ["query"]}, steps=None)
+    assert words == {"pattern": "lock"}
+    assert body == {"pattern": {"layers": {"include": ["query"]}}}
+    assert {"target_sparsity=0.8", "pattern=4x1", "start_step=3"} <= {
+        re.findall(r"\.(\S+):", note)[0] for note in converted(keys, steps=None).notes
+    }
+
+
+@pytest.mark.parametrize(
+    ("keys", "strength", "remark"),
+    [
+        ({"parameters": {"reg_coeff": 0.1}}, 0.1, None),
+        ({"reg_coeff": 0.2}, 0.2, "there only parameters.reg_coeff does"),
+        ({"reg_coeff": 0.2, "parameters": {"reg_coeff": 0.1}}, 0.1, "parameters.reg_coeff wins"),
+        ({}, 0.0, None),
+    ],
+)
+def test_group_lasso(keys: dict[str, Any], strength: float, remark: str | None) -> None:
+    words, body = said({**WINDOW, "reg_type": "group_lasso", **keys})
+    assert words["regularizer"] == "group_lasso"
+    assert body["regularizer"] == {"strength": strength}
+    notes = converted({**WINDOW, "reg_type": "group_lasso", **keys}).notes
+    assert any("true proximal step" in note for note in notes)
+    assert [note for note in notes if "proximal" not in note] == [n for n in notes if remark and remark in n]
+    assert len(notes) == (2 if remark else 1)
+
+
+EVERY: dict[str, Any] = {
+    **WINDOW, "target_sparsity": 0.8, "pruning_type": "snip", "pattern": "8x1", "pruning_scope": "local",
+    "op_names": ["query"], "excluded_op_names": ["key"], "pruning_op_types": ["Linear"], "pruning_frequency": 8,
+    "min_sparsity_ratio_per_op": 0.1, "max_sparsity_ratio_per_op": 0.9, "sparsity_decay_type": "cos",
+    "criterion_type": "snip", "criterion_reduce_type": "sum", "reg_type": "group_lasso", "reg_coeff": 0.3,
+    "parameters": {"reg_coeff": 0.2}, "low_memory_usage": True, "resume_from_pruned_checkpoint": False,
+    "lock_init_sparsity": True, "backend": "ipex",
+}  # fmt: skip
+DROPPED = {
+    "criterion_type", "reg_coeff", "low_memory_usage", "resume_from_pruned_checkpoint", "lock_init_sparsity", "backend",
+}  # fmt: skip
+
+
+def test_every_key_is_accounted_for() -> None:
+    assert set(EVERY) == set(KEYS)
+    for given in (converted(EVERY), converted(**EVERY)):
+        comments = [line for line in given.text.splitlines() if line.startswith("# dropped: ")]
+        assert {re.findall(r"(\w+)=", line)[0] for line in comments} == DROPPED
+        assert all(line.split(": ", 2)[2] for line in comments)
+        assert [line.removeprefix("# ") for line in given.text.splitlines() if line[2:] in given.notes] == given.notes
+    words, body = said(EVERY)
+    assert words == {"pattern": "block", "pruner": "snip", "scheduler": "cos", "regularizer": "group_lasso"}
+    assert body == {
+        "pattern": {
+            "rows": 8, "cols": 1, "target_sparsity": 0.8, "floor": 0.1, "cap": 0.9, "scope": "local", "reduce": "sum",
+            "layers": {"include": ["query"], "exclude": ["key"], "types": ["Linear"]},
+        },
+        "scheduler": {"warmup": 100, "cooldown": 100, "frequency": 8},
+        "regularizer": {"strength": 0.2},
+    }  # fmt: skip
+
+
+def test_each_key_moves_the_output_or_is_named_in_it() -> None:
+    """No key is read and forgotten."""
+    base = {**WINDOW, "pruning_frequency": 8, "reg_type": "group_lasso"}
+    before = converted(base).text
+    for key, value in EVERY.items():
+        changed = {**base, key: value if key not in base else {"end_step": 800, "start_step": 10}.get(key, 4)}
+        if key != "reg_type":
+            assert converted(changed).text != before, key
+    assert converted({k: v for k, v in base.items() if k != "reg_type"}).text != before
+
+
+def test_local_wins_null_inherits_and_lists_are_replaced() -> None:
+    common = {**WINDOW, "pruning_frequency": 2, "target_sparsity": 0.8, "op_names": ["query", "key"]}
+    own = [{"target_sparsity": 0.6, "pattern": "channelx1", "op_names": ["value"]}, {"target_sparsity": None}]
+    _, body = said(*own, **common)
+    assert body["pattern"]["parts"] == {
+        "value": {"target_sparsity": 0.6, "layers": {"include": ["value"]}},
+        "query_key": {"target_sparsity": 0.8, "layers": {"include": ["query", "key"]}},
+    }
+    assert body["scheduler"] == {"warmup": 100, "cooldown": 100, "frequency": 2}
+    # And nothing that was given was changed.
+    assert common["op_names"] == ["query", "key"]
+    assert KEYS["op_names"].default == []
+
+
+def test_an_empty_list_is_one_pruner_of_the_shared_keys() -> None:
+    assert converted(**WINDOW).text == converted({}, **WINDOW).text
+    assert said(**WINDOW)[0]["pattern"] == "4x1"
+
+
+FFN = {"op_names": ["intermediate", r"layer\.\d+\.output"], "pattern": "1x1", "pruning_scope": "local"}
+ATTENTION = {"op_names": ["query", "key", "value"], "min_sparsity_ratio_per_op": 0.5}
+
+
+def test_several_pruners_compose_to_a_mixed_pattern(tmp_path: Path) -> None:
+    once = {"op_names": [r"attention\.output"], "end_step": 100, "pruning_type": "magnitude", "pattern": "2:4"}
+    output = {**once, "target_sparsity": 0.5}
+    made = assembly.parts(asked(tmp_path, converted(FFN, ATTENTION, output, **WINDOW, pruning_frequency=9)))
+    plans = made.plans.parts
+    assert list(plans) == ["intermediate_layer_output", "query_key_value", "attention_output"]
+    ffn, attention, once_only = plans.values()
+    assert [plan.pattern.name for plan in plans.values()] == ["1x1", "4x1", "2:4"]
+    assert [plan.selection.scope for plan in plans.values()] == ["local", "global", "global"]
+    assert [plan.selection.floor for plan in plans.values()] == [0.0, 0.5, 0.0]
+    assert [type(plan.criterion).__name__ for plan in plans.values()] == ["SnipMomentum", "SnipMomentum", "Magnitude"]
+    assert ffn.schedule == attention.schedule
+    assert [(u.start, u.last, u.frequency) for u in (ffn.schedule.over(STEPS), once_only.schedule.over(STEPS))] == [
+        (100, 892, 9), (100, 100, 1),
+    ]  # fmt: skip
+    pruners = assembly.pruners(made.plans, made.model.blueprint(), STEPS, 100)
+    assert [len(pruner.weights) for pruner in pruners] == [4, 6, 2]
+
+
+def test_what_all_parts_say_is_said_once(tmp_path: Path) -> None:
+    made = converted(FFN, ATTENTION, **WINDOW, pruning_type="snip", sparsity_decay_type="cube")
+    assert made.text.count("snip") == made.text.count("cube") == 1
+    plans = assembly.plans(asked(tmp_path, made)).parts
+    assert {type(plan.criterion).__name__ for plan in plans.values()} == {"Snip"}
+    assert {type(plan.schedule).__name__ for plan in plans.values()} == {"Cube"}
+
+
+def test_a_part_has_its_own_progressive_and_regularizer() -> None:
+    own = {"pruning_type": "snip_progressive", "reg_type": "group_lasso", "parameters": {"reg_coeff": 0.1}}
+    words, body = said(FFN, {**ATTENTION, **own}, **WINDOW, pruning_frequency=8)
+    at = "@pattern.parts.query_key_value"
+    assert {key: word for key, word in words.items() if at in key} == {
+        f"/pattern{at}": "4x1",
+        f"/pruner{at}.pruner": "snip",
+        f"/progressive{at}.progressive": "scores",
+        f"/regularizer{at}.regularizer": "group_lasso",
+    }
+    assert body["pattern"]["parts"]["query_key_value"]["regularizer"] == {"strength": 0.1}
+    assert words["scheduler"] == "exp"
+    assert not {"progressive", "regularizer", "pruner"} & set(words)
+
+
+def test_parts_of_one_name_are_numbered() -> None:
+    _, body = said({"op_names": ["query"]}, {"op_names": [".*query"]}, {}, **WINDOW)
+    assert list(body["pattern"]["parts"]) == ["part1", "part2", "part3"]
+
+
+def test_a_note_says_which_part_it_is_about() -> None:
+    notes = converted(FFN, {**ATTENTION, "end_step": 100}, **WINDOW, pruning_frequency=8, low_memory_usage=True).notes
+    frequency = next(note for note in notes if note.startswith("dropped: pruning_frequency=8"))
+    assert frequency.endswith("(part query_key_value)")
+    assert "(part" not in next(note for note in notes if "low_memory_usage" in note)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"target_sparsitty": 0.5}, "target_sparsitty=0.5: no such key; did you mean "),
+        ({"names": ["a"]}, "names=['a']: in Neural Compressor 2.x this key is op_names"),
+        ({"target_sparsity": "0.5"}, "target_sparsity=0.5: must be a number of at least 0 and below 1"),
+        ({"target_sparsity": 1.0}, "target_sparsity=1.0: must be a number of at least 0 and below 1"),
+        ({"target_sparsity": True}, "target_sparsity=true: must be a number"),
+        ({"target_sparsity": float("nan")}, "target_sparsity=nan: must be a number"),
+        ({"target_sparsity": 0.6, "pattern": "2:4"}, "=0.6: 2:4 removes at most 0.5 of the weights; say 0.5"),
+        ({"pattern": "2:4"}, "target_sparsity=0.9: 2:4 removes at most 0.5 of the weights; 0.9 is their default"),
+        ({"pruning_type": "snip_momentun"}, "did you mean snip_momentum?"),
+        ({"pruning_type": ["snip"]}, "pruning_type=['snip']: must be magnitude, gradient"),
+        ({"pattern": 124}, "pattern=124: must be text such as 4x1"),
+        ({"pattern": "4by1"}, "pattern=4by1: must be a block such as 4x1"),
+        ({"pattern": "0x1"}, "pattern=0x1: a block's sides must be above 0"),
+        ({"pattern": "4:4"}, "pattern=4:4: N of N:M, the weights removed"),
+        ({"pattern": "channelxchannel"}, "pattern=channelxchannel: that is the whole layer"),
+        ({"op_names": 3}, "op_names=3: must be a list of text"),
+        ({"op_names": ["("]}, "op_names=(: not a regular expression"),
+        ({"excluded_op_names": ["["]}, "excluded_op_names=[: not a regular expression"),
+        ({"pruning_op_types": "LayerNorm"}, "pruning_op_types=LayerNorm: no such layer can be pruned"),
+        ({"start_step": -1}, "start_step=-1: must be a whole number of steps"),
+        ({"start_step": 901}, "end_step=900: must be at least start_step=901"),
+        ({"end_step": 900.0}, "end_step=900.0: must be a whole number"),
+        ({"pruning_frequency": 0}, "pruning_frequency=0: must be a whole number of steps, at least 1"),
+        ({"pruning_scope": "globl"}, "pruning_scope=globl: must be global or local; did you mean global?"),
+        ({"sparsity_decay_type": "cubic"}, "sparsity_decay_type=cubic: must be exp, linear, cos or cube"),
+        ({"criterion_reduce_type": "min"}, "criterion_reduce_type=min: must be mean, sum or max"),
+        ({"max_sparsity_ratio_per_op": 0}, "max_sparsity_ratio_per_op=0: must be a number above 0 and below 1"),
+        ({"min_sparsity_ratio_per_op": 0.99}, "=0.99: must be at most max_sparsity_ratio_per_op=0.98"),
+        ({"reg_type": "lasso"}, "reg_type=lasso: must be group_lasso or null; did you mean group_lasso?"),
+        ({"reg_coeff": -1}, "reg_coeff=-1: must be a number of at least 0"),
+        ({"parameters": {"coeff": 1}}, "parameters.coeff=1: no such key; did you mean"),
+        ({"reg_type": "group_lasso", "pattern": "2:4", "target_sparsity": 0.5}, "reg_type=group_lasso: goes with"),
+        ({"low_memory_usage": "yes"}, "low_memory_usage=yes: must be true or false"),
+        ({"pruning_type": "block_mask", "pattern": "2:4"}, "pruning_type=block_mask: goes with blocks and channels"),
+        ({"pruning_type": "retrain_free"}, "pruning_type=retrain_free: goes with channels"),
+        ({"pruning_type": "pattern_lock"}, "end_step=900: pattern_lock happens once; must be start_step=100"),
+        ({"start_step": 0, "end_step": 0}, "end_step=0: must be at least 1 with pruning_type=snip_momentum"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_is_one_line(keys: dict[str, Any], message: str) -> None:
+    for own, common, where in (({**WINDOW, **keys}, {}, "pruning_configs[0]."), ({}, {**WINDOW, **keys}, "")):
+        with pytest.raises(UserError) as caught:
+            converted(own, **common)
+        text = str(caught.value)
+        assert "\n" not in text
+        assert message in text
+        assert text.startswith((where, "target_sparsity=0.9: 2:4"))
+
+
+def test_the_steps_are_asked_for_only_when_they_matter() -> None:
+    with pytest.raises(UserError, match=r"^--steps: say how many steps the whole training has; .*end_step=900"):
+        converted(WINDOW, steps=None)
+    with pytest.raises(UserError, match=r"^--steps 899: the training must have at least .*end_step=900 steps$"):
+        converted(WINDOW, steps=899)
+    assert "for a training of 1000 steps" in converted(WINDOW).text
+    once = converted({"start_step": 5, "end_step": 5}, steps=None).text
+    assert "for a training" not in once
+
+
+def test_every_pruning_type_of_theirs_becomes_something() -> None:
+    for kind in PRUNING_TYPES:
+        step = {"start_step": 100, "end_step": 100 if kind == "pattern_lock" else 900}
+        words, _ = said({**step, "pruning_type": kind, "pattern": "channelx1", "pruning_frequency": 8})
+        assert words["pattern"] == ("lock" if kind == "pattern_lock" else "channelx1")
+
+
+def test_parts_alone_are_no_pattern() -> None:
+    with pytest.raises(UserError, match="a mixed pattern needs at least one part"):
+        assembly.plans(typed("pattern=parts"))
+
+
+@pytest.mark.parametrize(
+    ("types", "kinds"),
+    [
+        (["retrain_free"], ["Calibrated"]),
+        (["pattern_lock"], ["Lock"]),
+        (["sparse_gpt", "sparse_gpt"], ["Calibrated", "Calibrated"]),
+        (
+            ["pattern_lock", "snip_momentum_progressive", "retrain_free", "block_mask"],
+            ["Lock", "Gradual", "Calibrated", "Gradual"],
+        ),
+    ],
+)
+def test_what_is_written_makes_pruners(types: list[str], kinds: list[str], tmp_path: Path) -> None:
+    """Composed and laid over a model, every type of theirs."""
+    roles = ["query", "key", "value", "intermediate"]
+    entries = [
+        {
+            "pruning_type": kind,
+            "pattern": "channelx1",
+            "op_names": [role],
+            "start_step": 100,
+            "end_step": 100 if kind == "pattern_lock" else 900,
+            "pruning_frequency": 8,
+        }
+        for kind, role in zip(types, roles, strict=False)
+    ]
+    place = tmp_path / "experiment" / "theirs.yaml"
+    place.parent.mkdir()
+    place.write_text(converted(*entries).text)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        words = ["experiment=theirs", "model=tiny", "task=toy", f"hydra.searchpath=[file://{tmp_path}]"]
+        made = assembly.parts(request_of(compose("config", words, return_hydra_config=True)).config)
+    pruners = assembly.pruners(made.plans, made.model.blueprint(), 1000, 100)
+    assert sorted(type(pruner).__name__ for pruner in pruners) == sorted(kinds)

@@ -1,0 +1,48 @@
+"""GLUE's scores against the definitions, with no network."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hydraprune.data.metrics import CLASSIFICATION, REGRESSION, metric
+
+pairs = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=40)
+
+
+@given(pairs)
+@settings(max_examples=60, deadline=None)
+def test_classification_scores_are_the_textbook_ones(drawn: list[tuple[int, int]]) -> None:
+    predictions, references = ([pair[i] for pair in drawn] for i in (0, 1))
+    hit = sum(p == r == 1 for p, r in drawn)
+    miss = sum(p == 0 and r == 1 for p, r in drawn)
+    false = sum(p == 1 and r == 0 for p, r in drawn)
+    right = len(drawn) - hit - miss - false
+    assert CLASSIFICATION["accuracy"](predictions, references) == pytest.approx((hit + right) / len(drawn))
+    f1 = 2 * hit / (2 * hit + miss + false) if hit else 0.0
+    assert CLASSIFICATION["f1"](predictions, references) == pytest.approx(f1)
+    below = math.sqrt((hit + false) * (hit + miss) * (right + false) * (right + miss))
+    matthews = (hit * right - false * miss) / below if below else 0.0
+    assert CLASSIFICATION["matthews"](predictions, references) == pytest.approx(matthews)
+
+
+def test_correlations_against_numpy() -> None:
+    generator = np.random.default_rng(0)
+    one, two = generator.normal(size=50), generator.normal(size=50)
+    assert REGRESSION["pearson"](one, two) == pytest.approx(np.corrcoef(one, two)[0, 1])
+    ranks = [values.argsort().argsort() for values in (one, two)]
+    assert REGRESSION["spearman"](one, two) == pytest.approx(np.corrcoef(*ranks)[0, 1])
+
+
+def test_they_are_an_evaluate_metric_without_a_network() -> None:
+    import evaluate
+
+    both = metric(("f1", "accuracy"))
+    assert isinstance(both, evaluate.Metric)
+    assert both.compute(predictions=[1, 0, 1, 1], references=[1, 0, 0, 1]) == {"f1": 0.8, "accuracy": 0.75}
+    scores = metric(("pearson", "spearman")).compute(predictions=[0.1, 0.2, 0.4], references=[1.0, 2.0, 3.0])
+    assert scores["spearman"] == pytest.approx(1.0)

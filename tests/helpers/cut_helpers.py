@@ -1,0 +1,76 @@
+"""Runs that are cut in a process of their own, and what is left of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hydraprune.runs import run as runs
+from hydraprune.runs.experiment import Request
+from hydraprune.training import loop
+from hydraprune.utils import tensor_io as states
+
+Ask = Callable[..., Request]
+# 30 steps; updates at 5, 9, ... 25. Drop-out, so that random numbers count.
+WORDS = ("training.checkpoint_every=4", "model.dropout=0.1")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(request: Request, monkeypatch: pytest.MonkeyPatch, patch: tuple[Any, str, Any]) -> None:
+    """Start a run in a process of its own that does not live to its end."""
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(120)
+            monkeypatch.setattr(*patch)
+            runs.execute(request)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def at_step(step: int, steps: int = 30) -> tuple[Any, str, Any]:
+    """Dies when `step` steps of a training of `steps` are behind it, and their checkpoint."""
+
+    def take_step(run: Any, batches: Any, now: int, clock: Any) -> Any:
+        if (now, run.steps) == (step, steps):
+            die()
+        return loop_take_step(run, batches, now, clock)
+
+    loop_take_step = loop.take_step
+    return loop, "take_step", take_step
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "train.log").read_text()
+
+
+def left(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+    """(metrics, report without its times, weights)"""
+    report = json.loads((folder / "report.json").read_text())
+    assert set(report.pop("seconds")) == {"total", "train", "eval", "teacher"}
+    return (folder / "metrics.jsonl").read_text(), report, load_file(folder / "model" / "model.safetensors")
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    sides: list[tuple[Any, dict[str, torch.Tensor]]] = []
+    for side in (one, other):
+        tensors: dict[str, torch.Tensor] = {}
+        sides.append((states._parted(side, "", tensors), tensors))
+    (rest, tensors), (other_rest, others) = sides
+    return rest == other_rest and all(
+        states.bytes_of(tensors[name]) == states.bytes_of(others[name]) for name in others
+    )

@@ -1,0 +1,110 @@
+"""The architecture: packages depend on each other in one direction, and frameworks stay in their packages."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "src" / "hydraprune"
+
+# A package may use those of a lower rank, never one of its own rank or above. Beside each: the frameworks it may use.
+PACKAGES: dict[str, tuple[int, set[str]]] = {
+    "errors": (0, set()),
+    "sparsity": (0, set()),
+    "utils": (1, {"transformers", "datasets"}),
+    "data": (2, {"datasets", "transformers", "evaluate", "sklearn", "scipy"}),
+    "models": (3, {"transformers"}),
+    "training": (3, {"accelerate"}),
+    "tracking": (3, {"wandb", "wandb_workspaces"}),
+    "results": (3, {"scipy"}),
+    "deploy": (4, set()),
+    "config": (4, {"hydra", "omegaconf"}),
+    "convert": (5, set()),
+    "dashboard": (5, {"altair", "vl_convert", "jinja2"}),
+    "runs": (5, {"hydra", "omegaconf", "accelerate"}),
+    "sweeps": (6, {"hydra", "omegaconf"}),
+    "launch": (7, {"hydra", "omegaconf"}),
+    "doctor": (8, {"hydra", "omegaconf"}),
+    "cli": (9, {"hydra", "omegaconf"}),
+}
+LOOSE_MODULES = {"errors", "launch", "cli"}
+FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
+FRAMEWORKS |= {"altair", "vl_convert", "jinja2", "wandb_workspaces"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_dependencies_point_one_way(path: Path) -> None:
+    here = package_of(path)
+    if here == "__init__":
+        assert imports(path) == []
+        return
+    rank, frameworks = PACKAGES[here]
+    for name in imports(path):
+        first, *rest = name.split(".")
+        if first == "hydraprune" and rest[0] in PACKAGES and rest[0] != here:
+            assert PACKAGES[rest[0]][0] < rank, f"{path.name}: {here} -> {rest[0]}"
+        if first in FRAMEWORKS:
+            assert first in frameworks, f"{path.name}: {here} uses {first}"
+
+
+def test_every_package_has_a_rank() -> None:
+    assert {package_of(path) for path in MODULES} - {"__init__"} == set(PACKAGES)
+
+
+def test_at_most_three_modules_are_loose() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} == LOOSE_MODULES
+
+
+def test_only_one_module_instantiates() -> None:
+    users = [path.name for path in MODULES if re.search(r"\binstantiate\(", path.read_text(encoding="utf-8"))]
+    assert users == ["instantiate.py"]
+
+
+BELOW_CONFIG = [p for p in MODULES if PACKAGES.get(package_of(p), (99,))[0] < PACKAGES["config"][0]]
+
+
+@pytest.mark.parametrize("path", BELOW_CONFIG, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_configs_stay_above(path: Path) -> None:
+    names = {node.id for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Name)}
+    assert not names & {"cfg", "DictConfig", "OmegaConf"}
+
+
+def test_importing_the_command_line_is_light() -> None:
+    """`--help` and a mistyped word must not wait for torch."""
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, hydraprune.cli; print(sorted({'torch', 'transformers', 'datasets', 'wandb'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_train_py_is_a_decorator_and_one_call() -> None:
+    tree = ast.parse((PACKAGE.parents[1] / "train.py").read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert len(functions) == 1
+    body = [node for node in functions[0].body if not isinstance(node, ast.Expr)]
+    assert len(body) == 1
+    assert isinstance(body[0], ast.Return)

@@ -1,0 +1,84 @@
+"""Several processes at one folder: one works, the others wait, or read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cut_helpers import Ask, log_of
+
+from hydraprune.results.collect import gather, write_matrix
+from hydraprune.runs import run as runs
+from hydraprune.runs.experiment import Request
+from hydraprune.sweeps.lookup import look
+from hydraprune.utils.files import PROBE
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+
+def started(request: Request) -> int:
+    """A process that carries a run out; its number."""
+    return forked(lambda: runs.execute(request))
+
+
+def forked(work: Callable[[], object]) -> int:
+    """A process that does something; its number."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(120)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def test_the_same_command_twice_at_once(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    """Both want the dense model, too. Whoever comes second waits, and finds all of it finished."""
+    caplog.set_level(logging.INFO)
+    request = ask("pattern=4x1")
+    children = [started(request) for _ in range(2)]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    log = log_of(request.directory)
+    assert log.count("step 30 of 30") == 1
+    assert log.count("Finished already") == 1
+    (dense,) = Path("outputs/toy/tiny/dense").iterdir()
+    assert log_of(dense).count("step 10 of 10") == 1
+    lines = [json.loads(line)["step"] for line in (request.directory / "metrics.jsonl").read_text().splitlines()]
+    assert lines == sorted(lines)
+
+
+def test_many_look_at_a_folder_at_once(ask: Ask) -> None:
+    """Before they begin, every command looks whether it may write there; what one tries, the others see."""
+    request = ask("pattern=4x1")
+    request.directory.mkdir(parents=True)
+    children = [forked(lambda: [runs.refuse_foreign(request) for _ in range(300)]) for _ in range(3)]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert list(request.directory.iterdir()) == []
+    (request.directory / f"{PROBE}of-a-killed-one").mkdir()
+    runs.refuse_foreign(request)
+
+
+def test_tables_and_views_are_made_while_a_job_writes(ask: Ask) -> None:
+    request = ask("pattern=4x1", "training.log_every=1", "training.checkpoint_every=1")
+    for folder in ("outputs", "tables"):
+        Path(folder).mkdir()
+    child, looks, seen = started(request), 0, set()
+    while not list(Path("outputs").rglob("report.json")):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        found = gather([Path("outputs")])
+        write_matrix(found, Path("tables"))
+        assert json.loads(Path("tables/matrix.json").read_text()) is not None
+        seen |= {len(look(Path("outputs")).running), found.markdown() != ""}
+        looks += 1
+    assert looks > 3
+    assert seen >= {1}
+    assert "4x1" in gather([Path("outputs")]).markdown()

@@ -1,0 +1,152 @@
+"""Faults of the disk: a clear line, and the last good state is usable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cut_helpers import Ask, left, log_of, same_bits
+
+from hydraprune.errors import UserError
+from hydraprune.runs import run as runs
+from hydraprune.tracking import JsonLines
+from hydraprune.training import checkpoints, loop
+from hydraprune.utils.tensor_io import StateError, read_state, write_state
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="limits forked processes")
+
+FLIPS, CUTS = 300, 60
+
+
+@pytest.fixture(autouse=True)
+def as_on_the_command_line(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(checkpoints, "SHARE", 1.0)
+
+
+def in_a_process(call: Callable[[], Any], said: Path) -> int:
+    """Its exit code; what it raised is left in a file."""
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(120)
+            call()
+            os._exit(0)
+        except BaseException as error:
+            said.write_text(f"{type(error).__name__}: {error}")
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("size", [200, 200_000], ids=["not even a line", "no checkpoint and no model"])
+def test_a_disk_that_takes_no_more(
+    size: int, ask: Ask, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The system itself refuses every byte of a file beyond `size`, whoever writes it."""
+    record_property("faults", (1, "told in one line, nothing lost"))
+    request = ask("pattern=dense", "training.log_every=1")
+    runs.execute(request)
+    whole = left(request.directory)
+    request.directory.rename("whole")
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        logging.getLogger().handlers.clear()
+        runs.execute(request)
+
+    assert in_a_process(limited, tmp_path / "said") == 1
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("UserError: "), said
+    assert "File too large" in said
+    assert "the same command goes on" in said
+    assert not (request.directory / "model").exists()
+    runs.execute(request)
+    now = left(request.directory)
+    assert now[:2] == whole[:2]
+    assert same_bits(now[2], whole[2])
+
+
+def test_a_folder_that_vanishes(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("faults", (1, "told in one line, nothing lost"))
+    request = ask("pattern=dense", "training.log_every=1")
+    step = loop.take_step
+
+    def vanishes(run: Any, batches: Any, now: int, clock: Any) -> Any:
+        if now == 9:
+            shutil.rmtree(request.directory)
+        return step(run, batches, now, clock)
+
+    monkeypatch.setattr(loop, "take_step", vanishes)
+    with pytest.raises(UserError, match=r"metrics\.jsonl \(was removed or replaced while the run wrote it"):
+        runs.execute(request)
+    assert not request.directory.exists()
+    monkeypatch.setattr(loop, "take_step", step)
+    assert runs.execute(request).finished
+
+
+def test_a_folder_that_may_not_be_written(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    """From the tenth step on; as root is refused nothing, the system's answer is put in its mouth."""
+    record_property("faults", (1, "told in one line, nothing lost"))
+    request = ask("pattern=dense", "training.log_every=7")
+    lines = JsonLines.log
+
+    def refused(self: JsonLines, values: Any, step: int) -> None:
+        if step > 10:
+            raise PermissionError(30, "Read-only file system", str(request.directory / "metrics.jsonl"))
+        lines(self, values, step)
+
+    monkeypatch.setattr(JsonLines, "log", refused)
+    with pytest.raises(UserError, match=r"metrics\.jsonl \(Read-only file system\); mend that, and the same command"):
+        runs.execute(request)
+    kept = [path.name for path in (request.directory / "checkpoints").iterdir()]
+    assert sorted(kept) == ["step-000000008.safetensors", "step-000000012.safetensors"]
+    monkeypatch.setattr(JsonLines, "log", lines)
+    assert runs.execute(request).finished
+    assert "Goes on from step 12 of 30" in log_of(request.directory)
+
+
+def test_damage_is_found_wherever_it_is(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Bits that are flipped and files that are cut, at random: never a wrong state, never another error."""
+    record_property("faults", (FLIPS + CUTS, "told in one line, nothing lost"))
+    place, draw = tmp_path / "step-000000001.safetensors", random.Random(0)
+    state = {"step": 1, "words": ["é", None, 0.1], "model": {"w": torch.randn(7, 5), "h": torch.ones(3).half()}}
+    write_state(state, {"run": "a"}, place)
+    good = place.read_bytes()
+    header = int.from_bytes(good[:8], "little") + 8
+    for number in range(FLIPS):
+        damaged = bytearray(good)
+        # Half of them where the format keeps its own account of the file.
+        where = draw.randrange(header if number % 2 else len(good))
+        damaged[where] ^= 1 << draw.randrange(8)
+        refused(place, bytes(damaged), f"bit {where}")
+    for _ in range(CUTS):
+        length = draw.randrange(len(good))
+        refused(place, good[:length], f"cut at {length}")
+        refused(place, good[:length] + bytes(len(good) - length), f"zeros from {length}")
+    place.write_bytes(good)
+    assert read_state(place, {"run": "a"})["words"] == state["words"]
+
+
+def refused(place: Path, contents: bytes, how: str) -> None:
+    place.write_bytes(contents)
+    try:
+        found = read_state(place, {"run": "a"})
+    except (StateError, OSError):
+        return
+    raise AssertionError(f"{how}: read as {json.dumps(found, default=str)}")

@@ -1,0 +1,191 @@
+"""Runs that are killed and started again: they end with the bits of one that was never cut."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cut_helpers import WORDS, Ask, at_step, die, killed, left, log_of, same_bits
+
+from hydraprune.errors import UserError
+from hydraprune.runs import run as runs
+from hydraprune.runs import setup as building
+from hydraprune.runs.dense import dense_request
+from hydraprune.sweeps.lookup import look
+from hydraprune.tracking import JsonLines
+from hydraprune.training import checkpoints
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+
+
+@pytest.fixture(autouse=True)
+def every_checkpoint(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """However long it took to write the one before; and train.log as the command line has it."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(checkpoints, "SHARE", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "cuts"),
+    [
+        # Within an epoch, right after a checkpoint, while pruning, in the cooldown.
+        (("pattern=4x1", "lr_scheduler=linear"), (7, 12, 19, 28)),
+        (("pattern=2:4", "training.accumulation=2", "training.batch_size=16"), (11,)),
+        (("pattern=mixed", "training.precision=bf16"), (13,)),
+        (("pattern=1xchannel", "optimizer=sgd", "pruner=snip", "training.log_every=7"), (26,)),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_a_run_that_was_cut_ends_as_if_it_was_not(
+    words: tuple[str, ...],
+    cuts: tuple[int, ...],
+    ask: Ask,
+    kept: Path,
+    ends: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dense = ask("pattern=dense", "training.epochs=1", f"run.root={kept}")
+    runs.execute(dense)
+    request = ask(*words, f"dense.source={dense.directory / 'model'}")
+    runs.execute(request)
+    folder = request.directory
+    whole, entries = left(folder), {path.name for path in folder.iterdir()}
+    assert "checkpoints" not in entries
+    folder.rename("whole")
+
+    for cut in cuts:
+        killed(request, monkeypatch, at_step(cut))
+        assert json.loads((folder / "report.json").read_text())["status"] == "started"
+        assert len(list((folder / "checkpoints").iterdir())) == min(2, cut // 4)
+    runs.execute(request)
+    assert f"Goes on from step {cuts[-1] // 4 * 4} of 30 ({folder}/checkpoints/step-" in log_of(folder)
+    now = left(folder)
+    assert (now[0], now[1]) == (whole[0], whole[1])
+    assert same_bits(now[2], whole[2])
+    assert same_bits(*ends[-2:])
+    assert {path.name for path in folder.iterdir()} == entries
+
+
+def test_on_a_machine_with_other_cores_it_goes_on(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ask("pattern=dense", "runtime.threads=null")
+    monkeypatch.setattr(building, "OWN_THREADS", 2)
+    killed(request, monkeypatch, at_step(13))
+    monkeypatch.setattr(building, "OWN_THREADS", 1)
+    assert runs.execute(request).threads == 2
+    log = log_of(request.directory)
+    assert "Goes on with 2 threads, as it began (this machine: 1)" in log
+    assert "Goes on from step 12 of 30" in log
+
+
+def test_a_dense_ancestor_goes_on_in_another_process(
+    ask: Ask, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ask("pattern=4x1")
+    folders = [dense_request(request).directory, request.directory]
+    runs.execute(request)
+    whole = [left(folder) for folder in folders]
+    Path("outputs").rename("whole")
+
+    killed(request, monkeypatch, at_step(6, steps=10))
+    command = [sys.executable, "-m", "hydraprune.cli", "train", *small, *WORDS, "pattern=4x1"]
+    resumed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert resumed.stdout.count("Goes on from step 4 of 10 (outputs/toy/tiny/dense/") == 1
+    assert resumed.stdout.count("Goes on from") == 1
+    for folder, before in zip(folders, whole, strict=True):
+        now = left(folder)
+        assert now[0] == before[0]
+        assert same_bits(now[2], before[2])
+
+
+def test_who_watches_learns_where_it_goes_on_from(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its pace is of the steps since then, in the time since this piece of it began."""
+    request = ask("pattern=dense", "training.log_every=1")
+    place, newest = request.directory / "report.json", checkpoints.Checkpoints.newest
+
+    def slow(self: checkpoints.Checkpoints) -> checkpoints.Start:
+        then = time.time() - 3600
+        os.utime(place, (then, then))
+        return newest(self)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "newest", slow)
+    for cut, from_step in ((9, None), (14, 8)):
+        killed(request, monkeypatch, at_step(cut))
+        assert json.loads(place.read_text())["from_step"] == from_step
+        (run,) = look(request.directory).running
+        assert (run.step, run.taken) == (cut, cut - (from_step or 0))
+        assert run.rate == pytest.approx(3600 / run.taken, rel=0.05)
+    runs.execute(request)
+    assert json.loads(place.read_text())["from_step"] is None
+
+
+def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ask("pattern=dense")
+    runs.execute(request)
+    folder = request.directory
+    whole = left(folder)
+    folder.rename("whole")
+
+    # Killed while it writes its third; and then the second turns out to be cut short.
+    replace = os.replace
+
+    def fatal(source: Any, target: Any) -> None:
+        if Path(target).name == "step-000000012.safetensors":
+            die()
+        replace(source, target)
+
+    killed(request, monkeypatch, (os, "replace", fatal))
+    checkpoints_of = folder / "checkpoints"
+    second = checkpoints_of / "step-000000008.safetensors"
+    left_over = {path.name for path in checkpoints_of.iterdir()} - {second.name, "step-000000004.safetensors"}
+    assert len(left_over) == 1
+    os.truncate(second, 10_000)
+    killed(request, monkeypatch, at_step(15))
+    assert {path.name for path in checkpoints_of.iterdir()} == {second.name, "step-000000012.safetensors"}
+
+    # On a full disk training goes on.
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write_state", full)
+    runs.execute(request)
+    now = left(folder)
+    assert (now[0], now[1]) == (whole[0], whole[1])
+    assert same_bits(now[2], whole[2])
+    log = log_of(folder)
+    assert log.count("step-000000008.safetensors cannot be used (it is not whole") == 1
+    assert [f"Goes on from step {step} of 30" in log for step in (4, 8, 12)] == [True, False, True]
+    assert log.count("No checkpoint at step") == 4
+
+
+def test_a_run_that_failed_goes_on_from_what_it_kept(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed may have been the disk: nothing that was reached is thrown away."""
+    request = ask("pattern=dense")
+    runs.execute(request)
+    folder = request.directory
+    whole = left(folder)
+    folder.rename("whole")
+    lines = JsonLines.log
+
+    def full(self: JsonLines, values: Any, step: int) -> None:
+        if step == 20:
+            raise OSError(28, "No space left on device", "metrics.jsonl")
+        lines(self, values, step)
+
+    monkeypatch.setattr(JsonLines, "log", full)
+    with pytest.raises(UserError, match=r"metrics\.jsonl \(No space left on device\); mend that, and the same command"):
+        runs.execute(request)
+    assert json.loads((folder / "report.json").read_text())["status"] == "failed"
+    monkeypatch.setattr(JsonLines, "log", lines)
+    runs.execute(request)
+    assert "Goes on from step 16 of 30" in log_of(folder)
+    now = left(folder)
+    assert now[:2] == whole[:2]
+    assert same_bits(now[2], whole[2])
+    assert not (folder / "checkpoints").exists()

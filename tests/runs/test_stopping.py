@@ -1,0 +1,244 @@
+"""Asked to stop, a run keeps a checkpoint and says how to go on; the same command ends with the same bits."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cut_helpers import WORDS, Ask, left, log_of, same_bits
+
+from hydraprune.config.messages import TRACEBACK, launched
+from hydraprune.runs import run as runs
+from hydraprune.training import checkpoints, evaluation, loop
+from hydraprune.utils import signals as stopping
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
+
+
+@pytest.fixture(autouse=True)
+def own_signals(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Those of the test runner are as before; and train.log as the command line has it."""
+    caplog.set_level(logging.INFO)
+    numbers = [getattr(signal, name) for name in (*SIGNALS, "SIGUSR2")]
+    before = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    stopping._state.__init__()  # type: ignore[misc]
+
+
+def at(step: int, then: Callable[[], Any]) -> Callable[..., Any]:
+    """`take_step` that does something in the middle of a step."""
+
+    def take_step(run: Any, batches: Any, now: int, clock: Any) -> Any:
+        if now == step:
+            then()
+        return loop_take_step(run, batches, now, clock)
+
+    loop_take_step = loop.take_step
+    return take_step
+
+
+def send(*numbers: int) -> Callable[[], None]:
+    def sent() -> None:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    return sent
+
+
+@pytest.fixture
+def typed(train: Callable[..., Any], small: tuple[str, ...]) -> Callable[[], Any]:
+    """The same command, again and again."""
+    words = [word for word in small if not word.startswith(("scheduler.", "dense."))]
+    return lambda: train(*words, *WORDS, "training.checkpoint_every=null", "pattern=dense")
+
+
+def test_a_signal_costs_nothing(typed: Callable[[], Any], ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in another step of one run; none of them is on a checkpoint's way."""
+    request = ask("training.checkpoint_every=null", "pattern=dense")
+    runs.execute(request)
+    folder = request.directory
+    whole, entries = left(folder), {path.name for path in folder.iterdir()}
+    folder.rename("whole")
+
+    for step, name in ((6, "SIGTERM"), (17, "SIGINT")):
+        with monkeypatch.context() as patched:
+            patched.setattr(loop, "take_step", at(step, send(getattr(signal, name))))
+            stopped = typed()
+        ctrl_c = name == "SIGINT"
+        assert stopped.code == (130 if ctrl_c else 75), stopped.err
+        first, last = [line for line in stopped.err.splitlines() if line.startswith("hydraprune: ")]
+        assert first == f"hydraprune: {name}: stopping with a checkpoint" + "; Ctrl-C again ends it now" * ctrl_c
+        why = "interrupted" if ctrl_c else f"stopped by {name}"
+        assert last == f"hydraprune: {why}; the same command goes on from here"
+        assert f"Stopped after step {step + 1} of 30, with a checkpoint" in log_of(folder)
+        assert (folder / "checkpoints" / f"step-{step + 1:09d}.safetensors").is_file()
+        assert json.loads((folder / "report.json").read_text())["status"] == "started"
+    assert typed().code == 0
+    assert log_of(folder).count("Goes on from step") == 2
+    now = left(folder)
+    assert now[:2] == whole[:2]
+    assert same_bits(now[2], whole[2])
+    assert {path.name for path in folder.iterdir()} - {".hydra"} == entries
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75), ("SIGINT", 130)], ids=str)
+def test_all_that_ask(name: str, code: int) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with stopping.deferred():
+        assert not stopping.asked()
+        send(number)()
+        assert stopping.asked()
+        with pytest.raises(stopping.Stopped) as found:
+            stopping.check()
+    assert (found.value.number, stopping.exit_code(found.value)) == (number, code)
+    assert not stopping.asked()
+    assert signal.getsignal(number) == before
+    assert stopping.exit_code(KeyboardInterrupt()) == 130
+
+
+@pytest.mark.parametrize("words", [("pattern=4x1",), ("pattern=2:4", "pruner=wanda", "training.epochs=0")])
+def test_in_an_evaluation(words: tuple[str, ...], ask: Ask, ends: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ask(*words)
+    runs.execute(request)
+    folder = request.directory
+    whole = left(folder)
+    folder.rename("whole")
+    score, left_to_go = evaluation._predict, 2 if request.config.training.epochs else 1
+
+    def stopped(*arguments: Any) -> Any:
+        nonlocal left_to_go
+        left_to_go -= 1
+        if not left_to_go:
+            send(signal.SIGTERM)()
+        return score(*arguments)
+
+    monkeypatch.setattr(evaluation, "_predict", stopped)
+    with pytest.raises(stopping.Stopped):
+        runs.execute(request)
+    monkeypatch.setattr(evaluation, "_predict", score)
+    runs.execute(request)
+    now = left(folder)
+    assert now[:2] == whole[:2]
+    assert same_bits(now[2], whole[2])
+    assert same_bits(ends[-1], ends[-2])
+    if request.config.training.epochs:
+        assert "Goes on from step 20 of 30" in log_of(folder)
+
+
+def test_while_it_is_saved_it_is_finished_first(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ask("pattern=dense")
+    save = runs.save_model
+
+    def saving(*arguments: Any) -> Any:
+        send(signal.SIGTERM)()
+        return save(*arguments)
+
+    monkeypatch.setattr(runs, "save_model", saving)
+    with pytest.raises(stopping.Stopped):
+        runs.execute(request)
+    assert json.loads((request.directory / "report.json").read_text())["status"] == "finished"
+
+
+def test_before_the_first_step_it_stops_at_once(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ask("pattern=dense")
+    stopping.listen()
+    monkeypatch.setattr(runs.building, "build", lambda *_: send(signal.SIGTERM)())
+    with pytest.raises(stopping.Stopped):
+        runs.execute(request)
+    assert not (request.directory / "checkpoints").exists()
+
+
+def test_who_listened_before_is_called_behind_the_checkpoint(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As submitit does: one signal it passes over, by another it has its job requeued."""
+    request = ask("training.checkpoint_every=null", "pattern=dense")
+    heard: list[tuple[int, list[str]]] = []
+
+    def theirs(number: int, _: Any) -> None:
+        heard.append((number, sorted(path.name for path in request.directory.glob("checkpoints/*"))))
+        if number == signal.SIGUSR2:
+            raise SystemExit(255)
+
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, theirs)
+    monkeypatch.setattr(loop, "take_step", at(3, send(signal.SIGTERM)))
+    monkeypatch.setattr(loop, "take_step", at(7, send(signal.SIGUSR2)))
+    with pytest.raises(SystemExit):
+        runs.execute(request)
+    assert heard == [
+        (signal.SIGTERM, ["step-000000004.safetensors"]),
+        (signal.SIGUSR2, ["step-000000004.safetensors", "step-000000008.safetensors"]),
+    ]
+    assert signal.getsignal(signal.SIGTERM) is theirs
+
+
+def test_twice_is_now(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    request = ask("pattern=dense")
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(tmp_path / "said", os.O_CREAT | os.O_WRONLY), 2)
+            signal.alarm(120)
+            stuck = at(5, lambda: (send(signal.SIGINT, signal.SIGINT)(), time.sleep(1000)))
+            monkeypatch.setattr(loop, "take_step", stuck)
+            runs.execute(request)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert "the same command goes on from the last checkpoint" in (tmp_path / "said").read_text()
+    assert [path.name for path in (request.directory / "checkpoints").iterdir()] == ["step-000000004.safetensors"]
+
+
+def test_what_cannot_be_kept_is_said(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = ask("pattern=dense")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write_state", full)
+    monkeypatch.setattr(loop, "take_step", at(5, send(signal.SIGTERM)))
+    with pytest.raises(stopping.Stopped):
+        runs.execute(request)
+    assert "No checkpoint at step 6 ([Errno 28] No space left on device)" in caplog.text
+    assert "with a checkpoint" not in caplog.text
+
+
+def test_a_background_job_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stopping.deferred():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_a_terminal_that_is_gone_does_not_change_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def hung_up() -> None:
+        raise stopping.Stopped(signal.SIGHUP)
+
+    for name in ("HYDRA_FULL_ERROR", TRACEBACK):
+        monkeypatch.setenv(name, "0")  # it sets them for good
+    monkeypatch.setattr(sys, "argv", ["hydraprune", "train"])
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with pytest.raises(SystemExit) as ended:
+        launched(hung_up)
+    assert ended.value.code == stopping.REQUEUE

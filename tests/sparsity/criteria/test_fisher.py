@@ -1,0 +1,123 @@
+"""The Fisher score against dense linear algebra: a quadratic minimised with the unit gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from criteria_helpers import expanded, gradient_of, name, problem, ran
+from torch import Tensor
+
+from hydraprune.sparsity import Block, Fisher, NofM, Pattern
+
+
+def loss_without(fisher: Tensor, weight: Tensor, gone: Tensor, pinned: Tensor) -> float:
+    """The least 1/2 d' F d over the changes d that take the weights `gone` to zero and leave those `pinned`."""
+    fixed = gone | pinned
+    change = torch.where(gone, -weight, torch.zeros_like(weight))
+    free = ~fixed
+    if bool(free.any()):
+        change[free] = torch.linalg.solve(fisher[free][:, free], -fisher[free] @ change)
+    return float(change @ fisher @ change) / 2
+
+
+def fisher_of(gradients: Sequence[Tensor], decay: float, damp: float) -> Tensor:
+    """The whole matrix over all weights of a layer, float64."""
+    average = None
+    for gradient in gradients:
+        flat = gradient.double().flatten()
+        outer = flat[:, None] * flat[None, :]
+        average = outer if average is None else decay * average + (1 - decay) * outer
+    assert average is not None
+    return average + damp * torch.eye(len(average), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("pattern", "size", "width"),
+    [
+        (Block(4, 1), 12, 3),  # blocks of 4 x 3 weights
+        (Block(4, 1), 16, 4),
+        (Block(4, 1), 4, 1),
+        (Block(1, 4), 12, 12),
+        (Block(2, 2), 8, 4),
+        (Block(1, 1), 5, 4),  # 4 is the largest that divides 12
+        (Block(1, "channel"), 12, 12),
+        (NofM(2, 4), 16, 4),
+        (NofM(1, 6), 4, 3),  # half a group
+    ],
+    ids=lambda v: v.name if isinstance(v, Block | NofM) else str(v),
+)
+def test_fisher_is_the_loss_at_the_bottom_of_the_quadratic(
+    pattern: Pattern, size: int, width: int, masked: bool
+) -> None:
+    criterion = Fisher(decay=0.8, damp=1e-3, size=size)
+    steps = [(problem(seed)[0], gradient_of(*problem(seed))) for seed in range(9)]
+    weight = steps[-1][0]
+    height, cell_width = (1, 1) if isinstance(pattern, NofM) else (pattern.rows, pattern.cols)
+    cell_width = 12 if cell_width == "channel" else cell_width
+    assert isinstance(height, int)
+    assert isinstance(cell_width, int)
+    if masked:  # a neighbour of the first unit is pruned
+        weight[:height, cell_width : 2 * cell_width] = 0
+    found, memory = ran(criterion, steps, pattern)
+    assert (
+        memory.shape
+        == criterion.memory_shape((8, 1, 12), pattern)
+        == (96 // (height * width), height * width, height * width)
+    )
+    whole = fisher_of([gradient for _, gradient in steps], 0.8, 1e-3)
+    places = torch.arange(96).reshape(8, 12)
+    cells = found.reshape(8 // height, 12 // cell_width)
+    for line in range(8 // height):
+        for across in range(12 // cell_width):
+            start = across * cell_width // width * width
+            inside = places[line * height : (line + 1) * height, start : start + width].flatten()
+            unit = places[
+                line * height : (line + 1) * height, across * cell_width : (across + 1) * cell_width
+            ].flatten()
+            part, values = whole[inside][:, inside], weight.double().flatten()[inside]
+            expected = loss_without(part, values, torch.isin(inside, unit), values == 0)
+            assert float(cells[line, across]) == pytest.approx(expected, rel=1e-4, abs=1e-9), (line, across)
+
+
+@pytest.mark.parametrize("pattern", [Block(1, "channel"), Block("channel", 1), Block(4, 4)], ids=name)
+def test_a_large_unit_is_scored_along_its_weights(pattern: Block) -> None:
+    criterion = Fisher(decay=0.8, damp=1e-2, size=7)
+    weight = problem()[0]
+    steps = [(weight, gradient_of(*problem(seed))) for seed in range(5)]
+    found, memory = ran(criterion, steps, pattern)
+    assert memory.shape == criterion.memory_shape((8, 1, 12), pattern) == pattern.pool(weight.unsqueeze(1)).shape
+    whole = fisher_of([gradient for _, gradient in steps], 0.8, 1e-2)
+    for unit, score in enumerate(found.flatten().tolist()):
+        chosen = torch.zeros(pattern.units((8, 1, 12)))
+        chosen[unit] = 1
+        direction = (weight * expanded(chosen, 8, 12, pattern)).double().flatten()
+        assert score == pytest.approx(float(direction @ whole @ direction) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e6])
+def test_fisher_bears_a_matrix_of_one_gradient(scale: float) -> None:
+    weight, gradient = problem()[0], gradient_of(*problem()) * scale
+    for pattern in (Block(4, 1), NofM(2, 4)):
+        found, _ = ran(Fisher(), [(weight, gradient)], pattern)
+        assert bool(found.isfinite().all())
+        assert bool((found >= 0).all())
+    # Many blocks of rank one, far below whose numbers the damping lies.
+    generator = torch.Generator().manual_seed(0)
+    wide, slopes = (torch.randn(64, 256, generator=generator) for _ in range(2))
+    losses = ran(Fisher(), [(wide, slopes * scale)], Block(4, 1))[0]
+    # No more than if the loss were curved everywhere as it is most.
+    most = ((slopes * scale).square().sum() + 1) * Block(4, 1, "sum").pool(wide.square().unsqueeze(1))
+    assert bool((losses <= most).all())
+    nothing, _ = ran(Fisher(damp=0.5), [(weight, 0 * gradient)], Block(1, 1))
+    assert torch.allclose(nothing, 0.25 * weight.square())
+
+
+def test_a_pruned_unit_costs_nothing() -> None:
+    gradient = gradient_of(*problem())
+    for pattern in (Block(4, 1), Block(1, "channel"), Block("channel", 1)):
+        steps = [(problem()[0], gradient), (torch.zeros(8, 12), gradient)]
+        for size in (2, 16):  # by itself, and in a Fisher block with others
+            assert not bool(ran(Fisher(size=size), steps, pattern)[0].any())

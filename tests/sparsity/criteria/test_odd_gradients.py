@@ -1,0 +1,232 @@
+"""Gradients that are not finite, scaled, accumulated, absent; weights that are tied or computed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sparsity_helpers import PLAIN, adamw, mlp
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+
+from hydraprune.sparsity import (
+    Block,
+    Criterion,
+    Exp,
+    Gradient,
+    Magnitude,
+    Member,
+    OneShot,
+    Pruner,
+    Snip,
+    SnipMomentum,
+    SparsityError,
+    Weight,
+    attach,
+    block,
+)
+from hydraprune.sparsity.layouts import LAYOUTS
+from hydraprune.sparsity.pruners.score_state import Memory
+
+STEPS = 12
+SCORING: list[Criterion] = [Gradient(), Snip(), SnipMomentum()]
+
+
+def pruner_of(model: nn.Module, criterion: Criterion) -> Pruner:
+    (plan,) = block(4, 1, 0.5).parts.values()
+    (pruner,) = attach(model, {"4x1": plan.completed(criterion, Exp(warmup=3, cooldown=2, frequency=3))}, PLAIN, STEPS)
+    return pruner
+
+
+def loss_of(model: nn.Module, step: int, rows: slice = slice(None)) -> Tensor:
+    generator = torch.Generator().manual_seed(step)
+    inputs, targets = torch.randn(8, 20, generator=generator), torch.randn(8, 40, generator=generator)
+    return (model(inputs[rows]) - targets[rows]).square().mean()
+
+
+@pytest.mark.parametrize("device", ["cpu", "elsewhere"])
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("criterion", SCORING, ids=lambda c: type(c).__name__)
+def test_a_step_that_is_not_finite_leaves_no_trace(criterion: Criterion, value: float, device: str) -> None:
+    layer = nn.Linear(6, 8)
+    memory = Memory(criterion, [Member(Weight("weight", layer.weight, LAYOUTS["Linear"]), Block(4, 1))], "p")
+    take = memory._take
+    if device == "elsewhere":  # what is done where a number cannot be read without waiting
+
+        def take(gradients: list[Tensor]) -> None:
+            memory._take_without_reading(gradients, torch.stack([g.sum() for g in gradients]).isfinite().all())
+
+    torch.manual_seed(0)
+    good = [torch.randn(8, 1, 6) for _ in range(2)]
+    bad = good[0].clone()
+    bad[3, 0, 2] = value
+    take([good[0]])
+    before = [tensor.clone() for tensor in memory.kept or []]
+    take([bad])
+    assert memory.kept is not None
+    assert torch.equal(memory.kept[0], before[0])
+    take([good[1]])
+    assert bool(memory.kept[0].isfinite().all())
+    assert not torch.equal(memory.kept[0], before[0])
+
+
+@pytest.mark.parametrize("criterion", SCORING, ids=lambda c: type(c).__name__)
+def test_a_loss_scaler_changes_nothing(criterion: Criterion) -> None:
+    """Steps that it skips count, gradients are scored as they would be without it."""
+    plain, scaled = mlp(), mlp()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
+    masks = []
+    for model in (plain, scaled):
+        pruner, optimizer = pruner_of(model, criterion), torch.optim.SGD(model.parameters(), lr=0.1)
+        pruner.project(0, optimizer)
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            loss = loss_of(model, step)
+            (scaler.scale(loss) if model is scaled else loss).backward()
+            if step == 4:  # overflow: the scaler skips the step, and without one it would be left out by hand
+                model[0].weight.grad[0, 0] = float("inf")
+            if model is scaled:
+                scaler.unscale_(optimizer)
+            pruner.observe(step)
+            if model is scaled:
+                scaler.step(optimizer)
+                scaler.update(1024.0)
+            elif step != 4:
+                optimizer.step()
+            pruner.project(step + 1, optimizer)
+        masks.append(pruner.masks)
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain.parameters(), scaled.parameters(), strict=True))
+
+
+def test_an_overflow_at_the_very_step_that_counts() -> None:
+    for criterion in (Gradient(), Snip()):
+        model = mlp()
+        pruner, optimizer = pruner_of(model, criterion), adamw(model)
+        pruner.project(0)
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            loss_of(model, step).backward()
+            if overflow := step in (2, 5, 8):  # right before an update
+                model[2].weight.grad[0, 0] = float("nan")
+            pruner.observe(step)
+            if not overflow:
+                optimizer.step()
+            pruner.project(step + 1)
+        assert pruner.pools[0][1].pruned == pruner.pools[0][1].target
+
+
+def test_gradients_that_were_never_finite_are_refused() -> None:
+    model = mlp()
+    (plan,) = block(4, 1, 0.5).parts.values()
+    (pruner,) = attach(model, {"4x1": plan.completed(Snip(), OneShot(warmup=2))}, PLAIN, 3)
+    for step in range(2):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, float("nan"))
+        pruner.observe(step)
+    with pytest.raises(SparsityError, match=r"pruner 4x1, step 2: the gradients of the last 2 steps are not finite"):
+        pruner.project(2)
+
+
+@pytest.mark.parametrize("astray", [4, 5])
+def test_a_training_that_is_lost_is_told_from_an_overflow(astray: int) -> None:
+    model = mlp()
+    (plan,) = block(4, 1, 0.5).parts.values()
+    (pruner,) = attach(model, {"4x1": plan.completed(SnipMomentum(), OneShot(warmup=9))}, PLAIN, 20)
+    for step in range(9):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, float("nan") if step >= 9 - astray else 1.0)
+        pruner.observe(step)
+    if astray == 4:
+        assert pruner.project(9)
+    else:
+        with pytest.raises(SparsityError, match=r"step 9: the gradients of the last 5 steps are not finite; look at"):
+            pruner.project(9)
+
+
+@pytest.mark.parametrize("criterion", SCORING, ids=lambda c: type(c).__name__)
+def test_accumulated_gradients_are_those_of_the_whole_batch(criterion: Criterion) -> None:
+    masks = []
+    for parts in ([slice(0, 8)], [slice(0, 4), slice(4, 8)]):
+        model = mlp()
+        pruner, optimizer = pruner_of(model, criterion), torch.optim.SGD(model.parameters(), lr=0.1)
+        pruner.project(0)
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            for rows in parts:
+                (loss_of(model, step, rows) / len(parts)).backward()
+            pruner.observe(step)
+            optimizer.step()
+            pruner.project(step + 1)
+        masks.append(pruner.masks)
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_scores_are_kept_in_32_bits(dtype: torch.dtype) -> None:
+    # 3e-5 * 3e-5 is below what 16 bits can hold; the published tool would score it 0.
+    layer = nn.Linear(4, 4, bias=False)
+    layer.weight.data = torch.full((4, 4), 3e-5)
+    layer = layer.to(dtype)
+    memory = Memory(SnipMomentum(), [Member(Weight("weight", layer.weight, LAYOUTS["Linear"]), Block(1, 1))], "p")
+    memory._take([torch.full((4, 1, 4), 3e-5, dtype=dtype)])
+    assert memory.kept is not None
+    assert memory.kept[0].dtype == torch.float32
+    if dtype != torch.float16:
+        assert bool((memory.kept[0] > 0).all())
+
+
+def refused(model: nn.Module, match: str) -> None:
+    (plan,) = block(1, 1, 0.5).parts.values()
+    with pytest.raises(SparsityError, match=match):
+        attach(model, {"p": plan.completed(SnipMomentum(), Exp(warmup=1))}, PLAIN, 9)
+
+
+def test_weights_that_are_computed_are_refused_by_name() -> None:
+    for make in (parametrizations.weight_norm, parametrizations.spectral_norm, parametrizations.orthogonal):
+        model = nn.Sequential(nn.Linear(4, 4), make(nn.Linear(4, 4)))
+        refused(model, r"1: its weight is computed \(parametrized\), not a parameter; exclude it")
+    masked = nn.Sequential(nn.Linear(4, 4), prune.identity(nn.Linear(4, 4), "weight"))
+    refused(masked, "1: its weight is computed")
+
+
+def test_tied_weights_are_refused_by_both_names() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    refused(model, r"1\.weight is tied to 0\.weight, so they are one weight: exclude one of the two")
+
+
+def test_a_frozen_weight_is_found_out_at_the_first_step() -> None:
+    model = mlp()
+    model[2].weight.requires_grad_(False)
+    pruner = pruner_of(model, SnipMomentum())
+    loss_of(model, 0).backward()
+    with pytest.raises(SparsityError, match=r"2\.weight gets no gradient, so pruner 4x1 cannot score it"):
+        pruner.observe(0)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_scores_that_are_all_0_are_told(scale: float, caplog: pytest.LogCaptureFixture) -> None:
+    """A choice by place alone is legal, and nobody would want it unknowingly."""
+    model = mlp()
+    pruner = pruner_of(model, Snip())
+    for step in range(6):
+        (loss_of(model, step) * scale).backward()
+        pruner.observe(step)
+        pruner.project(step + 1)
+    told = [record.message for record in caplog.records]
+    assert [line.startswith("pruner 4x1, step 6: every score is 0") for line in told] == ([True] if not scale else [])
+    assert pruner.masks
+
+
+def test_layers_that_are_emptied_are_named() -> None:
+    model = mlp()
+    first = next(model.parameters())
+    with torch.no_grad():
+        first *= 1e-6
+    (plan,) = block(4, 1, 0.5, cap=1.0).parts.values()
+    (pruner,) = attach(model, {"4x1": plan.completed(Magnitude(), OneShot(warmup=1))}, PLAIN, STEPS)
+    assert pruner.emptied == []
+    pruner.project(1)
+    assert not first.any()
+    assert pruner.emptied == [name for name, mask in pruner.masks.items() if not mask.any()]
+    assert len(pruner.emptied) == 1

@@ -1,0 +1,87 @@
+"""The pace of a run that was cut and goes on: by the steps of this piece of it alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from results_helpers import begun, job, look
+
+from hydraprune.results.plan_file import Planned
+
+# Of a run of 10,000 steps that went on from step 9,000.
+LINES = '{"step": 9000, "train/loss": 0.5}\n{"step": 9100, "train/loss": 0.5}\n'
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> Planned:
+    return job(0, tmp_path / "run", steps=10_000)
+
+
+def ages(run: Planned, report: float, metrics: float) -> None:
+    """When the two files were written: seconds ago."""
+    for name, ago in (("report.json", report), ("metrics.jsonl", metrics)):
+        then = time.time() - ago
+        os.utime(run.directory / name, (then, then))
+
+
+def test_steps_before_the_cut_are_not_of_this_pace(long: Planned) -> None:
+    begun(long, "started", lines=LINES, from_step=9000)
+    ages(long, 100, 0)
+    new = replace(long, hash="new", directory=long.directory.with_name("new"))
+    found = look(long, new)
+    (run,) = found.running
+    assert (run.step, run.taken, run.share) == (9100, 100, 0.91)
+    assert run.rate == pytest.approx(1.0, abs=0.1)
+    # A second a step: 900 steps of its own, 10,000 of the other.
+    assert run.left == pytest.approx(900, rel=0.1)
+    assert found.left.seconds == pytest.approx(10_900, rel=0.1)
+
+
+def test_a_report_of_a_version_that_did_not_say(long: Planned) -> None:
+    begun(long, "started", lines=LINES)
+    place = long.directory / "report.json"
+    values = json.loads(place.read_text())
+    del values["from_step"]
+    place.write_text(json.dumps(values))
+    ages(long, 910, 0)
+    (run,) = look(long).running
+    assert run.rate == pytest.approx(0.1, abs=0.01)
+    assert run.left == pytest.approx(90, rel=0.1)
+
+
+@pytest.mark.parametrize("from_step", [None, 9000])
+def test_lines_of_the_piece_before_say_nothing_of_this_one(from_step: int | None, long: Planned) -> None:
+    """While it loads, or its dense model is trained anew."""
+    begun(long, "started", lines=LINES, from_step=from_step)
+    ages(long, 50, 500)
+    (run,) = look(long).running
+    assert (run.step, run.rate, run.left) == (9100, None, None)
+
+
+def test_no_pace_before_the_first_line_of_this_piece(long: Planned) -> None:
+    begun(long, "started", lines=LINES, from_step=9100)
+    ages(long, 50, 40)
+    assert look(long).running[0].rate is None
+
+
+@pytest.mark.parametrize(
+    ("from_step", "ran", "ago", "quiet"),
+    [
+        # 9 s a step, a line in 100: 15 minutes between two are usual, 75 are not.
+        (9000, 900, 600, False),
+        (9000, 900, 4400, False),
+        (9000, 900, 4600, True),
+        # It has written no line of its own yet: nothing is usual.
+        (9100, 900, 70, True),
+    ],
+)
+def test_what_is_usual_is_of_this_piece(from_step: int, ran: float, ago: float, quiet: bool, long: Planned) -> None:
+    begun(long, "started", lines=LINES, from_step=from_step)
+    ages(long, ago + ran, ago)
+    (run,) = look(long, since=0.0).running
+    assert run.quiet == (pytest.approx(ago, abs=8) if quiet else None)

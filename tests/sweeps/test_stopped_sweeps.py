@@ -1,0 +1,84 @@
+"""Sweeps that are asked to stop: every job keeps a checkpoint, none begins, and the same command finishes the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_helpers import JOBLIB, Sweep, assert_whole, training, with_status
+
+from hydraprune.training import loop
+from hydraprune.utils import signals as stopping
+
+SWEEPS = "multirun_sweeps"
+
+
+def test_one_job_after_the_other(
+    train: Callable[..., Any], small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*small, "training.checkpoint_every=null", "pattern=4x1,2:4", "runtime.threads=1")
+    step = loop.take_step
+
+    def asked(run: Any, batches: Any, now: int, clock: Any) -> Any:
+        if (now, run.steps) == (6, 30):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return step(run, batches, now, clock)
+
+    monkeypatch.setattr(loop, "take_step", asked)
+    before = signal.getsignal(signal.SIGUSR1)
+    first = train("-m", *words)
+    monkeypatch.setattr(loop, "take_step", step)
+    signal.signal(signal.SIGUSR1, before)
+    assert first.code == 75, first.err
+    assert "hydraprune: stopped by SIGUSR1; the same command goes on from here" in first.err
+    assert "Traceback" not in first.err
+    (cut,) = with_status("started", SWEEPS)
+    assert with_status("finished", SWEEPS) == []
+    assert [path.name for path in (cut / "checkpoints").iterdir()] == ["step-000000007.safetensors"]
+
+    last = train("-m", *words)
+    assert last.code == 0, last.err
+    assert "2 jobs: 1 cut, 1 new" in last.out
+    assert "Goes on from step" in (cut / "train.log").read_text()
+    assert_whole(2)
+
+
+def test_workers_are_told(sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...]) -> None:
+    """By the process that a person or a scheduler knows; one job waits behind two."""
+    words = (*small, "training.epochs=15", "training.checkpoint_every=null", "runtime.threads=1", "pattern=4x1,2:4,1x1")
+    first = sweep(*words, *JOBLIB)
+    under_way = first.wait_for(lambda: len(training(SWEEPS)) == 2 and training(SWEEPS), "two jobs were under way")
+    os.kill(first.process.pid, signal.SIGTERM)
+    code, said = first.end()
+    assert code == 75, said
+    assert "Traceback" not in said
+    assert "gave up" not in said
+    assert with_status("started", SWEEPS) == under_way
+    assert with_status("finished", SWEEPS) == []
+    for cut in under_way:
+        assert len(list((cut / "checkpoints").iterdir())) == 1
+
+    last = train("-m", *words)
+    assert last.code == 0, last.err
+    assert "3 jobs: 2 cut, 1 new" in last.out
+    assert all("Goes on from step" in (Path(cut) / "train.log").read_text() for cut in under_way)
+    assert_whole(3)
+
+
+def test_one_worker_is_this_process(
+    train: Callable[..., Any], small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else is to be told, so that a signal stops at once what has nothing to keep yet."""
+
+    def passed_on() -> Any:
+        raise AssertionError("signals are put off")
+
+    monkeypatch.setattr(stopping, "passed_on", passed_on)
+    words = (*small, "seed=0,1", JOBLIB[0], "hydra.launcher.n_jobs=1")
+    done = train("-m", *words)
+    assert done.code == 0, done.err
+    assert len(with_status("finished", SWEEPS)) == 2
