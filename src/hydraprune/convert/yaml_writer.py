@@ -114,7 +114,7 @@ def _together(orders: Sequence[Orders], names: Sequence[str]) -> tuple[list[str]
 def _locked(orders: Orders) -> dict[str, Any]:
     """A lock as a part: conf/pattern/lock.yaml speaks for the whole config, so here its class is named."""
     layers = {"_target_": "hydraprune.sparsity.Layers", **orders.keys.get("layers", {})}
-    return {"_target_": "hydraprune.sparsity.pruners.lock", "layers": layers}
+    return {"_target_": "hydraprune.sparsity.lock", "layers": layers}
 
 
 def _overrides(words: dict[str, str]) -> list[str]:

@@ -1,10 +1,50 @@
-"""What a caller got wrong, in one line that names the key, the value and the cure."""
+"""The core's error for a mistake of its caller: argument, value, reason and cure, as fields."""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class _NotGiven:
+    """The value of a mistake that is not about a value."""
+
+
+NOT_GIVEN: Final = _NotGiven()
 
 
 class SparsityError(ValueError):
     """A pattern, criterion, schedule or selection that cannot work as asked.
 
-    `pruner` is the name of the pruner that was being made, if it was one of several.
+    Args:
+        reason: what is wrong.
+        key: the argument it is about; with a group before it where it is not the plan's own:
+            `layers.exclude`, `scheduler.warmup`, `pruner.decay`.
+        value: the argument's value, where the message should show it.
+        cure: what to do about it.
+        pruner: name of the pruner that was being made, if it was one of several.
     """
 
-    pruner: str | None = None
+    def __init__(
+        self,
+        reason: str,
+        *,
+        key: str | None = None,
+        value: object = NOT_GIVEN,
+        cure: str | None = None,
+        pruner: str | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.key = key
+        self.value = value
+        self.cure = cure
+        self.pruner = pruner
+
+    def under(self, prefix: str) -> SparsityError:
+        """The same mistake with `prefix` and a dot before its key; `prefix` alone where it has no key."""
+        key = f"{prefix}.{self.key}" if self.key else prefix
+        return SparsityError(self.reason, key=key, value=self.value, cure=self.cure, pruner=self.pruner)
+
+    def __str__(self) -> str:
+        subject = "" if self.key is None else self.key if self.value is NOT_GIVEN else f"{self.key}={self.value}"
+        return f"{f'{subject}: ' if subject else ''}{self.reason}{f'; {self.cure}' if self.cure else ''}"
