@@ -184,7 +184,7 @@ def _job(config: DictConfig) -> float | None:
             leave(error)
         log.error("Failed: %s", one_line(error), exc_info=not isinstance(error, UserError))
         report_left = read_report(directory)
-        if report_left is None or report_left.hash != request.hash:
+        if report_left is None or report_left.spec.hash != request.hash:
             with suppress(OSError):
                 record_refusal(request, refusal, words, error)
         return math.nan

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from dashboard_helpers import World, dense_run, folder_of, kept, report, sparse_run, write_history
+from spec_helpers import changed
 
 from hydraprune.dashboard import charts, export
 from hydraprune.dashboard.figures import all_figures
@@ -51,14 +52,14 @@ def test_dense_models_that_nothing_started_from_are_not_drawn_beside(tmp_path: P
     sweep, outputs = tmp_path / "sweep", tmp_path / "outputs"
     dense_run(outputs, "mrpc", "bert_mini", 0)
     sparse_run(sweep, "mrpc", "bert_mini", "4x1", 0)
-    other = replace(report("mrpc", "bert_mini", "dense", 0), cell="other", hash="other", overrides=["optimizer.lr=1"])
+    other = changed(report("mrpc", "bert_mini", "dense", 0), cell="other", hash="other", overrides=["optimizer.lr=1"])
     kept(other, sweep / "other")
     write_history(sweep / "other", other)
     (study,) = records([sweep]).studies
     assert {row["cell"] for row in study.curves["loss"] if row["pattern"] == "dense"} == {
-        report("mrpc", "bert_mini", "dense", 0).cell
+        report("mrpc", "bert_mini", "dense", 0).spec.cell
     }
-    assert "other" in {cell.cell for cell in records([sweep]).cells}
+    assert "other" in {cell.spec.cell for cell in records([sweep]).cells}
 
 
 def test_where_a_seed_is_missing_the_curve_says_so(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_the_page_says_nothing_of_the_disk_above(made: World, tmp_path: Path, mo
 
 def test_doubts_stand_beside_published_figures(tmp_path: Path) -> None:
     for seed in (0, 1):
-        found = replace(report("mrpc", "bert_mini", "4x1", seed), overrides=["matrix=a", "training.epochs=1"])
+        found = changed(report("mrpc", "bert_mini", "4x1", seed), overrides=["matrix=a", "training.epochs=1"])
         kept(found, folder_of(tmp_path, found))
         assert read_report(folder_of(tmp_path, found)) is not None
     page = html(records([tmp_path]), "t")

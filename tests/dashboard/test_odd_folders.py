@@ -20,6 +20,7 @@ from dashboard_helpers import (
     unfinished,
     write_history,
 )
+from spec_helpers import changed
 
 from hydraprune.dashboard.page import html
 from hydraprune.dashboard.records import records
@@ -48,7 +49,7 @@ def test_only_dense_runs(tmp_path: Path) -> None:
 def test_only_failures(tmp_path: Path) -> None:
     told = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="failed", error=NASTY))
     kept(told, tmp_path / "a")
-    kept(unfinished(replace(told, hash="", cell="", seed=1)), tmp_path / "words that made no config")
+    kept(unfinished(changed(told, hash="", cell="", seed=1)), tmp_path / "words that made no config")
     found = records([tmp_path])
     assert [why for _, why in found.failures] == [NASTY, NASTY]
     assert [run["status"] for run in found.runs] == ["failed"]

@@ -127,7 +127,7 @@ def test_nasty_names_everywhere(tmp_path: Path) -> None:
     assert [tag for tag, _ in page.elements].count("script") == 3
     assert {found["data-task"] for found in page.having("data-run")} == {name}
     assert {found["data-model"] for found in page.having("data-run")} == {name, "tiny"}
-    assert page.data["tables"]["matrix"][0]["task"] == told.task
+    assert page.data["tables"]["matrix"][0]["task"] == told.spec.task
 
 
 def test_every_figure_has_what_it_needs(made: World, page: Page) -> None:

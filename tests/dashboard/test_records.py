@@ -60,7 +60,7 @@ def test_dense_runs_are_found_from_another_folder(made: World, found: Records) -
         (*at, seed) for at in STUDIES for seed in SEEDS
     }
     assert {run["label"] for run in dense} == {"dense"}
-    assert [cell.finished for cell in found.cells if cell.phase == "dense"] == [SEEDS] * len(STUDIES)
+    assert [cell.finished for cell in found.cells if cell.spec.phase == "dense"] == [SEEDS] * len(STUDIES)
     for (task, model), one in ((at, study(found, *at)) for at in STUDIES):
         for row in one.dense:
             values = [report(task, model, "dense", seed).final[row["metric"]] or 0 for seed in SEEDS]
@@ -106,12 +106,12 @@ def test_a_finished_copy_counts_before_one_that_is_not(made: World, tmp_path: Pa
 def test_figures_of_the_matrix_are_those_of_the_report(made: World, found: Records) -> None:
     plain = matrix([told for _, told in reports(made.sweep, made.outputs)], gather([made.sweep]).planned)
     assert sorted(found.cells, key=repr) == sorted(plain, key=repr)
-    assert [cell.phase for cell in found.cells] == sorted((cell.phase for cell in plain), reverse=True)
+    assert [cell.spec.phase for cell in found.cells] == sorted((cell.spec.phase for cell in plain), reverse=True)
 
 
 def test_points_are_the_finished_runs(made: World, found: Records) -> None:
     wanted = {
-        (told.task, told.model, told.pattern, told.seed, metric): (value, told.sparsity["prunable"])
+        (told.spec.task, told.spec.model, told.spec.pattern, told.spec.seed, metric): (value, told.sparsity["prunable"])
         for _, told in reports(made.sweep)
         if told.finished and told.sparsity
         for metric, value in told.final.items()
@@ -137,10 +137,10 @@ def test_bands_over_seeds(
 ) -> None:
     values: dict[tuple[str, int], list[float]] = defaultdict(list)
     for place, told in reports(made.sweep, made.outputs):
-        if (told.task, told.model) == task_and_model:
+        if (told.spec.task, told.spec.model) == task_and_model:
             for line in lines_of(place):
                 if line.get(logged) is not None:
-                    values[told.cell, line["step"]].append(line[logged])
+                    values[told.spec.cell, line["step"]].append(line[logged])
     rows = [row for row in study(found, *task_and_model).curves[curve] if row.get("metric", "accuracy") == "accuracy"]
     assert {(row["cell"], row["step"]): (row["low"], row["high"], row["n"]) for row in rows} == {
         at: (min(some), max(some), len(some)) for at, some in values.items()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from spec_helpers import changed, report_of
 
 from hydraprune.dashboard.records import Records
 from hydraprune.dashboard.studies import Study
@@ -109,7 +110,7 @@ def sparse_run(sweep: Path, task: str, model: str, pattern: str, seed: int, **ch
             for name, layers in parts.items()
         },
     )
-    found = replace(found, **changes)
+    found = changed(found, **changes)
     kept(found, folder)
     write_history(folder, found)
     write_model(folder / "model", masks, seed)
@@ -123,7 +124,7 @@ def report(task: str, model: str, pattern: str, seed: int, target: float | None 
     cell = f"{abs(hash_of(task, model, pattern, goal)):012x}"[-12:]
     train, scores = 2.0 + seed, score_of(task, model, pattern, seed)
     before = {**score_of(task, model, "dense", seed), "run": f"outputs/{folder_name(task, model, 'dense', seed)}"}
-    return RunReport(
+    return report_of(
         status="finished", hash=f"{cell[:10]}{seed:02d}", cell=cell,
         overrides=[f"task={task}", f"model={model}", f"pattern={pattern}", f"seed={seed}"],
         phase="dense" if dense else "sparse", model=model, task=task, pattern=pattern, criterion="snip_momentum",
@@ -161,7 +162,9 @@ def re_worded(part: str) -> str:
 
 
 def folder_of(root: Path, found: RunReport) -> Path:
-    return root / folder_name(found.task, found.model, found.pattern, found.seed, found.target_sparsity)
+    return root / folder_name(
+        found.spec.task, found.spec.model, found.spec.pattern, found.spec.seed, found.spec.target_sparsity
+    )
 
 
 def kept(found: RunReport, folder: Path) -> Path:
@@ -171,27 +174,28 @@ def kept(found: RunReport, folder: Path) -> Path:
 
 
 def planned(found: RunReport, folder: Path) -> Planned:
-    names = ("hash", "cell", "phase", "model", "task", "pattern", "target_sparsity", "seed", "precision")
-    words = tuple(found.overrides)
-    return Planned(**{name: getattr(found, name) for name in names}, directory=folder, words=words, steps=60)
+    return Planned(found.spec, folder, found.spec.overrides, steps=60)
 
 
 def write_history(folder: Path, found: RunReport, steps: int = 60) -> None:
     """A line every 10 steps, an evaluation every 20; of seed 1 one value is missing and the last line is cut."""
-    chance = random.Random(f"{found.hash}")
+    chance = random.Random(f"{found.spec.hash}")
     lines: list[dict[str, float | None]] = []
     for step in range(10, steps + 1, 10):
         loss: float | None = 3 / step + chance.uniform(0, 0.1)
-        line: dict[str, float | None] = {"step": step, "train/loss": None if found.seed == 1 and step == 20 else loss}
-        if found.phase == "sparse":
-            line["sparsity/global"] = (found.target_sparsity or 0.5) * step / 60
+        line: dict[str, float | None] = {
+            "step": step,
+            "train/loss": None if found.spec.seed == 1 and step == 20 else loss,
+        }
+        if found.spec.phase == "sparse":
+            line["sparsity/global"] = (found.spec.target_sparsity or 0.5) * step / 60
         lines.append(line)
         if step % 20 == 0:
-            scores = score_of(found.task, found.model, found.pattern, found.seed)
+            scores = score_of(found.spec.task, found.spec.model, found.spec.pattern, found.spec.seed)
             told = {f"eval/{name}": (value or 0) * step / 60 for name, value in scores.items()}
             lines.append({"step": step, "epoch": step / 20, **told})
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "metrics.jsonl").write_text(text + ('{"step": 70, "train/lo' if found.seed == 1 else ""))
+    (folder / "metrics.jsonl").write_text(text + ('{"step": 70, "train/lo' if found.spec.seed == 1 else ""))
 
 
 def masks_of(pattern: str, seed: int) -> dict[str, NDArray[np.bool_]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from spec_helpers import changed, planned_of, report_of
 
 from hydraprune.results.plan_file import Plan, Planned
 from hydraprune.results.report import RunReport, write_report
@@ -28,7 +29,7 @@ def report(seed: int = 0, final: float | Mapping[str, float | None] | None = 0.5
     values |= changes
     if values["status"] != "finished":
         values |= {"final": {}, "metric": None, "sparsity": None, "pattern_ok": None, "steps": None, "seconds": {}}
-    return RunReport(**values)
+    return report_of(**values)
 
 
 def job(seed: int = 0, directory: Path | str = "nowhere", **changes: Any) -> Planned:
@@ -39,7 +40,7 @@ def job(seed: int = 0, directory: Path | str = "nowhere", **changes: Any) -> Pla
         "target_sparsity": 0.9, "seed": seed, "precision": "fp32", "directory": Path(directory),
         "words": (f"seed={seed}",), "steps": 30,
     }  # fmt: skip
-    return Planned(**{**values, **changes})
+    return planned_of(**{**values, **changes})
 
 
 SINCE = time.time() - 1000
@@ -48,8 +49,8 @@ SINCE = time.time() - 1000
 def begun(job: Planned, status: str, ago: float = 0.0, lines: str | None = None, **changes: Any) -> Planned:
     """The job's folder with a report of that status, written so many seconds after the sweep began (or before)."""
     job.directory.mkdir(parents=True)
-    found = report(job.seed, status=status, error="not finite" if status == "failed" else None)
-    write_report(replace(found, hash=job.hash, **changes), job.directory)
+    found = report(job.spec.seed, status=status, error="not finite" if status == "failed" else None)
+    write_report(changed(found, hash=job.spec.hash, **changes), job.directory)
     if status == "finished":
         (job.directory / "model").mkdir()
     os.utime(job.directory / "report.json", (SINCE - ago, SINCE - ago))

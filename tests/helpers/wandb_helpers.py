@@ -17,9 +17,19 @@ from typing import Any
 
 import pytest
 
+from hydraprune.results.run_spec import split_spec
+from hydraprune.tracking import About
+
 KEY = "0123456789" * 4
 # What W&B itself adds to a line of history.
 _OWN = "_"
+
+
+def about_of(directory: Path, **changes: Any) -> About:
+    """What a tracker gets of a small run; fields of its spec may be changed too."""
+    known = {"hash": "abc", "cell": "cell", "phase": "sparse", "model": "model", "task": "task", "pattern": "4x1"}
+    spec, others = split_spec({**known, "config": {}, "directory": directory, "steps": 10, **changes})
+    return About(spec, **others)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from spec_helpers import changed
+
 from hydraprune.results.plan_file import Plan, Planned, write_plan
 from hydraprune.results.report import RunReport, write_report
+from hydraprune.results.run_spec import RunSpec
 
 # At most so long is a state waited for; far more than any of them takes.
 PATIENCE = 200.0
@@ -84,9 +87,9 @@ class Terminal:
 
 def planned(folder: Path, count: int) -> list[Planned]:
     """A sweep of jobs that have not begun, its plan written an hour ago."""
-    blank = Planned("", "c", "sparse", "tiny", "toy", "4x1", 0.9, 0, "fp32", folder, (), 100)
+    blank = Planned(RunSpec("", "c", "sparse", "tiny", "toy", "4x1", 0.9, 0, "fp32"), folder, (), 100)
     jobs = [
-        replace(blank, hash=f"h{seed}", seed=seed, directory=folder / f"run{seed}", words=(f"seed={seed}",))
+        changed(blank, hash=f"h{seed}", seed=seed, directory=folder / f"run{seed}", words=(f"seed={seed}",))
         for seed in range(count)
     ]
     write_plan(Plan((), 1, tuple(jobs), ()), folder)
@@ -97,15 +100,14 @@ def planned(folder: Path, count: int) -> list[Planned]:
 
 def keep(job: Planned, status: str, **changes: object) -> None:
     """The job's folder as a run of that status leaves it."""
-    names = {"phase": "sparse", "model": "tiny", "task": "toy", "pattern": "4x1", "criterion": None, "scheduler": None}
-    report = RunReport(status, job.hash, "c", list(job.words), recipe={}, seed=job.seed, precision="fp32", **names)
+    report = RunReport(replace(job.spec, overrides=job.words, target_sparsity=None), status)
     job.directory.mkdir(parents=True, exist_ok=True)
     if status == "finished":
         (job.directory / "model").mkdir(exist_ok=True)
         report = replace(
             report, steps=100, final={"accuracy": 0.75}, dense={"accuracy": 0.5, "run": "x"}, seconds={"total": 200.0}
         )
-    write_report(replace(report, **changes), job.directory)  # type: ignore[arg-type]
+    write_report(changed(report, **changes), job.directory)
 
 
 METRICS = (

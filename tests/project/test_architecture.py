@@ -18,7 +18,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "data": (2, {"datasets", "transformers", "evaluate", "sklearn", "scipy"}),
     "models": (3, {"transformers"}),
     "training": (3, {"accelerate"}),
-    "tracking": (3, {"wandb", "wandb_workspaces"}),
+    "tracking": (4, {"wandb", "wandb_workspaces"}),
     "results": (3, {"scipy"}),
     "deploy": (4, set()),
     "config": (4, {"hydra", "omegaconf"}),

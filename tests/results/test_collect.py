@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from results_helpers import job, report, table
+from spec_helpers import planned_of
 
 from hydraprune.errors import UserError
 from hydraprune.results.collect import FILES, gather, write_matrix
-from hydraprune.results.plan_file import Plan, Planned, read_plan, write_plan
+from hydraprune.results.plan_file import Plan, read_plan, write_plan
 from hydraprune.results.report import RunReport, write_report
 from hydraprune.utils.files import folders_with
 
@@ -50,7 +51,7 @@ def test_what_stands_in_a_sweeps_folder(swept: Path) -> None:
     found = gather([swept])
     dense, sparse = found.cells
     assert (sparse.finished, sparse.failed, sparse.missing) == ((0,), (1, 3), (2, 4))
-    assert (dense.phase, dense.finished) == ("dense", (0,))
+    assert (dense.spec.phase, dense.finished) == ("dense", (0,))
     assert found.failures == sorted(
         {
             str(swept / "runs" / "1"): "not finite",
@@ -120,7 +121,7 @@ def test_refusals_that_the_plan_does_not_name_are_stale(swept: Path) -> None:
     assert gather([swept]).failures == before.failures
     # Without a plan nobody can tell.
     (swept / "plan.json").unlink()
-    assert {cell.cell for cell in gather([swept]).cells} == {"c" * 12, "f" * 12}
+    assert {cell.spec.cell for cell in gather([swept]).cells} == {"c" * 12, "f" * 12}
 
 
 def test_a_run_that_no_plan_names_is_counted_too(swept: Path) -> None:
@@ -172,7 +173,7 @@ def test_an_empty_folder(hydraprune: Callable[..., Any], workplace: Path) -> Non
 
 def test_a_plan_comes_back_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "sweep"
-    full = Planned(
+    full = planned_of(
         hash="h", cell="c", phase="sparse", model="m", task="t", pattern="2:4", target_sparsity=0.5, seed=3,
         precision="bf16", directory=folder / "t" / "m", words=("seed=3", "task=t"), steps=10, model_bytes=1,
         answer_bytes=2, token_bytes=3, ancestor="d", refused="why", refusal=folder / "refused" / "x",

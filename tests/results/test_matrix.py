@@ -15,6 +15,7 @@ from results_helpers import job, report
 
 from hydraprune.results.matrix import Cell, matrix
 from hydraprune.results.report import RunReport
+from hydraprune.results.run_spec import invalid_spec
 from hydraprune.results.statistics import mean_interval, spread
 from hydraprune.results.tables import as_json, comma_separated, markdown
 
@@ -136,7 +137,7 @@ def test_what_is_planned_and_not_there_is_marked() -> None:
     nothing = only([], job(0), job(1))
     assert (nothing.finished, nothing.failed, nothing.missing) == ((), (), (0, 1))
     assert nothing.scores == ()
-    refused_without_a_config = RunReport("failed", "", "", [], "", "", "", "", None, None, {}, 0, error="no such key")
+    refused_without_a_config = RunReport(invalid_spec(()), "failed", error="no such key")
     assert only([refused_without_a_config, report(0)], job(0, hash="", cell="", refused="no such key")).finished == (0,)
 
 
@@ -173,7 +174,7 @@ def test_other_targets_models_and_patterns_need_no_more_to_tell() -> None:
     ]  # fmt: skip
     cells = matrix([report(cell=f"{i:012d}", overrides=[f"{i}"], **name) for i, name in enumerate(names)])
     assert [cell.differs for cell in cells] == [""] * len(names)
-    toy = [cell.pattern for cell in cells if (cell.task, cell.model) == ("toy", "tiny")]
+    toy = [cell.spec.pattern for cell in cells if (cell.spec.task, cell.spec.model) == ("toy", "tiny")]
     assert toy == ["dense", "4x1", "4x1", "2:4", "mixed"]
 
 
@@ -219,6 +220,8 @@ def test_the_order_of_reports_does_not_matter_and_copies_count_once(runs: Any, s
 @given(_RUNS)
 def test_a_finished_run_wins_over_its_failed_copy(runs: Any) -> None:
     reports = made(runs)
-    failed = [report(r.seed, cell=r.cell, status="failed", pattern=r.pattern) for r in reports if r.finished]
+    failed = [
+        report(r.spec.seed, cell=r.spec.cell, status="failed", pattern=r.spec.pattern) for r in reports if r.finished
+    ]
     assert [cell.finished for cell in matrix([*failed, *reports])] == [cell.finished for cell in matrix(reports)]
     assert all(not set(cell.failed) & set(cell.finished) for cell in matrix([*failed, *reports]))

@@ -43,7 +43,7 @@ def test_the_three_forms_agree(runs: Any) -> None:
     cells = matrix(made(runs))
     text, told = markdown(cells), json.loads(as_json(cells))
     lines = list(csv.DictReader(io.StringIO(comma_separated(cells))))
-    assert [cell["cell"] for cell in told["cells"]] == [cell.cell for cell in cells]
+    assert [cell["cell"] for cell in told["cells"]] == [cell.spec.cell for cell in cells]
     scores = [(cell, score) for cell in told["cells"] for score in cell["scores"] or [None]]
     assert [(line["cell"], line.get("metric") or None) for line in lines] == [
         (cell["cell"], score and score["metric"]) for cell, score in scores

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from results_helpers import SINCE, begun, job, jobs_in, look, report
+from spec_helpers import changed
 
 from hydraprune.results.plan_file import Plan, told_apart, with_earlier
 from hydraprune.results.report import RunReport
@@ -31,9 +32,9 @@ WANTED = replace(job(0), steps=100)
         ([NAMES, PRECISION, PATTERN], 200.0),
         ([NAMES, PRECISION], 300.0),
         ([NAMES], 400.0),
-        ([replace(NAMES, model="bert_mini")], None),
-        ([replace(NAMES, task="sst2")], None),
-        ([replace(NAMES, phase="dense")], None),
+        ([changed(NAMES, model="bert_mini")], None),
+        ([changed(NAMES, task="sst2")], None),
+        ([changed(NAMES, phase="dense")], None),
         ([], None),
         # The median of three, and runs that say nothing left out.
         ([CELL, replace(CELL, seconds={"total": 50.0}), replace(CELL, seconds={"total": 20.0})], 200.0),
@@ -105,7 +106,7 @@ def test_a_finished_run_whose_model_is_gone_is_not_done(tmp_path: Path) -> None:
 
 def test_another_run_in_the_jobs_folder_is_not_it(tmp_path: Path) -> None:
     (wanted,) = jobs_in(tmp_path, 1)
-    begun(replace(wanted, hash="other"), "finished", -10)
+    begun(changed(wanted, hash="other"), "finished", -10)
     assert look(wanted).waiting == (wanted,)
 
 
@@ -253,8 +254,8 @@ def test_the_last_that_finished(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path, 7)
     for wanted, after in zip(jobs, [10, 70, 20, 60, 30, 50, 40], strict=True):
         begun(wanted, "finished", -after)
-    assert [job.seed for job, _ in look(*jobs).last] == [4, 6, 5, 3, 1]
-    assert [job.seed for job, _ in look(*jobs).done] == list(range(7))
+    assert [job.spec.seed for job, _ in look(*jobs).last] == [4, 6, 5, 3, 1]
+    assert [job.spec.seed for job, _ in look(*jobs).done] == list(range(7))
 
 
 def test_jobs_of_one_name_are_told_apart_by_what_differs() -> None:

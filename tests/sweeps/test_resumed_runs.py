@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from results_helpers import begun, job, look
+from spec_helpers import changed
 
 from hydraprune.results.plan_file import Planned
 
@@ -32,7 +32,7 @@ def ages(run: Planned, report: float, metrics: float) -> None:
 def test_steps_before_the_cut_are_not_of_this_pace(long: Planned) -> None:
     begun(long, "started", lines=LINES, from_step=9000)
     ages(long, 100, 0)
-    new = replace(long, hash="new", directory=long.directory.with_name("new"))
+    new = changed(long, hash="new", directory=long.directory.with_name("new"))
     found = look(long, new)
     (run,) = found.running
     assert (run.step, run.taken, run.share) == (9100, 100, 0.91)

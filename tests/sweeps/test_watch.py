@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from spec_helpers import changed
 from watch_helpers import Terminal, keep, planned, state, watch
 
 from hydraprune.results.plan_file import Plan, write_plan
@@ -107,7 +108,7 @@ def test_what_there_is_nothing_to_watch_in(tmp_path: Path) -> None:
 def test_a_job_whose_dense_model_is_trained_first(swept: Path) -> None:
     """It does not write meanwhile, and is not quiet for that."""
     first, second = planned(swept, 2)
-    dense = replace(first, hash="dense", phase="dense", pattern="dense", directory=swept / "outputs")
+    dense = changed(first, hash="dense", phase="dense", pattern="dense", directory=swept / "outputs")
     first = replace(first, ancestor="dense")
     for job in (first, dense):
         shutil.rmtree(job.directory, ignore_errors=True)

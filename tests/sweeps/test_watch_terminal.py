@@ -55,7 +55,7 @@ def test_a_failure_at_the_end(swept: Path) -> None:
     terminal = Terminal(swept, "--period", "0.05", columns=60)
     terminal.wait_for("1 done  0 running  1 failed")
     code, text = terminal.end()
-    assert (code, jobs[1].seed) == (1, 1)
+    assert (code, jobs[1].spec.seed) == (1, 1)
     assert "a score is" in text
 
 

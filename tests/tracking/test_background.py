@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from wandb_helpers import folders, read, warned
 
+from hydraprune.results.run_spec import RunSpec
 from hydraprune.tracking import About, Guarded, Outcome, Silent, WandB
 from hydraprune.tracking import background as guarded
 
-ABOUT = About("abc", "group", "sparse", "name", (), {}, Path(), 1)
+ABOUT = About(RunSpec("abc", "cell", "sparse", "m", "t", "p"), {}, Path(), 1)
 
 
 class Noted(Silent):
@@ -104,12 +105,14 @@ def test_after_a_failure_only_close_is_called(method: str, caplog: pytest.LogCap
 STALLED = """
 import os, signal, sys, time
 from pathlib import Path
-from hydraprune.tracking import About, Guarded, WandB, core, guarded
+from hydraprune.results.run_spec import RunSpec
+from hydraprune.tracking import About, Guarded, WandB
+from hydraprune.tracking import background as guarded, wandb_process as core
 
 guarded._PATIENCE, guarded._MOMENT, core.AT_EXIT = 1.0, 5.0, 1.0
 wandb = WandB("offline", finish_timeout=1.0)
 tracker = Guarded(wandb)
-tracker.start(About("abc", "g", "sparse", "name", (), {}, Path(), 1))
+tracker.start(About(RunSpec("abc", "c", "sparse", "m", "t", "p"), {}, Path(), 1))
 os.kill(wandb._core.pid, signal.SIGSTOP)
 for step in range(int(sys.argv[1])):
     tracker.log({"train/loss": 1.0}, step)

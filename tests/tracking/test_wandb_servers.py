@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wandb_helpers import KEY, Accepting, Answering, folders, read, refusing, warned
+from wandb_helpers import KEY, Accepting, Answering, about_of, folders, read, refusing, warned
 
 from hydraprune.tracking import About, Guarded, WandB
 from hydraprune.tracking import wandb_tracker as weights_and_biases
@@ -24,8 +24,7 @@ PROMISED = 20.0
 
 
 def about(directory: Path, **other: Any) -> About:
-    known = {"id": "abc", "group": "task model cell", "job_type": "sparse", "name": "a name", "steps": 10}
-    return About(**{**known, "tags": ("t",), "config": {"a": {"b": 1}}, "directory": directory, **other})
+    return about_of(directory, **{"config": {"a": {"b": 1}}, **other})
 
 
 @pytest.fixture
@@ -114,10 +113,11 @@ def test_a_whole_run_without_its_server(stack: ExitStack, small: tuple[str, ...]
 
 FOLLOWED = """
 import pathlib, time
+from hydraprune.results.run_spec import RunSpec
 from hydraprune.tracking import About, WandB
 
 tracker = WandB()
-tracker.start(About("abc", "g", "sparse", "name", (), {}, pathlib.Path("."), 1))
+tracker.start(About(RunSpec("abc", "c", "sparse", "m", "t", "p"), {}, pathlib.Path("."), 1))
 tracker.close(None)
 print(time.time(), flush=True)
 """

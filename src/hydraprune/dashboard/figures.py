@@ -89,7 +89,7 @@ def all_figures(records: Records) -> list[Figure]:
 def cost(records: Records) -> Figure | None:
     """What sparsity costs, over all models and tasks; None where nothing was compared."""
     rows = []
-    for cell in (cell for cell in records.cells if cell.phase == "sparse" and cell.scores):
+    for cell in (cell for cell in records.cells if cell.spec.phase == "sparse" and cell.scores):
         score, row = cell.scores[0], cell.published
         if score.difference is None:
             continue
@@ -97,11 +97,11 @@ def cost(records: Records) -> Figure | None:
         published = row.difference if row is not None and row.metric == score.metric else None
         rows.append(
             {
-                "task": cell.task,
-                "model": cell.model,
-                "pattern": cell.pattern,
+                "task": cell.spec.task,
+                "model": cell.spec.model,
+                "pattern": cell.spec.pattern,
                 "label": cell.label,
-                "name": config_name({"task": cell.task, "model": cell.model, "label": cell.label}, records),
+                "name": config_name({"task": cell.spec.task, "model": cell.spec.model, "label": cell.label}, records),
                 # Of the headline metric only: the metric chosen elsewhere does not take it away.
                 "measure": score.metric,
                 "difference": score.difference.mean,

@@ -100,8 +100,8 @@ def _told(drawn: Figure) -> dict[str, Any]:
 
 def _choices(found: Records) -> dict[str, list[str]]:
     """What can be filtered by: what differs between the runs."""
-    by_key = {key: list(dict.fromkeys(getattr(cell, key) for cell in found.cells)) for key in ("task", "model")}
-    by_key["pattern"] = list(dict.fromkeys(cell.pattern for cell in found.cells if cell.phase == "sparse"))
+    by_key = {key: list(dict.fromkeys(getattr(cell.spec, key) for cell in found.cells)) for key in ("task", "model")}
+    by_key["pattern"] = list(dict.fromkeys(cell.spec.pattern for cell in found.cells if cell.spec.phase == "sparse"))
     return {key: values for key, values in by_key.items() if len(values) > 1}
 
 
@@ -132,7 +132,8 @@ def _tiles(found: Records, rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 def _matrix_row(cell: Cell, score: Score | None) -> Row:
     """A line of the results matrix, figures in full."""
-    row: Row = {name: getattr(cell, name) for name in ("cell", "phase", "task", "model", "pattern", "label")}
+    row: Row = {name: getattr(cell.spec, name) for name in ("cell", "phase", "task", "model", "pattern")}
+    row["label"] = cell.label
     row |= {
         "ratio": cell.ratio.mean if cell.ratio else None,
         "prunable": cell.prunable.mean if cell.prunable else None,
@@ -144,7 +145,7 @@ def _matrix_row(cell: Cell, score: Score | None) -> Row:
     }
     mine = spread(list(score.sparse.values())) if score else None
     dense = spread([score.dense[seed] for seed in score.differences]) if score else None
-    if cell.phase == "dense":
+    if cell.spec.phase == "dense":
         mine, dense = None, mine
     published = cell.published if score and cell.published and cell.published.metric == score.metric else None
     low, high = (score.interval if score else None) or (None, None)

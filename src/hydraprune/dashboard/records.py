@@ -31,7 +31,7 @@ class Records:
     @property
     def labels(self) -> list[str]:
         """What curves and points are told apart by, in the order of the matrix."""
-        return list(dict.fromkeys(cell.label for cell in self.cells if cell.phase == "sparse"))
+        return list(dict.fromkeys(cell.label for cell in self.cells if cell.spec.phase == "sparse"))
 
 
 def records(folders: Sequence[Path]) -> Records:
@@ -46,9 +46,9 @@ def records(folders: Sequence[Path]) -> Records:
     known = {place.resolve() for place in found.runs}
     others = {place: report for place, report in dense.values() if place.resolve() not in known}
     everything = replace(found, runs={**found.runs, **others})
-    cells = sorted(everything.cells, key=lambda cell: cell.phase != "sparse")
-    labels = {cell.cell: cell.label for cell in cells}
-    runs = _once(everything.runs, [cell.cell for cell in cells])
+    cells = sorted(everything.cells, key=lambda cell: cell.spec.phase != "sparse")
+    labels = {cell.spec.cell: cell.label for cell in cells}
+    runs = _once(everything.runs, [cell.spec.cell for cell in cells])
     # A sweep's failures are its own; a dense run found elsewhere may belong to anybody.
     failures = [(_from(folders[0], Path(what)), why) for what, why in found.failures]
     started_from = {name: report for name, (_, report) in dense.items()}
@@ -66,9 +66,9 @@ def _once(runs: Mapping[Path, RunReport], order: Sequence[str]) -> list[tuple[Pa
     found: dict[str, tuple[Path, RunReport]] = {}
     for place, report in sorted(runs.items(), key=lambda run: (not run[1].finished, str(run[0]))):
         # Without a cell: words that made no config, which the failures tell of.
-        if report.cell:
-            found.setdefault(report.hash, (place, report))
-    return sorted(found.values(), key=lambda run: (order.index(run[1].cell), run[1].seed, run[1].hash))
+        if report.spec.cell:
+            found.setdefault(report.spec.hash, (place, report))
+    return sorted(found.values(), key=lambda run: (order.index(run[1].spec.cell), run[1].spec.seed, run[1].spec.hash))
 
 
 def _dense_runs(found: Gathered, folders: Sequence[Path]) -> dict[str, tuple[Path, RunReport]]:
@@ -79,7 +79,7 @@ def _dense_runs(found: Gathered, folders: Sequence[Path]) -> dict[str, tuple[Pat
     for name in sorted(named):
         for place in above:
             report = read_report(place / name)
-            if report is not None and report.phase == "dense":
+            if report is not None and report.spec.phase == "dense":
                 runs[name] = (place / name, report)
                 break
     return runs
@@ -90,13 +90,13 @@ def _run(place: Path, report: RunReport, labels: Mapping[str, str], folder: Path
     score, dense = report.final.get(metric), (report.dense or {}).get(metric)
     train = seconds.get("train")
     return {
-        "hash": report.hash,
-        "task": report.task,
-        "model": report.model,
-        "pattern": report.pattern,
-        "label": labels.get(report.cell, report.pattern),
-        "phase": report.phase,
-        "seed": report.seed,
+        "hash": report.spec.hash,
+        "task": report.spec.task,
+        "model": report.spec.model,
+        "pattern": report.spec.pattern,
+        "label": labels.get(report.spec.cell, report.spec.pattern),
+        "phase": report.spec.phase,
+        "seed": report.spec.seed,
         "status": report.status,
         "metric": metric,
         "score": score,
@@ -110,7 +110,7 @@ def _run(place: Path, report: RunReport, labels: Mapping[str, str], folder: Path
         "examples_per_second": report.examples / train if report.examples and train else None,
         "device": report.device,
         "threads": report.threads,
-        "precision": report.precision,
+        "precision": report.spec.precision,
         "error": report.error,
         "folder": _from(folder, place),
     }

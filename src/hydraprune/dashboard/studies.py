@@ -61,7 +61,7 @@ def studies(
     """
 
     def subject(run: tuple[Path, RunReport]) -> tuple[str, str]:
-        return run[1].task, run[1].model
+        return run[1].spec.task, run[1].spec.model
 
     grouped = groupby(sorted(runs, key=subject), subject)
     return [_study(task, model, list(mine), cells, dense) for (task, model), mine in grouped]
@@ -74,17 +74,17 @@ def _study(
     cells: Sequence[Cell],
     dense: Mapping[str, RunReport],
 ) -> Study:
-    mine = [cell for cell in cells if (cell.task, cell.model) == (task, model)]
-    sparse = [cell for cell in mine if cell.phase == "sparse"]
+    mine = [cell for cell in cells if (cell.spec.task, cell.spec.model) == (task, model)]
+    sparse = [cell for cell in mine if cell.spec.phase == "sparse"]
     finished = [report for _, report in runs if report.finished]
     metrics = list(dict.fromkeys(name for cell in mine for name in [score.metric for score in cell.scores]))
     metric = next((report.metric for report in finished if report.metric), metrics[0] if metrics else "")
-    by_cell = {cell.cell: [run for run in runs if run[1].cell == cell.cell] for cell in mine}
+    by_cell = {cell.spec.cell: [run for run in runs if run[1].spec.cell == cell.spec.cell] for cell in mine}
     histories = {key: [read_history(place) for place, _ in found] for key, found in by_cell.items()}
-    ancestors = {dense[name].cell for _, report in runs if (name := _started_from(report)) in dense}
+    ancestors = {dense[name].spec.cell for _, report in runs if (name := _started_from(report)) in dense}
     # Beside sparse runs only those dense ones that they started from; others may be of any recipe.
-    drawn = [cell for cell in mine if cell.phase == "sparse" or cell.cell in ancestors or not sparse]
-    names = {cell.cell: _dense_name(cell, drawn) for cell in drawn if cell.phase == "dense"}
+    drawn = [cell for cell in mine if cell.spec.phase == "sparse" or cell.spec.cell in ancestors or not sparse]
+    names = {cell.spec.cell: _dense_name(cell, drawn) for cell in drawn if cell.spec.phase == "dense"}
     curves = {
         "score": [row for name in metrics for row in _curves(drawn, histories, names, f"eval/{name}", metric=name)],
         "loss": _curves(drawn, histories, names, "train/loss"),
@@ -95,11 +95,11 @@ def _study(
         model=model,
         metric=metric,
         metrics=metrics,
-        points=[row for cell in sparse for row in _points(cell, by_cell[cell.cell])],
+        points=[row for cell in sparse for row in _points(cell, by_cell[cell.spec.cell])],
         dense=[row for name in metrics for row in _strips(name, mine, names)],
         curves=curves,
-        layers=[row for cell in sparse for row in _layers(cell, by_cell[cell.cell])],
-        masks=[row for cell in sparse for row in _masks(cell, by_cell[cell.cell])],
+        layers=[row for cell in sparse for row in _layers(cell, by_cell[cell.spec.cell])],
+        masks=[row for cell in sparse for row in _masks(cell, by_cell[cell.spec.cell])],
     )
 
 
@@ -109,14 +109,14 @@ def _started_from(report: RunReport) -> str:
 
 def _dense_name(cell: Cell, drawn: Sequence[Cell]) -> str:
     """`dense`, and what tells it from others where there are several."""
-    return "dense" if sum(other.phase == "dense" for other in drawn) == 1 else cell.label
+    return "dense" if sum(other.spec.phase == "dense" for other in drawn) == 1 else cell.label
 
 
 def _points(cell: Cell, runs: Iterable[tuple[Path, RunReport]]) -> list[Row]:
     return [
         {
             **_named(cell),
-            "seed": report.seed,
+            "seed": report.spec.seed,
             "metric": name,
             "score": value,
             "sparsity": report.sparsity["prunable"],
@@ -134,7 +134,7 @@ def _strips(metric: str, cells: Sequence[Cell], names: Mapping[str, str]) -> lis
 
     Configs that started from others are told apart by their values: two models of one seed are not the same.
     """
-    sparse = [cell for cell in cells if cell.phase == "sparse"]
+    sparse = [cell for cell in cells if cell.spec.phase == "sparse"]
     groups: list[tuple[str, dict[int, float]]] = []
     for cell in sparse or cells:
         for score in (score for score in cell.scores if score.metric == metric):
@@ -143,7 +143,7 @@ def _strips(metric: str, cells: Sequence[Cell], names: Mapping[str, str]) -> lis
             if same:
                 same[0].update(values)
             elif values:
-                groups.append((names.get(cell.cell, f"dense of {cell.label}"), values))
+                groups.append((names.get(cell.spec.cell, f"dense of {cell.label}"), values))
     rows = []
     for label, values in groups:
         found = spread(list(values.values()))
@@ -169,9 +169,9 @@ def _curves(
     """Rows of bands; `whole` where all seeds of the config that were ever there still are."""
     rows = []
     for cell in cells:
-        seeds = sum(name in history for history in histories[cell.cell])
-        told = {**_named(cell), "label": names.get(cell.cell, cell.label), **more}
-        for at in band(histories[cell.cell], name):
+        seeds = sum(name in history for history in histories[cell.spec.cell])
+        told = {**_named(cell), "label": names.get(cell.spec.cell, cell.label), **more}
+        for at in band(histories[cell.spec.cell], name):
             known = {"step": at.step, "mean": at.mean, "low": at.low, "high": at.high, "n": at.n}
             rows.append({**told, **known, "whole": at.n == seeds})
     return rows
@@ -215,7 +215,7 @@ def _masks(cell: Cell, runs: Sequence[tuple[Path, RunReport]]) -> list[Row]:
             return [
                 {
                     **_named(cell),
-                    "seed": report.seed,
+                    "seed": report.spec.seed,
                     "part": part.part,
                     "shape": part.pattern,
                     "weight": part.weight,
@@ -230,4 +230,4 @@ def _masks(cell: Cell, runs: Sequence[tuple[Path, RunReport]]) -> list[Row]:
 
 
 def _named(cell: Cell) -> Row:
-    return {"cell": cell.cell, "pattern": cell.pattern, "label": cell.label}
+    return {"cell": cell.spec.cell, "pattern": cell.spec.pattern, "label": cell.label}

@@ -37,14 +37,14 @@ class Gathered:
     @property
     def failures(self) -> list[tuple[str, str]]:
         """(directory, why) of what was planned or begun and is not finished."""
-        done = {report.hash for report in self.runs.values() if report.finished}
+        done = {report.spec.hash for report in self.runs.values() if report.finished}
         found = {}
         for job in self.planned:
-            if job.hash not in done and (why := job.failure()) is not None:
+            if job.spec.hash not in done and (why := job.failure()) is not None:
                 found[str(job.directory)] = why
-        known = {job.hash for job in self.planned} | done
+        known = {job.spec.hash for job in self.planned} | done
         for directory, report in self.runs.items():
-            if report.hash not in known or not report.hash:
+            if report.spec.hash not in known or not report.spec.hash:
                 why = report.error if report.status == "failed" else "not finished: running, or cut"
                 if not report.finished and str(directory) not in found:
                     found[str(directory)] = why or "failed"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from hydraprune.results.plan_file import Planned
 from hydraprune.results.reference import Published, published
 from hydraprune.results.report import RunReport
+from hydraprune.results.run_spec import RunSpec
 from hydraprune.results.statistics import Spread, mean_interval, spread
 
 # Rows stand in the order of the published table, other patterns behind.
@@ -66,7 +67,7 @@ class Cell:
     """All seeds of one config.
 
     Args:
-        cell: hash of the config without the seed.
+        spec: of one of its runs; the seed in it says nothing.
         differs: what was typed that other cells of the same name do not share.
         ratio: zeros / weights of all Linear layers, heads included: the published column.
         prunable: zeros / weights of the pruned layers.
@@ -76,13 +77,7 @@ class Cell:
         broken: seeds whose saved model does not obey its pattern.
     """
 
-    cell: str
-    phase: str
-    model: str
-    task: str
-    pattern: str
-    target_sparsity: float | None
-    precision: str | None
+    spec: RunSpec
     recipe: str
     differs: str = ""
     ratio: Spread | None = None
@@ -97,13 +92,13 @@ class Cell:
     @property
     def label(self) -> str:
         """Its pattern, how far, and what tells it from others: `4x1 at 90%`."""
-        target = "" if self.target_sparsity is None else f" at {self.target_sparsity * 100:.6g}%"
-        return " ".join(filter(None, [f"{self.pattern}{target}", self.differs]))
+        target = "" if self.spec.target_sparsity is None else f" at {self.spec.target_sparsity * 100:.6g}%"
+        return " ".join(filter(None, [f"{self.spec.pattern}{target}", self.differs]))
 
     @property
     def published(self) -> Published | None:
         """The published row that this one reproduces, if there is one."""
-        return published(self.model, self.task, self.pattern, self.target_sparsity)
+        return published(self.spec.model, self.spec.task, self.spec.pattern, self.spec.target_sparsity)
 
 
 def matrix(reports: Iterable[RunReport], planned: Iterable[Planned] = ()) -> list[Cell]:
@@ -114,19 +109,19 @@ def matrix(reports: Iterable[RunReport], planned: Iterable[Planned] = ()) -> lis
     """
     runs: dict[str, RunReport] = {}
     # In an order of our own: where two seeds or copies were typed differently, the same one gives the words.
-    for report in sorted(reports, key=lambda report: (not report.finished, report.seed, repr(report))):
-        if report.cell:
-            runs.setdefault(report.hash, report)
-    jobs = {job.hash: job for job in sorted(planned, key=repr) if job.cell}
+    for report in sorted(reports, key=lambda report: (not report.finished, report.spec.seed, repr(report))):
+        if report.spec.cell:
+            runs.setdefault(report.spec.hash, report)
+    jobs = {job.spec.hash: job for job in sorted(planned, key=repr) if job.spec.cell}
     by_cell: dict[str, list[RunReport]] = {}
     for report in runs.values():
-        by_cell.setdefault(report.cell, []).append(report)
+        by_cell.setdefault(report.spec.cell, []).append(report)
     wanted: dict[str, list[Planned]] = {}
     for job in jobs.values():
-        wanted.setdefault(job.cell, []).append(job)
-    cells = [_cell(key, by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}]
+        wanted.setdefault(job.spec.cell, []).append(job)
+    cells = [_cell(by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}]
     words = {key: _words(by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}}
-    cells = [replace(cell, typed=tuple(filter(_matters, words[cell.cell]))) for cell in cells]
+    cells = [replace(cell, typed=tuple(filter(_matters, words[cell.spec.cell]))) for cell in cells]
     return sorted((_told_apart(cell, cells, words) for cell in cells), key=_order)
 
 
@@ -140,34 +135,28 @@ def _matters(word: str) -> bool:
     return key not in _ROW and key.split(".")[0] not in _APART
 
 
-def _cell(key: str, reports: Sequence[RunReport], jobs: Sequence[Planned]) -> Cell:
+def _cell(reports: Sequence[RunReport], jobs: Sequence[Planned]) -> Cell:
     first = reports[0] if reports else jobs[0]
-    finished = sorted((r for r in reports if r.finished), key=lambda report: report.seed)
-    seeds = {report.seed for report in finished}
-    failed = {report.seed for report in reports if report.status == "failed"} - seeds
+    finished = sorted((r for r in reports if r.finished), key=lambda report: report.spec.seed)
+    seeds = {report.spec.seed for report in finished}
+    failed = {report.spec.seed for report in reports if report.status == "failed"} - seeds
     names = dict.fromkeys(name for report in finished for name in [report.metric or "", *report.final] if name)
     return Cell(
-        cell=key,
-        phase=first.phase,
-        model=first.model,
-        task=first.task,
-        pattern=first.pattern,
-        target_sparsity=first.target_sparsity,
-        precision=first.precision,
-        recipe="" if not reports else str(reports[0].recipe.get("source", "")),
+        spec=first.spec,
+        recipe="" if not reports else str(reports[0].spec.recipe.get("source", "")),
         ratio=_sparsity(finished, "linear"),
         prunable=_sparsity(finished, "prunable"),
         scores=tuple(_score(name, finished) for name in names),
         finished=tuple(sorted(seeds)),
         failed=tuple(sorted(failed)),
-        missing=tuple(sorted(({job.seed for job in jobs} | {r.seed for r in reports}) - seeds - failed)),
-        broken=tuple(report.seed for report in finished if report.pattern_ok is False),
+        missing=tuple(sorted(({job.spec.seed for job in jobs} | {r.spec.seed for r in reports}) - seeds - failed)),
+        broken=tuple(report.spec.seed for report in finished if report.pattern_ok is False),
     )
 
 
 def _score(metric: str, reports: Sequence[RunReport]) -> Score:
     def by_seed(values: str) -> dict[int, float]:
-        found = {report.seed: (getattr(report, values) or {}).get(metric) for report in reports}
+        found = {report.spec.seed: (getattr(report, values) or {}).get(metric) for report in reports}
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
     return Score(metric, by_seed("final"), by_seed("dense"), by_seed("best"))
@@ -178,27 +167,35 @@ def _sparsity(reports: Sequence[RunReport], kind: str) -> Spread | None:
 
 
 def _words(reports: Sequence[RunReport], jobs: Sequence[Planned]) -> list[str]:
-    typed = [*reports[0].overrides] if reports else [*jobs[0].words]
+    typed = [*reports[0].spec.overrides] if reports else [*jobs[0].words]
     return [word for word in typed if word.partition("=")[0] not in ("seed", "sweep", "run.root", "plan")]
 
 
 def _told_apart(cell: Cell, cells: Sequence[Cell], words: Mapping[str, Sequence[str]]) -> Cell:
     """The cell with what tells it from others of the same name."""
-    alike = [other.cell for other in cells if _name(other) == _name(cell)]
+    alike = [other.spec.cell for other in cells if _name(other) == _name(cell)]
     if len(alike) == 1:
         return cell
     shared = set.intersection(*(set(words[key]) for key in alike))
     own = {key: " ".join(word for word in words[key] if word not in shared) for key in alike}
-    mine = own[cell.cell]
+    mine = own[cell.spec.cell]
     # The same words may mean another config, where a default has changed since.
     alone = bool(mine) and Counter(own.values())[mine] == 1
-    return replace(cell, differs=mine if alone else f"{mine} {cell.cell[:6]}".strip())
+    return replace(cell, differs=mine if alone else f"{mine} {cell.spec.cell[:6]}".strip())
 
 
 def _name(cell: Cell) -> tuple[object, ...]:
-    return cell.task, cell.model, cell.pattern, cell.target_sparsity, cell.phase
+    return cell.spec.task, cell.spec.model, cell.spec.pattern, cell.spec.target_sparsity, cell.spec.phase
 
 
 def _order(cell: Cell) -> tuple[object, ...]:
-    place = _PATTERNS.index(cell.pattern) if cell.pattern in _PATTERNS else len(_PATTERNS)
-    return cell.task, cell.model, place, cell.pattern, cell.target_sparsity or 0.0, cell.differs, cell.cell
+    place = _PATTERNS.index(cell.spec.pattern) if cell.spec.pattern in _PATTERNS else len(_PATTERNS)
+    return (
+        cell.spec.task,
+        cell.spec.model,
+        place,
+        cell.spec.pattern,
+        cell.spec.target_sparsity or 0.0,
+        cell.differs,
+        cell.spec.cell,
+    )

@@ -12,23 +12,23 @@ def model_card(report: RunReport) -> str:
         "---",
         "library_name: transformers",
         "pipeline_tag: text-classification",
-        f"tags: [hydraprune, {'sparse' if report.phase == 'sparse' else 'dense'}]",
+        f"tags: [hydraprune, {'sparse' if report.spec.phase == 'sparse' else 'dense'}]",
         "---",
-        f"# {report.model} on {report.task}, {report.pattern}",
+        f"# {report.spec.model} on {report.spec.task}, {report.spec.pattern}",
         "",
-        f"- {metrics} on the validation set (seed {report.seed}, final evaluation)",
+        f"- {metrics} on the validation set (seed {report.spec.seed}, final evaluation)",
     ]
     if report.dense is not None and report.sparsity is not None and report.units is not None:
         dense = ", ".join(f"{n} {v:.4f}" for n, v in report.dense.items() if isinstance(v, float))
         lines += [
             f"- the dense model it was pruned from: {dense or 'unknown'}",
-            f"- pattern {report.pattern}: {report.units['pruned']} of {report.units['total']} units pruned; "
+            f"- pattern {report.spec.pattern}: {report.units['pruned']} of {report.units['total']} units pruned; "
             f"{report.sparsity['prunable']:.4f} of the prunable weights, {report.sparsity['linear']:.4f} of all linear "
             f"weights and {report.sparsity['model']:.4f} of all parameters are zero",
-            f"- criterion {report.criterion}, schedule {report.scheduler}",
+            f"- criterion {report.spec.criterion}, schedule {report.spec.scheduler}",
             "",
             "The weights are stored dense, with zeros: they need nothing but transformers to load, and a kernel that "
             "knows the pattern to run faster.",
         ]
-    lines += ["", f"Made by hydraprune {report.versions.get('hydraprune', '')}, run {report.hash}."]
+    lines += ["", f"Made by hydraprune {report.versions.get('hydraprune', '')}, run {report.spec.hash}."]
     return "\n".join(lines) + "\n"

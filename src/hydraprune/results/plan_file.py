@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydraprune.results.report import RunReport, finished_run, read_report
+from hydraprune.results.run_spec import RunSpec, split_spec
 from hydraprune.utils.files import write_text
 from hydraprune.utils.redaction import redacted
 
@@ -22,7 +23,6 @@ class Planned:
     """One run that is wanted.
 
     Args:
-        hash, cell, phase, model, task, pattern, target_sparsity, seed, precision: as in its report.
         directory: of the run.
         words: as typed.
         steps: optimizer steps; None where that could not be found out.
@@ -34,15 +34,7 @@ class Planned:
         earlier: wanted by an earlier command in the same folder, and not by the one that the plan is of.
     """
 
-    hash: str
-    cell: str
-    phase: str
-    model: str
-    task: str
-    pattern: str
-    target_sparsity: float | None
-    seed: int
-    precision: str
+    spec: RunSpec
     directory: Path
     words: tuple[str, ...]
     steps: int | None = None
@@ -57,20 +49,18 @@ class Planned:
     @property
     def name(self) -> str:
         """What a person calls it; its words where they make no config."""
-        if not self.hash:
-            return " ".join(self.words)
-        return f"{self.task} {self.model} {self.pattern} seed {self.seed}"
+        return self.spec.name if self.spec.hash else " ".join(self.words)
 
     def report(self) -> RunReport | None:
         """The report of this very run, if there is one; of its refusal where it was refused when it was to start."""
         found = read_report(self.directory)
-        if found is not None and found.hash == self.hash:
+        if found is not None and found.spec.hash == self.spec.hash:
             return found
         return None if self.refusal is None else read_report(self.refusal)
 
     def finished(self) -> RunReport | None:
         """The report of this very run if it is finished and its model is there."""
-        return finished_run(self.directory, self.hash)
+        return finished_run(self.directory, self.spec.hash)
 
     def failure(self) -> str | None:
         """Why it is not finished; None if it is."""
@@ -134,7 +124,9 @@ def write_plan(plan: Plan, folder: Path) -> None:
     def told(job: Planned) -> dict[str, Any]:
         places = {"directory": job.directory, "refusal": job.refusal}
         shown = {key: None if place is None else _between(folder, place) for key, place in places.items()}
-        return {**asdict(job), **shown}
+        values = asdict(job)
+        del values["spec"]
+        return {**job.spec.as_dict(), **values, **shown}
 
     values = {
         "schema": SCHEMA,
@@ -170,7 +162,8 @@ def read_plan(folder: Path) -> Plan | None:
 def _read(entries: Sequence[Mapping[str, Any]], folder: Path) -> tuple[Planned, ...]:
     found = []
     for entry in entries:
-        job = Planned(**{key: value for key, value in entry.items() if key in Planned.__dataclass_fields__})
+        spec, others = split_spec(entry)
+        job = Planned(spec, **{key: others[key] for key in others if key in Planned.__dataclass_fields__})
         refusal = None if job.refusal is None else _place(job.refusal, folder)
         found.append(replace(job, words=tuple(job.words), directory=_place(job.directory, folder), refusal=refusal))
     return tuple(found)

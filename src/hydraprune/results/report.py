@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydraprune.results.run_spec import RunSpec, split_spec
 from hydraprune.utils.files import write_text
 from hydraprune.utils.redaction import redacted
 
@@ -22,23 +23,12 @@ REFUSED = "refused"
 class RunReport:
     """What a run was, and what came of it. Fields as in docs/report.md; times are not part of a result."""
 
+    spec: RunSpec
     status: str
-    hash: str
-    cell: str
-    overrides: list[str]
-    phase: str
-    model: str
-    task: str
-    pattern: str
-    criterion: str | None
-    scheduler: str | None
-    recipe: dict[str, Any]
-    seed: int
     metric: str | None = None
     final: dict[str, float | None] = field(default_factory=dict)
     best: dict[str, float | None] = field(default_factory=dict)
     dense: dict[str, Any] | None = None
-    target_sparsity: float | None = None
     units: dict[str, int] | None = None
     parts: dict[str, Any] = field(default_factory=dict)
     sparsity: dict[str, Any] | None = None
@@ -48,7 +38,6 @@ class RunReport:
     seconds: dict[str, float] = field(default_factory=dict)
     teacher: str | None = None
     threads: int | None = None
-    precision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     device: str | None = None
     error: str | None = None
@@ -60,10 +49,16 @@ class RunReport:
         """Whether the run came to its end."""
         return self.status == "finished"
 
+    def as_dict(self) -> dict[str, Any]:
+        """The report as `report.json` has it: the fields of the spec stand beside the others."""
+        values = asdict(self)
+        del values["spec"]
+        return {"status": values.pop("status"), **self.spec.as_dict(), **values}
+
 
 def write_report(report: RunReport, directory: Path) -> None:
     """Write `report.json` into a run's directory, atomically."""
-    write_text(directory / NAME, json.dumps(_finite(redacted(asdict(report))), indent=2, allow_nan=False) + "\n")
+    write_text(directory / NAME, json.dumps(_finite(redacted(report.as_dict())), indent=2, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -81,8 +76,8 @@ def read_report(directory: Path) -> RunReport | None:
         text = (directory / NAME).read_text(encoding="utf-8")
         # NaN and Infinity, which others write, are null as in ours.
         values: Mapping[str, Any] = json.loads(text, parse_constant=lambda _: None)
-        known = {key: value for key, value in values.items() if key in RunReport.__dataclass_fields__}
-        return RunReport(**known)
+        spec, others = split_spec(values)
+        return RunReport(spec, **{key: others[key] for key in others if key in RunReport.__dataclass_fields__})
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 
@@ -90,5 +85,5 @@ def read_report(directory: Path) -> RunReport | None:
 def finished_run(directory: Path, identity: str) -> RunReport | None:
     """The report of the run of that hash if it is finished and its model is there."""
     report = read_report(directory)
-    whole = report is not None and report.finished and report.hash == identity
+    whole = report is not None and report.finished and report.spec.hash == identity
     return report if whole and (directory / "model").is_dir() else None

@@ -9,7 +9,9 @@ from hydraprune.results.report import RunReport
 
 def summary(report: RunReport, directory: Path) -> str:
     """What a person wants to know first."""
-    rows: list[tuple[str, str]] = [("run", f"{report.task}, {report.model}, {report.pattern}, seed {report.seed}")]
+    rows: list[tuple[str, str]] = [
+        ("run", f"{report.spec.task}, {report.spec.model}, {report.spec.pattern}, seed {report.spec.seed}")
+    ]
     for metric, value in report.final.items():
         if value is None:
             rows.append((metric, "not a number"))
@@ -19,13 +21,13 @@ def summary(report: RunReport, directory: Path) -> str:
             rows.append((metric, f"dense {_number(dense)}   sparse {value:.4f}{change}"))
         else:
             rows.append((metric, f"{value:.4f}"))
-    if report.units is not None and report.sparsity is not None and report.phase == "sparse":
-        target = "per part" if report.target_sparsity is None else f"{report.target_sparsity:g}"
+    if report.units is not None and report.sparsity is not None and report.spec.phase == "sparse":
+        target = "per part" if report.spec.target_sparsity is None else f"{report.spec.target_sparsity:g}"
         units = report.units
         rows.append(("sparsity", f"target {target}   achieved {report.sparsity['prunable']:.4f} of prunable weights"))
         rows.append(("units", f"{units['pruned']:,} of {units['total']:,} pruned, {units['target']:,} asked for"))
         rows.append(
-            ("pattern", f"{report.pattern} {'holds' if report.pattern_ok else 'DOES NOT HOLD'} in the saved model")
+            ("pattern", f"{report.spec.pattern} {'holds' if report.pattern_ok else 'DOES NOT HOLD'} in the saved model")
         )
     rows.append(("model", str(directory / "model")))
     rows.append(("look", f"hydraprune verify {directory / 'model'}"))

@@ -23,8 +23,8 @@ def markdown(cells: Sequence[Cell], failures: Sequence[tuple[str, str]] = ()) ->
     Args:
         failures: (what failed, why), in the order in which they are to be listed.
     """
-    sparse = [cell for cell in cells if cell.phase == "sparse"]
-    dense = [cell for cell in cells if cell.phase == "dense"]
+    sparse = [cell for cell in cells if cell.spec.phase == "sparse"]
+    dense = [cell for cell in cells if cell.spec.phase == "dense"]
     parts = ["# Results"]
     if sparse:
         parts += [_results(sparse), "## Seed by seed", _paired(sparse)]
@@ -145,10 +145,10 @@ def _notes(cells: Sequence[Cell]) -> str:
         "interval Student's t.",
         "Ratio: zeros / weights of all Linear layers, heads included, counted in the saved files.",
     ]
-    sparse = [cell for cell in cells if cell.phase == "sparse"]
+    sparse = [cell for cell in cells if cell.spec.phase == "sparse"]
     if not sparse:
         lines = ["Mean and max are over seeds, of the evaluation after the last step."]
-    if any(cell.task == "mrpc" for cell in sparse):
+    if any(cell.spec.task == "mrpc" for cell in sparse):
         lines.append("MRPC: the published column holds F1, though its table calls it accuracy; ours shows both.")
     if any(cell.missing or cell.failed for cell in cells):
         lines.append("n of m: m were planned or begun; the others failed, were cut or have not run.")
@@ -196,10 +196,12 @@ def as_json(cells: Sequence[Cell], failures: Sequence[tuple[str, str]] = ()) -> 
 
 
 def _told(cell: Cell) -> dict[str, Any]:
-    names = ("cell", "phase", "task", "model", "pattern", "target_sparsity", "differs", "precision", "recipe")
-    row = cell.published
+    spec, row = cell.spec, cell.published
     return {
-        **{name: getattr(cell, name) for name in names},
+        **{name: getattr(spec, name) for name in ("cell", "phase", "task", "model", "pattern", "target_sparsity")},
+        "differs": cell.differs,
+        "precision": spec.precision,
+        "recipe": cell.recipe,
         **{name: list(getattr(cell, name)) for name in ("typed", "finished", "failed", "missing", "broken")},
         "ratio": cell.ratio.mean if cell.ratio else None,
         "prunable_sparsity": cell.prunable.mean if cell.prunable else None,
@@ -235,7 +237,7 @@ def _paired_dense(score: Score) -> Spread | None:
 
 
 def _names(cell: Cell) -> list[str]:
-    return [cell.model, cell.task, cell.label]
+    return [cell.spec.model, cell.spec.task, cell.label]
 
 
 def _count(cell: Cell, score: Score | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import torch
 
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.composition import plain
-from hydraprune.errors import UserError
+from hydraprune.errors import one_line
 from hydraprune.results.mask_crops import mask_parts
 from hydraprune.results.report import RunReport, write_report
+from hydraprune.results.run_spec import RunSpec, invalid_spec
 from hydraprune.results.sparsity_counts import Figures
 from hydraprune.runs.experiment import Request
 from hydraprune.runs.setup import Built
-from hydraprune.sparsity import SparsityError
 from hydraprune.tracking import About, Mask, Outcome
 from hydraprune.training.settings import Settings
 from hydraprune.training.state import Progress
@@ -30,27 +30,30 @@ from hydraprune.utils.redaction import redacted
 _PACKAGES = ("hydraprune", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core")
 
 
-def blank(request: Request) -> RunReport:
-    """What can be said of a run before it starts."""
+def spec_of(request: Request) -> RunSpec:
+    """The description of the run that a request asks for."""
     config = request.config
     pattern = assembly.plans(config)
-    return RunReport(
-        status="started",
+    return RunSpec(
         hash=request.hash,
         cell=request.identity.cell,
-        overrides=list(request.overrides),
         phase=config.phase,
         model=config.model.name,
         task=config.task.name,
         pattern=pattern.name,
+        target_sparsity=pattern.target_sparsity,
+        seed=config.seed,
+        precision=config.training.get("precision", Settings.precision),
         criterion=_shared(snake(type(plan.criterion).__name__) for plan in pattern.parts.values()),
         scheduler=_shared(snake(type(plan.schedule).__name__) for plan in pattern.parts.values()),
         recipe={"name": config.recipe.name, "source": config.recipe.source},
-        seed=config.seed,
-        target_sparsity=pattern.target_sparsity,
-        precision=config.training.get("precision", Settings.precision),
-        versions=versions(),
+        overrides=tuple(request.overrides),
     )
+
+
+def blank(request: Request) -> RunReport:
+    """The report of a run that has started."""
+    return RunReport(spec_of(request), "started", versions=versions())
 
 
 def versions() -> dict[str, str]:
@@ -114,21 +117,7 @@ def about(request: Request, steps: int, done: int) -> About:
     Args:
         steps: of the whole training, of which `done` are behind it.
     """
-    config, known = request.config, blank(request)
-    target = "" if known.target_sparsity is None else f" {known.target_sparsity:g}"
-    words = (known.task, known.model, known.pattern, known.scheduler, known.criterion)
-    return About(
-        id=request.hash,
-        group=f"{known.task} {known.model} {known.pattern}{target} {known.cell}",
-        job_type=known.phase,
-        name=f"{known.task} {known.model} {known.pattern}{target} seed {known.seed}",
-        tags=tuple(dict.fromkeys(word for word in words if word is not None)),
-        config=redacted(plain(config)),
-        directory=request.directory,
-        steps=steps,
-        done=done,
-        asked=request.asked,
-    )
+    return About(spec_of(request), redacted(plain(request.config)), request.directory, steps, done, request.asked)
 
 
 def outcome(report: RunReport, model: Path) -> Outcome:
@@ -137,7 +126,7 @@ def outcome(report: RunReport, model: Path) -> Outcome:
     def masks() -> dict[str, Mask]:
         return {part.part: Mask(part.weight, part.kept) for part in mask_parts(model, report.parts)}
 
-    return Outcome(asdict(report), model, masks)
+    return Outcome(report.as_dict(), model, masks)
 
 
 def record_refusal(request: Request | None, directory: Path, overrides: list[str], error: BaseException) -> None:
@@ -147,14 +136,8 @@ def record_refusal(request: Request | None, directory: Path, overrides: list[str
         request: None when the config itself is wrong.
         directory: of refusals; never the job's own folder, which may hold something else.
     """
-    report = RunReport("failed", "", "", overrides, "", "", "", "", None, None, {}, 0)
-    if request is not None:
-        report = replace(blank(request), status="failed")
+    report = (
+        RunReport(invalid_spec(overrides), "failed") if request is None else replace(blank(request), status="failed")
+    )
     directory.mkdir(parents=True, exist_ok=True)
     write_report(replace(report, error=one_line(error)), directory)
-
-
-def one_line(error: BaseException) -> str:
-    """An error as a report keeps it."""
-    kind = "" if isinstance(error, (UserError, SparsityError)) else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())

@@ -8,8 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from hydraprune.config import instantiate as assembly
-from hydraprune.errors import UserError
-from hydraprune.runs.description import one_line
+from hydraprune.errors import UserError, one_line
 from hydraprune.runs.experiment import Request
 from hydraprune.sparsity import SparsityError
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.archive import as_yaml
-from hydraprune.errors import UserError
+from hydraprune.errors import UserError, one_line
 from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.models.saving import save_model
 from hydraprune.results.curves import NAME as METRICS
@@ -28,7 +28,7 @@ from hydraprune.results.summary import summary
 from hydraprune.runs import dense as ancestor
 from hydraprune.runs import preflight as checks
 from hydraprune.runs import setup as building
-from hydraprune.runs.description import about, blank, one_line, outcome, told, versions
+from hydraprune.runs.description import about, blank, outcome, told, versions
 from hydraprune.runs.experiment import Request
 from hydraprune.runs.failures import in_words
 from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
@@ -89,7 +89,11 @@ def refuse_foreign(request: Request) -> None:
     if stamp.is_file() and stamp.read_text(encoding="utf-8").startswith(_stamp(request)):
         return
     report = read_report(directory)
-    what = "other files" if report is None else f"another run ({report.task}, {report.model}, {report.pattern})"
+    what = (
+        "other files"
+        if report is None
+        else f"another run ({report.spec.task}, {report.spec.model}, {report.spec.pattern})"
+    )
     raise UserError(f"{key}={directory}: holds {what}; give an empty folder, or one that does not exist yet")
 
 

@@ -11,15 +11,19 @@ from hydraprune.results.report import RunReport
 
 # From the closest likeness to the loosest that still says something.
 _ALIKE: tuple[Callable[[RunReport, Planned], bool], ...] = (
-    lambda run, job: run.cell == job.cell,
-    lambda run, job: _names(run) == _names(job) and (run.pattern, run.precision) == (job.pattern, job.precision),
-    lambda run, job: _names(run) == _names(job) and run.precision == job.precision,
+    lambda run, job: run.spec.cell == job.spec.cell,
+    lambda run, job: _names(run) == _names(job) and _how(run) == _how(job),
+    lambda run, job: _names(run) == _names(job) and run.spec.precision == job.spec.precision,
     lambda run, job: _names(run) == _names(job),
 )
 
 
 def _names(run: RunReport | Planned) -> tuple[str, str, str]:
-    return run.phase, run.model, run.task
+    return run.spec.names
+
+
+def _how(run: RunReport | Planned) -> tuple[str, str | None]:
+    return run.spec.pattern, run.spec.precision
 
 
 def seconds_of(job: Planned, finished: Iterable[RunReport]) -> float | None:

@@ -57,17 +57,4 @@ def _unplanned(folder: Path, named: Path) -> Progress:
 
 
 def _as_planned(report: RunReport, directory: Path) -> Planned:
-    return Planned(
-        hash=report.hash,
-        cell=report.cell,
-        phase=report.phase,
-        model=report.model,
-        task=report.task,
-        pattern=report.pattern,
-        target_sparsity=report.target_sparsity,
-        seed=report.seed,
-        precision=report.precision or "",
-        directory=directory,
-        words=tuple(report.overrides),
-        steps=report.steps,
-    )
+    return Planned(report.spec, directory, report.spec.overrides, report.steps)

@@ -8,17 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hydraprune.config import instantiate as assembly
-from hydraprune.errors import UserError
+from hydraprune.errors import UserError, one_line
 from hydraprune.results.plan_file import Plan, Planned
 from hydraprune.results.report import NAME, RunReport, read_report
+from hydraprune.results.run_spec import invalid_spec
 from hydraprune.runs import dense as ancestor
 from hydraprune.runs import run
-from hydraprune.runs.description import one_line
+from hydraprune.runs.description import spec_of
 from hydraprune.runs.experiment import Request
 from hydraprune.runs.preflight import Needs, check_numbers
 from hydraprune.sweeps.estimates import duration, seconds_of, size, time_left
-from hydraprune.training.settings import Settings
 from hydraprune.utils.files import folders_with, nearest
 
 
@@ -52,12 +51,14 @@ def draw(command: Sequence[str], jobs: Iterable[Wanted], workers: int, elsewhere
     for wanted in jobs:
         job, before = examined.job(wanted)
         # Two spellings of one run are one job, unless they are to go to two places.
-        planned.setdefault(f"{job.hash or ' '.join(job.words)} {job.directory}", job)
+        planned.setdefault(f"{job.spec.hash or ' '.join(job.words)} {job.directory}", job)
         if before is not None and job.refused is None:
-            ancestors.setdefault(before.hash, before)
+            ancestors.setdefault(before.spec.hash, before)
     jobs_left = _spread(list(planned.values()))
-    hashes = {job.hash for job in jobs_left}
-    return Plan(tuple(command), workers, tuple(jobs_left), tuple(a for a in ancestors.values() if a.hash not in hashes))
+    hashes = {job.spec.hash for job in jobs_left}
+    return Plan(
+        tuple(command), workers, tuple(jobs_left), tuple(a for a in ancestors.values() if a.spec.hash not in hashes)
+    )
 
 
 def _spread(jobs: list[Planned]) -> list[Planned]:
@@ -81,8 +82,8 @@ class _Examined:
         """A job, and the dense run that must be trained before it."""
         request = wanted.request
         if request is None:
-            nowhere = Planned("", "", "", "", "", "", None, 0, "", wanted.refusal, wanted.words)
-            return replace(nowhere, refused=wanted.why, refusal=wanted.refusal), None
+            spec = invalid_spec(wanted.words)
+            return Planned(spec, wanted.refusal, wanted.words, refused=wanted.why, refusal=wanted.refusal), None
         before = ancestor.of(request)
         job = replace(
             planned(request),
@@ -129,20 +130,7 @@ class _Examined:
 
 def planned(request: Request) -> Planned:
     """The run that a request asks for."""
-    config, pattern = request.config, assembly.plans(request.config)
-    return Planned(
-        hash=request.hash,
-        cell=request.identity.cell,
-        phase=config.phase,
-        model=config.model.name,
-        task=config.task.name,
-        pattern=pattern.name,
-        target_sparsity=pattern.target_sparsity,
-        seed=config.seed,
-        precision=config.training.get("precision", Settings.precision),
-        directory=request.directory,
-        words=tuple(request.overrides),
-    )
+    return Planned(spec_of(request), request.directory, tuple(request.overrides))
 
 
 def _with(job: Planned, needs: Needs) -> Planned:
@@ -180,7 +168,7 @@ def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -
         at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
         lines.append(f"time   {time_left(estimates, plan.workers)}{at_once}{_by(estimates)}")
         lines.append(f"disk   {_disk(todo, folder, plan.workers)}")
-    lines += [f"refused: {job.directory if job.hash else job.name}: {job.refused}" for job in _once(plan)]
+    lines += [f"refused: {job.directory if job.spec.hash else job.name}: {job.refused}" for job in _once(plan)]
     return "\n".join(lines)
 
 
@@ -223,8 +211,8 @@ _CHECKPOINTS = 4 * 3
 def _disk(todo: Sequence[Planned], folder: Path, workers: int) -> str:
     """Models of every run; answers once per teacher, tokens once per task."""
     models = sum(job.model_bytes for job in todo)
-    answers = sum({job.ancestor or job.cell: job.answer_bytes for job in todo}.values())
-    tokens = sum({(job.task, job.model): job.token_bytes for job in todo}.values())
+    answers = sum({job.ancestor or job.spec.cell: job.answer_bytes for job in todo}.values())
+    tokens = sum({(job.spec.task, job.spec.model): job.token_bytes for job in todo}.values())
     free = shutil.disk_usage(nearest(folder)).free
     passing = sum(sorted((job.model_bytes for job in todo), reverse=True)[:workers]) * _CHECKPOINTS
     text = f"about {size(models)} of models, {size(answers + tokens)} in the cache, and up to {size(passing)} of "

@@ -140,7 +140,7 @@ def _stacked(now: Progress, bar: int, width: int) -> Table:
 
 def _notes(run: Running, now: Progress) -> list[str]:
     """What hinders a running job."""
-    if not run.step and run.job.ancestor in {other.job.hash for other in now.running}:
+    if not run.step and run.job.ancestor in {other.job.spec.hash for other in now.running}:
         return ["its dense model first"]
     return [] if run.quiet is None else [f"quiet for {duration(run.quiet)}; may be dead"]
 

@@ -10,33 +10,60 @@ from typing import Any, Protocol
 from numpy import bool_
 from numpy.typing import NDArray
 
+from hydraprune.results.run_spec import RunSpec
+
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a run when it starts, or goes on after it was cut.
+    """What is known of a run when it starts or resumes.
 
     Args:
-        id: hash of the config: the same whenever, wherever and however often it is started.
-        group: the cell, which all seeds of one config share.
-        job_type: dense | sparse.
-        name: what a person calls the run.
-        tags: its task, model, pattern, scheduler, criterion.
+        spec: the run's description.
         config: nested as composed, plain values.
         directory: the run's folder.
-        steps: optimizer steps of the whole training, of which `done` are behind it.
-        asked: whether a person asked for this very run; a dense model trained on the way was not.
+        steps: optimizer steps of the whole training, of which `done` were made before.
+        done: see `steps`.
+        asked: False for a dense model that is trained because a sparse run needs it.
     """
 
-    id: str
-    group: str
-    job_type: str
-    name: str
-    tags: tuple[str, ...]
+    spec: RunSpec
     config: Mapping[str, Any]
     directory: Path
     steps: int
     done: int = 0
     asked: bool = True
+
+    @property
+    def id(self) -> str:
+        """The run's hash: the same whenever, wherever and however often it is started."""
+        return self.spec.hash
+
+    @property
+    def group(self) -> str:
+        """The name of the cell, which all seeds of one config share."""
+        return f"{self._name} {self.spec.cell}"
+
+    @property
+    def job_type(self) -> str:
+        """dense | sparse."""
+        return self.spec.phase
+
+    @property
+    def name(self) -> str:
+        """What a person calls the run."""
+        return f"{self._name} seed {self.spec.seed}"
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The names of its task, model, pattern, scheduler and criterion, each once."""
+        spec = self.spec
+        words = (spec.task, spec.model, spec.pattern, spec.scheduler, spec.criterion)
+        return tuple(dict.fromkeys(word for word in words if word is not None))
+
+    @property
+    def _name(self) -> str:
+        target = "" if self.spec.target_sparsity is None else f" {self.spec.target_sparsity:g}"
+        return f"{self.spec.task} {self.spec.model} {self.spec.pattern}{target}"
 
 
 @dataclass(frozen=True)
