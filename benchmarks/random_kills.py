@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hydraprune.runs.experiment import Request
+    from hydraprune.runs.experiment import Experiment
 
 # A run of seconds: 20 steps and a dense ancestor of 5, drop-out so that random numbers count, a checkpoint every 3.
 SMALL = (
@@ -83,21 +83,21 @@ def study(name: str, words: Sequence[str], kills: int, seed: int, folder: Path) 
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from hydraprune.config.messages import conf_dir
-    from hydraprune.runs.request import request_of
+    from hydraprune.config.composition import conf_dir
+    from hydraprune.runs.experiment import build_experiment
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        request = request_of(compose("config", [*SMALL, *words], return_hydra_config=True))
-        return _study(name, request, kills, random.Random(f"{name} {seed}"), folder)
+        experiment = build_experiment(compose("config", [*SMALL, *words], return_hydra_config=True))
+        return _study(name, experiment, kills, random.Random(f"{name} {seed}"), folder)
 
 
-def _study(name: str, request: Request, kills: int, draw: random.Random, folder: Path) -> Outcome:
+def _study(name: str, experiment: Experiment, kills: int, draw: random.Random, folder: Path) -> Outcome:
     outcome = Outcome(name)
     whole, cut = folder / "whole", folder / "cut"
     start = time.monotonic()
     with _inside(whole):
-        if _watch(request, None) != "ended":
+        if _watch(experiment, None) != "ended":
             outcome.differences.append(f"the run that nobody killed failed: {_last_words()}")
             return outcome
     length = time.monotonic() - start
@@ -106,7 +106,7 @@ def _study(name: str, request: Request, kills: int, draw: random.Random, folder:
             # A third of them at any moment.
             aim = draw.choice(PHASES[1:]) if draw.random() < 2 / 3 else None
             skip = draw.randrange(4) if aim in _OFTEN else 0
-            end = _watch(request, _Aim(aim, draw.uniform(0, 0.7 * length), skip, draw.uniform(0, 0.004)))
+            end = _watch(experiment, _Aim(aim, draw.uniform(0, 0.7 * length), skip, draw.uniform(0, 0.004)))
             if end == "failed":
                 outcome.differences.append(f"a run that was killed failed later: {_last_words()}")
                 return outcome
@@ -116,7 +116,7 @@ def _study(name: str, request: Request, kills: int, draw: random.Random, folder:
                 shutil.rmtree(cut / "cache")
             else:
                 outcome.phases[end] += 1
-        if _watch(request, None) != "ended":
+        if _watch(experiment, None) != "ended":
             outcome.differences.append(f"the last start failed: {_last_words()}")
     outcome.differences += compare(whole, cut)
     return outcome
@@ -147,7 +147,7 @@ class _Aim:
     late: float
 
 
-def _watch(request: Request, aim: _Aim | None) -> str:
+def _watch(experiment: Experiment, aim: _Aim | None) -> str:
     """Start a run in a process of its own; the phase in which it was killed, or `ended`, or `failed`."""
     place = mmap.mmap(-1, 1)
     child = os.fork()
@@ -155,7 +155,7 @@ def _watch(request: Request, aim: _Aim | None) -> str:
         code = 1
         try:
             signal.alarm(_PATIENCE)
-            _run(request, place)
+            _run(experiment, place)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -182,7 +182,7 @@ def _watch(request: Request, aim: _Aim | None) -> str:
         time.sleep(0.0003)
 
 
-def _run(request: Request, place: mmap.mmap) -> None:
+def _run(experiment: Experiment, place: mmap.mmap) -> None:
     """What the command does, telling by `place` what it is in the middle of."""
     from hydraprune.runs import run as runs
     from hydraprune.sparsity.pruners.gradual import Gradual
@@ -201,7 +201,7 @@ def _run(request: Request, place: mmap.mmap) -> None:
     ):
         setattr(owner, name, _marked(getattr(owner, name), PHASES.index(phase), place))
     runs.fit = _noted(runs.fit, place)  # type: ignore[assignment]
-    runs.execute(request)
+    runs.execute(experiment)
 
 
 def _tell(place: mmap.mmap) -> None:
@@ -293,10 +293,10 @@ def prepare() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import hydraprune.launch
-    import hydraprune.runs.run
 
-    hydraprune.launch.quiet_libraries()
+    from hydraprune.utils.hub_access import quiet_libraries
+
+    quiet_libraries()
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -139,10 +139,10 @@ class Ours:
     def __init__(self, order: Order) -> None:
         from hydra import compose, initialize_config_dir
 
-        from hydraprune.config.messages import conf_dir
-        from hydraprune.runs import setup as building
-        from hydraprune.runs.request import request_of
-        from hydraprune.runs.run import preflight
+        from hydraprune.config.composition import conf_dir
+        from hydraprune.runs.experiment import build_experiment
+        from hydraprune.runs.preflight import preflight
+        from hydraprune.runs.setup import TaskLoader, prepare
         from hydraprune.tracking import Silent
         from hydraprune.training.step import Clock
         from hydraprune.utils.hub_access import quiet_libraries
@@ -165,11 +165,12 @@ class Ours:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             quiet_libraries()
             config = compose("config", words, return_hydra_config=True)
-            request = request_of(config, str(self.folder / "outputs" / "run"))
-            preflight(request)
-            self.built = building.build(request.config, str(self.folder / "model"), lambda steps: Silent())
-        self.ready = time.time() - order.born - self.built.asking
-        self.run = self.built.run
+            experiment, load_data = build_experiment(config, str(self.folder / "outputs" / "run")), TaskLoader()
+            preflight(experiment, load_data)
+            prepared = prepare(experiment, str(self.folder / "model"), load_data)
+        self.run = prepared.training(Silent())
+        self.tokenizer, self.teacher_seconds = prepared.tokenizer, prepared.teacher_seconds
+        self.ready = time.time() - order.born - self.teacher_seconds
         (self.pruner,) = self.run.pruners
         self.run.model.train()
         updates = self.pruner.updates
@@ -206,7 +207,7 @@ class Ours:
             "horizon": self.pruner.criterion.horizon,
             "epochs": self.run.settings.epochs,
             "start": self.ready,
-            "teacher": self.built.asking,
+            "teacher": self.teacher_seconds,
             "evaluation": time.perf_counter() - start,
         }
 
@@ -237,7 +238,7 @@ class Ours:
         start = time.perf_counter()
         place = self.folder / f"saved-{self.order.side}"
         place.mkdir()
-        saved = save_model(self.run.model, self.built.tokenizer, place)
+        saved = save_model(self.run.model, self.tokenizer, place)
         figures(PretrainedModel("saved", str(saved)).load(), self.run.pruners)
         seconds = time.perf_counter() - start
         cache = self.folder / f"cache-{self.order.side}"

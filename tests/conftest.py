@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import logging
 import os
 import shutil
@@ -28,6 +29,7 @@ from omegaconf import DictConfig
 
 pytest_plugins = ("run_fixtures",)
 torch.set_num_threads(1)
+
 # No test asserts a time, on a busy machine least of all.
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
@@ -55,16 +57,16 @@ def own_handlers() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands of one process share what words compose to, as the jobs of a sweep do: no test changes a conf/ in use.
+def shared_compositions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of one process share what the dense run's overrides compose to: no test changes a conf/ in use."""
+    if experiment := sys.modules.get("hydraprune.runs.experiment"):
+        monkeypatch.setattr(
+            experiment, "composed", lambda words: copy.deepcopy(_composed(_search_path(), tuple(words)))
+        )
 
-    By search path: each command has a Hydra of its own.
-    """
-    if ancestor := sys.modules.get("hydraprune.runs.dense"):
-        monkeypatch.setattr(ancestor, "_remembered", lambda hydra, words: _composed(_searched(hydra), words))
 
-
-def _searched(hydra: Any) -> tuple[tuple[str, str], ...]:
+def _search_path() -> tuple[tuple[str, str], ...]:
+    hydra: Any = GlobalHydra.instance().hydra  # each command has one of its own
     return tuple((place.provider, place.path) for place in hydra.config_loader.get_search_path().get_path())
 
 

@@ -18,7 +18,9 @@ class PlannedSweeper(BasicSweeper):  # type: ignore[misc]
         Raises:
             SystemExit: see `hydraprune.sweeps.sweep.sweep`.
         """
-        from hydraprune.sweeps.sweep import sweep  # only now: Hydra loads this file at every start
+        # Only now: Hydra loads this file at every start.
+        from hydraprune.config.job_configs import JobConfigs
+        from hydraprune.sweeps.sweep import sweep
 
         loader = self.hydra_context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
@@ -30,7 +32,7 @@ class PlannedSweeper(BasicSweeper):  # type: ignore[misc]
                 self.launcher.launch(batch, initial_job_idx=first)
                 first += len(batch)
 
-        sweep(jobs, self.config, lambda words: loader.load_sweep_config(self.config, words), launch)
+        sweep(jobs, self.config, JobConfigs(loader, self.config), launch)
 
 
 ConfigStore.instance().store(

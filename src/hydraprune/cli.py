@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 def _train() -> None:
     import hydra
 
-    from hydraprune.config.messages import conf_dir
+    from hydraprune.config.composition import conf_dir
     from hydraprune.launch import job
 
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
@@ -167,8 +167,8 @@ def _eval(arguments: argparse.Namespace) -> int:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from hydraprune.config.messages import conf_dir
-    from hydraprune.runs.request import request_of
+    from hydraprune.config.composition import conf_dir
+    from hydraprune.runs.experiment import build_experiment
     from hydraprune.utils.hub_access import quiet_libraries
 
     if not any(override.startswith("task=") for override in arguments.overrides):
@@ -178,11 +178,11 @@ def _eval(arguments: argparse.Namespace) -> int:
         go_offline_if_unreachable([arguments.model, str(OmegaConf.select(config, "task.path") or ".")])
         quiet_libraries()
         from hydraprune.runs.preflight import check_numbers
-        from hydraprune.runs.setup import evaluate_model  # only now: the libraries read the environment once
+        from hydraprune.runs.setup import TaskLoader, evaluate_model  # only now: libraries read the environment once
 
-        request = request_of(config)
-        check_numbers(request.config)
-        values = evaluate_model(request.config, arguments.model, "MODEL")
+        experiment = build_experiment(config)
+        check_numbers(experiment.config)
+        values = evaluate_model(experiment, arguments.model, "MODEL", TaskLoader())
     for metric, value in values.items():
         print(f"{metric}  {value:.4f}")
     return 0
@@ -211,7 +211,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _convert(arguments: argparse.Namespace) -> int:
     from hydraprune import convert
-    from hydraprune.config.messages import conf_dir
+    from hydraprune.config.composition import conf_dir
 
     steps, file = arguments.steps, Path(arguments.file)
     if steps is not None and steps < 1:
@@ -235,7 +235,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 def _cache(arguments: argparse.Namespace) -> int:
     from hydra import compose, initialize_config_dir
 
-    from hydraprune.config.messages import conf_dir
+    from hydraprune.config.composition import conf_dir
     from hydraprune.utils.cache import KINDS, cache_of
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -1,6 +1,6 @@
-"""Between the command line and a run: checks before Hydra makes a folder, and the job itself.
+"""Hydra's entry: checks before Hydra makes a folder, and the job itself.
 
-Light to import: torch and Hugging Face are loaded when a run is really meant.
+Light to import: torch and Hugging Face are loaded when a run starts.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import math
 import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -19,63 +20,73 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hydraprune.config.archive import clean, keep_job
-from hydraprune.config.messages import leave, one_line
+from hydraprune.config.archive import keep_job, redact_file
+from hydraprune.config.composition import loaded_paths, typed_words
+from hydraprune.config.messages import explain, leave
 from hydraprune.errors import UserError
 from hydraprune.results.report import REFUSED
-from hydraprune.runs.folders import is_planned, refusals, register
-from hydraprune.utils import signals as stopping
+from hydraprune.runs.folders import is_planned, refusal_folder, register
+from hydraprune.utils import signals
 from hydraprune.utils.hub_access import go_offline_if_unreachable, quiet_libraries
 from hydraprune.utils.redaction import guard_logs, guarded_terminal
 from hydraprune.utils.system import let_threads_sleep
 
 if TYPE_CHECKING:
-    from hydraprune.runs.experiment import Request
+    from hydraprune.results.report import RunReport
+    from hydraprune.runs.experiment import Experiment
+    from hydraprune.runs.setup import TaskLoader
 
 log = logging.getLogger(__name__)
 
 
 register()
 guard_logs()
-# Here, since it must come before torch.
+# At import, since it must come before torch is loaded.
 let_threads_sleep()
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """An experiment that passed its preflight, and the loader that holds its data."""
+
+    experiment: Experiment
+    load_data: TaskLoader
+
+
 class Preflight(Callback):  # type: ignore[misc]
-    """Refuses a run before Hydra makes its folder, and ends a sweep with what failed in it.
+    """Refuses a run before Hydra makes its folder, and ends a sweep of another sweeper with its failures.
 
     Leaves by SystemExit: Hydra swallows other exceptions here.
     """
+
+    # Hydra makes this callback and calls the job, and hands nothing from one to the other.
+    checked: ClassVar[_Checked | None] = None
 
     def __init__(self) -> None:
         self.started = 0.0
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
-            _refuse_launcher()
-            go_offline_if_unreachable(_hub_ids(config))
+            _check_launcher()
+            go_offline_if_unreachable(loaded_paths(config))
             quiet_libraries()
-            from hydraprune.runs.request import request_of
-            from hydraprune.runs.run import preflight  # only now: the libraries read the environment once
-
-            request = request_of(config)
-            if config.plan:
-                _show_plan(request)
-            preflight(request)
+            Preflight.checked = _check(config)
         except Exception as error:
             leave(error)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
-            _refuse_launcher()
-            go_offline_if_unreachable(_hub_ids(config))
+            _check_launcher()
+            go_offline_if_unreachable(loaded_paths(config))
             from hydraprune.runs.preflight import check_sweep
 
             check_sweep(config.sweep)
             if config.plan and not is_planned(config):
                 raise UserError(
-                    f"plan={config.plan}: {config.hydra.sweeper._target_} makes its jobs up as it goes; "
-                    f"hydra/sweeper=hydraprune knows them beforehand"
+                    f"{config.hydra.sweeper._target_} makes its jobs while it runs",
+                    key="plan",
+                    value=config.plan,
+                    cure="hydra/sweeper=hydraprune knows them beforehand",
                 )
         except UserError as error:
             leave(error)
@@ -83,7 +94,7 @@ class Preflight(Callback):  # type: ignore[misc]
         self.started = time.time() - 0.05
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """A job that fails returns NaN and leaves a report; this is where a sweep of another sweeper says so."""
+        """A job that fails returns NaN and leaves a report; a sweep of another sweeper is told here."""
         if is_planned(config):
             return
         from hydraprune.results.report import NAME, read_report
@@ -91,43 +102,53 @@ class Preflight(Callback):  # type: ignore[misc]
         from hydraprune.utils.files import folders_with
 
         folder = Path(config.hydra.sweep.dir)
-        clean(folder / "multirun.yaml")
+        redact_file(folder / "multirun.yaml")
         recent = [p for p in folders_with(NAME, folder) if (p / NAME).stat().st_mtime >= self.started]
         failed = [(job, report) for job in sorted(recent) if (report := read_report(job)) and report.status == "failed"]
         end_sweep(folder, [(str(job), report.error or "") for job, report in failed])
 
 
-def _show_plan(request: Request) -> NoReturn:
+def _check(config: DictConfig) -> _Checked:
+    """The experiment of a composed config, after its preflight; `plan=true` ends here."""
+    # Only now: the libraries read the environment once.
+    from hydraprune.runs.experiment import build_experiment
+    from hydraprune.runs.preflight import preflight
+    from hydraprune.runs.setup import TaskLoader
+
+    experiment, load_data = build_experiment(config), TaskLoader()
+    if config.plan:
+        _show_plan(experiment)
+    preflight(experiment, load_data)
+    return _Checked(experiment, load_data)
+
+
+def _show_plan(experiment: Experiment) -> NoReturn:
     """`plan=true` of a single run."""
     from hydraprune.sweeps import plan as planning
-    from hydraprune.sweeps.plan import Wanted
 
-    folder = request.directory.parent
-    plan = planning.draw(request.overrides, [Wanted((), request, None, folder / REFUSED)], 1, elsewhere=False)
-    print(planning.table(plan, planning.evidence([Path(request.config.run.root)]), folder, each=True))
+    folder = experiment.directory.parent
+    job = planning.Job((), experiment, None, folder / REFUSED)
+    plan = planning.make_plan(experiment.spec.overrides, [job], 1, elsewhere=False)
+    finished = planning.finished_runs([Path(experiment.config["run"]["root"])])
+    print(planning.table(plan, finished, folder, each=True))
     raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
 
 
-def _hub_ids(config: DictConfig) -> list[str]:
-    """What a run loads, by hub id or path."""
-    keys = ("model.path", "task.path", "dense.source", "distill.teacher")
-    values = [OmegaConf.select(config, key, throw_on_missing=False) for key in keys]
-    return [value for value in values if isinstance(value, str) and value != "auto"]
-
-
-def _refuse_launcher() -> None:
-    """What `accelerate launch` may say and a run does not follow."""
+def _check_launcher() -> None:
+    """Refuse what `accelerate launch` may ask for and a run does not follow."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1:
         raise UserError(
-            f"accelerate launch --num_processes {processes}: a run is one process; start it with --num_processes 1, "
-            f"and several runs with -m"
+            "a run is one process",
+            key=f"accelerate launch --num_processes {processes}",
+            cure="start it with --num_processes 1, and several runs with -m",
         )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision != "no":
         raise UserError(
-            f"accelerate launch --mixed_precision {precision}: precision is part of a run's config; say "
-            f"training.precision=bf16 instead"
+            "precision is part of a run's config",
+            key=f"accelerate launch --mixed_precision {precision}",
+            cure="say training.precision=bf16 instead",
         )
 
 
@@ -136,81 +157,97 @@ def job(config: DictConfig) -> float | None:
     """One job of `train.py`: returns its headline metric, or NaN for a failed job of a multirun.
 
     Raises:
-        Stopped: it was asked to stop, and is no job of a launcher's worker.
+        Stopped: a signal ended the run, and it is not a job of a launcher's worker process.
     """
     try:
-        with stopping.at_work():
+        with signals.at_work():
             return _job(config)
-    except stopping.Stopped as error:
-        stopping.stay_stopped(error)
+    except signals.Stopped as error:
+        signals.stay_stopped(error)
         return math.nan
 
 
 def _job(config: DictConfig) -> float | None:
-    from hydraprune.config.composition import typed_words
-    from hydraprune.results.report import read_report
-    from hydraprune.runs.description import record_refusal
-    from hydraprune.runs.request import request_of
-    from hydraprune.runs.run import execute, preflight
-
     hydra_config = HydraConfig.get()
-    directory = Path(hydra_config.runtime.output_dir)
     quiet_libraries()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return _multirun_job(config, hydra_config)
+    from hydraprune.runs.run import execute
+
+    checked, Preflight.checked = Preflight.checked, None
+    try:
+        _keep_config(config, hydra_config)
+        checked = checked or _check(OmegaConf.create({**config, "hydra": hydra_config}))
+        report = execute(checked.experiment, checked.load_data)
+    except Exception as error:
+        leave(error)
+    return _headline(report)
+
+
+def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
+    """A job that raised would end the sweep, or hide the failures after it: it is logged and recorded instead."""
+    from hydraprune.results.report import NAME, read_report
+    from hydraprune.runs.description import record_refusal
+    from hydraprune.runs.experiment import build_experiment
+    from hydraprune.runs.preflight import preflight
+    from hydraprune.runs.run import execute
+    from hydraprune.runs.setup import TaskLoader
+
+    directory = Path(hydra_config.runtime.output_dir)
     composed = OmegaConf.create({**config, "hydra": hydra_config})
     words = typed_words(composed)
-    refusal = Path(hydra_config.sweep.dir) / refusals(words)
-    request = None
+    refusal = Path(hydra_config.sweep.dir) / refusal_folder(words)
+    experiment, load_data = None, TaskLoader()
     try:
-        _keep(config, hydra_config)
-        if hydra_config.mode == RunMode.MULTIRUN:
-            (refusal / "report.json").unlink(missing_ok=True)
-        request = request_of(composed, _relative(directory))
-        if not request.alone:
-            _only_warnings()
-        if hydra_config.mode == RunMode.MULTIRUN:
-            preflight(request)
+        _keep_config(config, hydra_config)
+        (refusal / NAME).unlink(missing_ok=True)
+        experiment = build_experiment(composed, _relative(directory))
+        if not experiment.alone:
+            _show_only_warnings()
+        preflight(experiment, load_data)
     except Exception as error:
-        if hydra_config.mode != RunMode.MULTIRUN:
-            leave(error)
-        log.error("Refused: %s", one_line(error))
-        with suppress(OSError):  # it is said above
-            record_refusal(request, refusal, words, error)
+        log.error("Refused: %s", explain(error))
+        with suppress(OSError):  # it is in the log
+            record_refusal(experiment, refusal, words, error)
         return math.nan
     try:
-        report = execute(request)
+        report = execute(experiment, load_data)
     except Exception as error:
-        # A job that raised would end the sweep, or hide the failures after it.
-        if hydra_config.mode != RunMode.MULTIRUN:
-            leave(error)
-        log.error("Failed: %s", one_line(error), exc_info=not isinstance(error, UserError))
-        report_left = read_report(directory)
-        if report_left is None or report_left.spec.hash != request.hash:
+        log.error("Failed: %s", explain(error), exc_info=not isinstance(error, UserError))
+        kept = read_report(directory)
+        if kept is None or kept.spec.hash != experiment.spec.hash:
             with suppress(OSError):
-                record_refusal(request, refusal, words, error)
+                record_refusal(experiment, refusal, words, error)
         return math.nan
+    return _headline(report)
+
+
+def _headline(report: RunReport) -> float:
     value = report.final.get(report.metric or "")
     return math.nan if value is None else value
 
 
-def _keep(config: DictConfig, hydra_config: HydraConf) -> None:
+def _keep_config(config: DictConfig, hydra_config: HydraConf) -> None:
     try:
         keep_job(config, hydra_config)
     except OSError as error:
         raise UserError(
-            f"hydra.run.dir={hydra_config.runtime.output_dir}: cannot be written ({error.strerror or error}); mend "
-            f"that, or give another folder"
+            f"cannot be written ({error.strerror or error})",
+            key="hydra.run.dir",
+            value=hydra_config.runtime.output_dir,
+            cure="mend that, or give another folder",
         ) from error
 
 
-def _only_warnings() -> None:
-    """On the terminal, which the view of a sweep shares; a run's train.log holds all."""
+def _show_only_warnings() -> None:
+    """On the terminal, which a sweep's live view uses; a run's train.log holds everything."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.WARNING)
 
 
 def _relative(path: Path) -> str:
-    """`path` as a person would write it: from here, if it is below."""
+    """`path` relative to the current folder, if it is below."""
     plain = Path(os.path.normpath(path))
     try:
         return str(plain.relative_to(Path.cwd()))

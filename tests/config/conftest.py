@@ -8,7 +8,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from hydraprune.config.messages import conf_dir
+from hydraprune.config.composition import conf_dir
 from hydraprune.runs.folders import register
 
 

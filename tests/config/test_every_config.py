@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from experiment_helpers import dense_run
 from hydra import compose
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hydraprune.config import instantiate as assembly
-from hydraprune.config.composition import plain, resolved
-from hydraprune.config.messages import conf_dir
+from hydraprune.config.archive import as_yaml
+from hydraprune.config.composition import choices_of, conf_dir, resolved
+from hydraprune.config.identity import identify
 from hydraprune.errors import UserError
-from hydraprune.runs.dense import dense_request
-from hydraprune.runs.request import request_of
+from hydraprune.runs.experiment import build_experiment
 from hydraprune.sparsity import parse
 
 CONF = conf_dir()
@@ -85,13 +87,14 @@ def test_it_composes_and_its_objects_are_made(path: Path) -> None:
         words.append(A_PART)
     if (group, name) in (("pruner", "none"), ("scheduler", "none"), ("distill", "none")):
         words.append("pattern=dense")
-    request = request_of(composed(*words))
-    made = assembly.parts(request.config)
-    assert request.choices[group] == name
+    config = composed(*words)
+    experiment = build_experiment(config)
+    made = experiment.components
+    assert choices_of(config)[group] == name
     assert made.settings.epochs >= (0 if (group, name) in AT_ONCE or group == "method" else 1)
-    assert made.task.name == request.config.task.name
+    assert made.task.name == experiment.config["task"]["name"]
     assert len(made.plans.parts) == PARTS.get(name if group == "pattern" else made.plans.name, 1)
-    assembly.make(request.config, "tracker").close(None)
+    assembly.make(experiment.config, "tracker").close(None)
 
 
 def test_recipes_are_picked_by_model_task_and_phase() -> None:
@@ -102,11 +105,11 @@ def test_recipes_are_picked_by_model_task_and_phase() -> None:
         model, task = rest.rsplit("_", 1)
         pattern = "pattern=dense" if phase == "dense" else "pattern=4x1"
         config = resolved(composed(f"model={model}", f"task={task}", pattern))
-        assert config.recipe.name == recipe
-        assert config.recipe.source in ("published", "ours")
-        known = set(resolved(composed("model=bert_base", "task=cola", pattern)).recipe)
-        assert set(config.recipe) <= known
-    assert resolved(composed("model=bert_base", "task=cola")).recipe.source == "none"
+        assert config["recipe"]["name"] == recipe
+        assert config["recipe"]["source"] in ("published", "ours")
+        known = set(resolved(composed("model=bert_base", "task=cola", pattern))["recipe"])
+        assert set(config["recipe"]) <= known
+    assert resolved(composed("model=bert_base", "task=cola"))["recipe"]["source"] == "none"
 
 
 @pytest.mark.parametrize("model", names("model"))
@@ -118,7 +121,7 @@ def test_every_pattern_fits_every_model(model: str, pattern: str, checkpoints: d
     if model != "tiny":
         words.append(f"model.path={checkpoints['distilbert' if model == 'distilbert' else 'bert']}")
     config = resolved(composed(*words))
-    made = assembly.parts(config)
+    made = assembly.Components(config)
     network = made.model.blueprint()
     assert next(network.parameters()).device == torch.device("meta")
     pruners = assembly.pruners(made.plans, network, 1500, 100)
@@ -135,7 +138,7 @@ TOY = ("model=tiny", "task=toy")
 
 def test_every_criterion_goes_with_every_schedule() -> None:
     # Composed one by one: that takes longer than all that is done with it.
-    blueprint = assembly.parts(resolved(composed(*TOY))).model.blueprint()
+    blueprint = assembly.Components(resolved(composed(*TOY))).model.blueprint()
     plans = {}
     for pruner in names("pruner"):
         if pruner != "none":
@@ -191,17 +194,16 @@ def test_a_part_may_prune_once_or_keep_what_is_there() -> None:
     ]
     words += ["+pattern.parts.b._target_=hydraprune.sparsity.lock"]
     words += ["+pattern.parts.b.layers={_target_: hydraprune.sparsity.Layers, roles: [attention]}"]
-    request = request_of(composed(*words))
-    made = assembly.parts(request.config)
+    made = build_experiment(composed(*words)).components
     kinds = [type(pruner).__name__ for pruner in assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)]
     assert kinds == ["Calibrated", "Lock"]
 
 
 def test_a_criterion_s_refusal_is_said_in_the_words_of_the_config() -> None:
-    made = assembly.parts(resolved(composed("model=tiny", "task=toy", "pattern=2:4", "pruner=rigl")))
+    made = assembly.Components(resolved(composed("model=tiny", "task=toy", "pattern=2:4", "pruner=rigl")))
     with pytest.raises(UserError, match=r"^pruner=rigl: exchanges whole units, and those of 2:4 are groups"):
         assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
-    made = assembly.parts(resolved(composed("model=tiny", "task=toy", "pattern.reduce=max", "pruner=movement")))
+    made = assembly.Components(resolved(composed("model=tiny", "task=toy", "pattern.reduce=max", "pruner=movement")))
     with pytest.raises(UserError, match=r"^pattern\.reduce=max: .*use mean or sum"):
         assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
     with pytest.raises(UserError, match=r"^pruner\.size=0: must be a whole number from 1 to 256"):
@@ -212,13 +214,13 @@ def test_a_criterion_s_refusal_is_said_in_the_words_of_the_config() -> None:
 def test_pruning_without_training_is_a_default_that_typing_overrides(pruner: str) -> None:
     words = ["model=tiny", "task=toy", f"pruner={pruner}", "pattern=2:4"]
     config = resolved(composed(*words))
-    assert (config.training.epochs, config.scheduler._target_) == (0, "hydraprune.sparsity.OneShot")
-    assert config.training.batch_size == resolved(composed("model=tiny", "task=toy")).training.batch_size
+    assert (config["training"]["epochs"], config["scheduler"]["_target_"]) == (0, "hydraprune.sparsity.OneShot")
+    assert config["training"]["batch_size"] == resolved(composed("model=tiny", "task=toy"))["training"]["batch_size"]
     more = resolved(composed(*words, "training.epochs=2", "scheduler=oneshot", "scheduler.warmup=3"))
-    assert (more.training.epochs, more.scheduler.warmup) == (2, 3)
+    assert (more["training"]["epochs"], more["scheduler"]["warmup"]) == (2, 3)
     # The dense model that it starts from is that of any other run.
-    other = request_of(composed("model=tiny", "task=toy"))
-    assert dense_request(request_of(composed(*words))).hash == dense_request(other).hash
+    other = build_experiment(composed("model=tiny", "task=toy"))
+    assert dense_run(build_experiment(composed(*words))).spec.hash == dense_run(other).spec.hash
 
 
 def test_a_pattern_is_called_by_its_numbers() -> None:
@@ -228,7 +230,7 @@ def test_a_pattern_is_called_by_its_numbers() -> None:
         assert parse(plans.name) == plan.pattern
     assert assembly.plans(resolved(composed("pattern=4x1", "pattern.rows=8"))).name == "8x1"
     assert assembly.plans(resolved(composed("pattern=2:4"))).name == "2:4"
-    assert plain(resolved(composed("pattern=2:4"))) == plain(resolved(composed("pattern=2of4")))
+    assert resolved(composed("pattern=2:4")) == resolved(composed("pattern=2of4"))
 
 
 def part(config: DictConfig, name: str) -> Any:
@@ -270,7 +272,7 @@ def test_a_part_with_another_class_inherits_the_rest() -> None:
     )
     schedule = part(config, "ffn").schedule
     assert (type(schedule).__name__, schedule.warmup) == ("Linear", 7)
-    request_of(
+    build_experiment(
         composed("pattern=mixed", "pattern.parts.ffn.scheduler._target_=hydraprune.sparsity.Linear")
     )  # and the keys are known
 
@@ -290,8 +292,6 @@ def test_the_page_of_methods_has_every_word(group: str) -> None:
 
 
 def test_the_saved_config_means_the_same_run() -> None:
-    request = request_of(composed("pattern=2:4", "task=sst2", "seed=3"))
-    again = OmegaConf.create(OmegaConf.to_yaml(request.config))
-    from hydraprune.runs.dense import identity_of
-
-    assert identity_of(again, request.choices) == request.identity
+    experiment = build_experiment(composed("pattern=2:4", "task=sst2", "seed=3"))
+    again = yaml.safe_load(as_yaml(experiment.config))
+    assert identify(again, "2:4", dense_run(experiment).identity) == experiment.identity

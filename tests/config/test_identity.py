@@ -1,20 +1,40 @@
-"""What makes two runs the same run."""
+"""What makes two runs the same run, and that runs of earlier versions are still found."""
 
 from __future__ import annotations
 
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
-from hydra import compose
+from experiment_helpers import dense_run, experiment_of
 
-from hydraprune.runs.dense import dense_request, identity_of
-from hydraprune.runs.experiment import Request
-from hydraprune.runs.request import request_of
-
-
-def asked(*words: str) -> Request:
-    return request_of(compose("config", list(words), return_hydra_config=True))
-
+from hydraprune.config.identity import Identity, identify
+from hydraprune.config.renamed_targets import with_current_targets, with_earliest_targets
+from hydraprune.runs.experiment import folder_of
 
 BASE = ("model=tiny", "task=toy", "pattern=4x1")
+EARLIER = json.loads(Path(__file__).with_name("identities_of_0_1_0.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("row", EARLIER[::5] + EARLIER[-16:], ids=lambda row: " ".join(row["words"]))
+def test_hash_cell_and_folder_are_those_of_the_version_before(row: dict[str, Any]) -> None:
+    """Every fifth of the file; benchmarks/identities.py compares all of it."""
+    experiment = experiment_of(*row["words"])
+    assert (experiment.spec.hash, experiment.spec.cell) == (row["hash"], row["cell"])
+    assert experiment.identity.folder == row["folder"]
+
+
+def test_targets_of_the_version_before_are_found_and_hashed_as_before() -> None:
+    earlier = {"task": {"_target_": "hydraprune.hub.tasks.ToyTask", "list": [{"_target_": "x.y"}]}, "n": 1}
+    current = with_current_targets(earlier)
+    assert current["task"]["_target_"] == "hydraprune.data.tasks.ToyTask"
+    assert current["task"]["list"] == [{"_target_": "x.y"}]
+    assert with_earliest_targets(current) == earlier
+    typed = experiment_of(*BASE, "task._target_=hydraprune.hub.tasks.ToyTask")
+    assert typed.identity == experiment_of(*BASE).identity
+    assert type(typed.components.task).__name__ == "ToyTask"
 
 
 @pytest.mark.parametrize(
@@ -22,19 +42,19 @@ BASE = ("model=tiny", "task=toy", "pattern=4x1")
     [
         ("pattern.target_sparsity=0.9",),
         ("pattern.target_sparsity=.90",),
-        ("training.epochs=5",),  # what the recipe says anyway
+        ("training.epochs=5",),  # the recipe's value
         ("run.root=elsewhere",),
         ("sweep=mine",),
         ("hydra.run.dir=elsewhere",),
         ("distill.weight=1",),  # 1.0 in the recipe
         ("training.checkpoint_every=7",),
         ("training.checkpoint_every=null",),
-        ("distill.online=true",),  # the same bits, which tests/run/test_determinism.py holds
+        ("distill.online=true",),  # the same bits: tests/runs/test_determinism.py
         ("cache.max_gb=0",),
     ],
 )
-def test_spelling_and_place_do_not_matter(words: tuple[str, ...]) -> None:
-    assert asked(*BASE, *words).hash == asked(*BASE).hash
+def test_spelling_and_place_do_not_change_the_hash(words: tuple[str, ...]) -> None:
+    assert experiment_of(*BASE, *words).spec.hash == experiment_of(*BASE).spec.hash
 
 
 @pytest.mark.parametrize(
@@ -49,76 +69,68 @@ def test_spelling_and_place_do_not_matter(words: tuple[str, ...]) -> None:
         ("dense.source=/models/mine",),
     ],
 )
-def test_what_makes_a_result_matters(words: tuple[str, ...]) -> None:
-    assert asked(*BASE, *words).hash != asked(*BASE).hash
+def test_what_decides_the_result_changes_the_hash(words: tuple[str, ...]) -> None:
+    assert experiment_of(*BASE, *words).spec.hash != experiment_of(*BASE).spec.hash
 
 
-def test_checkpoints_came_without_a_new_hash() -> None:
-    """The hash of before there was the key, so that runs of then are still found."""
-    from hydraprune.config.composition import plain
-    from hydraprune.config.identity import identify
-
-    before = plain(asked(*BASE, "pattern=dense").config)
+def test_a_config_without_the_checkpoint_key_has_the_same_hash() -> None:
+    """Runs from before the key existed are still found."""
+    before = copy.deepcopy(dict(experiment_of(*BASE, "pattern=dense").config))
     del before["training"]["checkpoint_every"]
-    assert identify(before, "dense").hash == asked(*BASE, "pattern=dense").hash
+    assert identify(before, "dense").hash == experiment_of(*BASE, "pattern=dense").spec.hash
 
 
-def test_an_ancestor_keeps_checkpoints_as_its_heir_does() -> None:
-    ancestor = dense_request(asked(*BASE, "training.checkpoint_every=0.5ep"))
-    assert ancestor.config.training.checkpoint_every == "0.5ep"
-    assert ancestor.hash == dense_request(asked(*BASE)).hash
+def test_a_dense_run_keeps_checkpoints_as_its_sparse_run_does() -> None:
+    dense = dense_run(experiment_of(*BASE, "training.checkpoint_every=0.5ep"))
+    assert dense.config["training"]["checkpoint_every"] == "0.5ep"
+    assert dense.spec.hash == dense_run(experiment_of(*BASE)).spec.hash
 
 
-def test_a_cell_is_all_its_seeds() -> None:
-    assert asked(*BASE, "seed=1").identity.cell == asked(*BASE).identity.cell
-    assert asked(*BASE, "pattern.rows=8").identity.cell != asked(*BASE).identity.cell
+def test_all_seeds_share_a_cell() -> None:
+    assert experiment_of(*BASE, "seed=1").spec.cell == experiment_of(*BASE).spec.cell
+    assert experiment_of(*BASE, "pattern.rows=8").spec.cell != experiment_of(*BASE).spec.cell
 
 
-def test_the_folder_says_what_it_is() -> None:
-    request = asked("model=tiny", "task=toy", "pattern=2:4", "seed=3")
-    assert str(request.directory) == f"outputs/toy/tiny/2of4/snip_momentum-0.5-seed3-{request.hash}"
+def test_the_folder_is_named_after_the_run() -> None:
+    experiment = experiment_of("model=tiny", "task=toy", "pattern=2:4", "seed=3")
+    assert str(experiment.directory) == f"outputs/toy/tiny/2of4/snip_momentum-0.5-seed3-{experiment.spec.hash}"
 
 
-@pytest.mark.parametrize("model", ["tiny", "bert_mini", "distilbert", "minilm"])
-@pytest.mark.parametrize("task", ["toy", "mrpc", "sst2", "cola"])
-def test_the_ancestor_is_the_run_that_pattern_dense_makes(model: str, task: str) -> None:
+@pytest.mark.parametrize("words", [BASE, ("pattern=mixed",), ("pattern=dense",), ("pattern=lock", "dense.source=/m")])
+def test_the_resolver_finds_the_same_folder(words: tuple[str, ...]) -> None:
+    from hydra import compose
+
+    config = compose("config", list(words), return_hydra_config=True)
+    assert folder_of(config) == experiment_of(*words).identity.folder
+    assert str(config.hydra.run.dir) == str(experiment_of(*words).directory)
+
+
+@pytest.mark.parametrize("model", ["tiny", "bert_mini"])
+@pytest.mark.parametrize("task", ["toy", "mrpc", "cola"])
+def test_the_dense_run_is_the_one_that_pattern_dense_makes(model: str, task: str) -> None:
     own = (f"model={model}", f"task={task}", "seed=2", "training.precision=bf16", "runtime.threads=1")
-    typed = asked(*own, "pattern=dense")
-    for pattern in ("4x1", "2:4", "mixed"):
-        ancestor = dense_request(asked(*own, f"pattern={pattern}", "pattern.target_sparsity=0.3", "optimizer.lr=0.1"))
-        assert ancestor.hash == typed.hash
-        assert ancestor.directory == typed.directory
-
-
-def test_what_is_remembered_of_a_job_is_not_the_asker_s_to_change() -> None:
-    request = asked(*BASE)
-    ancestor = dense_request(request)
-    before = ancestor.hash
-    ancestor.config.seed = 17
-    ancestor.overrides.append("seed=17")
-    again = dense_request(request)
-    assert (again.hash, again.config.seed) == (before, request.config.seed)
-    assert "seed=17" not in again.overrides
-    assert identity_of(ancestor.config, ancestor.choices).hash != before
+    typed = experiment_of(*own, "pattern=dense")
+    for pattern in ("4x1", "mixed"):
+        sparse = experiment_of(*own, f"pattern={pattern}", "pattern.target_sparsity=0.3", "optimizer.lr=0.1")
+        assert dense_run(sparse).spec.hash == typed.spec.hash
+        assert dense_run(sparse).directory == typed.directory
 
 
 def test_another_dense_model_makes_another_run() -> None:
-    longer = asked(*BASE, "dense.overrides=['training.epochs=9']")
-    assert longer.hash != asked(*BASE).hash
-    assert longer.identity.cell != asked(*BASE).identity.cell
-    # Also when no key of the sparse config tells: were the dense recipe another, the run would be.
-    from hydraprune.config.composition import plain
-    from hydraprune.config.identity import Identity, identify
-
-    one, two = (identify(plain(asked(*BASE).config), "4x1", Identity(h, c, "")) for h, c in (("a", "b"), ("c", "d")))
+    longer = experiment_of(*BASE, "dense.overrides=['training.epochs=9']")
+    assert longer.spec.hash != experiment_of(*BASE).spec.hash
+    assert longer.spec.cell != experiment_of(*BASE).spec.cell
+    # Also where no key of the sparse config differs: with another dense recipe the run would be another.
+    config = experiment_of(*BASE).config
+    one, two = (identify(config, "4x1", Identity(hash_, cell, "")) for hash_, cell in (("a", "b"), ("c", "d")))
     assert one.hash != two.hash
     assert one.cell != two.cell
 
 
-def test_the_ancestor_has_the_task_and_model_of_its_heir() -> None:
+def test_the_dense_run_has_the_task_and_model_of_its_sparse_run() -> None:
     own = ("model=bert_mini", "model.path=/models/mine", "task=mrpc", "task.path=/data/glue", "task.max_length=64")
-    ancestor = dense_request(asked(*own, "dense.overrides=['training.epochs=2']"))
-    assert ancestor.hash == asked(*own, "pattern=dense", "training.epochs=2").hash
-    assert ancestor.config.model.path == "/models/mine"
-    assert ancestor.config.task.max_length == 64
-    assert ancestor.config.training.epochs == 2
+    dense = dense_run(experiment_of(*own, "dense.overrides=['training.epochs=2']"))
+    assert dense.spec.hash == experiment_of(*own, "pattern=dense", "training.epochs=2").spec.hash
+    assert dense.config["model"]["path"] == "/models/mine"
+    assert dense.config["task"]["max_length"] == 64
+    assert dense.config["training"]["epochs"] == 2

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 from hydra import compose
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hydraprune.config import instantiate as assembly
-from hydraprune.config.composition import plain, resolved
+from hydraprune.config.composition import conf_dir, plain, resolved
 from hydraprune.config.identity import Identity, identify
-from hydraprune.config.messages import conf_dir
 from hydraprune.results.reference import PUBLISHED
-from hydraprune.runs.request import request_of
+from hydraprune.runs.experiment import build_experiment
 
 # row -> (the same in words, pattern, target)
 MATRIX = {
@@ -39,11 +38,11 @@ DEMO = {
 
 
 def composed(*words: str) -> DictConfig:
-    return resolved(compose("config", list(words)))
+    return OmegaConf.create(resolved(compose("config", list(words))))
 
 
 def identity(config: DictConfig) -> Identity:
-    return identify(plain(config), assembly.plans(config).name)
+    return identify(plain(config), assembly.plans(OmegaConf.to_container(config)).name)
 
 
 @pytest.mark.parametrize(("group", "rows"), [("matrix", MATRIX), ("demo_matrix", DEMO)])
@@ -56,7 +55,7 @@ def test_a_row_of_the_published_matrix(row: str) -> None:
     words, pattern, target = MATRIX[row]
     config = composed(f"matrix={row}")
     assert identity(config) == identity(composed(*words.split()))
-    plans = assembly.plans(config)
+    plans = assembly.plans(OmegaConf.to_container(config))
     assert (plans.name, plans.target_sparsity) == (pattern, target)
     assert config.recipe.source == "published"
     frequency = {"mrpc": 50, "sst2": 500}[config.task.name]
@@ -74,7 +73,7 @@ def test_a_row_of_the_demonstration(row: str) -> None:
     words, pattern, target = DEMO[row]
     config = composed(f"demo_matrix={row}")
     assert identity(config) == identity(composed(*words.split()))
-    plans = assembly.plans(config)
+    plans = assembly.plans(OmegaConf.to_container(config))
     assert (plans.name, plans.target_sparsity) == (pattern, target)
 
 
@@ -84,7 +83,7 @@ def test_a_row_is_the_run_of_its_words(words: tuple[str, ...]) -> None:
     row, *others = words
     typed = MATRIX[row.removeprefix("matrix=")][0].split()
     found, by_hand = (
-        request_of(compose("config", [*asked, *others], return_hydra_config=True)) for asked in ([row], typed)
+        build_experiment(compose("config", [*asked, *others], return_hydra_config=True)) for asked in ([row], typed)
     )
     assert found.identity == by_hand.identity
     assert found.directory == by_hand.directory

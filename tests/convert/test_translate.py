@@ -13,14 +13,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from hydraprune.config import instantiate as assembly
-from hydraprune.config.composition import plain, resolved
-from hydraprune.config.messages import conf_dir
+from hydraprune.config.composition import conf_dir, plain, resolved
 from hydraprune.convert import entries_of, written
 from hydraprune.convert.reader import Source
 from hydraprune.convert.schema import KEYS, PRUNING_TYPES
 from hydraprune.convert.yaml_writer import Converted
 from hydraprune.errors import UserError
-from hydraprune.runs.request import request_of
+from hydraprune.runs.experiment import build_experiment
 
 # A window, so that what is not said is what they do by default.
 WINDOW = {"start_step": 100, "end_step": 900}
@@ -105,7 +104,7 @@ def test_it_is_the_same_run(tmp_path: Path) -> None:
     base = ("model=tiny", "task=toy")
     one = compose("config", [*base, f"hydra.searchpath=[{tmp_path}]", "experiment=theirs"], return_hydra_config=True)
     two = compose("config", [*base, *DIRECT], return_hydra_config=True)
-    assert request_of(one).hash == request_of(two).hash
+    assert build_experiment(one).spec.hash == build_experiment(two).spec.hash
 
 
 @pytest.mark.parametrize("word", ["block_mask", "retrain_free", "sparse_gpt"])
@@ -240,7 +239,7 @@ ATTENTION = {"op_names": ["query", "key", "value"], "min_sparsity_ratio_per_op":
 def test_several_pruners_compose_to_a_mixed_pattern(tmp_path: Path) -> None:
     once = {"op_names": [r"attention\.output"], "end_step": 100, "pruning_type": "magnitude", "pattern": "2:4"}
     output = {**once, "target_sparsity": 0.5}
-    made = assembly.parts(asked(tmp_path, converted(FFN, ATTENTION, output, **WINDOW, pruning_frequency=9)))
+    made = assembly.Components(asked(tmp_path, converted(FFN, ATTENTION, output, **WINDOW, pruning_frequency=9)))
     plans = made.plans.parts
     assert list(plans) == ["intermediate_layer_output", "query_key_value", "attention_output"]
     ffn, attention, once_only = plans.values()
@@ -398,6 +397,6 @@ def test_what_is_written_makes_pruners(types: list[str], kinds: list[str], tmp_p
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         words = ["experiment=theirs", "model=tiny", "task=toy", f"hydra.searchpath=[file://{tmp_path}]"]
-        made = assembly.parts(request_of(compose("config", words, return_hydra_config=True)).config)
+        made = assembly.Components(build_experiment(compose("config", words, return_hydra_config=True)).config)
     pruners = assembly.pruners(made.plans, made.model.blueprint(), 1000, 100)
     assert sorted(type(pruner).__name__ for pruner in pruners) == sorted(kinds)

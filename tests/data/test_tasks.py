@@ -11,8 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from hydraprune.config import instantiate as assembly
-from hydraprune.config.composition import resolved
-from hydraprune.config.messages import conf_dir
+from hydraprune.config.composition import conf_dir, resolved
 from hydraprune.data.tasks import FileTask, HubTask
 from hydraprune.errors import UserError
 from hydraprune.runs import setup as building

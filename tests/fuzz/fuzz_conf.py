@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from hydraprune.config.messages import conf_dir
+from hydraprune.config.composition import conf_dir
 
 CONF = conf_dir()
 # group -> its words

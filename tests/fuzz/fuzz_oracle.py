@@ -27,7 +27,8 @@ from omegaconf import open_dict
 from safetensors.numpy import load_file
 
 from hydraprune import cli
-from hydraprune.config.messages import TRACEBACK, conf_dir, launched
+from hydraprune.config.composition import conf_dir
+from hydraprune.config.messages import TRACEBACK, launched
 from hydraprune.config.schema import override_key
 from hydraprune.errors import INTERRUPTED
 from hydraprune.launch import Preflight, job

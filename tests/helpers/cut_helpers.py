@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from hydraprune.runs import run as runs
-from hydraprune.runs.experiment import Request
+from hydraprune.runs.experiment import Experiment
 from hydraprune.training import loop
 from hydraprune.utils import tensor_io as states
 
-Ask = Callable[..., Request]
+Ask = Callable[..., Experiment]
 # 30 steps; updates at 5, 9, ... 25. Drop-out, so that random numbers count.
 WORDS = ("training.checkpoint_every=4", "model.dropout=0.1")
 
@@ -27,14 +27,14 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(request: Request, monkeypatch: pytest.MonkeyPatch, patch: tuple[Any, str, Any]) -> None:
+def killed(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, patch: tuple[Any, str, Any]) -> None:
     """Start a run in a process of its own that does not live to its end."""
     child = os.fork()
     if child == 0:
         try:
             signal.alarm(120)
             monkeypatch.setattr(*patch)
-            runs.execute(request)
+            runs.execute(experiment)
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)

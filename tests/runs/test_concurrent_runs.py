@@ -14,16 +14,17 @@ from cut_helpers import Ask, log_of
 
 from hydraprune.results.collect import gather, write_matrix
 from hydraprune.runs import run as runs
-from hydraprune.runs.experiment import Request
+from hydraprune.runs.directory import check_directory
+from hydraprune.runs.experiment import Experiment
 from hydraprune.sweeps.lookup import look
 from hydraprune.utils.files import PROBE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
 
-def started(request: Request) -> int:
+def started(experiment: Experiment) -> int:
     """A process that carries a run out; its number."""
-    return forked(lambda: runs.execute(request))
+    return forked(lambda: runs.execute(experiment))
 
 
 def forked(work: Callable[[], object]) -> int:
@@ -43,34 +44,34 @@ def forked(work: Callable[[], object]) -> int:
 def test_the_same_command_twice_at_once(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
     """Both want the dense model, too. Whoever comes second waits, and finds all of it finished."""
     caplog.set_level(logging.INFO)
-    request = ask("pattern=4x1")
-    children = [started(request) for _ in range(2)]
+    experiment = ask("pattern=4x1")
+    children = [started(experiment) for _ in range(2)]
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
-    log = log_of(request.directory)
+    log = log_of(experiment.directory)
     assert log.count("step 30 of 30") == 1
     assert log.count("Finished already") == 1
     (dense,) = Path("outputs/toy/tiny/dense").iterdir()
     assert log_of(dense).count("step 10 of 10") == 1
-    lines = [json.loads(line)["step"] for line in (request.directory / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line)["step"] for line in (experiment.directory / "metrics.jsonl").read_text().splitlines()]
     assert lines == sorted(lines)
 
 
 def test_many_look_at_a_folder_at_once(ask: Ask) -> None:
     """Before they begin, every command looks whether it may write there; what one tries, the others see."""
-    request = ask("pattern=4x1")
-    request.directory.mkdir(parents=True)
-    children = [forked(lambda: [runs.refuse_foreign(request) for _ in range(300)]) for _ in range(3)]
+    experiment = ask("pattern=4x1")
+    experiment.directory.mkdir(parents=True)
+    children = [forked(lambda: [check_directory(experiment) for _ in range(300)]) for _ in range(3)]
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
-    assert list(request.directory.iterdir()) == []
-    (request.directory / f"{PROBE}of-a-killed-one").mkdir()
-    runs.refuse_foreign(request)
+    assert list(experiment.directory.iterdir()) == []
+    (experiment.directory / f"{PROBE}of-a-killed-one").mkdir()
+    check_directory(experiment)
 
 
 def test_tables_and_views_are_made_while_a_job_writes(ask: Ask) -> None:
-    request = ask("pattern=4x1", "training.log_every=1", "training.checkpoint_every=1")
+    experiment = ask("pattern=4x1", "training.log_every=1", "training.checkpoint_every=1")
     for folder in ("outputs", "tables"):
         Path(folder).mkdir()
-    child, looks, seen = started(request), 0, set()
+    child, looks, seen = started(experiment), 0, set()
     while not list(Path("outputs").rglob("report.json")):
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
     while os.waitpid(child, os.WNOHANG) == (0, 0):

@@ -55,25 +55,25 @@ def test_a_disk_that_takes_no_more(
 ) -> None:
     """The system itself refuses every byte of a file beyond `size`, whoever writes it."""
     record_property("faults", (1, "told in one line, nothing lost"))
-    request = ask("pattern=dense", "training.log_every=1")
-    runs.execute(request)
-    whole = left(request.directory)
-    request.directory.rename("whole")
+    experiment = ask("pattern=dense", "training.log_every=1")
+    runs.execute(experiment)
+    whole = left(experiment.directory)
+    experiment.directory.rename("whole")
 
     def limited() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
         logging.getLogger().handlers.clear()
-        runs.execute(request)
+        runs.execute(experiment)
 
     assert in_a_process(limited, tmp_path / "said") == 1
     said = (tmp_path / "said").read_text()
     assert said.startswith("UserError: "), said
     assert "File too large" in said
     assert "the same command goes on" in said
-    assert not (request.directory / "model").exists()
-    runs.execute(request)
-    now = left(request.directory)
+    assert not (experiment.directory / "model").exists()
+    runs.execute(experiment)
+    now = left(experiment.directory)
     assert now[:2] == whole[:2]
     assert same_bits(now[2], whole[2])
 
@@ -82,20 +82,20 @@ def test_a_folder_that_vanishes(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     record_property("faults", (1, "told in one line, nothing lost"))
-    request = ask("pattern=dense", "training.log_every=1")
+    experiment = ask("pattern=dense", "training.log_every=1")
     step = loop.take_step
 
     def vanishes(run: Any, batches: Any, now: int, clock: Any) -> Any:
         if now == 9:
-            shutil.rmtree(request.directory)
+            shutil.rmtree(experiment.directory)
         return step(run, batches, now, clock)
 
     monkeypatch.setattr(loop, "take_step", vanishes)
     with pytest.raises(UserError, match=r"metrics\.jsonl \(was removed or replaced while the run wrote it"):
-        runs.execute(request)
-    assert not request.directory.exists()
+        runs.execute(experiment)
+    assert not experiment.directory.exists()
     monkeypatch.setattr(loop, "take_step", step)
-    assert runs.execute(request).finished
+    assert runs.execute(experiment).finished
 
 
 def test_a_folder_that_may_not_be_written(
@@ -103,22 +103,22 @@ def test_a_folder_that_may_not_be_written(
 ) -> None:
     """From the tenth step on; as root is refused nothing, the system's answer is put in its mouth."""
     record_property("faults", (1, "told in one line, nothing lost"))
-    request = ask("pattern=dense", "training.log_every=7")
+    experiment = ask("pattern=dense", "training.log_every=7")
     lines = JsonLines.log
 
     def refused(self: JsonLines, values: Any, step: int) -> None:
         if step > 10:
-            raise PermissionError(30, "Read-only file system", str(request.directory / "metrics.jsonl"))
+            raise PermissionError(30, "Read-only file system", str(experiment.directory / "metrics.jsonl"))
         lines(self, values, step)
 
     monkeypatch.setattr(JsonLines, "log", refused)
     with pytest.raises(UserError, match=r"metrics\.jsonl \(Read-only file system\); mend that, and the same command"):
-        runs.execute(request)
-    kept = [path.name for path in (request.directory / "checkpoints").iterdir()]
+        runs.execute(experiment)
+    kept = [path.name for path in (experiment.directory / "checkpoints").iterdir()]
     assert sorted(kept) == ["step-000000008.safetensors", "step-000000012.safetensors"]
     monkeypatch.setattr(JsonLines, "log", lines)
-    assert runs.execute(request).finished
-    assert "Goes on from step 12 of 30" in log_of(request.directory)
+    assert runs.execute(experiment).finished
+    assert "Goes on from step 12 of 30" in log_of(experiment.directory)
 
 
 def test_damage_is_found_wherever_it_is(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:

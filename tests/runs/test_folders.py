@@ -13,7 +13,7 @@ from torch import nn
 from hydraprune.config.identity import escapes, identify
 from hydraprune.errors import UserError
 from hydraprune.models.saving import save_model
-from hydraprune.runs.run import refuse_links
+from hydraprune.runs.directory import check_links
 from hydraprune.utils.files import nearest
 
 CONFIG: dict[str, Any] = {"phase": "dense", "seed": 0, "task": {"name": "t"}, "model": {"name": "m"}, "pattern": {}}
@@ -139,10 +139,10 @@ def test_saving_removes_a_link_and_not_what_is_behind_it(tmp_path: Path) -> None
     "name", ["model", "checkpoints", "metrics.jsonl", "report.json", "train.log", ".hydra", ".lock"]
 )
 def test_what_a_run_writes_is_no_link(name: str, tmp_path: Path) -> None:
-    refuse_links(tmp_path, "run.root")
+    check_links(tmp_path, "run.root")
     (tmp_path / name).symlink_to("/nowhere")
     with pytest.raises(UserError, match=f"{name} in there is a link"):
-        refuse_links(tmp_path, "run.root")
+        check_links(tmp_path, "run.root")
 
 
 def test_a_link_in_a_runs_folder_is_refused(train: Callable[..., Any], workplace: Path) -> None:

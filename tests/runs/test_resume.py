@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from cut_helpers import WORDS, Ask, at_step, die, killed, left, log_of, same_bits
+from experiment_helpers import dense_run
 
 from hydraprune.errors import UserError
 from hydraprune.runs import run as runs
 from hydraprune.runs import setup as building
-from hydraprune.runs.dense import dense_request
 from hydraprune.sweeps.lookup import look
 from hydraprune.tracking import JsonLines
 from hydraprune.training import checkpoints
@@ -53,18 +53,18 @@ def test_a_run_that_was_cut_ends_as_if_it_was_not(
 ) -> None:
     dense = ask("pattern=dense", "training.epochs=1", f"run.root={kept}")
     runs.execute(dense)
-    request = ask(*words, f"dense.source={dense.directory / 'model'}")
-    runs.execute(request)
-    folder = request.directory
+    experiment = ask(*words, f"dense.source={dense.directory / 'model'}")
+    runs.execute(experiment)
+    folder = experiment.directory
     whole, entries = left(folder), {path.name for path in folder.iterdir()}
     assert "checkpoints" not in entries
     folder.rename("whole")
 
     for cut in cuts:
-        killed(request, monkeypatch, at_step(cut))
+        killed(experiment, monkeypatch, at_step(cut))
         assert json.loads((folder / "report.json").read_text())["status"] == "started"
         assert len(list((folder / "checkpoints").iterdir())) == min(2, cut // 4)
-    runs.execute(request)
+    runs.execute(experiment)
     assert f"Goes on from step {cuts[-1] // 4 * 4} of 30 ({folder}/checkpoints/step-" in log_of(folder)
     now = left(folder)
     assert (now[0], now[1]) == (whole[0], whole[1])
@@ -74,12 +74,12 @@ def test_a_run_that_was_cut_ends_as_if_it_was_not(
 
 
 def test_on_a_machine_with_other_cores_it_goes_on(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = ask("pattern=dense", "runtime.threads=null")
+    experiment = ask("pattern=dense", "runtime.threads=null")
     monkeypatch.setattr(building, "OWN_THREADS", 2)
-    killed(request, monkeypatch, at_step(13))
+    killed(experiment, monkeypatch, at_step(13))
     monkeypatch.setattr(building, "OWN_THREADS", 1)
-    assert runs.execute(request).threads == 2
-    log = log_of(request.directory)
+    assert runs.execute(experiment).threads == 2
+    log = log_of(experiment.directory)
     assert "Goes on with 2 threads, as it began (this machine: 1)" in log
     assert "Goes on from step 12 of 30" in log
 
@@ -87,13 +87,13 @@ def test_on_a_machine_with_other_cores_it_goes_on(ask: Ask, monkeypatch: pytest.
 def test_a_dense_ancestor_goes_on_in_another_process(
     ask: Ask, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = ask("pattern=4x1")
-    folders = [dense_request(request).directory, request.directory]
-    runs.execute(request)
+    experiment = ask("pattern=4x1")
+    folders = [dense_run(experiment).directory, experiment.directory]
+    runs.execute(experiment)
     whole = [left(folder) for folder in folders]
     Path("outputs").rename("whole")
 
-    killed(request, monkeypatch, at_step(6, steps=10))
+    killed(experiment, monkeypatch, at_step(6, steps=10))
     command = [sys.executable, "-m", "hydraprune.cli", "train", *small, *WORDS, "pattern=4x1"]
     resumed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert resumed.stdout.count("Goes on from step 4 of 10 (outputs/toy/tiny/dense/") == 1
@@ -106,8 +106,8 @@ def test_a_dense_ancestor_goes_on_in_another_process(
 
 def test_who_watches_learns_where_it_goes_on_from(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its pace is of the steps since then, in the time since this piece of it began."""
-    request = ask("pattern=dense", "training.log_every=1")
-    place, newest = request.directory / "report.json", checkpoints.Checkpoints.newest
+    experiment = ask("pattern=dense", "training.log_every=1")
+    place, newest = experiment.directory / "report.json", checkpoints.Checkpoints.newest
 
     def slow(self: checkpoints.Checkpoints) -> checkpoints.Start:
         then = time.time() - 3600
@@ -116,19 +116,19 @@ def test_who_watches_learns_where_it_goes_on_from(ask: Ask, monkeypatch: pytest.
 
     monkeypatch.setattr(checkpoints.Checkpoints, "newest", slow)
     for cut, from_step in ((9, None), (14, 8)):
-        killed(request, monkeypatch, at_step(cut))
+        killed(experiment, monkeypatch, at_step(cut))
         assert json.loads(place.read_text())["from_step"] == from_step
-        (run,) = look(request.directory).running
+        (run,) = look(experiment.directory).running
         assert (run.step, run.taken) == (cut, cut - (from_step or 0))
         assert run.rate == pytest.approx(3600 / run.taken, rel=0.05)
-    runs.execute(request)
+    runs.execute(experiment)
     assert json.loads(place.read_text())["from_step"] is None
 
 
 def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = ask("pattern=dense")
-    runs.execute(request)
-    folder = request.directory
+    experiment = ask("pattern=dense")
+    runs.execute(experiment)
+    folder = experiment.directory
     whole = left(folder)
     folder.rename("whole")
 
@@ -140,13 +140,13 @@ def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.Monkey
             die()
         replace(source, target)
 
-    killed(request, monkeypatch, (os, "replace", fatal))
+    killed(experiment, monkeypatch, (os, "replace", fatal))
     checkpoints_of = folder / "checkpoints"
     second = checkpoints_of / "step-000000008.safetensors"
     left_over = {path.name for path in checkpoints_of.iterdir()} - {second.name, "step-000000004.safetensors"}
     assert len(left_over) == 1
     os.truncate(second, 10_000)
-    killed(request, monkeypatch, at_step(15))
+    killed(experiment, monkeypatch, at_step(15))
     assert {path.name for path in checkpoints_of.iterdir()} == {second.name, "step-000000012.safetensors"}
 
     # On a full disk training goes on.
@@ -154,7 +154,7 @@ def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "write_state", full)
-    runs.execute(request)
+    runs.execute(experiment)
     now = left(folder)
     assert (now[0], now[1]) == (whole[0], whole[1])
     assert same_bits(now[2], whole[2])
@@ -166,9 +166,9 @@ def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.Monkey
 
 def test_a_run_that_failed_goes_on_from_what_it_kept(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed may have been the disk: nothing that was reached is thrown away."""
-    request = ask("pattern=dense")
-    runs.execute(request)
-    folder = request.directory
+    experiment = ask("pattern=dense")
+    runs.execute(experiment)
+    folder = experiment.directory
     whole = left(folder)
     folder.rename("whole")
     lines = JsonLines.log
@@ -180,10 +180,10 @@ def test_a_run_that_failed_goes_on_from_what_it_kept(ask: Ask, monkeypatch: pyte
 
     monkeypatch.setattr(JsonLines, "log", full)
     with pytest.raises(UserError, match=r"metrics\.jsonl \(No space left on device\); mend that, and the same command"):
-        runs.execute(request)
+        runs.execute(experiment)
     assert json.loads((folder / "report.json").read_text())["status"] == "failed"
     monkeypatch.setattr(JsonLines, "log", lines)
-    runs.execute(request)
+    runs.execute(experiment)
     assert "Goes on from step 16 of 30" in log_of(folder)
     now = left(folder)
     assert now[:2] == whole[:2]

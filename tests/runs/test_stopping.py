@@ -69,9 +69,9 @@ def typed(train: Callable[..., Any], small: tuple[str, ...]) -> Callable[[], Any
 
 def test_a_signal_costs_nothing(typed: Callable[[], Any], ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in another step of one run; none of them is on a checkpoint's way."""
-    request = ask("training.checkpoint_every=null", "pattern=dense")
-    runs.execute(request)
-    folder = request.directory
+    experiment = ask("training.checkpoint_every=null", "pattern=dense")
+    runs.execute(experiment)
+    folder = experiment.directory
     whole, entries = left(folder), {path.name for path in folder.iterdir()}
     folder.rename("whole")
 
@@ -114,12 +114,12 @@ def test_all_that_ask(name: str, code: int) -> None:
 
 @pytest.mark.parametrize("words", [("pattern=4x1",), ("pattern=2:4", "pruner=wanda", "training.epochs=0")])
 def test_in_an_evaluation(words: tuple[str, ...], ask: Ask, ends: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    request = ask(*words)
-    runs.execute(request)
-    folder = request.directory
+    experiment = ask(*words)
+    runs.execute(experiment)
+    folder = experiment.directory
     whole = left(folder)
     folder.rename("whole")
-    score, left_to_go = evaluation._predict, 2 if request.config.training.epochs else 1
+    score, left_to_go = evaluation._predict, 2 if experiment.config["training"]["epochs"] else 1
 
     def stopped(*arguments: Any) -> Any:
         nonlocal left_to_go
@@ -130,19 +130,19 @@ def test_in_an_evaluation(words: tuple[str, ...], ask: Ask, ends: list[Any], mon
 
     monkeypatch.setattr(evaluation, "_predict", stopped)
     with pytest.raises(stopping.Stopped):
-        runs.execute(request)
+        runs.execute(experiment)
     monkeypatch.setattr(evaluation, "_predict", score)
-    runs.execute(request)
+    runs.execute(experiment)
     now = left(folder)
     assert now[:2] == whole[:2]
     assert same_bits(now[2], whole[2])
     assert same_bits(ends[-1], ends[-2])
-    if request.config.training.epochs:
+    if experiment.config["training"]["epochs"]:
         assert "Goes on from step 20 of 30" in log_of(folder)
 
 
 def test_while_it_is_saved_it_is_finished_first(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = ask("pattern=dense")
+    experiment = ask("pattern=dense")
     save = runs.save_model
 
     def saving(*arguments: Any) -> Any:
@@ -151,26 +151,26 @@ def test_while_it_is_saved_it_is_finished_first(ask: Ask, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(runs, "save_model", saving)
     with pytest.raises(stopping.Stopped):
-        runs.execute(request)
-    assert json.loads((request.directory / "report.json").read_text())["status"] == "finished"
+        runs.execute(experiment)
+    assert json.loads((experiment.directory / "report.json").read_text())["status"] == "finished"
 
 
 def test_before_the_first_step_it_stops_at_once(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = ask("pattern=dense")
+    experiment = ask("pattern=dense")
     stopping.listen()
     monkeypatch.setattr(runs.building, "build", lambda *_: send(signal.SIGTERM)())
     with pytest.raises(stopping.Stopped):
-        runs.execute(request)
-    assert not (request.directory / "checkpoints").exists()
+        runs.execute(experiment)
+    assert not (experiment.directory / "checkpoints").exists()
 
 
 def test_who_listened_before_is_called_behind_the_checkpoint(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """As submitit does: one signal it passes over, by another it has its job requeued."""
-    request = ask("training.checkpoint_every=null", "pattern=dense")
+    experiment = ask("training.checkpoint_every=null", "pattern=dense")
     heard: list[tuple[int, list[str]]] = []
 
     def theirs(number: int, _: Any) -> None:
-        heard.append((number, sorted(path.name for path in request.directory.glob("checkpoints/*"))))
+        heard.append((number, sorted(path.name for path in experiment.directory.glob("checkpoints/*"))))
         if number == signal.SIGUSR2:
             raise SystemExit(255)
 
@@ -179,7 +179,7 @@ def test_who_listened_before_is_called_behind_the_checkpoint(ask: Ask, monkeypat
     monkeypatch.setattr(loop, "take_step", at(3, send(signal.SIGTERM)))
     monkeypatch.setattr(loop, "take_step", at(7, send(signal.SIGUSR2)))
     with pytest.raises(SystemExit):
-        runs.execute(request)
+        runs.execute(experiment)
     assert heard == [
         (signal.SIGTERM, ["step-000000004.safetensors"]),
         (signal.SIGUSR2, ["step-000000004.safetensors", "step-000000008.safetensors"]),
@@ -188,7 +188,7 @@ def test_who_listened_before_is_called_behind_the_checkpoint(ask: Ask, monkeypat
 
 
 def test_twice_is_now(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    request = ask("pattern=dense")
+    experiment = ask("pattern=dense")
     child = os.fork()
     if child == 0:
         try:
@@ -196,19 +196,19 @@ def test_twice_is_now(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
             signal.alarm(120)
             stuck = at(5, lambda: (send(signal.SIGINT, signal.SIGINT)(), time.sleep(1000)))
             monkeypatch.setattr(loop, "take_step", stuck)
-            runs.execute(request)
+            runs.execute(experiment)
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 130
     assert "the same command goes on from the last checkpoint" in (tmp_path / "said").read_text()
-    assert [path.name for path in (request.directory / "checkpoints").iterdir()] == ["step-000000004.safetensors"]
+    assert [path.name for path in (experiment.directory / "checkpoints").iterdir()] == ["step-000000004.safetensors"]
 
 
 def test_what_cannot_be_kept_is_said(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    request = ask("pattern=dense")
+    experiment = ask("pattern=dense")
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -216,7 +216,7 @@ def test_what_cannot_be_kept_is_said(
     monkeypatch.setattr(checkpoints, "write_state", full)
     monkeypatch.setattr(loop, "take_step", at(5, send(signal.SIGTERM)))
     with pytest.raises(stopping.Stopped):
-        runs.execute(request)
+        runs.execute(experiment)
     assert "No checkpoint at step 6 ([Errno 28] No space left on device)" in caplog.text
     assert "with a checkpoint" not in caplog.text
 

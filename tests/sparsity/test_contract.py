@@ -19,8 +19,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from hydraprune.config import instantiate as assembly
-from hydraprune.config.composition import resolved
-from hydraprune.config.messages import conf_dir
+from hydraprune.config.composition import conf_dir, resolved
 from hydraprune.runs.folders import register
 from hydraprune.sparsity import Criterion, Family, Plans, Pruner, SparsityError, SrSte, Unscored, attach
 

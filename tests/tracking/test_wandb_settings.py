@@ -12,8 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from wandb_helpers import KEY, about_of, folders, read, refusing, warned
 
-from hydraprune.config.composition import resolved
-from hydraprune.config.messages import conf_dir
+from hydraprune.config.composition import conf_dir, resolved
 from hydraprune.tracking import About, Mask, Outcome, WandB
 
 
@@ -52,10 +51,10 @@ def test_the_environment_and_what_is_typed(
 
 def test_the_environments_project_and_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        first = resolved(compose("config", ["tracker=wandb"])).tracker
+        first = resolved(compose("config", ["tracker=wandb"]))["tracker"]
         monkeypatch.setenv("WANDB_PROJECT", "theirs")
         monkeypatch.setenv("WANDB_ENTITY", "team")
-        second = resolved(compose("config", ["tracker=wandb"])).tracker
+        second = resolved(compose("config", ["tracker=wandb"]))["tracker"]
     assert (first.mode, first.project, first.entity) == ("auto", "hydraprune", None)
     assert (second.mode, second.project, second.entity) == ("auto", "theirs", "team")
 

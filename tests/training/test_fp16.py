@@ -16,11 +16,11 @@ from accelerate.state import AcceleratorState
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from hydraprune.config.messages import conf_dir
+from hydraprune.config.composition import conf_dir
 from hydraprune.data.examples import Labels
 from hydraprune.models.pretrained import TinyModel
-from hydraprune.runs.request import request_of
-from hydraprune.runs.setup import build
+from hydraprune.runs.experiment import build_experiment
+from hydraprune.runs.setup import TaskLoader, prepare
 from hydraprune.tracking import Silent
 from hydraprune.training.settings import Settings
 from hydraprune.training.state import Run
@@ -38,7 +38,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) -> Ite
         own = [word for word in small if not word.startswith("dense.")]
         words = [*own, f"dense.source={folder}", "distill=none", "training.max_grad_norm=1000", "cache.max_gb=0"]
         config = compose("config", words, return_hydra_config=True)
-        yield build(request_of(config, "nowhere").config, str(folder), lambda steps: Silent()).run
+        experiment = build_experiment(config, "nowhere")
+        yield prepare(experiment, str(folder), TaskLoader()).training(Silent())
     GlobalHydra.instance().clear()
     AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -89,4 +90,4 @@ def test_it_is_refused_without_cuda() -> None:
         assert Settings(1, 1, precision="fp16").precision == "fp16"
     for device in ("auto", "cpu") if not torch.cuda.is_available() else ("cpu",):
         with pytest.raises(ValueError, match=r"precision=fp16: needs a CUDA device.*bf16"):
-            Settings(1, 1, precision="fp16", device=device)
+            Settings(1, 1, precision="fp16", device=device).check_device()

@@ -18,14 +18,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from hydraprune.config import instantiate as assembly
-from hydraprune.config.messages import conf_dir
+from hydraprune.config.composition import conf_dir
 from hydraprune.data.batches import Batch
 from hydraprune.data.examples import Labels
 from hydraprune.models.compact_embedding import CompactEmbedding
 from hydraprune.models.dropout import FastDropout
 from hydraprune.models.pretrained import TinyModel
-from hydraprune.runs.request import request_of
-from hydraprune.runs.setup import Built, build
+from hydraprune.runs.experiment import build_experiment
+from hydraprune.runs.setup import TaskLoader, prepare
 from hydraprune.sparsity import Block, NofM, Pattern
 from hydraprune.sparsity import saliency_kernels as products
 from hydraprune.tracking import Silent
@@ -47,13 +47,13 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def built(dense: str, small: tuple[str, ...]) -> Iterator[Callable[..., Built]]:
+def built(dense: str, small: tuple[str, ...]) -> Iterator[Callable[..., Run]]:
     """A run made of these words as the command line makes it, up to its first step."""
 
-    def make(*words: str) -> Built:
+    def make(*words: str) -> Run:
         own = [word for word in small if not word.startswith("dense.")]
         config = compose("config", [*own, f"dense.source={dense}", *words], return_hydra_config=True)
-        return build(request_of(config, "nowhere").config, dense, lambda steps: Silent())
+        return prepare(build_experiment(config, "nowhere"), dense, TaskLoader()).training(Silent())
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -71,21 +71,22 @@ def batches_of(run: Run) -> list[list[Batch]]:
     return found
 
 
-def begun(made: Built, steps: int) -> Run:
+def begun(made: Run, steps: int) -> Run:
     """The run after its first steps, on the processor."""
-    for pruner in made.run.pruners:
+    for pruner in made.pruners:
         pruner.project(0)
-    made.run.model.train()
-    for step, batches in enumerate(batches_of(made.run)[:steps]):
-        take_step(made.run, batches, step, Clock())
-    return made.run
+    made.model.train()
+    for step, batches in enumerate(batches_of(made)[:steps]):
+        take_step(made, batches, step, Clock())
+    return made
 
 
-def numberless(made: Built, run: Run, attention: str = "hydraprune_sdpa") -> Run:
+def numberless(run: Run, attention: str = "hydraprune_sdpa") -> Run:
     """The same run on the meta device, its masks and memory in force."""
     model = copy.deepcopy(run.model).to(META).train()
     model.set_attn_implementation(attention)  # type: ignore[operator]
-    pruners = assembly.pruners(made.parts.plans, model, run.steps, run.steps_per_epoch)
+    plans = Plans("test", {pruner.name: pruner.plan for pruner in run.pruners})
+    pruners = assembly.pruners(plans, model, run.steps, run.steps_per_epoch)
     for pruner, before in zip(pruners, run.pruners, strict=True):
         pruner.load_state_dict(before.state_dict())
     optimizer = run.accelerator.prepare_optimizer(torch.optim.AdamW(decay_groups(model), lr=1e-3))
@@ -114,7 +115,7 @@ WAYS = [
 
 @pytest.mark.parametrize("words", WAYS, ids=" ".join)
 def test_a_step_between_updates_reads_nothing_from_its_device(
-    words: tuple[str, ...], built: Callable[..., Built]
+    words: tuple[str, ...], built: Callable[..., Run]
 ) -> None:
     made = built(*words)
     run = begun(made, BEGUN)
@@ -122,7 +123,7 @@ def test_a_step_between_updates_reads_nothing_from_its_device(
     assert isinstance(run.teacher, NoTeacher if "distill=none" in words else StoredTeacher)
     assert isinstance(run.model.get_input_embeddings(), CompactEmbedding)  # type: ignore[operator]
     assert any(isinstance(module, FastDropout) for module in run.model.modules())
-    there = numberless(made, run)
+    there = numberless(run)
     for step, batches in enumerate(batches_of(run)[BEGUN : BEGUN + 2], BEGUN):
         assert not any(pruner.updates.due(step + 1) for pruner in there.pruners)
         loss = take_step(there, batches, step, Clock())
@@ -131,16 +132,16 @@ def test_a_step_between_updates_reads_nothing_from_its_device(
     assert all(mask.device == META for pruner in there.pruners for mask in pruner.masks.values())
 
 
-def test_what_waits_would_be_found_out(built: Callable[..., Built]) -> None:
+def test_what_waits_would_be_found_out(built: Callable[..., Run]) -> None:
     made = built("pattern=4x1")
     run = begun(made, BEGUN)
     batches = batches_of(run)[BEGUN]
     # transformers' own attention looks whether anything is padded, and an update counts what it prunes.
     with pytest.raises(RuntimeError, match="meta"):
-        take_step(numberless(made, run, "sdpa"), batches, BEGUN, Clock())
+        take_step(numberless(run, "sdpa"), batches, BEGUN, Clock())
     assert all(pruner.updates.due(13) for pruner in run.pruners)
     with pytest.raises(RuntimeError, match="meta"):
-        take_step(numberless(made, run), batches, 12, Clock())
+        take_step(numberless(run), batches, 12, Clock())
 
 
 @pytest.mark.parametrize("pattern", [Block(4, 1), Block(1, "channel"), NofM(2, 4)], ids=lambda p: p.name)

@@ -1,8 +1,10 @@
-"""What stays of a job's config beside its results: as Hydra would write it, but without secrets."""
+"""The config kept beside a job's results: as Hydra would write it, without secrets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -13,9 +15,9 @@ from hydraprune.utils.redaction import learn, redacted
 _FOLDER = ".hydra"
 
 
-def as_yaml(config: DictConfig | ListConfig) -> str:
-    """A config as YAML, interpolations as they stand."""
-    values = OmegaConf.to_container(config)
+def as_yaml(config: DictConfig | ListConfig | Mapping[str, Any]) -> str:
+    """A config as YAML without secrets; interpolations are not resolved."""
+    values = OmegaConf.to_container(config) if OmegaConf.is_config(config) else config
     learn(values)
     return OmegaConf.to_yaml(OmegaConf.create(redacted(values)))
 
@@ -32,7 +34,7 @@ def keep_job(config: DictConfig, hydra: DictConfig | HydraConf) -> None:
         write_text(folder / f"{name}.yaml", as_yaml(node))
 
 
-def clean(file: Path) -> None:
-    """Take the secrets out of a YAML file that another has written; nothing where there is none."""
+def redact_file(file: Path) -> None:
+    """Take the secrets out of a YAML file that another program wrote, if it is there."""
     if file.is_file():
         write_text(file, as_yaml(OmegaConf.load(file)))

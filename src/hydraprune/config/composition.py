@@ -1,41 +1,89 @@
-"""Composed configs: resolved, as plain values, and as typed."""
+"""Composed configs: made from overrides, resolved, as plain values, and as typed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from hydraprune.config.renamed_targets import with_current_targets
 from hydraprune.errors import UserError
 from hydraprune.utils.redaction import learn
 
+# Overrides -> what they compose to, interpolations not resolved.
+Compose = Callable[[Sequence[str]], DictConfig]
 
-def resolved(config: DictConfig) -> DictConfig:
-    """A copy without the `hydra` node and without interpolations.
+
+def conf_dir() -> Path:
+    """The folder of config files: inside an installed wheel, or beside `src` in a checkout."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """What some overrides compose to, interpolations not resolved.
 
     Raises:
-        UserError: a value is missing, or refers to a key that is not there.
+        HydraException: the overrides do not fit.
     """
-    copy = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    if missing := sorted(OmegaConf.missing_keys(copy)):
-        raise UserError(f"{missing[0]}: a value is needed here; give it on the command line: {missing[0]}=...")
-    values = OmegaConf.to_container(copy, resolve=True)
-    assert isinstance(values, dict)
+    config: DictConfig = compose("config", list(overrides))
+    return config
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Plain values without the `hydra` node and without interpolations, targets by today's module paths.
+
+    Raises:
+        UserError: a value is missing.
+        OmegaConfBaseException: an interpolation refers to a key that is not there.
+    """
+    try:
+        values = {str(key): _plain_value(config, str(key)) for key in config if key != "hydra"}
+    except MissingMandatoryValue as error:
+        raise missing_value(str(error.full_key)) from None
     learn(values)
-    result: DictConfig = OmegaConf.create(with_current_targets(values))
-    return result
+    current: dict[str, Any] = with_current_targets(values)
+    return current
+
+
+def _plain_value(config: DictConfig, key: str) -> Any:
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
+
+
+def missing_value(key: str) -> UserError:
+    """The mistake of a key that has no value (`???`)."""
+    return UserError("a value is needed here", key=key, cure=f"give it on the command line: {key}=...")
 
 
 def typed_words(config: DictConfig) -> list[str]:
-    """The words of a job as they were typed, `${...}` in them too; `config` has its `hydra` node."""
+    """The overrides of a job as they were typed, `${...}` in them too; `config` has its `hydra` node."""
     words = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     assert isinstance(words, list)
     return [str(word) for word in words]
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The config as dicts and lists, interpolations as they stand, without the `hydra` node."""
+    """The config as dicts and lists, interpolations not resolved, without the `hydra` node."""
     values = OmegaConf.to_container(config)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items() if key != "hydra"}
+
+
+def choices_of(config: DictConfig) -> dict[str, str]:
+    """Config group -> the choice made, as in `model=bert_mini`; Hydra's own groups included."""
+    return {str(k): v for k, v in config.hydra.runtime.choices.items() if isinstance(v, str)}
+
+
+# Keys that name a model or data set, by hub id or path.
+_LOADED = ("model.path", "task.path", "dense.source", "distill.teacher")
+
+
+def loaded_paths(config: DictConfig) -> list[str]:
+    """What a run loads, by hub id or path."""
+    values = [OmegaConf.select(config, key, throw_on_missing=False) for key in _LOADED]
+    return [value for value in values if isinstance(value, str) and value != "auto"]

@@ -47,18 +47,18 @@ class Identity:
     folder: str
 
 
-def identify(config: Mapping[str, Any], pattern: str, ancestor: Identity | None = None) -> Identity:
+def identify(config: Mapping[str, Any], pattern: str, dense: Identity | None = None) -> Identity:
     """The identity of a resolved config (plain dicts and lists).
 
     Args:
         pattern: what the config's pattern is called.
-        ancestor: of the dense run that this one starts from, if it is one of ours: another dense
+        dense: of the dense run that this one starts from, if it is one of ours: another dense
             model makes another run, though no key of this config tells.
     """
     result = with_earliest_targets(_without_absent(_by_default(_without(config, NOT_THE_RESULT))))
     seedless = {key: value for key, value in result.items() if key != "seed"}
-    digest = _digest(result if ancestor is None else {**result, "ancestor": ancestor.hash})
-    cell = _digest(seedless if ancestor is None else {**seedless, "ancestor": ancestor.cell})
+    digest = _digest(result if dense is None else {**result, "ancestor": dense.hash})
+    cell = _digest(seedless if dense is None else {**seedless, "ancestor": dense.cell})
     place = [_safe(str(config[group]["name"])) for group in ("task", "model")]
     folder = PurePosixPath(*place, _safe(pattern.replace(":", "of")), f"{_slug(config)}-{digest}")
     return Identity(digest, cell, str(folder))

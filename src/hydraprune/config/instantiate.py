@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import nn
 
 from hydraprune.config.allowlist import check_targets
@@ -27,27 +29,54 @@ _SHARED = ("pruner", "scheduler", "progressive", "regularizer")
 _LAYER_KEYS = ("roles", "include", "exclude", "types")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a config says, as objects; nothing loaded yet but what checks need."""
+class Components:
+    """The objects that a config describes, each made once, when it is first needed. No model or data is loaded.
 
-    plans: Plans
-    settings: Settings
-    distiller: Distiller
-    model: Any
-    task: Any
+    Args:
+        config: resolved, plain values.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+
+    @cached_property
+    def plans(self) -> Plans:
+        """What its pruners do."""
+        return plans(self._config)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """How it trains."""
+        made: Settings = make(self._config, "training")
+        return made
+
+    @cached_property
+    def distiller(self) -> Distiller:
+        """How it learns from a teacher."""
+        made: Distiller = make(self._config, "distill")
+        return made
+
+    @cached_property
+    def model(self) -> Any:
+        """The pretrained model's source."""
+        return make(self._config, "model")
+
+    @cached_property
+    def task(self) -> Any:
+        """The task's source."""
+        return make(self._config, "task")
 
 
-def make(config: DictConfig, key: str, node: Any = None, **arguments: Any) -> Any:
-    """Instantiate the node at `key` (or `node` in its place).
+def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any) -> Any:
+    """Instantiate the node at `key` of a resolved config (or `node` in its place).
 
     Raises:
         UserError: what the target says of its arguments, with the key before it.
     """
-    node = OmegaConf.select(config, key) if node is None else node
-    if OmegaConf.is_config(node) and (missing := _missing(node, key)):
-        raise UserError(f"{missing}: a value is needed here; give it on the command line: {missing}=...")
-    check_targets(OmegaConf.to_container(node) if OmegaConf.is_config(node) else node, key)
+    node = config[key] if node is None else node
+    # Plain values, so that a target inside a list is found too.
+    node = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    check_targets(node, key)
     try:
         return hydra.utils.instantiate(node, **arguments, _convert_="all")
     except hydra.errors.InstantiationException as error:
@@ -68,19 +97,13 @@ def in_place(key: str, error: Exception) -> str:
     return f"{key}.{message}" if re.match(r"\w+=", message) else f"{key}: {message}"
 
 
-def _missing(node: Any, key: str) -> str | None:
-    missing = sorted(OmegaConf.missing_keys(node))
-    return f"{key}.{missing[0]}" if missing else None
-
-
-def plans(config: DictConfig) -> Plans:
-    """The plans of a config, each with a criterion and a schedule.
+def plans(config: Mapping[str, Any]) -> Plans:
+    """The plans of a resolved config, each with a criterion and a schedule.
 
     A part's own keys win; where it is silent (null) the nodes of these names at the top speak.
     """
-    node = OmegaConf.to_container(config.pattern, resolve=True, throw_on_missing=False)
-    assert isinstance(node, dict)
-    shared = {key: OmegaConf.to_container(config[key], resolve=True) for key in _SHARED}
+    node = copy.deepcopy(config["pattern"])
+    shared = {key: config[key] for key in _SHARED}
     for name, part in (node.get("parts") or {}).items():
         if not re.fullmatch(r"\w[\w.:+-]{0,63}", str(name)):
             raise UserError(f"pattern.parts.{str(name)[:80]!r}: a part is named by letters, digits and any of _.:+-")
@@ -89,7 +112,6 @@ def plans(config: DictConfig) -> Plans:
         if part.get("_target_") is None:
             raise UserError(f"pattern.parts.{name}._target_=null: must name a pattern's function, as in conf/pattern/")
         for key, other in shared.items():
-            assert isinstance(other, dict)
             own = {k: value for k, value in (part.pop(key, None) or {}).items() if value is not None}
             if own:
                 where = f"pattern.parts.{name}.{key}."
@@ -97,19 +119,33 @@ def plans(config: DictConfig) -> Plans:
                 part[key] = {k: v for k, v in other.items() if k in taken or k == "_target_"} | own
                 check_arguments(part[key], where, set())
     _refuse_lost_layers({"pattern": node, **{f"pattern.parts.{k}": v for k, v in (node.get("parts") or {}).items()}})
-    made: Plans = make(config, "pattern", OmegaConf.create(node))
+    made: Plans = make(config, "pattern", node)
     common = [make(config, key) for key in _SHARED]
     if made.name == "lock":
         _refuse_unread(common)
-    if (config.phase == "dense") != (not made.parts):
+    if (config["phase"] == "dense") != (not made.parts):
         raise UserError(
-            f"phase={config.phase}: does not go with pattern={made.name}; type pattern=dense to fine-tune without "
+            f"phase={config['phase']}: does not go with pattern={made.name}; type pattern=dense to fine-tune without "
             f"pruning, which chooses the phase itself, and any other pattern to prune"
         )
     try:
         return Plans(made.name, {name: plan.completed(*common) for name, plan in made.parts.items()})
     except SparsityError as error:
         raise UserError(str(error)) from None
+
+
+def pattern_name(config: Mapping[str, Any]) -> str:
+    """What the pattern of a resolved config is called; the plans that a run needs are not made.
+
+    Raises:
+        UserError: the pattern cannot be made.
+    """
+    node = copy.deepcopy(config["pattern"])
+    for part in (node.get("parts") or {}).values():
+        for key in _SHARED if isinstance(part, dict) else ():
+            part.pop(key, None)  # no part of the name, and what it does not say comes from the nodes at the top
+    made: Plans = make(config, "pattern", node)
+    return made.name
 
 
 def _refuse_lost_layers(nodes: Mapping[str, Any]) -> None:
@@ -126,21 +162,14 @@ def _refuse_unread(common: list[Any]) -> None:
             raise UserError(f"pattern=lock: scores nothing and prunes nothing; leave {key} out, or say {key}=none")
 
 
-def parts(config: DictConfig) -> Parts:
-    """The objects of a config, each of which checks its own values."""
-    return Parts(
-        plans(config), make(config, "training"), make(config, "distill"), make(config, "model"), make(config, "task")
-    )
-
-
 def pretrained(path: str, key: str) -> PretrainedModel:
     """The checkpoint at a folder or hub id that the config calls `key`."""
     return PretrainedModel(name=Path(path).name, path=path, key=key)
 
 
-def student(made: Parts, dense: str | None) -> Any:
+def student(components: Components, dense: str | None) -> Any:
     """Where the student comes from: the dense model, or for a dense run the model of the config."""
-    return made.model if dense is None else pretrained(dense, "dense.source")
+    return components.model if dense is None else pretrained(dense, "dense.source")
 
 
 def pruners(

@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
@@ -16,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from hydraprune.config.composition import conf_dir, plain
 from hydraprune.config.schema import flattened, nearest, override_key, unknown_override
 from hydraprune.errors import UserError
 from hydraprune.utils import signals as stopping
@@ -25,12 +25,6 @@ TRACEBACK = "HYDRAPRUNE_TRACEBACK"
 # What Hydra's grammar reads as something else than a word.
 _ODD = re.compile(r"null|true|false|[-+]?(nan|inf|\.?\d[\d._]*(e[-+]?\d+)?)|\[.*\]|\{.*\}", re.IGNORECASE)
 _MISTAKES = (UserError, HydraException, OmegaConfBaseException)
-
-
-def conf_dir() -> Path:
-    """The folder of config files: inside an installed wheel, or beside `src` in a checkout."""
-    inside = Path(__file__).parents[1] / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
 
 
 @guarded_terminal()
@@ -69,7 +63,7 @@ def leave(error: Exception) -> NoReturn:
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
         # In one piece: a secret of several lines is known by all of them.
         _say("".join(traceback.format_exception(error)))
-    _say(f"hydraprune: error: {_flat(one_line(error))}\n")
+    _say(f"hydraprune: error: {_flat(explain(error))}\n")
     raise SystemExit(2 if mistake else 1)
 
 
@@ -79,7 +73,7 @@ def _say(text: str) -> None:
         print(text, end="", file=sys.stderr, flush=True)
 
 
-def one_line(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """The error in one line, Hydra's own put in our words."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None and error.options is not None:
@@ -138,8 +132,6 @@ def _unknown_choice(missing: str, options: list[str]) -> str:
 
 def _unknown_key(key: str) -> str:
     """An override of a key that is not there, with the nearest that is."""
-    from hydraprune.config.composition import plain
-
     typed = next((word for word in sys.argv[1:] if "=" in word and override_key(word) == key), key)
     groups = [o for o in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w:]+", o) and not o.startswith(f"{key}=")]
     known: list[str] = []

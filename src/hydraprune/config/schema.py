@@ -53,39 +53,82 @@ def flattened(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def check_keys(config: Mapping[str, Any], references: Iterable[Mapping[str, Any]]) -> None:
+# Nodes of the top level that every config has, each made from its `_target_`.
+TARGET_NODES = (
+    *("tracker", "training", "optimizer", "lr_scheduler", "distill", "progressive", "regularizer", "scheduler"),
+    *("pruner", "model", "task", "pattern"),
+)
+# Every other key, with its kind; `Any` where whatever uses the value checks it.
+PLAIN: dict[str, Any] = {
+    "seed": int,
+    "phase": str,
+    "sweep": int | str,
+    "plan": Any,
+    "runtime.threads": int | None,
+    "runtime.compiled": Any,
+    "cache.dir": Any,
+    "cache.max_gb": Any,
+    "run.root": str,
+    "dense.source": str,
+    "dense.overrides": Sequence[str],
+    "recipe.name": str | None,
+    "recipe.source": str,
+    **dict.fromkeys(
+        (
+            *("recipe.lr", "recipe.weight_decay", "recipe.betas", "recipe.epochs", "recipe.batch_size"),
+            *("recipe.max_length", "recipe.lr_warmup", "recipe.max_grad_norm", "recipe.distill_weight"),
+            *("recipe.warmup", "recipe.cooldown", "recipe.frequency"),
+        ),
+        Any,
+    ),
+}
+# Keys that a run of this phase alone needs.
+_SPARSE_ONLY = ("dense", "recipe.warmup", "recipe.cooldown", "recipe.frequency")
+_GROUPS = {key.partition(".")[0] for key in PLAIN if "." in key}
+PHASES = ("sparse", "dense")
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
     """Refuse keys that nothing reads, and values of the wrong kind.
 
     A node with a `_target_` may have the arguments of that target, of the kinds that it declares;
-    any other node the keys that one of the `references` (default compositions) has at the same
-    place.
+    any other node the keys of `PLAIN`.
 
     Raises:
         UserError: an unknown key, with the nearest known one; a missing node; a value of the wrong
             kind; or a target that may not be named.
     """
-    references = list(references)
-    known = {key for reference in references for key in flattened(reference)}
-    phases = {reference.get("phase"): reference for reference in references}
-    if not isinstance(config.get("phase"), str) or config["phase"] not in phases:
-        raise UserError(f"phase={_short(config.get('phase'))}: leave it out; the pattern chooses it")
-    _check_top(config, phases[config.get("phase")])
-    _check_node(config, "", known)
+    if config.get("phase") not in PHASES:
+        raise UserError("leave it out", key="phase", value=_short(config.get("phase")), cure="the pattern chooses it")
+    _check_top(config)
+    _check_node(config, "", {*PLAIN, *_GROUPS, *TARGET_NODES})
 
 
-def _check_top(config: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-    """Refuse a config that lacks one of the keys which every config of its phase has, or the class of one."""
-    for key, usual in reference.items():
-        if isinstance(usual, Mapping) and not isinstance(config.get(key), Mapping):
-            raise UserError(f"{key}={_short(config.get(key))}: must be a group of keys, as in conf/")
-        if key not in config:
-            raise UserError(f"{key}: a value is needed here; leave out ~{key}")
-        if isinstance(usual, Mapping) and "_target_" in usual and config[key].get("_target_") is None:
-            raise UserError(f"{key}._target_=null: must name a class or function")
+def _check_top(config: Mapping[str, Any]) -> None:
+    """Refuse a config that lacks one of the keys that every config of its phase has, or the class of one."""
+    wanted = [key for key in PLAIN if config["phase"] == "sparse" or not key.startswith(_SPARSE_ONLY)]
+    groups = {key.partition(".")[0] for key in wanted if "." in key}
+    for key in (*TARGET_NODES, *sorted(groups), *(key for key in wanted if "." not in key)):
+        if key in groups or key in TARGET_NODES:
+            if not isinstance(config.get(key), Mapping):
+                raise UserError("must be a group of keys, as in conf/", key=key, value=_short(config.get(key)))
+        elif key not in config:
+            raise UserError("a value is needed here", key=key, cure=f"leave out ~{key}")
+    for key in TARGET_NODES:
+        node = config[key]
+        if node.get("_target_") is None:
+            raise UserError("must name a class or function", key=f"{key}._target_", value=None)
         # What has a class may lack the arguments that have a default, but folders and tables are made of names.
-        names = sorted(map(str, usual)) if isinstance(usual, Mapping) else []
-        if lost := [name for name in names if name not in config[key] and (name == "name" or "_target_" not in usual)]:
-            raise UserError(f"{key}.{lost[0]}: a value is needed here; leave out ~{key}.{lost[0]}")
+        if key in ("model", "task") and "name" not in node:
+            raise _lost(f"{key}.name")
+    for key in wanted:
+        group, dot, leaf = key.partition(".")
+        if dot and leaf not in config[group]:
+            raise _lost(key)
+
+
+def _lost(key: str) -> UserError:
+    return UserError("a value is needed here", key=key, cure=f"leave out ~{key}")
 
 
 def _check_node(node: Mapping[str, Any], path: str, known: set[str]) -> None:
@@ -131,20 +174,6 @@ def check_arguments(node: Mapping[str, Any], path: str, known: set[str]) -> None
 def _named_by_the_user(path: str) -> bool:
     # Parts of a mixed pattern: the user names them, and what they inherit is checked when it is known.
     return path.endswith(".parts.") or ".parts." in path
-
-
-# Kinds of the keys that belong to no target.
-PLAIN: dict[str, Any] = {
-    "seed": int,
-    "phase": str,
-    "sweep": int | str,
-    "runtime.threads": int | None,
-    "run.root": str,
-    "dense.source": str,
-    "dense.overrides": Sequence[str],
-    "recipe.name": str | None,
-    "recipe.source": str,
-}
 
 
 def fits(value: Any, kind: Any) -> bool:

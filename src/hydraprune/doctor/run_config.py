@@ -77,7 +77,8 @@ def meant(words: Sequence[str], cores: int) -> Meant:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from hydraprune.config.messages import conf_dir, one_line
+    from hydraprune.config.composition import conf_dir
+    from hydraprune.config.messages import explain
     from hydraprune.runs.folders import register
 
     register()
@@ -85,7 +86,7 @@ def meant(words: Sequence[str], cores: int) -> Meant:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return _of(compose("config", _first_job(words), return_hydra_config=True), words, cores)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(one_line(error)) from None
+        raise UserError(explain(error)) from None
 
 
 def _of(composed: DictConfig, words: Sequence[str], cores: int) -> Meant:
@@ -95,7 +96,7 @@ def _of(composed: DictConfig, words: Sequence[str], cores: int) -> Meant:
     from hydraprune.config.schema import override_key
     from hydraprune.utils.cache import cache_of
 
-    config: dict[str, Any] = OmegaConf.to_container(resolved(composed))  # type: ignore[assignment]
+    config = resolved(composed)
     directory = str(OmegaConf.to_container(composed.hydra.run)["dir"])  # type: ignore[index,call-overload]
     ours = "${hydraprune" in directory
     cache = cache_of(config["cache"])

@@ -1,9 +1,9 @@
-"""What is said of a run: before it starts, when it is refused, when it is done."""
+"""Reports of a run, and what its tracker gets."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,60 +11,28 @@ from typing import Any
 
 import torch
 
-from hydraprune.config import instantiate as assembly
-from hydraprune.config.composition import plain
 from hydraprune.errors import one_line
 from hydraprune.results.mask_crops import mask_parts
 from hydraprune.results.report import RunReport, write_report
-from hydraprune.results.run_spec import RunSpec, invalid_spec
+from hydraprune.results.run_spec import invalid_spec
 from hydraprune.results.sparsity_counts import Figures
-from hydraprune.runs.experiment import Request
-from hydraprune.runs.setup import Built
+from hydraprune.runs.experiment import Experiment
 from hydraprune.tracking import About, Mask, Outcome
-from hydraprune.training.settings import Settings
-from hydraprune.training.state import Progress
+from hydraprune.training.state import Progress, Run
 from hydraprune.training.teachers import GroupedTeacher, NoTeacher, OnlineTeacher, StoredTeacher
-from hydraprune.utils.names import snake
 from hydraprune.utils.redaction import redacted
 
 _PACKAGES = ("hydraprune", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core")
 
 
-def spec_of(request: Request) -> RunSpec:
-    """The description of the run that a request asks for."""
-    config = request.config
-    pattern = assembly.plans(config)
-    return RunSpec(
-        hash=request.hash,
-        cell=request.identity.cell,
-        phase=config.phase,
-        model=config.model.name,
-        task=config.task.name,
-        pattern=pattern.name,
-        target_sparsity=pattern.target_sparsity,
-        seed=config.seed,
-        precision=config.training.get("precision", Settings.precision),
-        criterion=_shared(snake(type(plan.criterion).__name__) for plan in pattern.parts.values()),
-        scheduler=_shared(snake(type(plan.schedule).__name__) for plan in pattern.parts.values()),
-        recipe={"name": config.recipe.name, "source": config.recipe.source},
-        overrides=tuple(request.overrides),
-    )
-
-
-def blank(request: Request) -> RunReport:
+def started_report(experiment: Experiment) -> RunReport:
     """The report of a run that has started."""
-    return RunReport(spec_of(request), "started", versions=versions())
+    return RunReport(experiment.spec, "started", versions=versions())
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that make a result."""
+    """Versions of Python and of the packages that a result depends on."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-
-
-def _shared(words: Iterable[str]) -> str | None:
-    """The word that all parts share; `mixed` when they differ, None without parts."""
-    different = set(words)
-    return None if not different else different.pop() if len(different) == 1 else "mixed"
 
 
 # The same bits on a CPU; on an accelerator rounding differs with how it was asked.
@@ -76,25 +44,26 @@ _TEACHERS: dict[type, str | None] = {
 }
 
 
-def told(
-    request: Request,
-    built: Built,
+def finished_report(
+    experiment: Experiment,
+    training: Run,
     progress: Progress,
     counted: Figures,
     dense: dict[str, Any] | None,
     seconds: dict[str, float],
 ) -> RunReport:
-    """The report of a run that came to its end.
+    """The report of a finished run.
 
     Args:
         counted: on the saved model.
-        dense: metric -> value of the model that it started from.
+        dense: metric -> value of the dense model that it started from.
+        seconds: by kind: total, train, eval, teacher, other.
     """
-    device = built.run.accelerator.device
+    device = training.accelerator.device
     return replace(
-        blank(request),
+        started_report(experiment),
         status="finished",
-        metric=built.run.headline,
+        metric=training.headline,
         final=dict(progress.final),
         best=dict(progress.best),
         dense=dense,
@@ -103,25 +72,26 @@ def told(
         sparsity=counted.sparsity,
         pattern_ok=counted.pattern_ok,
         steps=progress.step,
-        examples=built.run.settings.epochs * len(built.run.train.data),
+        examples=training.settings.epochs * len(training.train.data),
         seconds={name: round(value, 3) for name, value in seconds.items()},
-        teacher=_TEACHERS[type(built.run.teacher)],
+        teacher=_TEACHERS[type(training.teacher)],
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
     )
 
 
-def about(request: Request, steps: int, done: int) -> About:
-    """What a tracker is told of a run.
+def about(experiment: Experiment, steps: int, done: int) -> About:
+    """What a tracker gets when a run starts.
 
     Args:
-        steps: of the whole training, of which `done` are behind it.
+        steps: of the whole training, of which `done` were made before.
     """
-    return About(spec_of(request), redacted(plain(request.config)), request.directory, steps, done, request.asked)
+    config = redacted(dict(experiment.config))
+    return About(experiment.spec, config, experiment.directory, steps, done, experiment.asked)
 
 
 def outcome(report: RunReport, model: Path) -> Outcome:
-    """What a tracker is told of a run that finished."""
+    """What a tracker gets when a run finishes."""
 
     def masks() -> dict[str, Mask]:
         return {part.part: Mask(part.weight, part.kept) for part in mask_parts(model, report.parts)}
@@ -129,15 +99,15 @@ def outcome(report: RunReport, model: Path) -> Outcome:
     return Outcome(report.as_dict(), model, masks)
 
 
-def record_refusal(request: Request | None, directory: Path, overrides: list[str], error: BaseException) -> None:
+def record_refusal(
+    experiment: Experiment | None, directory: Path, overrides: Sequence[str], error: BaseException
+) -> None:
     """Leave a failed report for a job of a multirun that was refused before it began.
 
     Args:
-        request: None when the config itself is wrong.
+        experiment: None where the config itself is wrong.
         directory: of refusals; never the job's own folder, which may hold something else.
     """
-    report = (
-        RunReport(invalid_spec(overrides), "failed") if request is None else replace(blank(request), status="failed")
-    )
+    spec = invalid_spec(tuple(overrides)) if experiment is None else experiment.spec
     directory.mkdir(parents=True, exist_ok=True)
-    write_report(replace(report, error=one_line(error)), directory)
+    write_report(RunReport(spec, "failed", versions=versions(), error=one_line(error)), directory)

@@ -1,39 +1,180 @@
-"""What was asked for: a composed config, how it was typed, and where it goes."""
+"""The experiment: one run's identity, config, description and the objects made from the config.
+
+It is built once, where a command enters, and handed on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from hydraprune.config.identity import Identity
+from hydraprune.config.allowlist import check_targets
+from hydraprune.config.composition import choices_of, composed, resolved, typed_words
+from hydraprune.config.dense import AUTO, dense_config, dense_key
+from hydraprune.config.identity import Identity, identify
+from hydraprune.config.instantiate import Components, pattern_name
+from hydraprune.config.schema import check_keys
+from hydraprune.results.run_spec import RunSpec
+from hydraprune.runs.folders import RUN_DIR, is_planned
+from hydraprune.sparsity import Plans
+from hydraprune.training.settings import Settings
+from hydraprune.utils.names import snake
 
 
 @dataclass(frozen=True)
-class Request:
-    """One job, before anything is made of it.
+class Experiment:
+    """One run, before anything is loaded or trained.
 
     Args:
-        config: resolved, without the `hydra` node.
-        choices: group -> the word chosen, as in `model=bert_mini`.
-        overrides: as typed.
-        identity: of the config.
-        directory: where the run goes.
-        alone: whether it has the terminal to itself; otherwise it speaks in its train.log only.
-        asked: whether a person asked for it; a dense model that is trained on the way was not.
+        config: resolved, plain values, without the `hydra` node.
+        identity: hash, cell and folder below `run.root`.
+        spec: the description that reports, plans, trackers and tables contain.
+        components: the objects made from the config.
+        directory: the run's folder.
+        dense: the dense run that this one starts from; None for a dense run, and where `dense.source` names a model.
+        alone: whether the run has the terminal to itself; otherwise it logs to its train.log only.
+        asked: False for a dense model that is trained because a sparse run needs it.
     """
 
-    config: DictConfig
-    choices: Mapping[str, str]
-    overrides: list[str]
+    config: Mapping[str, Any]
     identity: Identity
+    spec: RunSpec
+    components: Components
     directory: Path
+    dense: Experiment | None
     alone: bool = True
     asked: bool = True
 
     @property
-    def hash(self) -> str:
-        """The run's hash."""
-        return self.identity.hash
+    def dense_source(self) -> str | None:
+        """Folder or id of the dense model that the user names; None where the dense run is one of `run.root`'s."""
+        named = self.spec.phase == "sparse" and self.dense is None
+        return str(self.config["dense"]["source"]) if named else None
+
+    @property
+    def default_directory(self) -> Path:
+        """The run's folder where nothing else is asked for."""
+        return Path(self.config["run"]["root"]) / self.identity.folder
+
+
+class DenseExperiments:
+    """The dense runs that sparse runs start from, each built once: jobs of a sweep share them."""
+
+    def __init__(self, alone: bool = True) -> None:
+        self._alone = alone
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._built: dict[str, Experiment] = {}
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """What some overrides compose to; each list of overrides is composed once."""
+        key = tuple(overrides)
+        if key not in self._composed:
+            self._composed[key] = composed(overrides)
+        return self._composed[key]
+
+    def __call__(self, sparse: Mapping[str, Any], choices: Mapping[str, str]) -> Experiment:
+        """The dense run of a sparse run.
+
+        Args:
+            sparse: the sparse run's resolved config.
+            choices: config group -> choice of the sparse run.
+
+        Raises:
+            UserError: `dense.overrides` do not fit.
+        """
+        key = dense_key(sparse, choices)
+        if key not in self._built:
+            config, overrides = dense_config(sparse, choices, self.compose)
+            self._built[key] = replace(_experiment(config, {}, overrides, self, self._alone), asked=False)
+        return self._built[key]
+
+
+def build_experiment(
+    config: DictConfig, directory: str | None = None, dense_experiments: DenseExperiments | None = None
+) -> Experiment:
+    """The experiment that a composed config (its `hydra` node included) asks for.
+
+    Args:
+        directory: the run's folder; None: the one in the config's `hydra` node.
+        dense_experiments: those built before for other jobs of a sweep.
+
+    Raises:
+        UserError: an unknown or missing key, a value that does not fit, or a pattern that cannot be.
+    """
+    alone = not is_planned(config)
+    dense_experiments = dense_experiments or DenseExperiments(alone)
+    experiment = _experiment(resolved(config), choices_of(config), typed_words(config), dense_experiments, alone)
+    return replace(experiment, directory=_directory(config, directory, experiment))
+
+
+def folder_of(config: DictConfig) -> str:
+    """The folder, below `run.root`, of the run that a composed config asks for. Nothing is made but the pattern.
+
+    Raises:
+        UserError: see `build_experiment`.
+    """
+    values, choices = resolved(config), choices_of(config)
+    dense = None
+    if _starts_from_dense_run(values):
+        of_dense, _ = dense_config(values, choices, composed)
+        dense = identify(of_dense, "dense")
+    return identify(values, pattern_name(values), dense).folder
+
+
+def _experiment(
+    config: dict[str, Any],
+    choices: Mapping[str, str],
+    overrides: Sequence[str],
+    dense_experiments: DenseExperiments,
+    alone: bool,
+) -> Experiment:
+    check_targets(config, "")
+    check_keys(config)
+    # A dense run has no choices of its own: it starts from no other run.
+    dense = dense_experiments(config, choices) if _starts_from_dense_run(config) else None
+    components = Components(config)
+    identity = identify(config, components.plans.name, None if dense is None else dense.identity)
+    spec = _spec(config, identity, components.plans, overrides)
+    directory = Path(config["run"]["root"]) / identity.folder
+    return Experiment(config, identity, spec, components, directory, dense, alone)
+
+
+def _starts_from_dense_run(values: Mapping[str, Any]) -> bool:
+    dense = values.get("dense")
+    return values.get("phase") == "sparse" and isinstance(dense, Mapping) and str(dense.get("source")) == AUTO
+
+
+def _directory(config: DictConfig, given: str | None, experiment: Experiment) -> Path:
+    if given is not None:
+        return Path(given)
+    folder = OmegaConf.to_container(config.hydra.run)["dir"]  # type: ignore[index,call-overload]
+    # Where the resolver would be asked, what it would find is known.
+    return experiment.default_directory if folder == RUN_DIR else Path(config.hydra.run.dir)
+
+
+def _spec(config: Mapping[str, Any], identity: Identity, plans: Plans, overrides: Sequence[str]) -> RunSpec:
+    return RunSpec(
+        hash=identity.hash,
+        cell=identity.cell,
+        phase=config["phase"],
+        model=config["model"]["name"],
+        task=config["task"]["name"],
+        pattern=plans.name,
+        target_sparsity=plans.target_sparsity,
+        seed=config["seed"],
+        precision=config["training"].get("precision", Settings.precision),
+        criterion=_shared(type(plan.criterion).__name__ for plan in plans.parts.values()),
+        scheduler=_shared(type(plan.schedule).__name__ for plan in plans.parts.values()),
+        recipe={"name": config["recipe"]["name"], "source": config["recipe"]["source"]},
+        overrides=tuple(overrides),
+    )
+
+
+def _shared(classes: Any) -> str | None:
+    """The name that all pruners share; `mixed` where they differ, None without pruners."""
+    names = {snake(name) for name in classes}
+    return None if not names else names.pop() if len(names) == 1 else "mixed"

@@ -1,43 +1,44 @@
-"""What ended a run, as one line of the user's own words where it is not a defect of ours."""
+"""Errors of disk, memory and methods that end a run, as a user's mistake with its cure."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 
-from hydraprune.config import instantiate as assembly
+from hydraprune.config import instantiate
 from hydraprune.errors import UserError, one_line
-from hydraprune.runs.experiment import Request
+from hydraprune.runs.experiment import Experiment
 from hydraprune.sparsity import SparsityError
 
 
-def in_words(error: Exception, request: Request) -> Exception:
-    """A `UserError` where a disk, memory or a choice of method ended the run; anything else as it is."""
+def as_user_error(error: Exception, experiment: Experiment) -> UserError | None:
+    """The error as a `UserError` where disk, memory or the choice of a method ended the run; otherwise None."""
+    if isinstance(error, UserError):
+        return error
     if isinstance(error, SparsityError):
-        return UserError(_of_the_config(error, request.config))
+        plans = experiment.components.plans
+        message = str(error)
+        return UserError(message if error.pruner is None else instantiate.in_config_words(message, plans, error.pruner))
     if isinstance(error, OSError):
-        return UserError(_of_the_disk(error, request.directory))
+        return _of_disk(error, experiment.directory)
     if _is_memory(error):
         return UserError(
-            f"training.batch_size={request.config.training.batch_size}: memory does not suffice; lower it and raise "
-            f"training.accumulation as much, or lower task.max_length ({one_line(error)[:200]})"
+            "memory does not suffice",
+            key="training.batch_size",
+            value=experiment.components.settings.batch_size,
+            cure="lower it and raise training.accumulation as much, or lower task.max_length "
+            f"({one_line(error)[:200]})",
         )
-    return error
+    return None
 
 
-def _of_the_config(error: SparsityError, config: DictConfig) -> str:
-    if error.pruner is None:
-        return str(error)
-    return assembly.in_config_words(str(error), assembly.plans(config), error.pruner)
-
-
-def _of_the_disk(error: OSError, directory: Path) -> str:
-    where = f" of {error.filename}" if error.filename is not None else ""
-    return (
-        f"{directory}: the run ended, since the system refused the use{where} ({error.strerror or error}); mend that, "
-        f"and the same command goes on from the last checkpoint"
+def _of_disk(error: OSError, directory: Path) -> UserError:
+    where = "" if error.filename is None else f" of {error.filename}"
+    return UserError(
+        f"the run ended, since the system refused the use{where} ({error.strerror or error})",
+        key=str(directory),
+        cure="mend that, and the same command resumes from the last checkpoint",
     )
 
 

@@ -1,24 +1,27 @@
-"""What can be refused before anything is trained or written? All that a config, data and shapes can tell."""
+"""Preflight: whatever config, data and shapes can tell is checked before anything is trained or written."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import nn
 
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.identity import escapes
-from hydraprune.config.instantiate import Parts, in_place
+from hydraprune.config.instantiate import Components, in_place
 from hydraprune.data.encoding import check_tokenizer, estimated_tokens, positions_of
 from hydraprune.data.examples import Examples, TaskData
 from hydraprune.data.splits import check_splits
 from hydraprune.data.tasks import check_metrics
 from hydraprune.errors import UserError
 from hydraprune.models.families import is_known
-from hydraprune.runs.setup import check_head, load
+from hydraprune.runs.dense import finished
+from hydraprune.runs.directory import check_directory
+from hydraprune.runs.experiment import Experiment
+from hydraprune.runs.setup import TaskLoader, check_head
 from hydraprune.sparsity import Keep, SparsityError
 from hydraprune.utils.cache import cache_of
 from hydraprune.utils.files import check_place
@@ -45,11 +48,27 @@ class Needs:
     token_bytes: int
 
 
-def check(config: DictConfig, dense: str | None) -> Needs:
-    """Find whatever can be found wrong with a run before anything is trained or written.
+def preflight(experiment: Experiment, load_data: TaskLoader) -> None:
+    """Find whatever can be found wrong with a run, and with its dense run, before a directory is made.
 
-    Reads the data and the model's shapes. `dense` is the dense model of the user's choice, if it
-    is not to be trained.
+    Raises:
+        UserError: see `check`; or the run's directory holds something else, or cannot be written.
+    """
+    if finished(experiment) is not None:
+        return
+    check_directory(experiment)
+    check_device(experiment)
+    dense = experiment.dense
+    if dense is not None and finished(dense) is None:
+        check_directory(dense)
+        check(dense, load_data)
+    check(experiment, load_data)
+
+
+def check(experiment: Experiment, load_data: TaskLoader) -> Needs:
+    """Find whatever can be found wrong with a run that is not finished. Seed and directory play no part.
+
+    Reads the data and the shapes of the model.
 
     Returns:
         What the run will take.
@@ -57,40 +76,44 @@ def check(config: DictConfig, dense: str | None) -> Needs:
     Raises:
         UserError: naming the key, the value and the cure.
     """
+    config, components, dense = experiment.config, experiment.components, experiment.dense_source
     check_numbers(config)
     check_cache(config)
     assembly.make(config, "tracker")
-    made = assembly.parts(config)
-    if made.settings.epochs == 0 and not made.plans.parts:
-        raise UserError("training.epochs=0: a dense run neither trains nor prunes then; give at least 1")
-    if dense is None and any(isinstance(plan.criterion, Keep) for plan in made.plans.parts.values()):
+    plans, settings, task = components.plans, components.settings, components.task
+    if settings.epochs == 0 and not plans.parts:
         raise UserError(
-            f"pattern=lock: dense.source={config.dense.source} trains a model without zeros to keep; name a "
-            f"sparse one: dense.source=<folder or hub id>"
+            "a dense run neither trains nor prunes then", key="training.epochs", value=0, cure="give at least 1"
         )
-    data = load(made.task)
-    check_metrics(made.task.metrics, data.labels)
-    check_splits(data, made.task.metrics)
-    source = assembly.student(made, dense)
-    where = f"dense.source={dense}" if dense else f"model={made.model.name}"
+    if dense is None and any(isinstance(plan.criterion, Keep) for plan in plans.parts.values()):
+        raise UserError(
+            f"dense.source={config['dense']['source']} trains a model without zeros to keep",
+            key="pattern=lock",
+            cure="name a sparse one: dense.source=<folder or hub id>",
+        )
+    data = load_data(experiment)
+    check_metrics(task.metrics, data.labels)
+    check_splits(data, task.metrics)
+    source = assembly.student(components, dense)
+    where = f"dense.source={dense}" if dense else f"model={components.model.name}"
     if dense:
-        check_head(source.config(), data.labels, where, made.task.name)
+        check_head(source.config(), data.labels, where, task.name)
     blueprint = source.blueprint(None if dense else data.labels)
     tokenizer = source.tokenizer()
-    check_tokenizer(where, tokenizer, data, blueprint.config, made.task.max_length)
-    per_epoch = made.settings.steps_per_epoch(len(data.train))
-    steps = made.settings.epochs * per_epoch
-    assembly.pruners(made.plans, blueprint, steps, per_epoch)
-    if dense or not made.plans.parts:
-        # Whole? A weight that is missing would be random.
-        _check_start(made, source.load(None if dense else data.labels), steps, per_epoch)
+    check_tokenizer(where, tokenizer, data, blueprint.config, task.max_length)
+    per_epoch = settings.steps_per_epoch(len(data.train))
+    steps = settings.epochs * per_epoch
+    assembly.pruners(plans, blueprint, steps, per_epoch)
+    if dense or not plans.parts:
+        # Loaded, since a weight that the checkpoint lacks would be random.
+        _check_start(components, source.load(None if dense else data.labels), steps, per_epoch)
     _check_optimizer(config, steps, per_epoch)
-    _check_teacher(made, blueprint.config, tokenizer, data)
+    _check_teacher(components, blueprint.config, tokenizer, data)
     model_bytes = sum(weight.numel() * weight.element_size() for weight in blueprint.parameters())
-    return Needs(steps, model_bytes, *_kept(config, made, blueprint.config, tokenizer, data))
+    return Needs(steps, model_bytes, *_kept(config, components, blueprint.config, tokenizer, data))
 
 
-def _check_start(made: Parts, model: nn.Module, steps: int, per_epoch: int) -> None:
+def _check_start(made: Components, model: nn.Module, steps: int, per_epoch: int) -> None:
     """Refuse a model whose zeros are not what the pruners can start from."""
     for pruner in assembly.pruners(made.plans, model, steps, per_epoch):
         try:
@@ -99,9 +122,9 @@ def _check_start(made: Parts, model: nn.Module, steps: int, per_epoch: int) -> N
             raise UserError(assembly.in_config_words(str(error), made.plans, pruner.name)) from None
 
 
-def _kept(config: DictConfig, made: Parts, model: Any, tokenizer: Any, data: TaskData) -> tuple[int, int]:
+def _kept(config: Mapping[str, Any], made: Components, model: Any, tokenizer: Any, data: TaskData) -> tuple[int, int]:
     """Bytes of answers and of tokens that the cache will be asked to keep."""
-    cache, distiller = cache_of(config.cache), made.distiller
+    cache, distiller = cache_of(config["cache"]), made.distiller
 
     def tokens(examples: Examples) -> int:
         return estimated_tokens(tokenizer, examples, made.task.max_length)
@@ -114,6 +137,18 @@ def _kept(config: DictConfig, made: Parts, model: Any, tokenizer: Any, data: Tas
         answers = rows * width * 4
     kept = sum(tokens(examples) for examples in (data.train, *data.evaluations.values())) * _TOKEN_BYTES
     return answers if cache.admits(answers) else 0, kept if cache.admits(kept) else 0
+
+
+def check_device(experiment: Experiment) -> None:
+    """Refuse a device or precision that this machine does not have.
+
+    Raises:
+        UserError: naming the device.
+    """
+    try:
+        experiment.components.settings.check_device()
+    except ValueError as error:
+        raise UserError(in_place("training", error)) from None
 
 
 def check_sweep(name: object) -> None:
@@ -129,33 +164,33 @@ def check_sweep(name: object) -> None:
         )
 
 
-def check_numbers(config: DictConfig) -> None:
+def check_numbers(config: Mapping[str, Any]) -> None:
     """Refuse a seed, a number of threads or a switch that cannot be.
 
     Raises:
         UserError: naming the range.
     """
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"seed={config.seed}: must be at least 0 and below 2^32")
-    threads = config.runtime.threads
+    seed, threads, compiled = config["seed"], config["runtime"]["threads"], config["runtime"]["compiled"]
+    if not 0 <= seed < 2**32:
+        raise UserError("must be at least 0 and below 2^32", key="seed", value=seed)
     if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise UserError(f"runtime.threads={threads}: must be at least 1 and at most {MOST_THREADS}, or null")
-    if not isinstance(config.runtime.compiled, bool):
-        raise UserError(f"runtime.compiled={config.runtime.compiled}: must be true or false")
+        raise UserError(f"must be at least 1 and at most {MOST_THREADS}, or null", key="runtime.threads", value=threads)
+    if not isinstance(compiled, bool):
+        raise UserError("must be true or false", key="runtime.compiled", value=compiled)
 
 
-def check_cache(config: DictConfig) -> None:
+def check_cache(config: Mapping[str, Any]) -> None:
     """Refuse a cache that cannot be.
 
     Raises:
         UserError: naming the range, or the folder that cannot be written.
     """
-    cache = cache_of(config.cache)
+    cache = cache_of(config["cache"])
     if cache.max_gb > 0:
         check_place(cache.folder, "cache.dir")
 
 
-def _check_optimizer(config: DictConfig, steps: int, steps_per_epoch: int) -> None:
+def _check_optimizer(config: Mapping[str, Any], steps: int, steps_per_epoch: int) -> None:
     # On a stand-in parameter: torch's optimizers check their numbers when they are made.
     try:
         key = "optimizer"
@@ -166,7 +201,7 @@ def _check_optimizer(config: DictConfig, steps: int, steps_per_epoch: int) -> No
         raise UserError(in_place(key, error)) from None
 
 
-def _maker(config: DictConfig, key: str, **arguments: int) -> Any:
+def _maker(config: Mapping[str, Any], key: str, **arguments: int) -> Any:
     """What makes the object at `key` once it is given the parameters, or the optimizer."""
     hint = f"{key}._partial_: must be true, since the rest is given when the model is there"
     try:
@@ -178,7 +213,7 @@ def _maker(config: DictConfig, key: str, **arguments: int) -> Any:
     return made
 
 
-def _check_teacher(made: Parts, student: Any, tokenizer: Any, data: TaskData) -> None:
+def _check_teacher(made: Components, student: Any, tokenizer: Any, data: TaskData) -> None:
     distiller = made.distiller
     if not distiller.needs_teacher:
         return

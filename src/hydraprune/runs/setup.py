@@ -1,22 +1,20 @@
-"""Objects -> a run ready to start: everything loaded, put together and on its device."""
+"""Set-up of a run: everything loaded, put together and on its device."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
-from omegaconf import DictConfig
 from torch import nn
 
 from hydraprune.config import instantiate as assembly
-from hydraprune.config.instantiate import Parts, make, pretrained
+from hydraprune.config.instantiate import Components, make, pretrained
 from hydraprune.data.batches import Batches, Encoded
 from hydraprune.data.encoding import check_tokenizer, encode, encode_once
 from hydraprune.data.examples import Examples, Labels, TaskData
@@ -29,7 +27,8 @@ from hydraprune.models.compact_embedding import compact
 from hydraprune.models.dropout import use_fast_dropout
 from hydraprune.models.families import family_of
 from hydraprune.models.pretrained import model_type
-from hydraprune.sparsity import saliency_kernels as products
+from hydraprune.runs.experiment import Experiment
+from hydraprune.sparsity import saliency_kernels
 from hydraprune.training.calibration import calibration_of
 from hydraprune.training.evaluation import evaluate
 from hydraprune.training.parameter_groups import decay_groups
@@ -42,97 +41,134 @@ from hydraprune.utils.system import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
-# What torch chose before any run said otherwise: a job must not inherit the threads of the one before it.
+# What torch chose before any run set another number: a job must not inherit the threads of the job before it.
 OWN_THREADS = torch.get_num_threads()
 
 
+class TaskLoader:
+    """Loads tasks' data and keeps that of the last task, which checks and training both need."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._data: TaskData | None = None
+
+    def __call__(self, experiment: Experiment) -> TaskData:
+        """The data of an experiment's task."""
+        key = experiment.config["task"]
+        if self._data is None or key != self._key:
+            self._data, self._key = experiment.components.task.load(), key
+        data: TaskData = self._data
+        return data
+
+
 @dataclass(frozen=True)
-class Built:
-    """A run ready to start, and what its report needs beside it: the seconds spent on `asking` the teacher, too."""
+class Prepared:
+    """A run ready to train, but for its tracker.
 
-    run: Run
-    parts: Parts
+    Args:
+        training: makes the objects of the training, given its tracker.
+        tokenizer: of the model.
+        steps: optimizer steps of the whole training.
+        teacher_seconds: spent on the teacher's outputs.
+    """
+
+    training: Callable[[Tracker], Run]
     tokenizer: Any
-    asking: float
+    steps: int
+    teacher_seconds: float
 
 
-def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Tracker]) -> Built:
-    """Load everything and put the run together.
+def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, threads: int | None = None) -> Prepared:
+    """Load everything that a run needs and put it together.
 
     Args:
         dense: folder or id of the model that a sparse run starts from; None for a dense run.
-        trackers: makes the run's tracker, given the number of steps.
+        threads: that torch computes with, where a resumed run has others than its config; None: the config's.
     """
-    _settle(config)
-    made, cache = assembly.parts(config), cache_of(config.cache)
-    settings = made.settings
-    data = load(made.task)
+    config, components = experiment.config, experiment.components
+    use_runtime(config, threads)
+    cache = cache_of(config["cache"])
+    settings, task = components.settings, components.task
+    data = load_data(experiment)
     accelerator = accelerator_for(settings)
-    set_seed(config.seed)
-    source = assembly.student(made, dense)
+    set_seed(config["seed"])
+    source = assembly.student(components, dense)
     tokenizer = source.tokenizer()
-    # A dense model brings its head; any other gets one for the task.
+    # A dense model has its head; a pretrained one gets a head for the task.
     model = (source.load() if dense else source.load(data.labels)).to(accelerator.device)
 
     def encoded(examples: Examples) -> Encoded:
-        return encode_once(tokenizer, examples, made.task.max_length, data.labels.regression, cache)
+        return encode_once(tokenizer, examples, task.max_length, data.labels.regression, cache)
 
-    few = _few_widths(settings, made.task, accelerator.device)
-    train = Batches(encoded(data.train), settings.batch_size, config.seed, settings.length_grouping, few)
+    few = _few_widths(settings, task, accelerator.device)
+    train = Batches(encoded(data.train), settings.batch_size, config["seed"], settings.length_grouping, few)
     evaluations = {name: encoded(examples) for name, examples in data.evaluations.items()}
     per_epoch = settings.steps_per_epoch(len(train.data))
     steps = settings.epochs * per_epoch
-    # Without a step nothing is learned from a teacher, so none is asked.
-    teacher, asked = _teacher(made, source, model, train.data, accelerator, cache) if steps else (NoTeacher(), 0.0)
-    optimizers = make(config, "optimizer")
-    _quicken(model, settings, accelerator.device, optimizers, [train.data, *evaluations.values()])
-    optimizer = optimizers(decay_groups(model))
-    lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
-    run = Run(
-        model=model,
-        distiller=made.distiller,
-        teacher=teacher,
-        pruners=assembly.pruners(made.plans, model, steps, per_epoch, calibration_of(model, train, accelerator)),
-        optimizer=accelerator.prepare_optimizer(optimizer),
-        lr_scheduler=lr_scheduler,
-        accelerator=accelerator,
-        settings=settings,
-        train=train,
-        evaluations={
-            name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()
-        },
-        score=scorer(made.task.metrics),
-        headline=made.task.metrics[0],
-        tracker=trackers(steps),
+    # Without a step nothing is learned from a teacher.
+    teacher, seconds = (
+        _teacher(components, source, model, train.data, accelerator, cache) if steps else (NoTeacher(), 0.0)
     )
-    # Dropout must not depend on how many numbers loading happened to draw.
-    set_seed(config.seed)
-    return Built(run, made, tokenizer, asked)
+    make_optimizer = make(config, "optimizer")
+    _speed_up(model, settings, accelerator.device, make_optimizer, [train.data, *evaluations.values()])
+    optimizer = make_optimizer(decay_groups(model))
+    lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
+    pruners = assembly.pruners(components.plans, model, steps, per_epoch, calibration_of(model, train, accelerator))
+    batches = {name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()}
+    prepared_optimizer = accelerator.prepare_optimizer(optimizer)
+
+    def training(tracker: Tracker) -> Run:
+        # Dropout must not depend on how many random numbers loading, or starting a tracker, happened to draw.
+        set_seed(config["seed"])
+        return Run(
+            model=model,
+            distiller=components.distiller,
+            teacher=teacher,
+            pruners=pruners,
+            optimizer=prepared_optimizer,
+            lr_scheduler=lr_scheduler,
+            accelerator=accelerator,
+            settings=settings,
+            train=train,
+            evaluations=batches,
+            score=scorer(task.metrics),
+            headline=task.metrics[0],
+            tracker=tracker,
+        )
+
+    return Prepared(training, tokenizer, steps, seconds)
 
 
-def _settle(config: DictConfig) -> None:
-    """How this process computes: threads, compiled code, memory."""
-    torch.set_num_threads(config.runtime.threads or OWN_THREADS)
+def threads_of(config: Mapping[str, Any]) -> int:
+    """The threads that torch computes with under a config."""
+    return int(config["runtime"]["threads"] or OWN_THREADS)
+
+
+def use_runtime(config: Mapping[str, Any], threads: int | None = None) -> None:
+    """Set how this process computes: threads, compiled code, memory."""
+    torch.set_num_threads(threads or threads_of(config))
     keep_freed_memory()
-    folder = cache_of(config.cache).folder / "native" if config.runtime.compiled else None
-    used = [products.use_compiled(folder), dropout.use_compiled(folder)]
+    folder = cache_of(config["cache"]).folder / "native" if config["runtime"]["compiled"] else None
+    used = [saliency_kernels.use_compiled(folder), dropout.use_compiled(folder)]
     if folder is not None and not all(used):
-        log.info("No compiled code (no C compiler, or %s is not ours alone): torch does it, somewhat slower", folder)
+        log.info("C kernels off (no compiler, or %s is writable by others); using PyTorch", folder)
 
 
 def _few_widths(settings: Settings, task: Any, device: torch.device) -> int:
     return int(task.max_length) if settings.precision == "bf16" and device.type == "cpu" else 0
 
 
-def _quicken(model: nn.Module, settings: Settings, device: torch.device, optimizers: Any, data: list[Encoded]) -> None:
-    """Spare the model work that does not show in what it learns."""
+def _speed_up(
+    model: nn.Module, settings: Settings, device: torch.device, make_optimizer: Any, data: list[Encoded]
+) -> None:
+    """Replace parts of the model by faster ones that learn the same."""
     if device.type != "cpu":
         choose_attention(model, device)
     elif settings.fast_dropout:
         choose_attention(model, device)
         use_fast_dropout(model)
     if settings.compact_vocabulary:
-        compact(model, optimizers, data)
+        compact(model, make_optimizer, data)
 
 
 def accelerator_for(settings: Settings) -> Accelerator:
@@ -143,31 +179,26 @@ def accelerator_for(settings: Settings) -> Accelerator:
 
 
 def _teacher(
-    made: Parts, source: Any, student: nn.Module, data: Encoded, accelerator: Accelerator, cache: Cache
+    components: Components, source: Any, student: nn.Module, data: Encoded, accelerator: Accelerator, cache: Cache
 ) -> tuple[Teacher, float]:
-    """The run's teacher, and the seconds it took to ask it."""
-    if not made.distiller.needs_teacher:
+    """The run's teacher, and the seconds that its outputs took."""
+    if not components.distiller.needs_teacher:
         return NoTeacher(), 0.0
-    path = made.distiller.teacher
+    path = components.distiller.teacher
     teacher = (source if path is None else pretrained(path, "distill.teacher")).load().to(accelerator.device)
-    if made.distiller.keeps_head:
-        # The student learns to speak to its teacher's head, so it must have that head.
+    if components.distiller.keeps_head:
+        # The student learns its teacher's hidden states, which only the teacher's head fits.
         for name in family_of(model_type(student)).outside:
             if name in dict(student.named_modules()):
                 student.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
     choose_attention(teacher, accelerator.device)
-    settings = made.settings
-    batches = Batches(data, settings.eval_batch_size, few_widths=_few_widths(settings, made.task, accelerator.device))
+    settings = components.settings
+    batches = Batches(
+        data, settings.eval_batch_size, few_widths=_few_widths(settings, components.task, accelerator.device)
+    )
     name = f"{'dense.source' if path is None else 'distill.teacher'}={source.path if path is None else path}"
-    lesson = Lesson(teacher, made.distiller, batches, accelerator, settings.precision, name)
+    lesson = Lesson(teacher, components.distiller, batches, accelerator, settings.precision, name)
     return teacher_of(lesson, cache)
-
-
-@lru_cache(maxsize=2)
-def load(task: Any) -> TaskData:
-    """A task's examples; remembered, since checks and training both want them."""
-    data: TaskData = task.load()
-    return data
 
 
 def scorer(metrics: tuple[str, ...]) -> Any:
@@ -181,11 +212,11 @@ def scorer(metrics: tuple[str, ...]) -> Any:
     return score
 
 
-def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
-    """Metric -> value of the model at `path`, which the user calls `key`, on the config's task."""
-    _settle(config)
-    settings, task = make(config, "training"), make(config, "task")
-    source, data = pretrained(path, key), load(task)
+def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskLoader) -> dict[str, float]:
+    """Metric -> value of the model at `path`, given under the name `key`, on the experiment's task."""
+    use_runtime(experiment.config)
+    settings, task = experiment.components.settings, experiment.components.task
+    source, data = pretrained(path, key), load_data(experiment)
     check_evaluations(data, task.metrics)
     check_head(source.config(), data.labels, f"{key}={path}", task.name)
     tokenizer = source.tokenizer()

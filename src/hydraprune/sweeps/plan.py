@@ -1,4 +1,4 @@
-"""What will a sweep do? Its jobs checked before the first one trains, and what they will take."""
+"""The plan of a sweep: its jobs checked before the first one trains, and what they will take."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from hydraprune.errors import UserError, one_line
 from hydraprune.results.plan_file import Plan, Planned
 from hydraprune.results.report import NAME, RunReport, read_report
 from hydraprune.results.run_spec import invalid_spec
-from hydraprune.runs import dense as ancestor
-from hydraprune.runs import run
-from hydraprune.runs.description import spec_of
-from hydraprune.runs.experiment import Request
-from hydraprune.runs.preflight import Needs, check_numbers
+from hydraprune.runs.dense import finished
+from hydraprune.runs.directory import check_directory
+from hydraprune.runs.experiment import Experiment
+from hydraprune.runs.preflight import Needs, check, check_device, check_numbers
+from hydraprune.runs.setup import TaskLoader
 from hydraprune.sweeps.estimates import duration, seconds_of, size, time_left
 from hydraprune.utils.files import folders_with, nearest
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A job as it was typed.
+class Job:
+    """A job of a sweep, as typed.
 
     Args:
-        request: what the words ask for; None when they make no sense.
-        why: they do not.
-        refusal: where a report of its refusal would be kept.
+        words: its overrides.
+        experiment: what they ask for; None where they make no valid config.
+        mistake: why they make none.
+        refusal: the folder for the report of its refusal.
     """
 
     words: tuple[str, ...]
-    request: Request | None
-    why: str | None
+    experiment: Experiment | None
+    mistake: str | None
     refusal: Path
 
 
-def draw(command: Sequence[str], jobs: Iterable[Wanted], workers: int, elsewhere: bool) -> Plan:
+def make_plan(command: Sequence[str], jobs: Iterable[Job], workers: int, elsewhere: bool) -> Plan:
     """Check every job, each config once, and find the dense runs that they need.
 
     Jobs that start from one dense run are kept apart, so that at first each worker trains another.
@@ -45,20 +46,19 @@ def draw(command: Sequence[str], jobs: Iterable[Wanted], workers: int, elsewhere
     Args:
         elsewhere: the jobs run on other machines, so their device cannot be checked on this one.
     """
-    examined = _Examined(elsewhere)
+    checked = _CheckedCells(elsewhere)
     planned: dict[str, Planned] = {}
-    ancestors: dict[str, Planned] = {}
-    for wanted in jobs:
-        job, before = examined.job(wanted)
+    dense: dict[str, Planned] = {}
+    for job in jobs:
+        run, before = checked.plan(job)
         # Two spellings of one run are one job, unless they are to go to two places.
-        planned.setdefault(f"{job.spec.hash or ' '.join(job.words)} {job.directory}", job)
-        if before is not None and job.refused is None:
-            ancestors.setdefault(before.spec.hash, before)
-    jobs_left = _spread(list(planned.values()))
-    hashes = {job.spec.hash for job in jobs_left}
-    return Plan(
-        tuple(command), workers, tuple(jobs_left), tuple(a for a in ancestors.values() if a.spec.hash not in hashes)
-    )
+        planned.setdefault(f"{run.spec.hash or ' '.join(run.words)} {run.directory}", run)
+        if before is not None and run.refused is None:
+            dense.setdefault(before.spec.hash, before)
+    ordered = _spread(list(planned.values()))
+    hashes = {run.spec.hash for run in ordered}
+    missing = tuple(run for run in dense.values() if run.spec.hash not in hashes)
+    return Plan(tuple(command), workers, tuple(ordered), missing)
 
 
 def _spread(jobs: list[Planned]) -> list[Planned]:
@@ -71,66 +71,59 @@ def _spread(jobs: list[Planned]) -> list[Planned]:
     return [job for _, job in sorted(zip(places, jobs, strict=True), key=lambda pair: pair[0])]
 
 
-class _Examined:
-    """Configs that were checked. The seed plays no part in a check, so each cell is checked once."""
+class _CheckedCells:
+    """Cells whose config was checked. The seed plays no part in a check, so each cell is checked once."""
 
     def __init__(self, elsewhere: bool) -> None:
-        self.elsewhere = elsewhere
-        self.found: dict[str, Needs | str] = {}
+        self._elsewhere = elsewhere
+        self._load_data = TaskLoader()
+        self._found: dict[str, Needs | UserError] = {}
 
-    def job(self, wanted: Wanted) -> tuple[Planned, Planned | None]:
-        """A job, and the dense run that must be trained before it."""
-        request = wanted.request
-        if request is None:
-            spec = invalid_spec(wanted.words)
-            return Planned(spec, wanted.refusal, wanted.words, refused=wanted.why, refusal=wanted.refusal), None
-        before = ancestor.of(request)
-        job = replace(
-            planned(request),
-            words=wanted.words,
-            refusal=wanted.refusal,
-            ancestor=before.hash if before else None,
+    def plan(self, job: Job) -> tuple[Planned, Planned | None]:
+        """A job's run, and the dense run that must be trained before it."""
+        experiment = job.experiment
+        if experiment is None:
+            spec = invalid_spec(job.words)
+            return Planned(spec, job.refusal, job.words, refused=job.mistake, refusal=job.refusal), None
+        dense = experiment.dense
+        run = Planned(
+            experiment.spec,
+            experiment.directory,
+            job.words,
+            refusal=job.refusal,
+            ancestor=None if dense is None else dense.spec.hash,
         )
-        if (report := ancestor.finished(request)) is not None:
-            return replace(job, steps=report.steps), None
+        if (report := finished(experiment)) is not None:
+            return replace(run, steps=report.steps), None
         try:
-            needs = self.needs(request)
-            if before is None or ancestor.finished(before) is not None:
-                return _with(job, needs), None
-            return _with(job, needs), _with(planned(before), self.needs(before))
+            run = _with(run, self._needs(experiment))
+            if dense is None or finished(dense) is not None:
+                return run, None
+            of_dense = Planned(dense.spec, dense.directory, dense.spec.overrides)
+            return run, _with(of_dense, self._needs(dense))
         except UserError as error:
-            return replace(job, refused=one_line(error)), None
+            return replace(run, refused=one_line(error)), None
 
-    def needs(self, request: Request) -> Needs:
-        """See `run.examine`.
+    def _needs(self, experiment: Experiment) -> Needs:
+        """What a run will take.
 
         Raises:
             UserError: the run cannot work.
         """
-        check_numbers(request.config)
-        run.refuse_foreign(request)
-        key = request.identity.cell
-        if key not in self.found:
+        check_numbers(experiment.config)
+        check_directory(experiment)
+        cell = experiment.spec.cell
+        if cell not in self._found:
             try:
-                self.found[key] = run.examine(self._anywhere(request))
+                if not self._elsewhere:
+                    check_device(experiment)
+                self._found[cell] = check(experiment, self._load_data)
             except UserError as error:
-                self.found[key] = one_line(error)
-        found = self.found[key]
-        if isinstance(found, str):
-            raise UserError(found)
+                self._found[cell] = error
+        found = self._found[cell]
+        if isinstance(found, UserError):
+            raise found
         return found
-
-    def _anywhere(self, request: Request) -> Request:
-        if not self.elsewhere:
-            return request
-        config = request.config.copy()
-        config.training.device = "auto"
-        return replace(request, config=config)
-
-
-def planned(request: Request) -> Planned:
-    """The run that a request asks for."""
-    return Planned(spec_of(request), request.directory, tuple(request.overrides))
 
 
 def _with(job: Planned, needs: Needs) -> Planned:
@@ -172,7 +165,7 @@ def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -
     return "\n".join(lines)
 
 
-def evidence(folders: Iterable[Path]) -> list[RunReport]:
+def finished_runs(folders: Iterable[Path]) -> list[RunReport]:
     """The finished runs below some folders, each once."""
     places = {place.resolve() for folder in folders for place in folders_with(NAME, folder)}
     reports = [report for place in sorted(places) if (report := read_report(place)) is not None]

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune.config.archive import as_yaml
 from hydraprune.config.composition import typed_words
-from hydraprune.config.messages import one_line
+from hydraprune.config.messages import explain
 from hydraprune.errors import UserError
-from hydraprune.runs.folders import refusals
-from hydraprune.utils import signals as stopping
+from hydraprune.runs.folders import SWEEP_SUBDIR, refusal_folder, sweep_subdir
+from hydraprune.utils import signals
 from hydraprune.utils.files import write_text
 from hydraprune.utils.hub_access import quiet_libraries
 
 if TYPE_CHECKING:
-    from hydraprune.sweeps.plan import Wanted
+    from hydraprune.runs.experiment import DenseExperiments
+    from hydraprune.sweeps.plan import Job
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +51,10 @@ def sweep(
     """
     quiet_libraries()
     # Only now: the libraries read the environment once.
-    import hydraprune.results.collect  # noqa: F401 its end: hydraprune may be upgraded while a long sweep runs
+    import hydraprune.results.collect  # noqa: F401 for its end: hydraprune may be upgraded while a long sweep runs
     from hydraprune.results.plan_file import read_plan, with_earlier, write_plan
     from hydraprune.runs.description import record_refusal
+    from hydraprune.runs.experiment import DenseExperiments
     from hydraprune.sweeps import plan as planning
     from hydraprune.sweeps.live import View
     from hydraprune.sweeps.progress import progress
@@ -60,55 +63,65 @@ def sweep(
     launcher = OmegaConf.to_container(master.hydra.launcher)
     workers, elsewhere = planning.workers_of(launcher, os.cpu_count() or 1)
     command = typed_words(master)
-    wanted = [_wanted(job, number, folder, compose) for number, job in enumerate(words)]
-    plan = planning.draw(command, wanted, workers, elsewhere)
-    evidence = planning.evidence([folder, Path(master.run.root)])
+    dense_experiments = DenseExperiments(alone=False)
+    jobs = [_job(job, number, folder, compose, dense_experiments) for number, job in enumerate(words)]
+    plan = planning.make_plan(command, jobs, workers, elsewhere)
+    evidence = planning.finished_runs([folder, Path(master.run.root)])
     print(planning.table(plan, evidence, folder, each=bool(master.plan)), flush=True)
     if master.plan:
         raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "multirun.yaml", as_yaml(master))
     write_plan(with_earlier(plan, read_plan(folder)), folder)
-    by_words = {job.words: job for job in wanted}
-    for job in plan.jobs:
-        if job.refused is not None and job.refusal is not None:
-            record_refusal(by_words[job.words].request, job.refusal, list(job.words), UserError(job.refused))
-    left = [list(job.words) for job in plan.jobs if job.refused is None and job.finished() is None]
+    by_words = {job.words: job for job in jobs}
+    for run in plan.jobs:
+        if run.refused is not None and run.refusal is not None:
+            record_refusal(by_words[run.words].experiment, run.refusal, run.words, UserError(run.refused))
+    left = [list(run.words) for run in plan.jobs if run.refused is None and run.finished() is None]
     since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
     if left:
         _quiet_launchers()
-        # Workers stop by themselves; a job of this very process does as a run does.
+        # Worker processes get their own signals; a job in this process stops as a run does.
         alone = elsewhere or workers == 1
-        with View(lambda: progress(plan, since, evidence)), nullcontext() if alone else stopping.passed_on():
+        with View(lambda: progress(plan, since, evidence)), nullcontext() if alone else signals.passed_on():
             try:
                 launch(left)
             except Exception as error:
                 # A worker that was killed takes its pool with it; what it left undone is listed below.
-                log.error("The launcher gave up: %s", one_line(error))
-    end_sweep(folder, [(str(job.directory), why) for job in plan.jobs if (why := job.failure()) is not None])
+                log.error("The launcher gave up: %s", explain(error))
+    end_sweep(folder, [(str(run.directory), why) for run in plan.jobs if (why := run.failure()) is not None])
 
 
-def _wanted(words: Sequence[str], number: int, folder: Path, compose: Callable[[list[str]], DictConfig]) -> Wanted:
-    from hydraprune.runs.request import request_of
-    from hydraprune.sweeps.plan import Wanted
+def _job(
+    words: Sequence[str],
+    number: int,
+    folder: Path,
+    compose: Callable[[list[str]], DictConfig],
+    dense_experiments: DenseExperiments,
+) -> Job:
+    from hydraprune.runs.experiment import build_experiment
+    from hydraprune.sweeps.plan import Job
 
-    # A job's own words, without those that are Hydra's: as its report will have them.
-    typed = tuple(word for word in words if not word.lstrip("+~").startswith("hydra"))
+    # A job's own overrides, without those that are Hydra's: as its report will have them.
+    typed = [word for word in words if not word.lstrip("+~").startswith("hydra")]
     try:
         config = compose(list(words))
-        typed = tuple(typed_words(config))
-        directory = _directory(config, number, folder)
-        return Wanted(tuple(words), request_of(config, directory), None, folder / refusals(typed))
+        typed = typed_words(config)
+        experiment = build_experiment(config, "", dense_experiments)
+        experiment = replace(experiment, directory=_directory(config, number, folder, experiment.identity.folder))
+        return Job(tuple(words), experiment, None, folder / refusal_folder(typed))
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        return Wanted(tuple(words), None, one_line(error), folder / refusals(typed))
+        return Job(tuple(words), None, explain(error), folder / refusal_folder(typed))
 
 
-def _directory(config: DictConfig, number: int, folder: Path) -> str:
+def _directory(config: DictConfig, number: int, folder: Path, run_folder: str) -> Path:
     """The job's folder.
 
     Raises:
         UserError: it depends on the job's number, which is another when the same command runs what is left.
     """
+    if OmegaConf.to_container(config.hydra.sweep)["subdir"] == SWEEP_SUBDIR:  # type: ignore[index,call-overload]
+        return Path(os.path.normpath(folder / sweep_subdir(config, run_folder)))
     places = set()
     for other in (number, number + 1):
         with open_dict(config):
@@ -116,20 +129,22 @@ def _directory(config: DictConfig, number: int, folder: Path) -> str:
         places.add(str(config.hydra.sweep.subdir))
     if len(places) > 1:
         raise UserError(
-            f"hydra.sweep.subdir={config.hydra.sweep.subdir}: depends on the job's number, and the same command would "
-            f"not find its jobs again; leave it out, or make it of the job's config"
+            "depends on the job's number, and the same command would not find its jobs again",
+            key="hydra.sweep.subdir",
+            value=config.hydra.sweep.subdir,
+            cure="leave it out, or make it of the job's config",
         )
-    return os.path.normpath(folder / places.pop())
+    return Path(os.path.normpath(folder / places.pop()))
 
 
 def _quiet_launchers() -> None:
-    """They list every job and its words; the view says what matters."""
+    """They list every job and its overrides; the live view shows what matters."""
     for name in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def end_sweep(folder: Path, failures: Sequence[tuple[str, str]]) -> None:
-    """Show and keep a sweep's results, and say what failed.
+    """Show and keep a sweep's results, and list its failures.
 
     Args:
         failures: (directory, why).

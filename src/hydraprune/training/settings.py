@@ -39,7 +39,7 @@ class Settings:
         skip_nonfinite: how many steps whose loss or gradients are not finite are passed over; one more ends the run.
 
     Raises:
-        ValueError: a number is out of range, or the device is not there.
+        ValueError: a number is out of range, or a word is not known.
     """
 
     epochs: int
@@ -66,16 +66,23 @@ class Settings:
             raise ValueError(f"precision={self.precision}: must be one of {', '.join(PRECISIONS)}")
         if self.device not in DEVICES:
             raise ValueError(f"device={self.device}: must be one of {', '.join(DEVICES)}")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm={self.max_grad_norm}: must be above 0, or null for no clipping")
+        if self.checkpoint_every is not None and in_steps(self.checkpoint_every, _LONG, "checkpoint_every") < 1:
+            raise ValueError(f"checkpoint_every={self.checkpoint_every}: must be above 0, or null for no checkpoints")
+
+    def check_device(self) -> None:
+        """Refuse a device, or a precision, that this machine does not have.
+
+        Raises:
+            ValueError: naming the key, its value and the cure.
+        """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device=cuda: torch finds no CUDA device here; use device=auto or cpu")
         if self.device == "mps" and not torch.backends.mps.is_available():
             raise ValueError("device=mps: torch finds no Apple GPU here; use device=auto or cpu")
         if self.precision == "fp16" and (self.device in ("cpu", "mps") or not torch.cuda.is_available()):
             raise ValueError("precision=fp16: needs a CUDA device, and there is none here; use precision=bf16 or fp32")
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm={self.max_grad_norm}: must be above 0, or null for no clipping")
-        if self.checkpoint_every is not None and in_steps(self.checkpoint_every, _LONG, "checkpoint_every") < 1:
-            raise ValueError(f"checkpoint_every={self.checkpoint_every}: must be above 0, or null for no checkpoints")
 
     def steps_per_epoch(self, examples: int) -> int:
         """Optimizer steps of one epoch; the last one may see fewer examples."""
