@@ -130,7 +130,7 @@ def test_on_the_command_line(train: Callable[..., Any], small: tuple[str, ...], 
     evil = workplace / "evil"
     for words, said in (
         ((f"+task.metrics=[{{_target_:{EVIL},path:{evil}}}]",), "HYDRAPRUNE_TARGETS"),
-        (("+task.trust_remote_code=true",), "task.trust_remote_code=True: must be false"),
+        (("+task.trust_remote_code=true",), "task.trust_remote_code=true: must be false"),
     ):
         finished = train(*small, *words)
         assert finished.code == 2

@@ -70,7 +70,7 @@ def test_a_disk_that_takes_no_more(
     said = (tmp_path / "said").read_text()
     assert said.startswith("UserError: "), said
     assert "File too large" in said
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     assert not (experiment.directory / "model").exists()
     runs.execute(experiment)
     now = left(experiment.directory)

@@ -141,7 +141,7 @@ def test_saving_removes_a_link_and_not_what_is_behind_it(tmp_path: Path) -> None
 def test_what_a_run_writes_is_no_link(name: str, tmp_path: Path) -> None:
     check_links(tmp_path, "run.root")
     (tmp_path / name).symlink_to("/nowhere")
-    with pytest.raises(UserError, match=f"{name} in there is a link"):
+    with pytest.raises(UserError, match=f"{name} in it is a link"):
         check_links(tmp_path, "run.root")
 
 
@@ -153,7 +153,7 @@ def test_a_link_in_a_runs_folder_is_refused(train: Callable[..., Any], workplace
     (run / "checkpoints").symlink_to(elsewhere)
     finished = train("model=tiny", "task=toy", "training.epochs=1", "pattern=dense", f"hydra.run.dir={run}")
     assert finished.code == 2
-    assert f"hydra.run.dir={run}: checkpoints in there is a link" in finished.err
+    assert f"hydra.run.dir={run}: checkpoints in it is a link" in finished.err
     assert [path.name for path in elsewhere.iterdir()] == [".precious"]
     assert [path.name for path in run.iterdir()] == ["checkpoints"]
 

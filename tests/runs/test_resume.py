@@ -80,7 +80,7 @@ def test_on_a_machine_with_other_cores_it_goes_on(ask: Ask, monkeypatch: pytest.
     monkeypatch.setattr(building, "OWN_THREADS", 1)
     assert runs.execute(experiment).threads == 2
     log = log_of(experiment.directory)
-    assert "Goes on with 2 threads, as it began (this machine: 1)" in log
+    assert "Resuming with 2 threads as before (this machine has 1)" in log
     assert "Goes on from step 12 of 30" in log
 
 

@@ -19,6 +19,7 @@ from cut_helpers import WORDS, Ask, left, log_of, same_bits
 
 from hydraprune.config.messages import TRACEBACK, launched
 from hydraprune.runs import run as runs
+from hydraprune.runs import setup
 from hydraprune.training import checkpoints, evaluation, loop
 from hydraprune.utils import signals as stopping
 
@@ -84,7 +85,7 @@ def test_a_signal_costs_nothing(typed: Callable[[], Any], ask: Ask, monkeypatch:
         first, last = [line for line in stopped.err.splitlines() if line.startswith("hydraprune: ")]
         assert first == f"hydraprune: {name}: stopping with a checkpoint" + "; Ctrl-C again ends it now" * ctrl_c
         why = "interrupted" if ctrl_c else f"stopped by {name}"
-        assert last == f"hydraprune: {why}; the same command goes on from here"
+        assert last == f"hydraprune: {why}; the same command resumes from here"
         assert f"Stopped after step {step + 1} of 30, with a checkpoint" in log_of(folder)
         assert (folder / "checkpoints" / f"step-{step + 1:09d}.safetensors").is_file()
         assert json.loads((folder / "report.json").read_text())["status"] == "started"
@@ -158,7 +159,7 @@ def test_while_it_is_saved_it_is_finished_first(ask: Ask, monkeypatch: pytest.Mo
 def test_before_the_first_step_it_stops_at_once(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = ask("pattern=dense")
     stopping.listen()
-    monkeypatch.setattr(runs.building, "build", lambda *_: send(signal.SIGTERM)())
+    monkeypatch.setattr(setup, "prepare", lambda *_: send(signal.SIGTERM)())
     with pytest.raises(stopping.Stopped):
         runs.execute(experiment)
     assert not (experiment.directory / "checkpoints").exists()
@@ -201,7 +202,7 @@ def test_twice_is_now(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
             os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 130
-    assert "the same command goes on from the last checkpoint" in (tmp_path / "said").read_text()
+    assert "the same command resumes from the last checkpoint" in (tmp_path / "said").read_text()
     assert [path.name for path in (experiment.directory / "checkpoints").iterdir()] == ["step-000000004.safetensors"]
 
 

@@ -34,7 +34,7 @@ def test_one_job_after_the_other(
     monkeypatch.setattr(loop, "take_step", step)
     signal.signal(signal.SIGUSR1, before)
     assert first.code == 75, first.err
-    assert "hydraprune: stopped by SIGUSR1; the same command goes on from here" in first.err
+    assert "hydraprune: stopped by SIGUSR1; the same command resumes from here" in first.err
     assert "Traceback" not in first.err
     (cut,) = with_status("started", SWEEPS)
     assert with_status("finished", SWEEPS) == []

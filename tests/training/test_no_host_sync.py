@@ -26,7 +26,7 @@ from hydraprune.models.dropout import FastDropout
 from hydraprune.models.pretrained import TinyModel
 from hydraprune.runs.experiment import build_experiment
 from hydraprune.runs.setup import TaskLoader, prepare
-from hydraprune.sparsity import Block, NofM, Pattern
+from hydraprune.sparsity import Block, NofM, Pattern, Plans
 from hydraprune.sparsity import saliency_kernels as products
 from hydraprune.tracking import Silent
 from hydraprune.training.parameter_groups import decay_groups

@@ -1,19 +1,20 @@
-"""What may a config call? The objects that `_target_` names, found, and refused where they are nobody's to name."""
+"""The classes and functions that a `_target_` may name."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydraprune.errors import UserError
 
 VARIABLE = "HYDRAPRUNE_TARGETS"
 # A target is judged by where it is defined, not by the path that leads to it: every module is a path to all that it
-# imports. Of ours, what a config describes; nothing in these writes or removes a file, or starts a program.
-_OURS = (
+# imports. Of hydraprune, what a config describes; nothing in these writes or removes a file, or starts a program.
+_OWN = (
     "hydraprune.sparsity.criteria",
     "hydraprune.sparsity.layers",
     "hydraprune.sparsity.methods",
@@ -33,14 +34,31 @@ _OURS = (
 # Of transformers its optimizers and learning rates: other functions of it download, unpickle and run what they find.
 _LIBRARIES = ("torch.optim", "transformers.optimization")
 # What a target has to begin with before its module is imported at all.
-_DOORS = ("hydraprune", "torch.optim", "transformers")
+_IMPORTED = ("hydraprune", "torch.optim", "transformers")
 _REMOTE_CODE = "trust_remote_code"
 
 
-def listed() -> tuple[str, ...]:
-    """The prefixes that the user lists in the environment, without their last dots."""
+def allowed_prefixes() -> tuple[str, ...]:
+    """What the user allows besides: the prefixes in the environment variable, without their last dots."""
     words = (word.strip().rstrip(".") for word in os.environ.get(VARIABLE, "").split(","))
     return tuple(word for word in words if word)
+
+
+def allow_modules(modules: Iterable[object]) -> None:
+    """Let the configs of this process, and of its worker processes, name the classes of some modules.
+
+    They are looked for in the current folder too.
+
+    Raises:
+        UserError: a module's name is not one.
+    """
+    for module in modules:
+        if not isinstance(module, str) or not all(part.isidentifier() for part in module.split(".")):
+            raise UserError("must be names of modules", key="modules", value=module, cure="as in modules=[my_module]")
+        if module not in allowed_prefixes():
+            os.environ[VARIABLE] = ",".join([*allowed_prefixes(), module])
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
 
 
 def check_targets(node: Any, path: str) -> None:
@@ -51,7 +69,7 @@ def check_targets(node: Any, path: str) -> None:
         path: the node's key, empty for a whole config.
 
     Raises:
-        UserError: naming the key, and where the target comes from.
+        UserError: naming the key, and where the target is defined.
     """
     if isinstance(node, Mapping):
         for key, value in node.items():
@@ -59,7 +77,9 @@ def check_targets(node: Any, path: str) -> None:
             if key == "_target_" and value is not None:
                 target_of(value, full)
             if str(key).lower() == _REMOTE_CODE and value is not False:
-                raise UserError(f"{full}={value}: must be false; code that comes with a model or data set is never run")
+                raise UserError(
+                    "must be false", key=full, value=value, cure="code that comes with a model or data set is never run"
+                )
             check_targets(value, full)
     elif isinstance(node, (list, tuple)):
         for value in node:
@@ -73,17 +93,17 @@ def target_of(target: Any, key: str) -> Any:
         UserError: there is none of this name, or a config may not name it.
     """
     if not isinstance(target, str):
-        raise UserError(f"{key}={target}: must be the name of a class or function")
-    if not _below(target, (*_DOORS, *listed())):
-        raise UserError(_refusal(target, key))
+        raise UserError("must be the name of a class or function", key=key, value=target)
+    if not _below(target, (*_IMPORTED, *allowed_prefixes())):
+        raise _refusal(target, key)
     found = _found(target)
     if not callable(found):
-        raise UserError(f"{key}={target}: there is no such class or function")
+        raise UserError("there is no such class or function", key=key, value=target)
     home = _home(found)
-    ours = (inspect.isclass(found) or inspect.isfunction(found)) and "." not in found.__qualname__
-    if _below(home, listed()) or (ours and _below(home, (*_OURS, *_LIBRARIES))):
+    plain = (inspect.isclass(found) or inspect.isfunction(found)) and "." not in found.__qualname__
+    if _below(home, allowed_prefixes()) or (plain and _below(home, (*_OWN, *_LIBRARIES))):
         return found
-    raise UserError(_refusal(target, key, "" if home == target else f"is {home}; "))
+    raise _refusal(target, key, "" if home == target else f"is {home}; ")
 
 
 def _below(name: str, prefixes: tuple[str, ...]) -> bool:
@@ -113,9 +133,11 @@ def _home(found: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _refusal(target: str, key: str, why: str = "") -> str:
-    packages = ", ".join(("hydraprune", *_LIBRARIES, *listed()))
-    return (
-        f"{key}={target}: {why}a config may name the classes that conf/ could, of {packages}; to allow more, list "
-        f"their prefixes in the environment variable {VARIABLE}"
+def _refusal(target: str, key: str, why: str = "") -> UserError:
+    packages = ", ".join(("hydraprune", *_LIBRARIES, *allowed_prefixes()))
+    return UserError(
+        f"{why}a config may name the classes that conf/ could, of {packages}",
+        key=key,
+        value=target,
+        cure=f"for classes of your own type modules=[my_module], or list it in the environment variable {VARIABLE}",
     )

@@ -21,6 +21,7 @@ NOT_THE_RESULT = (
     "sweep",
     "plan",
     "tracker",
+    "modules",
     "recipe",
     "cache.dir",
     "runtime.compiled",

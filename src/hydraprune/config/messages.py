@@ -1,4 +1,4 @@
-"""What does a user read who got something wrong? One line, with the key, its value and the cure."""
+"""How a command ends in a mistake: Hydra's errors as user errors, one line on the terminal, and the exit code."""
 
 from __future__ import annotations
 
@@ -17,120 +17,134 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from hydraprune.config.composition import conf_dir, plain
 from hydraprune.config.schema import flattened, nearest, override_key, unknown_override
-from hydraprune.errors import UserError
-from hydraprune.utils import signals as stopping
+from hydraprune.errors import UserError, one_line
+from hydraprune.utils import signals
 from hydraprune.utils.redaction import guarded_terminal
 
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
-# What Hydra's grammar reads as something else than a word.
-_ODD = re.compile(r"null|true|false|[-+]?(nan|inf|\.?\d[\d._]*(e[-+]?\d+)?)|\[.*\]|\{.*\}", re.IGNORECASE)
-_MISTAKES = (UserError, HydraException, OmegaConfBaseException)
+# Groups that a config may do without.
+_OPTIONAL_GROUPS = ("experiment", "matrix", "demo_matrix", "method")
+# What Hydra's grammar reads as something other than a word.
+_NO_WORD = re.compile(r"null|true|false|[-+]?(nan|inf|\.?\d[\d._]*(e[-+]?\d+)?)|\[.*\]|\{.*\}", re.IGNORECASE)
 
 
 @guarded_terminal()
 def launched(main: Callable[[], Any]) -> None:
     """Call a Hydra main function; a user's mistake becomes one line and exit code 2."""
-    # Hydra would print its own account of an exception and exit; with this it lets them through.
+    # Hydra would print an exception in its own way and exit; with this variable it raises it.
     debugging = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if debugging:
         os.environ[TRACEBACK] = "1"
     try:
-        stopping.listen()
-        _refuse_odd_groups(sys.argv[1:])
+        signals.listen()
+        _check_groups(sys.argv[1:])
         main()
     except KeyboardInterrupt as error:
-        why = str(error) if isinstance(error, stopping.Stopped) else "interrupted"
-        _say(f"hydraprune: {why}; the same command goes on from here\n")
-        raise SystemExit(stopping.exit_code(error)) from None
+        why = str(error) if isinstance(error, signals.Stopped) else "interrupted"
+        _print(f"hydraprune: {why}; the same command resumes from here\n")
+        raise SystemExit(signals.exit_code(error)) from None
     except Exception as error:
         leave(error)
 
 
-def _refuse_odd_groups(words: list[str]) -> None:
-    """`model=null`, `model=5`, `model=nan`, `model=[1]`: Hydra stumbles over them with a traceback."""
+def _check_groups(words: list[str]) -> None:
+    """Refuse `model=null`, `model=5`, `model=nan` and `model=[1]`, which end in a traceback in Hydra."""
     for word in words:
         key, _, value = word.partition("=")
-        if (conf_dir() / override_key(key)).is_dir() and _ODD.fullmatch(value):
-            if key in ("experiment", "matrix", "demo_matrix", "method") and value == "null":
+        if (conf_dir() / override_key(key)).is_dir() and _NO_WORD.fullmatch(value):
+            if key in _OPTIONAL_GROUPS and value == "null":
                 continue
-            raise UserError(f"{word}: a group wants a word, the name of a file in conf/; for nothing, most have none")
+            raise UserError(
+                "a config group needs the name of a file in conf/",
+                key=word,
+                cure=f"see conf/{override_key(key)}/; most groups have a file none",
+            )
 
 
 def leave(error: Exception) -> NoReturn:
-    """End the program: 2 and one line for a user's mistake, 1 and the traceback for one of ours."""
-    mistake = isinstance(error, _MISTAKES)
+    """End the program: exit code 2 and one line for a user's mistake, 1 and the traceback for any other error."""
+    mistake = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
-        # In one piece: a secret of several lines is known by all of them.
-        _say("".join(traceback.format_exception(error)))
-    _say(f"hydraprune: error: {_flat(explain(error))}\n")
+        # In one piece: a secret of several lines is recognized by all of them.
+        _print("".join(traceback.format_exception(error)))
+    _print(f"hydraprune: error: {explain(error)}\n")
     raise SystemExit(2 if mistake else 1)
 
 
-def _say(text: str) -> None:
-    # The terminal may be gone; the exit code says it still.
+def _print(text: str) -> None:
+    # The terminal may be gone; the exit code is left.
     with suppress(OSError):
         print(text, end="", file=sys.stderr, flush=True)
 
 
 def explain(error: Exception) -> str:
-    """The error in one line, Hydra's own put in our words."""
+    """An error in one line, with Hydra's and OmegaConf's errors as user errors."""
+    if isinstance(error, UserError) or not isinstance(error, (HydraException, OmegaConfBaseException)):
+        return one_line(error)
+    return one_line(as_user_error(error))
+
+
+def as_user_error(error: HydraException | OmegaConfBaseException) -> UserError:
+    """Hydra's or OmegaConf's error as a user error. Their messages are the only place that names the key."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None and error.options is not None:
         return _unknown_choice(str(error.missing_cfg_file), [str(option) for option in error.options])
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     if merged := re.search(r"Error merging override (.+)", text, re.DOTALL):
-        return f"{_flat(merged.group(1))}: a value where there are keys below, or keys below a value; conf/ shows which"
+        return UserError(
+            "a value where there are keys below, or keys below a value", key=_flat(merged.group(1)), cure="see conf/"
+        )
     if picked := re.search(r"Error resolving interpolation '(\$\{\w+\}_\$\{\w+\}_\$\{\w+\})'", text):
-        return _unpicked(picked.group(1))
+        return _no_recipe(picked.group(1))
     if absent := re.search(r"Could not delete from config\. '(.+)' does not exist", text):
-        return f"~{absent.group(1)}: there is no such key to leave out"
+        return UserError("there is no such key to leave out", key=f"~{absent.group(1)}")
     if isinstance(error, InterpolationResolutionError) and (named := re.search(r"full_key: (\S+)", text)):
-        return f"{named.group(1)}: {_flat(text.partition('full_key:')[0])}"
+        return UserError(_flat(text.partition("full_key:")[0]), key=named.group(1))
     key = unknown_override(error)
-    if key is not None and not isinstance(error, UserError):
-        return _unknown_key(key)
-    if isinstance(error, _MISTAKES):
-        return " ".join(text.split())
-    return f"{type(error).__name__}: {' '.join(text.split())}"
+    return UserError(_flat(text)) if key is None else _unknown_key(key)
 
 
 def _flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def _unreadable(error: OverrideParseException) -> str:
-    """A word that Hydra's grammar cannot read."""
+def _unreadable(error: OverrideParseException) -> UserError:
+    """An override that Hydra's grammar cannot read."""
     why = _flat(str(error).partition("See https://")[0])
     key, equals, value = str(error.override).partition("=")
     if value and not set(value) & set("'\n") and value[0] not in "[{":
-        return f"{_flat(str(error.override))}: cannot be read ({why}); odd signs want quotes: \"{key}='{value}'\""
-    cure = "quotes and brackets must be closed, and odd signs in a list quoted" if equals else "say it as key=value"
-    return f"{_flat(str(error.override))}: cannot be read ({why}); {cure}"
+        cure = f"quote special characters: \"{key}='{value}'\""
+    else:
+        cure = (
+            "close quotes and brackets, and quote special characters in a list" if equals else "write it as key=value"
+        )
+    return UserError(f"cannot be read ({why})", key=_flat(str(error.override)), cure=cure)
 
 
-def _unpicked(name: str) -> str:
-    """The file of a group is named by the words of others, and one of them has none."""
+def _no_recipe(name: str) -> UserError:
+    """The recipe is named by the choices of three groups, and one of them has none."""
     groups = re.findall(r"\{(\w+)\}", name)
     typed = [word for word in sys.argv[1:] if override_key(word) in groups and (word[0] == "~" or "$" in word)]
-    return (
-        f"{typed[0] if typed else f'{groups[0]}=...'}: {', '.join(groups)} must be words; they pick the recipe {name}"
+    return UserError(
+        f"{', '.join(groups)} must be names of files in conf/; they choose the recipe {name}",
+        key=typed[0] if typed else f"{groups[0]}=...",
     )
 
 
-def _unknown_choice(missing: str, options: list[str]) -> str:
+def _unknown_choice(missing: str, options: list[str]) -> UserError:
     group, _, word = missing.rpartition("/")
-    line = f"{group}={word}: there is no such {group}; choose from {', '.join(sorted(options))}"
+    cure = f"choose from {', '.join(sorted(options))}"
     if group == "pattern":
-        line += (
+        cure += (
             "; any other block is pattern=block pattern.rows=8 pattern.cols=1, "
             "any other N:M pattern=nm pattern.keep=1 pattern.of=4"
         )
-    return line
+    return UserError(f"there is no such {group}", key=group, value=word, cure=cure)
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str) -> UserError:
     """An override of a key that is not there, with the nearest that is."""
     typed = next((word for word in sys.argv[1:] if "=" in word and override_key(word) == key), key)
     groups = [o for o in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w:]+", o) and not o.startswith(f"{key}=")]
@@ -146,5 +160,7 @@ def _unknown_key(key: str) -> str:
         except (HydraException, OmegaConfBaseException):
             continue
     if key in known:
-        return f"{typed}: no such key beside the other words typed (pattern=dense has no scheduler, for example)"
-    return f"{typed}: no such key{nearest(key, known)}"
+        return UserError(
+            "no such key beside the other words typed", key=typed, cure="pattern=dense has no scheduler, for example"
+        )
+    return UserError(f"no such key{nearest(key, known)}", key=typed)

@@ -64,6 +64,7 @@ PLAIN: dict[str, Any] = {
     "phase": str,
     "sweep": int | str,
     "plan": Any,
+    "modules": Sequence[str],
     "runtime.threads": int | None,
     "runtime.compiled": Any,
     "cache.dir": Any,

@@ -12,17 +12,18 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hydraprune.config.allowlist import check_targets
+from hydraprune.config.allowlist import allow_modules, check_targets
 from hydraprune.config.composition import choices_of, composed, resolved, typed_words
 from hydraprune.config.dense import AUTO, dense_config, dense_key
 from hydraprune.config.identity import Identity, identify
 from hydraprune.config.instantiate import Components, pattern_name
-from hydraprune.config.schema import check_keys
+from hydraprune.config.schema import check_keys, override_key
 from hydraprune.results.run_spec import RunSpec
 from hydraprune.runs.folders import RUN_DIR, is_planned
 from hydraprune.sparsity import Plans
 from hydraprune.training.settings import Settings
 from hydraprune.utils.names import snake
+from hydraprune.utils.redaction import redacted
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def build_experiment(
     Raises:
         UserError: an unknown or missing key, a value that does not fit, or a pattern that cannot be.
     """
+    allow_typed_modules(config)
     alone = not is_planned(config)
     dense_experiments = dense_experiments or DenseExperiments(alone)
     experiment = _experiment(resolved(config), choices_of(config), typed_words(config), dense_experiments, alone)
@@ -117,6 +119,7 @@ def folder_of(config: DictConfig) -> str:
     Raises:
         UserError: see `build_experiment`.
     """
+    allow_typed_modules(config)
     values, choices = resolved(config), choices_of(config)
     dense = None
     if _starts_from_dense_run(values):
@@ -141,6 +144,13 @@ def _experiment(
     spec = _spec(config, identity, components.plans, overrides)
     directory = Path(config["run"]["root"]) / identity.folder
     return Experiment(config, identity, spec, components, directory, dense, alone)
+
+
+def allow_typed_modules(config: DictConfig) -> None:
+    """Allow the modules that `modules=[...]` names, if it was typed: a config file cannot allow anything."""
+    if any(override_key(word) == "modules" for word in typed_words(config)):
+        modules = OmegaConf.to_container(config, resolve=False)["modules"]  # type: ignore[index,call-overload]
+        allow_modules(modules if isinstance(modules, list) else [modules])
 
 
 def _starts_from_dense_run(values: Mapping[str, Any]) -> bool:
@@ -170,7 +180,7 @@ def _spec(config: Mapping[str, Any], identity: Identity, plans: Plans, overrides
         criterion=_shared(type(plan.criterion).__name__ for plan in plans.parts.values()),
         scheduler=_shared(type(plan.schedule).__name__ for plan in plans.parts.values()),
         recipe={"name": config["recipe"]["name"], "source": config["recipe"]["source"]},
-        overrides=tuple(overrides),
+        overrides=tuple(redacted(list(overrides))),
     )
 
 

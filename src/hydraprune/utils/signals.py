@@ -114,7 +114,7 @@ def _heard(number: int, frame: FrameType | None) -> None:
 
 
 def _end_now() -> None:
-    _say("ended; the same command goes on from the last checkpoint")
+    _say("ended; the same command resumes from the last checkpoint")
     if sys.stderr.isatty():
         with suppress(OSError):
             os.write(2, _CURSOR)
