@@ -14,18 +14,18 @@ from hydraprune.utils.hub_access import go_offline_if_unreachable
 from hydraprune.utils.redaction import guarded_terminal
 from hydraprune.utils.system import let_threads_sleep
 
-# Here, since it must come before torch.
+# At import, since it must come before torch is loaded.
 let_threads_sleep()
 
-_TRAIN = "all that `python train.py` takes: hydraprune train pattern=4x1 task=sst2"
-_DOCTOR = "is all well for a run here? versions, devices, network, disk, compiler; takes the words of train, and --json"
+_TRAIN = "train, prune or sweep; the same as `python train.py`: hydraprune train pattern=4x1 task=sst2"
+_DOCTOR = "check versions, devices, network, disk and compiler for a run; takes the overrides of train, and --json"
 
 
 @guarded_terminal()
 def main() -> None:
     """The console script."""
     if sys.argv[1:2] == ["doctor"]:
-        from hydraprune.doctor.command import doctor  # needs nothing that may be missing or broken
+        from hydraprune.doctor.command import doctor  # works where other packages are missing or broken
 
         try:
             raise SystemExit(doctor(sys.argv[2:]))
@@ -56,47 +56,65 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hydraprune {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("train", help=_TRAIN, add_help=False)
-    watch = commands.add_parser("watch", help="how far a running sweep is, from any terminal; it only reads")
-    watch.add_argument("folder", metavar="DIR", help="a sweep's folder, or any other that holds runs")
-    watch.add_argument("--once", action="store_true", help="one picture, and no more; exit 1 if a job failed")
-    watch.add_argument("--period", type=float, default=2.0, metavar="SECONDS", help="between two looks; 2 if not said")
+    watch = commands.add_parser("watch", help="show the progress of a running sweep, from any terminal; it only reads")
+    watch.add_argument("folder", metavar="DIR", help="the folder of a sweep, or any other that holds runs")
+    watch.add_argument("--once", action="store_true", help="print the progress once; exit 1 if a job failed")
+    watch.add_argument(
+        "--period", type=float, default=2.0, metavar="SECONDS", help="time between two updates (default: 2)"
+    )
     watch.set_defaults(call=_watch)
-    report = commands.add_parser("report", help="the results matrix of all runs below some folders, at any time")
-    report.add_argument("folders", nargs="+", metavar="DIR", help="a sweep's folder, or any other that holds runs")
-    report.add_argument("--out", metavar="FOLDER", help="where matrix.md, .csv and .json go; the first DIR if not said")
+    report = commands.add_parser("report", help="print and write the results matrix of all runs below some folders")
+    report.add_argument("folders", nargs="+", metavar="DIR", help="the folder of a sweep, or any other that holds runs")
+    report.add_argument(
+        "--out", metavar="FOLDER", help="where matrix.md, .csv and .json are written (default: the first DIR)"
+    )
     report.set_defaults(call=_report)
-    page = commands.add_parser("dashboard", help="one HTML file that shows all runs below some folders; or --wandb")
-    page.add_argument("folders", nargs="*", metavar="DIR", help="a sweep's folder, or any other that holds runs")
-    page.add_argument("--out", metavar="FILE", help="dashboard.html in the first DIR if not said")
-    page.add_argument("--title", help="of the page; the first DIR's name if not said")
-    page.add_argument("--figures", metavar="FOLDER", help="write every figure there too, as SVG and PNG")
-    page.add_argument("--wandb", action="store_true", help="a W&B workspace instead; --out FILE writes it as JSON")
-    page.add_argument("--entity", help="W&B user or team; WANDB_ENTITY, or the account's own, if not said")
-    page.add_argument("--project", help="of W&B; WANDB_PROJECT, or hydraprune, if not said")
-    page.add_argument("--name", default="hydraprune", help="of the workspace; hydraprune if not said")
+    page = commands.add_parser("dashboard", help="write one HTML page of all runs below some folders; or --wandb")
+    page.add_argument("folders", nargs="*", metavar="DIR", help="the folder of a sweep, or any other that holds runs")
+    page.add_argument("--out", metavar="FILE", help="default: dashboard.html in the first DIR")
+    page.add_argument("--title", help="title of the page (default: the name of the first DIR)")
+    page.add_argument("--figures", metavar="FOLDER", help="also write every figure there, as SVG and PNG")
+    page.add_argument("--wandb", action="store_true", help="make a W&B workspace instead; --out FILE writes it as JSON")
+    page.add_argument("--entity", help="W&B user or team (default: WANDB_ENTITY, or the account's own)")
+    page.add_argument("--project", help="W&B project (default: WANDB_PROJECT, or hydraprune)")
+    page.add_argument("--name", default="hydraprune", help="name of the workspace (default: hydraprune)")
+    _add_modules(page)
     page.set_defaults(call=_dashboard)
-    score = commands.add_parser("eval", help="score a saved model on a task: hydraprune eval MODEL task=sst2")
+    score = commands.add_parser("eval", help="evaluate a saved model on a task: hydraprune eval MODEL task=sst2")
     score.add_argument("model", help="a folder or hub id")
     score.add_argument("overrides", nargs="*", metavar="key=value", help="task=..., task.path=..., training.device=...")
     score.set_defaults(call=_eval)
-    verify = commands.add_parser("verify", help="count a saved model's zeros and say which pattern each layer obeys")
+    verify = commands.add_parser(
+        "verify", help="count the zeros of a saved model and show which pattern each layer obeys"
+    )
     verify.add_argument("model", help="a folder or hub id")
-    verify.add_argument("--pattern", help="check that every layer with zeros obeys it, e.g. 4x1, 2:4; exit 1 if not")
+    verify.add_argument(
+        "--pattern", help="check that every layer with zeros obeys it, such as 4x1 or 2:4; exit 1 if not"
+    )
+    _add_modules(verify)
     verify.set_defaults(call=_verify)
-    turned = commands.add_parser("convert", help="a Neural Compressor 2.x pruning configuration, in our words")
-    turned.add_argument("file", metavar="FILE", help="YAML, JSON, or Python that is read and never run")
+    turned = commands.add_parser(
+        "convert", help="convert a Neural Compressor 2.x pruning configuration to a config of hydraprune"
+    )
+    turned.add_argument("file", metavar="FILE", help="YAML, JSON, or Python, which is read and never run")
     turned.add_argument("--steps", type=int, metavar="N", help="optimizer steps of the whole training")
     turned.add_argument(
-        "--out", metavar="FILE", help="experiment/NAME.yaml, or the folder of experiment/; else printed"
+        "--out", metavar="FILE", help="experiment/NAME.yaml, or the folder of experiment/ (default: print it)"
     )
-    turned.add_argument("--name", help="the word to type after experiment=; the file's name if not said")
+    turned.add_argument("--name", help="the name to type after experiment= (default: the name of the file)")
     turned.set_defaults(call=_convert)
-    kept = commands.add_parser("cache", help="show what is kept of tokens, teachers' answers and compiled code")
-    kept.add_argument("overrides", nargs="*", metavar="cache.dir=...", help="another folder than the default")
-    kept.add_argument("--clean", action="store_true", help="remove all of it; it is made again when needed")
+    kept = commands.add_parser("cache", help="show the cache of tokens, teacher outputs and compiled code")
+    kept.add_argument("overrides", nargs="*", metavar="cache.dir=...", help="a folder other than the default")
+    kept.add_argument("--clean", action="store_true", help="empty it; everything is made again when needed")
     kept.set_defaults(call=_cache)
     commands.add_parser("doctor", help=_DOCTOR, add_help=False)
     return parser
+
+
+def _add_modules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--modules", nargs="+", default=[], metavar="MODULE", help="modules of your own, for patterns defined there"
+    )
 
 
 def _train() -> None:
@@ -112,7 +130,7 @@ def _watch(arguments: argparse.Namespace) -> int:
     from hydraprune.sweeps.watch import watch
 
     if not 0 < arguments.period < threading.TIMEOUT_MAX:
-        raise UserError(f"--period {arguments.period:g}: must be seconds above 0, such as --period 2")
+        raise UserError("must be seconds above 0", key=f"--period {arguments.period:g}", cure="as in --period 2")
     return watch(Path(arguments.folder), arguments.once, arguments.period)
 
 
@@ -130,13 +148,17 @@ def _dashboard(arguments: argparse.Namespace) -> int:
         return _workspace(arguments)
     if not arguments.folders:
         raise UserError(
-            "dashboard: say of what: hydraprune dashboard multirun_sweeps/default, or hydraprune dashboard --wandb"
+            "a folder is needed",
+            key="dashboard",
+            cure="as in hydraprune dashboard multirun_sweeps/default; or hydraprune dashboard --wandb",
         )
+    from hydraprune.config.allowlist import import_modules
     from hydraprune.dashboard import write_figures, write_page
 
+    import_modules(arguments.modules)
     folders = [Path(folder) for folder in arguments.folders]
     page = write_page(folders, Path(arguments.out) if arguments.out else None, arguments.title)
-    print(f"{page}  {page.stat().st_size / 1e6:.1f} MB, all of it in this one file")
+    print(f"{page}  {page.stat().st_size / 1e6:.1f} MB, one self-contained file")
     if arguments.figures:
         print(f"{len(write_figures(folders, Path(arguments.figures)))} figures in {arguments.figures}")
     return 0
@@ -148,7 +170,8 @@ def _workspace(arguments: argparse.Namespace) -> int:
 
     if arguments.folders:
         raise UserError(
-            f"dashboard --wandb {' '.join(arguments.folders)}: takes no folders; it shows the runs of the W&B project"
+            "takes no folders, since it shows the runs of the W&B project",
+            key=f"dashboard --wandb {' '.join(arguments.folders)}",
         )
     entity = arguments.entity or os.environ.get("WANDB_ENTITY") or None
     project = arguments.project or os.environ.get("WANDB_PROJECT") or "hydraprune"
@@ -159,7 +182,7 @@ def _workspace(arguments: argparse.Namespace) -> int:
     try:
         write_text(Path(arguments.out), text)
     except OSError as error:
-        raise UserError(f"--out {arguments.out}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"cannot be written ({error.strerror or error})", key=f"--out {arguments.out}") from None
     return 0
 
 
@@ -172,7 +195,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     from hydraprune.utils.hub_access import quiet_libraries
 
     if not any(override.startswith("task=") for override in arguments.overrides):
-        raise UserError("eval: say on which task, for example task=sst2")
+        raise UserError("a task is needed", key="eval", cure="for example task=sst2")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("config", [*arguments.overrides, "pattern=dense"], return_hydra_config=True)
         go_offline_if_unreachable([arguments.model, str(OmegaConf.select(config, "task.path") or ".")])
@@ -190,16 +213,18 @@ def _eval(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     go_offline_if_unreachable([arguments.model])
+    from hydraprune.config.allowlist import import_modules
     from hydraprune.deploy.verify import table, violations
     from hydraprune.models.pretrained import PretrainedModel
     from hydraprune.sparsity import SparsityError, parse
     from hydraprune.utils.hub_access import quiet_libraries
 
     quiet_libraries()
+    import_modules(arguments.modules)
     try:
         pattern = None if arguments.pattern is None else parse(arguments.pattern)
     except SparsityError as error:
-        raise UserError(f"--pattern {error}") from None
+        raise UserError.of(error, "--pattern") from None
     model = PretrainedModel(Path(arguments.model).name, arguments.model, key="MODEL").load()
     print(table(model))
     if pattern is None:
@@ -215,7 +240,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
     steps, file = arguments.steps, Path(arguments.file)
     if steps is not None and steps < 1:
-        raise UserError(f"--steps {steps}: must be at least 1")
+        raise UserError("must be at least 1", key=f"--steps {steps}")
     source = convert.read(file)
     made = convert.written(convert.entries_of(source), steps, file.name, source.notes)
     if arguments.out is None:

@@ -53,12 +53,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sweep(root: Path, workplace: Path) -> Iterator[Callable[..., Sweep]]:
+def sweep(workplace: Path) -> Iterator[Callable[..., Sweep]]:
     """Start sweeps; none outlives its test."""
     started: list[Sweep] = []
 
     def start(*words: str) -> Sweep:
-        started.append(Sweep(root, *words))
+        started.append(Sweep(*words))
         return started[-1]
 
     yield start

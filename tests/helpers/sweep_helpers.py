@@ -1,39 +1,94 @@
-"""Sweeps as processes of their own, and what they leave."""
+"""Sweeps in processes of their own, and what they leave behind."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
-import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from hydra.core.global_hydra import GlobalHydra
+
+from hydraprune.cli import main
 from hydraprune.utils.files import folders_with
 
-# At most so long is a state waited for; far more than any of them takes.
+# Seconds that a test waits for a state; far more than any of them takes.
 _PATIENCE = 200.0
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 
 
-class Sweep:
-    """`python train.py -m ...` in a process group of its own, started in the current folder."""
+class Forked:
+    """A command of hydraprune in a forked process, which has imported everything already; in a group of its own.
 
-    def __init__(self, root: Path, *words: str) -> None:
+    Args:
+        arguments: of the command line.
+        output: the file that gets what the process prints.
+    """
+
+    def __init__(self, arguments: list[str], output: Path) -> None:
+        self._code: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run_command(arguments, output)
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def wait(self, seconds: float = _PATIENCE) -> int:
+        """The exit code, once it has ended by itself."""
+        deadline = time.monotonic() + seconds
+        while (code := self.poll()) is None:
+            assert time.monotonic() < deadline, "the process did not end"
+            time.sleep(0.01)
+        return code
+
+
+def _run_command(arguments: list[str], output: Path) -> NoReturn:
+    code = 1
+    try:
+        os.setsid()
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        logging.getLogger().handlers.clear()
+        GlobalHydra.instance().clear()
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        sys.argv = ["hydraprune", *arguments]
+        main()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(bool(error.code))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class Sweep:
+    """`hydraprune train -m ...` in a process of its own, started in the current folder."""
+
+    def __init__(self, *words: str) -> None:
         self.output = Path(f"output-{time.monotonic_ns()}")
-        with self.output.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, str(root / "train.py"), "-m", *words],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.output.touch()
+        self.process = Forked(["train", "-m", *words], self.output)
 
     def wait_for(self, state: Callable[[], Any], what: str) -> Any:
-        """Look until there is something to see."""
+        """Wait until a state is reached, and return it."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             if found := state():
@@ -43,11 +98,11 @@ class Sweep:
         raise AssertionError(f"never {what}: {self.output.read_text()}")
 
     def end(self) -> tuple[int, str]:
-        """Its exit code and all that it said, once it has ended by itself."""
-        return self.process.wait(_PATIENCE), self.output.read_text()
+        """Its exit code and what it printed, once it has ended by itself."""
+        return self.process.wait(), self.output.read_text()
 
     def kill(self) -> None:
-        """End it and all its children as a lost machine would."""
+        """End it and all its children, as a machine does that is lost."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()

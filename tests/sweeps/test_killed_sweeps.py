@@ -93,4 +93,4 @@ def test_two_sweeps_at_once_and_one_is_killed(
 
 def waits(sweep: str) -> bool:
     logs = Path("multirun_sweeps", sweep).rglob("train.log")
-    return any("Another process is at this very run" in log.read_text() for log in logs)
+    return any("another process is running it" in log.read_text() for log in logs)

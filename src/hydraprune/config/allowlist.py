@@ -61,6 +61,21 @@ def allow_modules(modules: Iterable[object]) -> None:
             sys.path.append(os.getcwd())
 
 
+def import_modules(modules: Iterable[str]) -> None:
+    """Import modules of the user's own, so that the classes that they define are known.
+
+    Raises:
+        UserError: one of them cannot be imported.
+    """
+    modules = list(modules)
+    allow_modules(modules)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"cannot be imported ({error})", key="modules", value=module) from None
+
+
 def check_targets(node: Any, path: str) -> None:
     """Refuse a `_target_` that may not be named, anywhere in `node`, and a `trust_remote_code` that is not false.
 
