@@ -25,6 +25,7 @@ _OURS = (
     "hydraprune.training.distillation",
     "hydraprune.training.learning_rate",
     "hydraprune.training.settings",
+    "hydraprune.models.families",
     "hydraprune.models.pretrained",
     "hydraprune.data.tasks",
     "hydraprune.tracking.trackers.Silent",
