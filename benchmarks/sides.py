@@ -144,7 +144,7 @@ class Ours:
         from hydraprune.runs.request import request_of
         from hydraprune.runs.run import preflight
         from hydraprune.tracking import Silent
-        from hydraprune.training.step import Clock
+        from hydraprune.training.clock import Clock
         from hydraprune.utils.hub_access import quiet_libraries
 
         self.order, self.wait = order, waiter(order.device)

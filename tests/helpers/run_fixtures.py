@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compose_helpers import composing
 from cut_helpers import WORDS, Ask
-from hydra import compose, initialize_config_dir
 from sweep_helpers import Sweep
 
-from hydraprune.config.messages import conf_dir
 from hydraprune.runs import run as runs
 from hydraprune.runs.experiment import Request
 from hydraprune.runs.request import request_of
@@ -23,13 +22,14 @@ from hydraprune.training import checkpoints, loop
 def ask(workplace: Path, small: tuple[str, ...]) -> Iterator[Ask]:
     """The request of a small run, as the command line makes it."""
 
-    def asked(*words: str) -> Request:
-        sparse = ("scheduler.", "dense.") if "pattern=dense" in words else ()
-        sparse = ("scheduler.", "training.epochs=3") if "training.epochs=0" in words else sparse
-        own = [word for word in small if not word.startswith(sparse)]
-        return request_of(compose("config", [*own, *WORDS, *words], return_hydra_config=True))
+    with composing() as compose:
 
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        def asked(*words: str) -> Request:
+            sparse = ("scheduler.", "dense.") if "pattern=dense" in words else ()
+            sparse = ("scheduler.", "training.epochs=3") if "training.epochs=0" in words else sparse
+            own = [word for word in small if not word.startswith(sparse)]
+            return request_of(compose(*own, *WORDS, *words))
+
         yield asked
 
 

@@ -21,9 +21,9 @@ from hydraprune.runs.experiment import Request
 from hydraprune.runs.setup import Built
 from hydraprune.sparsity import SparsityError
 from hydraprune.tracking import About, Mask, Outcome
+from hydraprune.training.progress import Progress
 from hydraprune.training.settings import Settings
-from hydraprune.training.state import Progress
-from hydraprune.training.teachers import GroupedTeacher, NoTeacher, OnlineTeacher, StoredTeacher
+from hydraprune.training.teachers import FixedShapeTeacher, NoTeacher, OnlineTeacher, StoredTeacher
 from hydraprune.utils.names import snake
 from hydraprune.utils.redaction import redacted
 
@@ -68,7 +68,7 @@ def _shared(words: Iterable[str]) -> str | None:
 _TEACHERS: dict[type, str | None] = {
     NoTeacher: None,
     OnlineTeacher: "online",
-    GroupedTeacher: "online",
+    FixedShapeTeacher: "online",
     StoredTeacher: "stored",
 }
 

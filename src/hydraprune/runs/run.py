@@ -33,9 +33,9 @@ from hydraprune.runs.experiment import Request
 from hydraprune.runs.failures import in_words
 from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
 from hydraprune.training.checkpoints import Checkpoints
+from hydraprune.training.clock import Clock
 from hydraprune.training.loop import fit
-from hydraprune.training.parameter_groups import not_finite
-from hydraprune.training.step import Clock
+from hydraprune.training.nan_guard import first_nonfinite
 from hydraprune.utils import signals as stopping
 from hydraprune.utils.files import PROBE, check_place, write_text
 
@@ -211,7 +211,7 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
     # Only now: the time of a dense model trained on the way is in its own report.
     clock = Clock()
     with clock.measure("other"):
-        start = checkpoints.newest()
+        start = checkpoints.latest()
         if start.step:
             # Before the metrics are cut to what stays: from then on whoever watches counts from this step.
             _tell_from(start.step, request)
@@ -227,7 +227,7 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
 
     tracker = Several(
         [
-            JsonLines(directory / METRICS, start.lines),
+            JsonLines(directory / METRICS, start.metrics_size),
             # Before the bar, which what it says at its start would cut.
             Guarded(assembly.make(config, "tracker")),
             ProgressBar(shown=None if request.alone else False),
@@ -246,7 +246,7 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
     # From here to the end of `stack`: a run whose training is done is not cut while it is saved.
     stack.enter_context(stopping.deferred())
     progress = fit(built.run, clock, start, checkpoints)
-    if lost := not_finite(built.run.model):
+    if lost := first_nonfinite(built.run.model):
         raise UserError(
             f"optimizer.lr={config.optimizer.get('lr')}: after step {progress.step} {lost} is not finite; lower the "
             f"learning rate, or clip gradients: training.max_grad_norm=1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,24 +18,25 @@ from torch import nn
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.instantiate import Parts, make, pretrained
 from hydraprune.data.batches import Batches, Encoded
-from hydraprune.data.encoding import check_tokenizer, encode, encode_once
+from hydraprune.data.encoding import encode, encode_once
 from hydraprune.data.examples import Examples, Labels, TaskData
-from hydraprune.data.metrics import metric
+from hydraprune.data.metrics import Metric, metric, metric_name
 from hydraprune.data.splits import check_evaluations
+from hydraprune.data.task_checks import check_task
 from hydraprune.errors import UserError
 from hydraprune.models import dropout
 from hydraprune.models.attention import choose_attention
 from hydraprune.models.compact_embedding import compact
 from hydraprune.models.dropout import use_fast_dropout
-from hydraprune.models.families import family_of
-from hydraprune.models.pretrained import model_type
+from hydraprune.models.families import family_of_model
+from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.sparsity import saliency_kernels as products
 from hydraprune.training.calibration import calibration_of
 from hydraprune.training.evaluation import evaluate
 from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.settings import PRECISIONS, Settings
-from hydraprune.training.state import Run, Tracker
-from hydraprune.training.teacher_cache import Lesson, teacher_of
+from hydraprune.training.setup import MetricLogger, TrainingSetup
+from hydraprune.training.teacher_cache import TeacherSpec, make_teacher
 from hydraprune.training.teachers import NoTeacher, Teacher
 from hydraprune.utils.cache import Cache, cache_of
 from hydraprune.utils.system import keep_freed_memory
@@ -50,13 +51,13 @@ OWN_THREADS = torch.get_num_threads()
 class Built:
     """A run ready to start, and what its report needs beside it: the seconds spent on `asking` the teacher, too."""
 
-    run: Run
+    run: TrainingSetup
     parts: Parts
     tokenizer: Any
     asking: float
 
 
-def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Tracker]) -> Built:
+def build(config: DictConfig, dense: str | None, trackers: Callable[[int], MetricLogger]) -> Built:
     """Load everything and put the run together.
 
     Args:
@@ -88,7 +89,7 @@ def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Track
     _quicken(model, settings, accelerator.device, optimizers, [train.data, *evaluations.values()])
     optimizer = optimizers(decay_groups(model))
     lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
-    run = Run(
+    run = TrainingSetup(
         model=model,
         distiller=made.distiller,
         teacher=teacher,
@@ -101,8 +102,8 @@ def build(config: DictConfig, dense: str | None, trackers: Callable[[int], Track
         evaluations={
             name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()
         },
-        score=scorer(made.task.metrics),
-        headline=made.task.metrics[0],
+        score=scorer(made.task.metrics, data.labels.regression),
+        headline=metric_name(made.task.metrics[0]),
         tracker=trackers(steps),
     )
     # Dropout must not depend on how many numbers loading happened to draw.
@@ -149,30 +150,34 @@ def _teacher(
     if not made.distiller.needs_teacher:
         return NoTeacher(), 0.0
     path = made.distiller.teacher
-    teacher = (source if path is None else pretrained(path, "distill.teacher")).load().to(accelerator.device)
+    family = getattr(made.model, "family", None)
+    teacher = (source if path is None else pretrained(path, "distill.teacher", family)).load().to(accelerator.device)
     if made.distiller.keeps_head:
         # The student learns to speak to its teacher's head, so it must have that head.
-        for name in family_of(model_type(student)).outside:
+        known = family_of_model(student)
+        for name in () if known is None else known.outside:
             if name in dict(student.named_modules()):
                 student.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
     choose_attention(teacher, accelerator.device)
     settings = made.settings
     batches = Batches(data, settings.eval_batch_size, few_widths=_few_widths(settings, made.task, accelerator.device))
-    name = f"{'dense.source' if path is None else 'distill.teacher'}={source.path if path is None else path}"
-    lesson = Lesson(teacher, made.distiller, batches, accelerator, settings.precision, name)
-    return teacher_of(lesson, cache)
+    key, path = ("dense.source", source.path) if path is None else ("distill.teacher", path)
+    return make_teacher(
+        TeacherSpec(teacher, made.distiller, batches, accelerator, settings.precision, key, path), cache
+    )
 
 
 @lru_cache(maxsize=2)
 def load(task: Any) -> TaskData:
     """A task's examples; remembered, since checks and training both want them."""
+    check_task(task)
     data: TaskData = task.load()
     return data
 
 
-def scorer(metrics: tuple[str, ...]) -> Any:
+def scorer(metrics: Sequence[str | Metric], regression: bool | None = None) -> Any:
     """(predictions, references) -> metric -> value."""
-    measure = metric(metrics)
+    measure = metric(metrics, regression)
 
     def score(predictions: Any, references: Any) -> dict[str, float]:
         result: dict[str, float] = measure.compute(predictions=predictions, references=references)
@@ -189,7 +194,7 @@ def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
     check_evaluations(data, task.metrics)
     check_head(source.config(), data.labels, f"{key}={path}", task.name)
     tokenizer = source.tokenizer()
-    check_tokenizer(f"{key}={path}", tokenizer, data, source.config(), task.max_length)
+    check_tokenizer(key, path, tokenizer, data, source.blueprint(), task.max_length)
     accelerator = accelerator_for(settings)
     model = source.load().to(accelerator.device)
     few = _few_widths(settings, task, accelerator.device)
@@ -198,7 +203,7 @@ def evaluate_model(config: DictConfig, path: str, key: str) -> dict[str, float]:
         for name, examples in data.evaluations.items()
     }
     evaluations = {name: Batches(d, settings.eval_batch_size, few_widths=few) for name, d in encoded.items()}
-    return evaluate(model, evaluations, scorer(task.metrics), accelerator)
+    return evaluate(model, evaluations, scorer(task.metrics, data.labels.regression), accelerator)
 
 
 def check_head(config: Any, labels: Labels, where: str, task: str) -> None:
