@@ -252,7 +252,7 @@ class Ours:
         self.run = replace(
             real,
             distiller=Watched(real.distiller, {"loss": "forward"}, note, self.wait),
-            teacher=Watched(real.teacher, {"answers": "teacher"}, note, self.wait),
+            teacher=Watched(real.teacher, {"outputs": "teacher"}, note, self.wait),
             pruners=tuple(
                 Watched(p, {"observe": "score", "project": "mask"}, note, self.wait)  # type: ignore[misc]
                 for p in real.pruners

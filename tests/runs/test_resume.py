@@ -107,14 +107,14 @@ def test_a_dense_ancestor_goes_on_in_another_process(
 def test_who_watches_learns_where_it_goes_on_from(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its pace is of the steps since then, in the time since this piece of it began."""
     request = ask("pattern=dense", "training.log_every=1")
-    place, newest = request.directory / "report.json", checkpoints.Checkpoints.newest
+    place, latest = request.directory / "report.json", checkpoints.Checkpoints.latest
 
     def slow(self: checkpoints.Checkpoints) -> checkpoints.Start:
         then = time.time() - 3600
         os.utime(place, (then, then))
-        return newest(self)
+        return latest(self)
 
-    monkeypatch.setattr(checkpoints.Checkpoints, "newest", slow)
+    monkeypatch.setattr(checkpoints.Checkpoints, "latest", slow)
     for cut, from_step in ((9, None), (14, 8)):
         killed(request, monkeypatch, at_step(cut))
         assert json.loads(place.read_text())["from_step"] == from_step

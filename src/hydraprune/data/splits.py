@@ -57,8 +57,9 @@ def check_evaluations(data: TaskData, metrics: Sequence[str | Metric]) -> None:
     for split, examples in data.evaluations.items():
         found = set(examples.labels)
         if needing and len(found) < 2:
+            only = _names(found, data.labels)
             raise UserError(
-                f"is undefined for {split}: all its examples are of one class ({_names(found, data.labels)})",
+                f"every example of {split} is of one class only ({only}), for which it is undefined",
                 key="task.metrics",
                 value=needing[0],
                 cure="give a validation set with at least two",

@@ -22,7 +22,7 @@ _LEVELS = 1 << 16
 _C_FUNCTIONS = {torch.float32: "hydraprune_dropout_float32", torch.bfloat16: "hydraprune_dropout_bfloat16"}
 # x, noise, y: pointers; n: long; threshold: int; scale: float; threads: int.
 _C_ARGUMENTS = (*(ctypes.c_void_p,) * 3, ctypes.c_long, ctypes.c_int, ctypes.c_float, ctypes.c_int)
-_library: ctypes.CDLL | None = None
+_compiled: ctypes.CDLL | None = None
 
 
 def use_compiled(folder: Path | None) -> bool:
@@ -34,11 +34,11 @@ def use_compiled(folder: Path | None) -> bool:
     Returns:
         Whether compiled code is in use: False without a C compiler.
     """
-    global _library
+    global _compiled
     source = Path(__file__).with_name("dropout.c")
     functions = dict.fromkeys(_C_FUNCTIONS.values(), _C_ARGUMENTS)
-    _library = None if folder is None else native_code.load(source, folder, functions)
-    return _library is not None
+    _compiled = None if folder is None else native_code.load(source, folder, functions)
+    return _compiled is not None
 
 
 def fast_dropout(values: Tensor, p: float, training: bool = True) -> Tensor:
@@ -75,10 +75,10 @@ class _FastDropoutFunction(torch.autograd.Function):
 def _drop(values: Tensor, noise: Tensor, dropped_levels: int) -> Tensor:
     """Drop the values whose 16 bits of noise, read as a signed integer, are among the lowest `dropped_levels`."""
     threshold, scale = dropped_levels - _LEVELS // 2, _LEVELS / (_LEVELS - dropped_levels)
-    if _library is not None and values.dtype in _C_FUNCTIONS:
+    if _compiled is not None and values.dtype in _C_FUNCTIONS:
         values = values.contiguous()
         result = torch.empty_like(values)
-        function = getattr(_library, _C_FUNCTIONS[values.dtype])
+        function = getattr(_compiled, _C_FUNCTIONS[values.dtype])
         pointers = (values.data_ptr(), noise.data_ptr(), result.data_ptr())
         function(*pointers, values.numel(), threshold, scale, torch.get_num_threads())
         return result

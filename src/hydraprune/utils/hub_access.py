@@ -14,17 +14,19 @@ from urllib.parse import urlsplit
 from hydraprune.errors import UserError
 from hydraprune.utils.redaction import redacted
 
-# Part of a library's message -> (reason, cure), where the library advises to run code that comes with the checkpoint.
-_REMOTE_CODE = {
-    "Weights only load failed": (
+# (part of a library's message, reason, cure), where the library advises to run code that comes with the checkpoint.
+_REMOTE_CODE = (
+    (
+        "Weights only load failed",
         "its weights are a pickle that holds more than weights, which is never run",
         "save it again as model.safetensors",
     ),
-    "trust_remote_code": (
+    (
+        "trust_remote_code",
         "needs code that comes with it, which is never run",
         "give a model or data set that the libraries support by themselves",
     ),
-}
+)
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
@@ -91,7 +93,7 @@ def loading(key: str, path: str) -> Iterator[None]:
 
 def _load_error(error: Exception, key: str, path: str) -> UserError:
     message = " ".join(str(error).split())
-    for part, (reason, cure) in _REMOTE_CODE.items():
+    for part, reason, cure in _REMOTE_CODE:
         if part in message:
             return UserError(reason, key=key, value=path, cure=cure)
     if is_local(path):
