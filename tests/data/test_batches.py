@@ -75,10 +75,10 @@ def test_the_order_depends_on_seed_and_epoch_alone(
 def test_every_seed_and_epoch_has_its_own_order(grouping: int) -> None:
     lengths = long_tailed(4000)
     orders = [order(shuffled(lengths, 16, grouping, seed), epoch) for seed in range(3) for epoch in range(3)]
-    assert all(one != other for place, one in enumerate(orders) for other in orders[:place])
+    assert all(one != other for index, one in enumerate(orders) for other in orders[:index])
     # Not the same batches in another order, either.
     batches = [{tuple(sorted(batch)) for batch in found} for found in orders]
-    assert all(len(one & other) < 3 for place, one in enumerate(batches) for other in batches[:place])
+    assert all(len(one & other) < 3 for index, one in enumerate(batches) for other in batches[:index])
 
 
 def test_grouping_saves_padding() -> None:
@@ -151,8 +151,8 @@ def test_batches_are_not_sorted_by_length() -> None:
     longest = torch.tensor([max(lengths[i] for i in batch) for batch in order(shuffled(lengths, 16, 50))])
     rises = (longest.diff() > 0).float().mean()
     assert 0.3 < rises < 0.7
-    places = torch.arange(len(longest))
-    correlation = torch.corrcoef(torch.stack([places, longest]).float())[0, 1]
+    positions = torch.arange(len(longest))
+    correlation = torch.corrcoef(torch.stack([positions, longest]).float())[0, 1]
     # Five sigma of a random order.
     assert abs(float(correlation)) < 5 / len(longest) ** 0.5
 

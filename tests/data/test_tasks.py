@@ -80,9 +80,9 @@ def test_folders_with_the_same_name_are_not_confused(tmp_path: Path) -> None:
     import datasets
 
     found = []
-    for place, rows in (("one", 12), ("two", 1)):
-        (tmp_path / place / "glue").mkdir(parents=True)
-        folder = folder_of(tmp_path / place / "glue", "rte", ["sentence1", "sentence2"], 2, ["validation"])
+    for parent, rows in (("one", 12), ("two", 1)):
+        (tmp_path / parent / "glue").mkdir(parents=True)
+        folder = folder_of(tmp_path / parent / "glue", "rte", ["sentence1", "sentence2"], 2, ["validation"])
         columns = {"sentence1": ["a"] * rows, "sentence2": ["b"] * rows, "label": [1] * rows}
         datasets.Dataset.from_dict(columns).to_parquet(folder / "rte" / "train-00000-of-00001.parquet")
         found.append(len(pairs_task("rte", folder).load().train))

@@ -95,7 +95,10 @@ def test_the_host_never_waits_for_an_accelerator(kind: str) -> None:
     choose_attention(model, CUDA)
     model.to("meta")
     given = {key: values.to("meta") for key, values in inputs(True).items()}
-    model.train()(**given).logits.sum().backward()
+    logits = model.train()(**given).logits
+    logits.sum().backward()
+    assert logits.shape == (4, 2)
+    assert any(parameter.grad is not None for parameter in model.parameters())
 
 
 # Dropout -----------------------------------------------------------------------------------------

@@ -87,10 +87,10 @@ def test_neighbours_are_dropped_independently(distance: int, p: float) -> None:
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_the_four_values_of_one_random_number_are_independent(p: float) -> None:
     gone = (dropped(torch.ones(COUNT), p) == 0).float().view(-1, 4)
-    for place in range(4):
-        assert abs(float(gone[:, place].mean()) - p) < 5 * (p * (1 - p) / len(gone)) ** 0.5
-        for other in range(place):
-            assert abs(correlation(gone[:, place], gone[:, other])) < 5
+    for index in range(4):
+        assert abs(float(gone[:, index].mean()) - p) < 5 * (p * (1 - p) / len(gone)) ** 0.5
+        for other in range(index):
+            assert abs(correlation(gone[:, index], gone[:, other])) < 5
 
 
 def test_two_calls_drop_independently() -> None:

@@ -58,7 +58,7 @@ def test_stored_and_online_outputs_have_the_same_bits(distiller: Distiller, prec
 def test_every_length_has_one_shape_and_every_example_one_row() -> None:
     batches, chooser = FixedShapeBatches(torch.tensor(LENGTHS), tokens=64), random.Random(1)
     sizes: dict[int, set[int]] = {}
-    places: dict[int, set[int]] = {}
+    rows: dict[int, set[int]] = {}
     for _ in range(50):
         wanted = chooser.sample(range(len(LENGTHS)), 20)
         found = batches.covering(wanted)
@@ -67,10 +67,10 @@ def test_every_length_has_one_shape_and_every_example_one_row() -> None:
             (length,) = {LENGTHS[example] for example in batch.examples}
             sizes.setdefault(length, set()).add(len(batch.examples))
             assert len(batch.examples) * length <= max(64, length)
-            for place, example in batch.requested.items():
-                assert batch.examples[place] == example
-                places.setdefault(example, set()).add(place)
-    assert all(len(seen) == 1 for seen in [*sizes.values(), *places.values()])
+            for row, example in batch.requested.items():
+                assert batch.examples[row] == example
+                rows.setdefault(example, set()).add(row)
+    assert all(len(seen) == 1 for seen in [*sizes.values(), *rows.values()])
     assert {len(seen) for seen in sizes.values()} == {1}
     assert max(max(seen) for seen in sizes.values()) > 5
 

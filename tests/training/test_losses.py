@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from hydraprune.data.batches import Batch, Batches, Encoded
 from hydraprune.sparsity import SparsityError
-from hydraprune.training.distillation import HiddenStates, Logits, NoDistillation, task_loss
+from hydraprune.training.distillation import Distiller, HiddenStates, Logits, NoDistillation, task_loss
 from hydraprune.training.learning_rate import constant, cosine, linear
 from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.settings import Settings
@@ -90,6 +90,43 @@ def test_a_weight_out_of_range_is_refused(weight: float) -> None:
             made(weight)
     with pytest.raises(ValueError, match=r"weight=1\.5"):
         Logits(1.5)
+
+
+class Agreement(Distiller):
+    """A distillation loss of the user: 1 - cosine similarity of student and teacher logits."""
+
+    def teacher_outputs(self, teacher: nn.Module, batch: Batch) -> torch.Tensor:
+        return teacher(**batch.inputs).logits
+
+    def loss(self, student: nn.Module, batch: Batch, teacher_outputs: torch.Tensor | None) -> torch.Tensor:
+        return 1 - F.cosine_similarity(student(**batch.inputs).logits, teacher_outputs).mean()
+
+
+class LabelSmoothing(Distiller):
+    """A loss of the user without a teacher."""
+
+    needs_teacher = False
+
+    def loss(self, student: nn.Module, batch: Batch, teacher_outputs: torch.Tensor | None) -> torch.Tensor:
+        return F.cross_entropy(student(**batch.inputs).logits, batch.labels, label_smoothing=0.1)
+
+
+def test_a_distillation_loss_needs_two_methods() -> None:
+    distiller = Agreement()
+    outputs = OnlineTeacher(TEACHER, distiller).outputs(batch(LABELS))
+    cosine = F.cosine_similarity(STUDENT.logits, TEACHER.logits).mean()
+    assert float(distiller.loss(STUDENT, batch(LABELS), outputs).detach()) == pytest.approx(float(1 - cosine))
+    assert (distiller.needs_teacher, distiller.teacher, distiller.misfit(None, None)) == (True, None, None)
+    assert not any((distiller.keeps_head, distiller.per_token, distiller.cacheable, distiller.online))
+
+
+def test_a_loss_without_a_teacher_needs_one_method() -> None:
+    distiller = LabelSmoothing()
+    assert not distiller.needs_teacher
+    expected = F.cross_entropy(STUDENT.logits, LABELS, label_smoothing=0.1)
+    assert float(distiller.loss(STUDENT, batch(LABELS), None).detach()) == pytest.approx(float(expected))
+    with pytest.raises(NotImplementedError, match="LabelSmoothing uses no teacher"):
+        distiller.teacher_outputs(TEACHER, batch(LABELS))
 
 
 def encoded(lengths: list[int]) -> Encoded:
