@@ -232,8 +232,7 @@ def _noted(fit: Callable[..., Any], place: mmap.mmap) -> Callable[..., Any]:
     def noted(run: Any, *rest: Any) -> Any:
         place[0] = 0 if run.pruners else _DENSE
         progress = fit(run, *rest)
-        tensors: dict[str, Any] = {}
-        told = states._parted(checkpoints._state(run, progress), "", tensors)
+        told, tensors = states.split_tensors(checkpoints._state(run, progress))
         held = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         for name in sorted(tensors):
             held.update(name.encode() + bytes(states.bytes_of(tensors[name])))

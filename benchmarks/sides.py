@@ -144,7 +144,7 @@ class Ours:
         from hydraprune.runs.preflight import preflight
         from hydraprune.runs.setup import TaskLoader, prepare
         from hydraprune.tracking import Silent
-        from hydraprune.training.step import Clock
+        from hydraprune.training.clock import Clock
         from hydraprune.utils.hub_access import quiet_libraries
 
         self.order, self.wait = order, waiter(order.device)
@@ -253,7 +253,7 @@ class Ours:
         self.run = replace(
             real,
             distiller=Watched(real.distiller, {"loss": "forward"}, note, self.wait),
-            teacher=Watched(real.teacher, {"answers": "teacher"}, note, self.wait),
+            teacher=Watched(real.teacher, {"outputs": "teacher"}, note, self.wait),
             pruners=tuple(
                 Watched(p, {"observe": "score", "project": "mask"}, note, self.wait)  # type: ignore[misc]
                 for p in real.pruners

@@ -30,7 +30,7 @@ from hydraprune.data.batches import Batches, Encoded
 from hydraprune.runs.setup import accelerator_for
 from hydraprune.training.distillation import HiddenStates
 from hydraprune.training.settings import Settings
-from hydraprune.training.teachers import GroupedTeacher, OnlineTeacher, recite
+from hydraprune.training.teachers import FixedShapeTeacher, OnlineTeacher, iter_outputs
 
 # Batches of a training that are asked about in each turn.
 _BATCHES = 8
@@ -76,9 +76,9 @@ def asked_once(model: nn.Module, data: Encoded, accelerator: Accelerator, few: i
     def batches() -> None:
         for batch in Batches(data, 32, few_widths=few).epoch():
             with accelerator.autocast():
-                online.answers(batch)
+                online.outputs(batch)
 
-    return {"batches": batches, "groups": lambda: list(recite(model, distiller, Batches(data, 32), accelerator))}
+    return {"batches": batches, "groups": lambda: list(iter_outputs(model, distiller, Batches(data, 32), accelerator))}
 
 
 def asked_in_training(
@@ -88,13 +88,13 @@ def asked_in_training(
     chosen = list(islice(Batches(data, 16, shuffle_seed=0, length_grouping=50, few_widths=few).epoch(), _BATCHES))
     teachers = {
         "batches": OnlineTeacher(model, HiddenStates(1.0)),
-        "groups": GroupedTeacher(model, HiddenStates(1.0), data),
+        "groups": FixedShapeTeacher(model, HiddenStates(1.0), data),
     }
 
-    def asked(teacher: OnlineTeacher | GroupedTeacher) -> None:
+    def asked(teacher: OnlineTeacher | FixedShapeTeacher) -> None:
         for batch in chosen:
             with accelerator.autocast():
-                teacher.answers(batch)
+                teacher.outputs(batch)
 
     return {name: lambda teacher=teacher: asked(teacher) for name, teacher in teachers.items()}
 

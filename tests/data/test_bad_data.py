@@ -1,50 +1,38 @@
-"""Files that go wrong, one by one: a line that names the key, the file, the place and what would be right."""
+"""Bad data files: each is refused in one line that names the key, the file, the place and a cure."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
+from data_helpers import (
+    CSV,
+    JSON,
+    LABELS,
+    ROWS,
+    TABLE,
+    Content,
+    json_lines,
+    load_checked,
+    parquet_of,
+    parquet_with,
+    write_file,
+)
 
-from hydraprune.data.examples import TaskData
-from hydraprune.data.splits import check_splits
-from hydraprune.data.tasks import FileTask, check_metrics
 from hydraprune.errors import UserError
-
-TEXTS, LABELS = [f"a sentence {i}" for i in range(40)], [i % 2 for i in range(40)]
-ROWS: list[dict[str, Any]] = [{"text": t, "label": y} for t, y in zip(TEXTS, LABELS, strict=True)]
-CSV = "text,label\n" + "".join(f"{t},{y}\n" for t, y in zip(TEXTS, LABELS, strict=True))
-JSON = "".join(json.dumps(row) + "\n" for row in ROWS)
-TABLE = {"text": pa.array(TEXTS), "label": pa.array(LABELS)}
-
 
 AB = {"labels": ["a", "b"]}
 SCORES = {"regression": True, "metrics": ["pearson"]}
 
 
-def lines(rows: list[dict[str, Any]]) -> str:
-    return "\n".join(map(json.dumps, rows))
-
-
 def every(**changed: Any) -> str:
-    return lines([{**row, **changed} for row in ROWS])
-
-
-def table(**changed: pa.Array) -> bytes:
-    return written(pa.table({**TABLE, **changed}))
-
-
-def written(made: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    parquet.write_table(made, sink)
-    return bytes(sink.getvalue().to_pybytes())
+    """The forty rows as json lines, with some values replaced in all of them."""
+    return json_lines([{**row, **changed} for row in ROWS])
 
 
 def flipped(data: bytes) -> bytes:
@@ -55,17 +43,17 @@ def fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-Said = tuple[str, ...]
-# name -> (the file's ending, its content or how it is made, keys of the task, what the line must say)
-BAD: dict[str, tuple[str, str | bytes | Callable[[Path], Any], dict[str, Any], Said]] = {
+Expected = tuple[str, ...]
+# name -> (suffix, content, keys of the task, what the line must contain)
+BAD: dict[str, tuple[str, Content, dict[str, Any], Expected]] = {
     # the file itself
     "not there": ("csv", lambda path: None, {}, ("no such file", "exists")),
     "another ending": ("xls", CSV, {}, ("must end in one of .csv, .json, .jsonl, .parquet",)),
     "a folder": ("csv", Path.mkdir, {}, ("is a folder", "task=sst2 task.path=FOLDER")),
     "a pipe": ("csv", fifo, {}, ("is a pipe", "give a file on a disk")),
     "a device": ("csv", lambda path: path.symlink_to("/dev/zero"), {}, ("is a device", "give a file")),
-    "a broken link": ("csv", lambda path: path.symlink_to("/no/such.csv"), {}, ("a link to /no/such.csv", "mend")),
-    "a link to itself": ("csv", lambda path: path.symlink_to(path), {}, ("is a link to", "mend")),
+    "a broken link": ("csv", lambda path: path.symlink_to("/no/such.csv"), {}, ("a link to /no/such.csv", "repair")),
+    "a link to itself": ("csv", lambda path: path.symlink_to(path), {}, ("is a link to", "repair the link")),
     "empty": ("csv", "", {}, ("the file is empty", "at least one example")),
     "a blank line": ("csv", "\n", {}, ("the file is empty", "names the columns")),
     "a header only": ("csv", "text,label\n", {}, ("is empty", "at least one example")),
@@ -90,15 +78,15 @@ BAD: dict[str, tuple[str, str | bytes | Callable[[Path], Any], dict[str, Any], S
     "ragged from the start": ("csv", "text,label\na,b,1\nc,d,0\n", {}, ("names 2 columns", "has 3", "double quotes")),
     "too short": ("csv", CSV + "a\n", {}, ("task.label=label", "'' in row 41", "not one of")),
     "semicolons": ("csv", CSV.replace(",", ";"), {}, ("semicolons ('text;label')", "save it with commas")),
-    "tabs": ("csv", CSV.replace(",", "\t"), {}, ("set apart by tabs", "commas")),
-    "bars": ("csv", CSV.replace(",", "|"), {}, ("set apart by vertical bars", "commas")),
+    "tabs": ("csv", CSV.replace(",", "\t"), {}, ("separated by tabs", "commas")),
+    "bars": ("csv", CSV.replace(",", "|"), {}, ("separated by vertical bars", "commas")),
     "single quotes": ("csv", CSV.replace("a sentence 3", "'a, b'"), {}, ("line 5 has 3 fields", "double quotes")),
     "an open quote": ("csv", CSV + '"a,1\nb,0\n', {}, ("row 41 is not closed", "close it")),
     "a column twice": ("csv", "text,text,label\na,b,1\n", {}, ("2 of its columns are called text", "rename")),
     "no header": ("csv", CSV.split("\n", 1)[1], {}, ("task.text=text", "no such column", "a sentence 0, 0")),
     "an empty header": ("csv", CSV.replace("text,label", ","), {}, ("no such column", "Unnamed")),
     "a space in the header": ("csv", CSV.replace("t,l", "t, l"), {}, ("task.label=label", "text, ' label'")),
-    "numbers first": ("csv", "text,label\n" + "1,1\n2,0\n" * 6000 + "c,1\n", {}, ("'c' stands in", "one kind")),
+    "numbers first": ("csv", "text,label\n" + "1,1\n2,0\n" * 6000 + "c,1\n", {}, ("also holds 'c'", "one type")),
     "texts of digits": ("csv", "text,label\n12,1\n13,0\n", {}, ("task.text=text", "row 1", "a number (12)")),
     # json
     "a number": ("json", "5", {}, ("line 1 is not a whole json object ('5')", "a list of objects")),
@@ -114,25 +102,29 @@ BAD: dict[str, tuple[str, str | bytes | Callable[[Path], Any], dict[str, Any], S
     "one object on many lines": ("json", json.dumps({"data": ROWS}, indent=1), {}, ("line 1 is not a whole",)),
     "an endless line": ("jsonl", b'{"text": "' + b"x" * (65 << 20), {}, ("line 1 is longer than 64 MiB",)),
     # parquet
-    "parquet cut off": ("parquet", table()[:-30], {}, ("is cut off", "anew")),
-    "parquet without its middle": ("parquet", table()[:300] + table()[-300:], {}, ("is damaged", "anew")),
-    "parquet with a flipped bit": ("parquet", flipped(table()), {}, ("is damaged", "anew")),
+    "parquet cut off": ("parquet", parquet_with()[:-30], {}, ("is truncated", "write it again")),
+    "parquet without its middle": (
+        "parquet", parquet_with()[:300] + parquet_with()[-300:], {}, ("is damaged", "write it again")
+    ),
+    "parquet with a flipped bit": ("parquet", flipped(parquet_with()), {}, ("is damaged", "write it again")),
     "csv called parquet": ("parquet", CSV, {}, ("is not parquet",)),
     "a pointer": ("parquet", "version https://git-lfs.github.com/spec/v1\n", {}, ("git lfs pull",)),
-    "parquet without rows": ("parquet", written(pa.table(TABLE).slice(0, 0)), {}, ("empty",)),
-    "parquet of nulls": ("parquet", table(text=pa.nulls(40)), {}, ("task.text=text", "row 1", "no text (null)")),
-    "parquet of null labels": ("parquet", table(label=pa.nulls(40)), {}, ("task.label=label", "neither")),
-    "parquet of bytes": ("parquet", table(text=pa.array([b"a"] * 40)), {}, ("row 1", "bytes")),
+    "parquet without rows": ("parquet", parquet_of(pa.table(TABLE).slice(0, 0)), {}, ("empty",)),
+    "parquet of nulls": ("parquet", parquet_with(text=pa.nulls(40)), {}, ("task.text=text", "row 1", "no text (null)")),
+    "parquet of null labels": ("parquet", parquet_with(label=pa.nulls(40)), {}, ("task.label=label", "neither")),
+    "parquet of bytes": ("parquet", parquet_with(text=pa.array([b"a"] * 40)), {}, ("row 1", "bytes")),
     "parquet of odd bytes": (
-        "parquet", table(text=pa.array([b"a"] * 9 + [b"\xff"] * 31).view("string")), {}, ("row 10", "UTF-8")
+        "parquet", parquet_with(text=pa.array([b"a"] * 9 + [b"\xff"] * 31).view("string")), {}, ("row 10", "UTF-8")
     ),
     "parquet with a column twice": (
         "parquet",
-        written(pa.table([*TABLE.values(), TABLE["text"]], ["text", "label", "text"])),
+        parquet_of(pa.table([*TABLE.values(), TABLE["text"]], ["text", "label", "text"])),
         {},
         ("2 of its", "rename"),
     ),
-    "parquet of times": ("parquet", table(label=pa.array(LABELS, "timestamp[s]")), {}, ("task.label=", "neither")),
+    "parquet of times": (
+        "parquet", parquet_with(label=pa.array(LABELS, "timestamp[s]")), {}, ("task.label=", "neither")
+    ),
     # texts
     "no text column": ("jsonl", JSON, {"text": ["words"]}, ("task.text=words", "text, label")),
     "another spelling": ("csv", CSV.replace("text", "Text"), {}, ("task.text=text", "it has Text, label")),
@@ -160,7 +152,7 @@ BAD: dict[str, tuple[str, str | bytes | Callable[[Path], Any], dict[str, Any], S
     "a huge json number": ("jsonl", JSON + '{"text":"x","label":99999999999999999999}', {}, ("row 41", "not one of")),
     "scores as classes": ("jsonl", every(label=0.5), {}, ("task.label=label", "task.regression=true")),
     "too many classes": (
-        "jsonl", lines([{"text": "a", "label": i} for i in range(1001)]), {}, ("1001", "task.regression=true")
+        "jsonl", json_lines([{"text": "a", "label": i} for i in range(1001)]), {}, ("1001", "task.regression=true")
     ),
     "words for scores": ("jsonl", every(label="high"), SCORES, ("'high'", "number")),
     "infinite score": (
@@ -177,8 +169,8 @@ BAD: dict[str, tuple[str, str | bytes | Callable[[Path], Any], dict[str, Any], S
     "a share that leaves nothing": ("jsonl", JSON, {"validation_share": 0.999}, ("task.validation_share=", "another")),
     "one example": ("csv", "text,label\na,1\n", {}, ("task.validation_share", "1 of 1", "task.validation_path")),
 }  # fmt: skip
-# The same of the validation file, beside a training file in order.
-VALIDATION: dict[str, tuple[str, dict[str, Any], Said]] = {
+# The same for a validation file beside a good training file: name -> (content, keys, what the line must contain)
+VALIDATION: dict[str, tuple[str, dict[str, Any], Expected]] = {
     "validation not there": ("", {}, ("task.validation_path=", "empty")),
     "validation of a header": ("text,label\n", {}, ("task.validation_path=", "is empty")),
     "validation of other columns": ("words,label\na,1\n", {}, ("task.text=text", "task.validation_path=", "words, ")),
@@ -191,61 +183,40 @@ VALIDATION: dict[str, tuple[str, dict[str, Any], Said]] = {
 }  # fmt: skip
 
 
-def loaded(path: Path, **more: Any) -> TaskData:
-    """What a run would load and check."""
-    keys: dict[str, Any] = {
-        "name": "file", "path": str(path), "validation_path": None, "validation_share": 0.25, "text": ["text"],
-        "label": "label", "labels": None, "regression": False, "metrics": ["accuracy"], "max_length": 64,
-    }  # fmt: skip
-    task = FileTask(**{**keys, **more})
-    data = task.load()
-    check_metrics(task.metrics, data.labels)
-    check_splits(data, task.metrics)
-    return data
-
-
-def make(path: Path, content: str | bytes | Callable[[Path], Any]) -> Path:
-    if callable(content):
-        content(path)
-    else:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def assert_refused(said: Said, path: Path, **keys: Any) -> None:
+def assert_refused(expected: Expected, path: Path, **keys: Any) -> None:
     with pytest.raises(UserError) as refused:
-        loaded(path, **keys)
+        load_checked(path, **keys)
     line = str(refused.value)
     assert "task." in line
     assert "\n" not in line
     assert len(line) < 500
-    for part in said:
+    for part in expected:
         assert part in line
 
 
 @pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    ending, content, keys, said = BAD[name]
-    assert_refused(said, make(tmp_path / f"a.{ending}", content), **keys)
+    ending, content, keys, expected = BAD[name]
+    assert_refused(expected, write_file(tmp_path / f"a.{ending}", content), **keys)
 
 
 @pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize("name", VALIDATION)
 def test_a_bad_validation_file_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    content, keys, said = VALIDATION[name]
-    validation = make(tmp_path / "b.csv", content)
-    assert_refused(said, make(tmp_path / "a.csv", CSV), validation_path=str(validation), **keys)
+    content, keys, expected = VALIDATION[name]
+    validation = write_file(tmp_path / "b.csv", content)
+    assert_refused(expected, write_file(tmp_path / "a.csv", CSV), validation_path=str(validation), **keys)
 
 
 @pytest.mark.usefixtures("bad_input")
-def test_a_file_that_may_not_be_read_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = make(tmp_path_factory.mktemp("closed") / "a.csv", CSV)
+def test_a_file_without_read_permission_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = write_file(tmp_path_factory.mktemp("closed") / "a.csv", CSV)
     path.chmod(0)
-    ours = os.geteuid()
+    user = os.geteuid()
     try:
-        if ours == 0:  # root reads everything
+        if user == 0:  # root reads everything
             os.seteuid(65534)
         assert_refused(("Permission denied", "may read"), path)
     finally:
-        os.seteuid(ours)
+        os.seteuid(user)

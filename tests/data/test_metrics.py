@@ -1,22 +1,23 @@
-"""GLUE's scores against the definitions, with no network."""
+"""Metrics against their definitions, without a network, and metrics of the user."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydraprune.data.metrics import CLASSIFICATION, REGRESSION, metric
+from hydraprune.data.metrics import CLASSIFICATION, REGRESSION, metric, metric_name
 
 pairs = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=40)
 
 
 @given(pairs)
 @settings(max_examples=60, deadline=None)
-def test_classification_scores_are_the_textbook_ones(drawn: list[tuple[int, int]]) -> None:
+def test_classification_metrics_match_their_definitions(drawn: list[tuple[int, int]]) -> None:
     predictions, references = ([pair[i] for pair in drawn] for i in (0, 1))
     hit = sum(p == r == 1 for p, r in drawn)
     miss = sum(p == 0 and r == 1 for p, r in drawn)
@@ -30,7 +31,7 @@ def test_classification_scores_are_the_textbook_ones(drawn: list[tuple[int, int]
     assert CLASSIFICATION["matthews"](predictions, references) == pytest.approx(matthews)
 
 
-def test_correlations_against_numpy() -> None:
+def test_correlations_match_numpy() -> None:
     generator = np.random.default_rng(0)
     one, two = generator.normal(size=50), generator.normal(size=50)
     assert REGRESSION["pearson"](one, two) == pytest.approx(np.corrcoef(one, two)[0, 1])
@@ -38,7 +39,7 @@ def test_correlations_against_numpy() -> None:
     assert REGRESSION["spearman"](one, two) == pytest.approx(np.corrcoef(*ranks)[0, 1])
 
 
-def test_they_are_an_evaluate_metric_without_a_network() -> None:
+def test_metrics_are_an_evaluate_metric_without_a_network() -> None:
     import evaluate
 
     both = metric(("f1", "accuracy"))
@@ -46,3 +47,20 @@ def test_they_are_an_evaluate_metric_without_a_network() -> None:
     assert both.compute(predictions=[1, 0, 1, 1], references=[1, 0, 0, 1]) == {"f1": 0.8, "accuracy": 0.75}
     scores = metric(("pearson", "spearman")).compute(predictions=[0.1, 0.2, 0.4], references=[1.0, 2.0, 3.0])
     assert scores["spearman"] == pytest.approx(1.0)
+
+
+def error_rate(predictions: Sequence[float], references: Sequence[float]) -> float:
+    return sum(p != r for p, r in zip(predictions, references, strict=True)) / len(references)
+
+
+def mean_difference(predictions: Sequence[float], references: Sequence[float]) -> float:
+    return sum(p - r for p, r in zip(predictions, references, strict=True)) / len(references)
+
+
+def test_a_function_of_the_user_is_a_metric() -> None:
+    both = metric(("accuracy", error_rate), regression=False)
+    assert both.compute(predictions=[1, 0, 1, 1], references=[1, 0, 0, 1]) == {"accuracy": 0.75, "error_rate": 0.25}
+    # Scores stay floats even if no built-in metric tells that they are.
+    scores = metric((mean_difference,), regression=True).compute(predictions=[0.5, 1.0], references=[0.25, 0.5])
+    assert scores == {"mean_difference": 0.375}
+    assert [metric_name(item) for item in ("f1", error_rate)] == ["f1", "error_rate"]

@@ -28,7 +28,7 @@ SPEAKER = {"critics": 1.0, "everyone": 1.0, "nobody": -1.0, "none": -1.0}
 
 
 def read(words: list[str]) -> float:
-    """Read a sentence by the rules of the module's docstring, independently of the grammar."""
+    """Evaluate a sentence by the rules of the module's docstring, independently of the grammar."""
     if words[0] == "although":
         return read(words[words.index(",") + 1 :])
     if words[0] in SPEAKER:
@@ -77,23 +77,23 @@ def test_evaluation_does_not_depend_on_the_training_size() -> None:
     assert toy.generate(1)[1] == toy.generate(5000)[1]
 
 
-def test_longer_training_list_begins_with_the_shorter_one() -> None:
+def test_a_longer_training_list_begins_with_the_shorter_one() -> None:
     assert toy.generate(300)[0] == toy.generate(900)[0][:300]
 
 
-def test_sizes_distinctness_and_no_overlap(data) -> None:
+def test_the_lists_have_their_sizes_and_do_not_overlap(data) -> None:
     train, evaluation = data
     assert (len(train), len(evaluation)) == (12_000, 2000)
     held_out = {sentence for sentence, _ in evaluation}
     assert len(held_out) == 2000
     assert held_out.isdisjoint(sentence for sentence, _ in train)
-    # The language is large: hardly any sentence comes twice in so long a list.
+    # The language is so large that few sentences occur twice in such a list.
     assert len({sentence for sentence, _ in train}) > 0.95 * len(train)
 
 
-def test_evaluation_sentences_are_taken_out_of_a_long_training_list() -> None:
-    # Ten thousand held-out sentences include many short ones, which would come again.
-    train, evaluation = toy.generate(40_000, 10_000)
+def test_a_long_training_list_has_no_evaluation_sentence() -> None:
+    # Ten thousand evaluation sentences include many short ones, which would be drawn again.
+    train, evaluation = toy.generate(20_000, 10_000)
     assert {sentence for sentence, _ in evaluation}.isdisjoint(sentence for sentence, _ in train)
 
 
@@ -104,7 +104,7 @@ def test_labels_are_balanced(seed: int) -> None:
         assert 0.45 <= sum(label for _, label in pairs) / len(pairs) <= 0.55
 
 
-def test_vocabulary_is_the_set_of_emitted_words(data) -> None:
+def test_the_vocabulary_is_the_set_of_emitted_words(data) -> None:
     words = toy.vocabulary()
     assert list(words) == sorted(set(words))
     assert len(words) <= 150
@@ -120,14 +120,14 @@ def test_labels_follow_the_documented_rules(data) -> None:
             assert label == int(strength > 0), sentence
 
 
-def test_constructions_are_all_there(data) -> None:
+def test_every_construction_occurs(data) -> None:
     words = Counter(word for sentence, _ in data[0] for word in set(sentence.split()))
     for word in ("but", "although", "though", "and", "nobody", "hardly", "not", "very"):
         assert words[word] > 0.01 * len(data[0])
     assert max(len(sentence.split()) for pairs in data for sentence, _ in pairs) <= 60
 
 
-def test_word_counts_do_not_decide(data) -> None:
+def test_a_bag_of_words_says_little_about_the_label(data) -> None:
     text = pytest.importorskip("sklearn.feature_extraction.text")
     linear = pytest.importorskip("sklearn.linear_model")
     train, evaluation = data

@@ -66,11 +66,7 @@ def left(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def same_bits(one: Any, other: Any) -> bool:
-    sides: list[tuple[Any, dict[str, torch.Tensor]]] = []
-    for side in (one, other):
-        tensors: dict[str, torch.Tensor] = {}
-        sides.append((states._parted(side, "", tensors), tensors))
-    (rest, tensors), (other_rest, others) = sides
+    (rest, tensors), (other_rest, others) = states.split_tensors(one), states.split_tensors(other)
     return rest == other_rest and all(
         states.bytes_of(tensors[name]) == states.bytes_of(others[name]) for name in others
     )

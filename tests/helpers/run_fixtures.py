@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compose_helpers import composing
 from cut_helpers import WORDS, Ask
-from hydra import compose, initialize_config_dir
 from sweep_helpers import Sweep
 
-from hydraprune.config.composition import conf_dir
 from hydraprune.runs import run as runs
 from hydraprune.runs.experiment import Experiment, build_experiment
 from hydraprune.training import checkpoints, loop
@@ -22,13 +21,14 @@ from hydraprune.training import checkpoints, loop
 def ask(workplace: Path, small: tuple[str, ...]) -> Iterator[Ask]:
     """The experiment of a small run, as the command line makes it."""
 
-    def asked(*words: str) -> Experiment:
-        sparse = ("scheduler.", "dense.") if "pattern=dense" in words else ()
-        sparse = ("scheduler.", "training.epochs=3") if "training.epochs=0" in words else sparse
-        own = [word for word in small if not word.startswith(sparse)]
-        return build_experiment(compose("config", [*own, *WORDS, *words], return_hydra_config=True))
+    with composing() as compose:
 
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        def asked(*words: str) -> Experiment:
+            sparse = ("scheduler.", "dense.") if "pattern=dense" in words else ()
+            sparse = ("scheduler.", "training.epochs=3") if "training.epochs=0" in words else sparse
+            own = [word for word in small if not word.startswith(sparse)]
+            return build_experiment(compose(*own, *WORDS, *words))
+
         yield asked
 
 
@@ -53,12 +53,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sweep(workplace: Path) -> Iterator[Callable[..., Sweep]]:
+def sweep(root: Path, workplace: Path) -> Iterator[Callable[..., Sweep]]:
     """Start sweeps; none outlives its test."""
     started: list[Sweep] = []
 
     def start(*words: str) -> Sweep:
-        started.append(Sweep(*words))
+        started.append(Sweep(root, *words))
         return started[-1]
 
     yield start

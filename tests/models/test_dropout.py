@@ -1,4 +1,4 @@
-"""Quick drop-out is drop-out: how often, which, by how much, and the same bits by either path."""
+"""Fast dropout: rate, expectation, independence, gradients, and the same bits with and without compiled code."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_helpers import small_model
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification
 
 from hydraprune.models.dropout import FastDropout, fast_dropout, use_compiled, use_fast_dropout
 
-# Not all of them multiples of a 65,536th.
+# Not all of them multiples of 2^-16.
 RATES = [0.001, 0.1, 0.25, 0.5, 0.9, 0.999]
 COUNT = 200_000
 
@@ -39,7 +39,7 @@ def compiled(folder: Path | None) -> Iterator[None]:
 
 
 def share(p: float) -> float:
-    """The probability that is really used."""
+    """The probability in use: rounded to a multiple of 2^-16."""
     return round(p * 65_536) / 65_536
 
 
@@ -49,7 +49,7 @@ def dropped(values: Tensor, p: float, seed: int = 0) -> Tensor:
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Negative zero is not zero here; but a NaN is a NaN, of which torch itself knows several."""
+    """Whether two tensors have the same bits; -0.0 differs from 0.0, but all NaN bit patterns are equal."""
     kind = torch.int32 if one.dtype == torch.float32 else torch.int16
     numbers = ~one.isnan()
     return torch.equal(numbers, ~other.isnan()) and torch.equal(one[numbers].view(kind), other[numbers].view(kind))
@@ -59,13 +59,13 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 @pytest.mark.parametrize("p", RATES)
-def test_as_many_are_dropped_as_asked(p: float) -> None:
+def test_the_dropped_share_is_p(p: float) -> None:
     gone = float((dropped(torch.ones(COUNT), p) == 0).float().mean())
     assert abs(gone - p) < 5 * (p * (1 - p) / COUNT) ** 0.5 + 2**-17
 
 
 @pytest.mark.parametrize("p", RATES)
-def test_the_expectation_stays(p: float) -> None:
+def test_the_expectation_is_kept(p: float) -> None:
     mean = float(dropped(torch.ones(COUNT), p).double().mean())
     assert abs(mean - 1) < 5 * (p / (1 - p) / COUNT) ** 0.5
     kept = dropped(torch.ones(COUNT), p)
@@ -73,7 +73,7 @@ def test_the_expectation_stays(p: float) -> None:
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
-    """In sigmas of values that have none."""
+    """Correlation, in standard deviations of that of uncorrelated values."""
     return float(torch.corrcoef(torch.stack([one, other]).double())[0, 1]) * len(one) ** 0.5
 
 
@@ -85,12 +85,12 @@ def test_neighbours_are_dropped_independently(distance: int, p: float) -> None:
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
-def test_the_four_of_one_random_number_are_dropped_alike_and_independently(p: float) -> None:
+def test_the_four_values_of_one_random_number_are_independent(p: float) -> None:
     gone = (dropped(torch.ones(COUNT), p) == 0).float().view(-1, 4)
-    for place in range(4):
-        assert abs(float(gone[:, place].mean()) - p) < 5 * (p * (1 - p) / len(gone)) ** 0.5
-        for other in range(place):
-            assert abs(correlation(gone[:, place], gone[:, other])) < 5
+    for index in range(4):
+        assert abs(float(gone[:, index].mean()) - p) < 5 * (p * (1 - p) / len(gone)) ** 0.5
+        for other in range(index):
+            assert abs(correlation(gone[:, index], gone[:, other])) < 5
 
 
 def test_two_calls_drop_independently() -> None:
@@ -104,7 +104,7 @@ def test_two_calls_drop_independently() -> None:
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=3), st.floats(0.01, 0.99), st.integers(0, 2**31))
 @settings(deadline=None, max_examples=50)
-def test_values_and_gradients_lose_the_same_places(shape: list[int], p: float, seed: int) -> None:
+def test_the_gradient_is_dropped_where_the_values_are(shape: list[int], p: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(shape, generator=generator).requires_grad_()
     gradient = torch.randn(shape, generator=generator)
@@ -117,26 +117,26 @@ def test_values_and_gradients_lose_the_same_places(shape: list[int], p: float, s
         assert torch.allclose(found.detach().double(), expected, rtol=1e-6, atol=0)
 
 
-def test_gradients_are_those_of_a_mask() -> None:
+def test_gradients_match_finite_differences() -> None:
     values = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: dropped(x, 0.3, seed=4), values)
 
 
 @pytest.mark.parametrize("p", [0.0, 1e-6])
-def test_nothing_dropped_is_nothing_done(p: float) -> None:
+def test_a_rate_of_zero_returns_the_input(p: float) -> None:
     values, state = torch.randn(9), torch.get_rng_state()
     assert fast_dropout(values, p) is values
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_evaluation_is_nothing_done() -> None:
+def test_evaluation_returns_the_input() -> None:
     values = torch.randn(9)
     assert fast_dropout(values, 0.5, training=False) is values
     assert torch.equal(FastDropout(0.5).eval()(values), values)
     assert not torch.equal(FastDropout(0.5)(torch.ones(64)), torch.ones(64))
 
 
-def test_everything_dropped_is_zero() -> None:
+def test_a_rate_of_one_gives_zeros() -> None:
     values = torch.randn(9).requires_grad_()
     result = fast_dropout(values, 1.0)
     result.sum().backward()
@@ -145,7 +145,7 @@ def test_everything_dropped_is_zero() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_input_is_left_alone_and_output_is_of_its_kind(dtype: torch.dtype) -> None:
+def test_the_input_is_unchanged_and_the_dtype_kept(dtype: torch.dtype) -> None:
     values = torch.randn(6, 7).to(dtype)
     before = values.clone()
     result = dropped(values, 0.5)
@@ -153,17 +153,17 @@ def test_input_is_left_alone_and_output_is_of_its_kind(dtype: torch.dtype) -> No
     assert (result.dtype, result.shape) == (dtype, values.shape)
 
 
-def test_nothing_at_all_can_be_dropped_out() -> None:
+def test_an_empty_tensor_is_allowed() -> None:
     assert dropped(torch.empty(0, 4), 0.5).shape == (0, 4)
 
 
-def test_a_seed_gives_the_same_again_and_another_another() -> None:
+def test_the_result_depends_on_the_seed_alone() -> None:
     values = torch.randn(50)
     assert torch.equal(dropped(values, 0.5, seed=1), dropped(values, 0.5, seed=1))
     assert not torch.equal(dropped(values, 0.5, seed=1), dropped(values, 0.5, seed=2))
 
 
-def test_how_a_tensor_lies_in_memory_does_not_matter() -> None:
+def test_the_memory_layout_does_not_matter() -> None:
     values = torch.randn(6, 8)
     for lying in (values.t().contiguous().t(), torch.stack([values, values], -1)[..., 0]):
         assert not lying.is_contiguous()
@@ -191,7 +191,9 @@ def awkward(count: int, dtype: torch.dtype) -> Tensor:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 31, 1000, 4099])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_compiled_and_plain_give_the_same_bits(dtype: torch.dtype, count: int, threads: int, native: Path) -> None:
+def test_compiled_code_and_pytorch_give_the_same_bits(
+    dtype: torch.dtype, count: int, threads: int, native: Path
+) -> None:
     values, gradient = awkward(count, dtype), awkward(count, dtype).flip(0)
     for p in (0.1, 1 / 3, 0.5, 0.97):
         found = []
@@ -213,14 +215,14 @@ def test_compiled_and_plain_give_the_same_bits(dtype: torch.dtype, count: int, t
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_other_kinds_of_numbers_take_the_plain_path(dtype: torch.dtype, native: Path) -> None:
+def test_other_dtypes_use_pytorch(dtype: torch.dtype, native: Path) -> None:
     values = awkward(100, torch.float32).nan_to_num(1.0).clamp(-1e4, 1e4).to(dtype)
     with compiled(native):
         quick = dropped(values, 0.3)
     assert torch.equal(quick, dropped(values, 0.3))
 
 
-def test_the_compiled_path_reads_what_lies_askew_in_memory(native: Path) -> None:
+def test_compiled_code_reads_non_contiguous_tensors(native: Path) -> None:
     values = torch.randn(6, 8)
     with compiled(native):
         assert torch.equal(dropped(values.t(), 0.5), dropped(values.t().contiguous(), 0.5))
@@ -230,7 +232,7 @@ def test_the_compiled_path_reads_what_lies_askew_in_memory(native: Path) -> None
     assert torch.equal(leaf.grad != 0, dropped(torch.ones(6, 8), 0.5) != 0)
 
 
-def test_it_draws_a_number_for_four_values() -> None:
+def test_one_random_number_is_drawn_for_four_values() -> None:
     states = []
     for count in (5, 8, 9):
         dropped(torch.ones(count), 0.5)
@@ -244,13 +246,10 @@ def test_it_draws_a_number_for_four_values() -> None:
 
 def bert() -> nn.Module:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    return BertForSequenceClassification(
-        BertConfig(vocab_size=20, hidden_dropout_prob=0.2, classifier_dropout=0.4, **sizes)
-    )
+    return small_model("bert", 16, 2, 2, 32, 20, hidden_dropout_prob=0.2, classifier_dropout=0.4)
 
 
-def test_a_model_s_drop_outs_are_replaced_and_nothing_else() -> None:
+def test_only_the_dropout_modules_of_a_model_are_replaced() -> None:
     model = bert()
     rates = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
     weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -265,7 +264,7 @@ def test_a_model_s_drop_outs_are_replaced_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_replaced_drop_outs_are_in_the_model_s_mode(training: bool) -> None:
+def test_replaced_modules_have_the_mode_of_the_model(training: bool) -> None:
     model = bert().train(training)
     ids = torch.randint(1, 20, (3, 7))
     expected = model(input_ids=ids).logits
@@ -274,7 +273,7 @@ def test_replaced_drop_outs_are_in_the_model_s_mode(training: bool) -> None:
     assert torch.equal(model(input_ids=ids).logits, expected) == (not training)
 
 
-def test_only_plain_drop_outs_are_replaced() -> None:
+def test_only_plain_dropout_is_replaced() -> None:
     model = nn.Sequential(nn.Dropout2d(0.3), nn.AlphaDropout(0.3), nn.Dropout(0.3))
     use_fast_dropout(model)
     assert [type(module) for module in model] == [nn.Dropout2d, nn.AlphaDropout, FastDropout]

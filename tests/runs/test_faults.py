@@ -118,7 +118,7 @@ def test_a_folder_that_may_not_be_written(
     assert sorted(kept) == ["step-000000008.safetensors", "step-000000012.safetensors"]
     monkeypatch.setattr(JsonLines, "log", lines)
     assert runs.execute(experiment).finished
-    assert "Goes on from step 12 of 30" in log_of(experiment.directory)
+    assert "Resuming from step 12 of 30" in log_of(experiment.directory)
 
 
 def test_damage_is_found_wherever_it_is(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:

@@ -123,7 +123,7 @@ def test_a_cut_run_does_not_calibrate_again(
     monkeypatch.setattr(loop, "take_step", take_step)
     finished = train(*words)
     assert finished.code == 0, finished.err
-    assert "Goes on from step 6 of 20" in finished.out + finished.err
+    assert "Resuming from step 6 of 20" in finished.out + finished.err
     assert asked == [2, 2]
     (one,), (two,) = (workplace.glob(f"{root}/*/*/4x1/*/model/model.safetensors") for root in ("whole", "outputs"))
     uncut, cut = load_file(one), load_file(two)

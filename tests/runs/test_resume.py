@@ -65,7 +65,7 @@ def test_a_run_that_was_cut_ends_as_if_it_was_not(
         assert json.loads((folder / "report.json").read_text())["status"] == "started"
         assert len(list((folder / "checkpoints").iterdir())) == min(2, cut // 4)
     runs.execute(experiment)
-    assert f"Goes on from step {cuts[-1] // 4 * 4} of 30 ({folder}/checkpoints/step-" in log_of(folder)
+    assert f"Resuming from step {cuts[-1] // 4 * 4} of 30 ({folder}/checkpoints/step-" in log_of(folder)
     now = left(folder)
     assert (now[0], now[1]) == (whole[0], whole[1])
     assert same_bits(now[2], whole[2])
@@ -81,7 +81,7 @@ def test_on_a_machine_with_other_cores_it_goes_on(ask: Ask, monkeypatch: pytest.
     assert runs.execute(experiment).threads == 2
     log = log_of(experiment.directory)
     assert "Resuming with 2 threads as before (this machine has 1)" in log
-    assert "Goes on from step 12 of 30" in log
+    assert "Resuming from step 12 of 30" in log
 
 
 def test_a_dense_ancestor_goes_on_in_another_process(
@@ -96,8 +96,8 @@ def test_a_dense_ancestor_goes_on_in_another_process(
     killed(experiment, monkeypatch, at_step(6, steps=10))
     command = [sys.executable, "-m", "hydraprune.cli", "train", *small, *WORDS, "pattern=4x1"]
     resumed = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert resumed.stdout.count("Goes on from step 4 of 10 (outputs/toy/tiny/dense/") == 1
-    assert resumed.stdout.count("Goes on from") == 1
+    assert resumed.stdout.count("Resuming from step 4 of 10 (outputs/toy/tiny/dense/") == 1
+    assert resumed.stdout.count("Resuming from") == 1
     for folder, before in zip(folders, whole, strict=True):
         now = left(folder)
         assert now[0] == before[0]
@@ -107,14 +107,14 @@ def test_a_dense_ancestor_goes_on_in_another_process(
 def test_who_watches_learns_where_it_goes_on_from(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its pace is of the steps since then, in the time since this piece of it began."""
     experiment = ask("pattern=dense", "training.log_every=1")
-    place, newest = experiment.directory / "report.json", checkpoints.Checkpoints.newest
+    place, latest = experiment.directory / "report.json", checkpoints.Checkpoints.latest
 
     def slow(self: checkpoints.Checkpoints) -> checkpoints.Start:
         then = time.time() - 3600
         os.utime(place, (then, then))
-        return newest(self)
+        return latest(self)
 
-    monkeypatch.setattr(checkpoints.Checkpoints, "newest", slow)
+    monkeypatch.setattr(checkpoints.Checkpoints, "latest", slow)
     for cut, from_step in ((9, None), (14, 8)):
         killed(experiment, monkeypatch, at_step(cut))
         assert json.loads(place.read_text())["from_step"] == from_step
@@ -159,8 +159,8 @@ def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.Monkey
     assert (now[0], now[1]) == (whole[0], whole[1])
     assert same_bits(now[2], whole[2])
     log = log_of(folder)
-    assert log.count("step-000000008.safetensors cannot be used (it is not whole") == 1
-    assert [f"Goes on from step {step} of 30" in log for step in (4, 8, 12)] == [True, False, True]
+    assert log.count("step-000000008.safetensors (incomplete file") == 1
+    assert [f"Resuming from step {step} of 30" in log for step in (4, 8, 12)] == [True, False, True]
     assert log.count("No checkpoint at step") == 4
 
 
@@ -184,7 +184,7 @@ def test_a_run_that_failed_goes_on_from_what_it_kept(ask: Ask, monkeypatch: pyte
     assert json.loads((folder / "report.json").read_text())["status"] == "failed"
     monkeypatch.setattr(JsonLines, "log", lines)
     runs.execute(experiment)
-    assert "Goes on from step 16 of 30" in log_of(folder)
+    assert "Resuming from step 16 of 30" in log_of(folder)
     now = left(folder)
     assert now[:2] == whole[:2]
     assert same_bits(now[2], whole[2])

@@ -90,7 +90,7 @@ def test_a_signal_costs_nothing(typed: Callable[[], Any], ask: Ask, monkeypatch:
         assert (folder / "checkpoints" / f"step-{step + 1:09d}.safetensors").is_file()
         assert json.loads((folder / "report.json").read_text())["status"] == "started"
     assert typed().code == 0
-    assert log_of(folder).count("Goes on from step") == 2
+    assert log_of(folder).count("Resuming from step") == 2
     now = left(folder)
     assert now[:2] == whole[:2]
     assert same_bits(now[2], whole[2])
@@ -120,7 +120,7 @@ def test_in_an_evaluation(words: tuple[str, ...], ask: Ask, ends: list[Any], mon
     folder = experiment.directory
     whole = left(folder)
     folder.rename("whole")
-    score, left_to_go = evaluation._predict, 2 if experiment.config["training"]["epochs"] else 1
+    score, left_to_go = evaluation._predict, 2 if experiment.config.training.epochs else 1
 
     def stopped(*arguments: Any) -> Any:
         nonlocal left_to_go
@@ -138,8 +138,8 @@ def test_in_an_evaluation(words: tuple[str, ...], ask: Ask, ends: list[Any], mon
     assert now[:2] == whole[:2]
     assert same_bits(now[2], whole[2])
     assert same_bits(ends[-1], ends[-2])
-    if experiment.config["training"]["epochs"]:
-        assert "Goes on from step 20 of 30" in log_of(folder)
+    if experiment.config.training.epochs:
+        assert "Resuming from step 20 of 30" in log_of(folder)
 
 
 def test_while_it_is_saved_it_is_finished_first(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_one_job_after_the_other(
     last = train("-m", *words)
     assert last.code == 0, last.err
     assert "2 jobs: 1 cut, 1 new" in last.out
-    assert "Goes on from step" in (cut / "train.log").read_text()
+    assert "Resuming from step" in (cut / "train.log").read_text()
     assert_whole(2)
 
 
@@ -65,7 +65,7 @@ def test_workers_are_told(sweep: Callable[..., Sweep], train: Callable[..., Any]
     last = train("-m", *words)
     assert last.code == 0, last.err
     assert "3 jobs: 2 cut, 1 new" in last.out
-    assert all("Goes on from step" in (Path(cut) / "train.log").read_text() for cut in under_way)
+    assert all("Resuming from step" in (Path(cut) / "train.log").read_text() for cut in under_way)
     assert_whole(3)
 
 

@@ -154,7 +154,7 @@ def test_a_run_that_was_killed_goes_on_as_itself(
     assert killed.returncode == -9, killed.stderr
     finished = train(*words)
     assert finished.code == 0, finished.err
-    assert "Goes on from step 20 of 30" in finished.out
+    assert "Resuming from step 20 of 30" in finished.out
     (sparse,) = (folder for folder, report in reports(workplace).values() if report["phase"] == "sparse")
     id = json.loads((sparse / "report.json").read_text())["hash"]
     first, second = (read(folder) for folder in folders(workplace) if folder.name.endswith(id))

@@ -1,4 +1,4 @@
-"""The calibration that a run hands to its pruners."""
+"""Calibration batches for methods that prune without training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hydraprune.training.settings import Settings
 
 
 class Tagger(nn.Module):
-    """Looks tokens up, drops some out, and scores the mean."""
+    """A bag of words with dropout; records its modes and inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def calibration(model: nn.Module, train: Batches) -> Any:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_it_evaluates_and_puts_the_mode_back(train: Batches, training: bool) -> None:
+def test_calibration_runs_in_evaluation_mode_and_restores_the_mode(train: Batches, training: bool) -> None:
     model = Tagger().train(training)
     losses = [loss.detach() for loss in calibration(model, train)(2)]
     assert model.modes == [False, False]
@@ -58,13 +58,13 @@ def test_it_evaluates_and_puts_the_mode_back(train: Batches, training: bool) -> 
     for loss, batch in zip(losses, batches, strict=True):
         assert torch.equal(loss, task_loss(model(**batch.inputs).logits, batch.labels))
     model.train(training)
-    given_up = calibration(model, train)(2)
-    next(given_up)
-    given_up.close()
+    interrupted = calibration(model, train)(2)
+    next(interrupted)
+    interrupted.close()
     assert model.training is training
 
 
-def test_every_call_sees_the_same_batches_and_no_more_than_there_are(train: Batches) -> None:
+def test_every_call_has_the_same_batches_and_at_most_an_epoch(train: Batches) -> None:
     model = Tagger()
     run = calibration(model, train)
     assert len(list(run(1))) == 1
@@ -72,14 +72,14 @@ def test_every_call_sees_the_same_batches_and_no_more_than_there_are(train: Batc
     assert torch.equal(model.ids[0], model.ids[1])
 
 
-def test_gradients_where_they_are_enabled(train: Batches) -> None:
+def test_losses_have_gradients_where_these_are_enabled(train: Batches) -> None:
     run = calibration(Tagger(), train)
     assert all(loss.requires_grad for loss in run(2))
     with torch.no_grad():
         assert not any(loss.requires_grad for loss in run(2))
 
 
-def test_padded_tokens_count_for_nothing(train: Batches) -> None:
+def test_padded_tokens_are_ignored(train: Batches) -> None:
     model = Tagger()
     (found,) = gather({"head.weight": model.head}, calibration(model, train), 99, squares)
     tokens = model.words(train.data.inputs["input_ids"]).detach()

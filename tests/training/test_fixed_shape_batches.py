@@ -1,97 +1,90 @@
-"""A teacher's answer has the same bits in every company; one that is no number is not kept."""
+"""Fixed-shape batches: a teacher's outputs for an example have the same bits in every batch."""
 
 from __future__ import annotations
 
 import random
-from itertools import accumulate
 from pathlib import Path
 
 import pytest
 import torch
+from data_helpers import encoded_of, random_ids
+from model_helpers import small_model
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification
 
-from hydraprune.data.batches import Batches, Encoded
+from hydraprune.data.batches import Batches
 from hydraprune.errors import UserError
 from hydraprune.models.attention import choose_attention
 from hydraprune.runs.setup import accelerator_for
 from hydraprune.training.distillation import Distiller, HiddenStates, Logits
-from hydraprune.training.fixed_shape_batches import Groups
+from hydraprune.training.fixed_shape_batches import FixedShapeBatches
 from hydraprune.training.settings import Settings
-from hydraprune.training.teacher_cache import Lesson, teacher_of
-from hydraprune.training.teachers import GroupedTeacher, StoredTeacher
+from hydraprune.training.teacher_cache import TeacherSpec, make_teacher
+from hydraprune.training.teachers import FixedShapeTeacher, StoredTeacher
 from hydraprune.utils.cache import Cache
 
-# Every length up to 40, one that is alone in its group, an empty text, and one longer than a group's tokens.
+# Every length up to 40, one that occurs once, an empty text, and one longer than the tokens of a batch.
 LENGTHS = [*range(1, 41), *range(1, 41), *range(3, 20), *[7] * 90, 130, 0, 600]
 DISTILLERS: list[Distiller] = [HiddenStates(2.0), Logits(0.5)]
 
 
-def lesson(distiller: Distiller, precision: str, lengths: list[int] = LENGTHS) -> Lesson:
+def spec_of(distiller: Distiller, precision: str, lengths: list[int] = LENGTHS) -> TeacherSpec:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-    config = BertConfig(vocab_size=50, max_position_embeddings=600, num_labels=3, **sizes)
-    model = BertForSequenceClassification(config)
+    model = small_model("bert", 32, 2, 2, 128, 50, max_position_embeddings=600, num_labels=3)
     choose_attention(model, torch.device("cpu"))
     shuffled = random.Random(0).sample(lengths, len(lengths))
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, 50, (sum(lengths),), generator=generator, dtype=torch.int32)
-    offsets = torch.tensor([0, *accumulate(shuffled)])
-    data = Encoded({"input_ids": ids}, offsets, torch.zeros(len(lengths), dtype=torch.long), 0)
+    data = encoded_of(shuffled, random_ids(sum(lengths), 1, 50, seed=1))
     accelerator = accelerator_for(Settings(epochs=1, batch_size=8, device="cpu", precision=precision))
-    return Lesson(model, distiller, Batches(data, 8), accelerator, precision, "distill.teacher=here")
+    return TeacherSpec(model, distiller, Batches(data, 8), accelerator, precision, "distill.teacher", "here")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("distiller", DISTILLERS, ids=lambda d: type(d).__name__)
-def test_asked_once_and_asked_in_every_step_are_the_same_bits(
-    distiller: Distiller, precision: str, tmp_path: Path
-) -> None:
-    asked = lesson(distiller, precision)
-    kept, _ = teacher_of(asked, Cache(tmp_path, 1.0))
-    anew, _ = teacher_of(asked, Cache(tmp_path, 0.0))
-    assert (type(kept), type(anew)) == (StoredTeacher, GroupedTeacher)
+def test_stored_and_online_outputs_have_the_same_bits(distiller: Distiller, precision: str, tmp_path: Path) -> None:
+    spec = spec_of(distiller, precision)
+    stored, _ = make_teacher(spec, Cache(tmp_path, 1.0))
+    online, _ = make_teacher(spec, Cache(tmp_path, 0.0))
+    assert (type(stored), type(online)) == (StoredTeacher, FixedShapeTeacher)
     for size, grouping in ((7, 1), (32, 50)):
-        for batch in Batches(asked.data, size, 3, grouping).epoch():
-            with asked.accelerator.autocast():
-                ours, theirs = kept.answers(batch), anew.answers(batch)
+        for batch in Batches(spec.data, size, 3, grouping).epoch():
+            with spec.accelerator.autocast():
+                ours, theirs = stored.outputs(batch), online.outputs(batch)
             assert ours is not None
             assert theirs is not None
-            # Padded positions, too: a gradient of zero has a sign.
+            # Padded positions too, since a gradient of zero has a sign.
             assert ours.dtype == theirs.dtype == torch.float32
             assert torch.equal(ours, theirs)
 
 
-def test_all_of_a_length_are_asked_in_one_shape_and_each_in_its_place() -> None:
-    groups, chooses = Groups(torch.tensor(LENGTHS), tokens=64), random.Random(1)
+def test_every_length_has_one_shape_and_every_example_one_row() -> None:
+    batches, chooser = FixedShapeBatches(torch.tensor(LENGTHS), tokens=64), random.Random(1)
     sizes: dict[int, set[int]] = {}
-    places: dict[int, set[int]] = {}
+    rows: dict[int, set[int]] = {}
     for _ in range(50):
-        wanted = chooses.sample(range(len(LENGTHS)), 20)
-        found = groups.of(wanted)
-        assert sorted(example for group in found for example in group.asked.values()) == sorted(wanted)
-        for group in found:
-            (length,) = {LENGTHS[example] for example in group.examples}
-            sizes.setdefault(length, set()).add(len(group.examples))
-            assert len(group.examples) * length <= max(64, length)
-            for place, example in group.asked.items():
-                assert group.examples[place] == example
-                places.setdefault(example, set()).add(place)
-    assert all(len(seen) == 1 for seen in [*sizes.values(), *places.values()])
+        wanted = chooser.sample(range(len(LENGTHS)), 20)
+        found = batches.covering(wanted)
+        assert sorted(example for batch in found for example in batch.requested.values()) == sorted(wanted)
+        for batch in found:
+            (length,) = {LENGTHS[example] for example in batch.examples}
+            sizes.setdefault(length, set()).add(len(batch.examples))
+            assert len(batch.examples) * length <= max(64, length)
+            for row, example in batch.requested.items():
+                assert batch.examples[row] == example
+                rows.setdefault(example, set()).add(row)
+    assert all(len(seen) == 1 for seen in [*sizes.values(), *rows.values()])
     assert {len(seen) for seen in sizes.values()} == {1}
     assert max(max(seen) for seen in sizes.values()) > 5
 
 
-def test_all_at_once_fill_their_groups() -> None:
-    groups = Groups(torch.tensor([7] * 90 + [3] * 5), tokens=64)
-    found = groups.of(range(95))
-    # 10 groups of 9 sevens, and the threes together; nobody is asked for another's sake.
-    assert [len(group.examples) for group in found] == [9] * 10 + [5]
-    assert all(len(group.asked) == len(group.examples) for group in found)
+def test_a_whole_data_set_fills_its_batches() -> None:
+    batches = FixedShapeBatches(torch.tensor([7] * 90 + [3] * 5), tokens=64)
+    found = batches.covering(range(95))
+    # 10 batches of 9 examples of length 7, and one of length 3; no row is unused.
+    assert [len(batch.examples) for batch in found] == [9] * 10 + [5]
+    assert all(len(batch.requested) == len(batch.examples) for batch in found)
 
 
 class Broken(nn.Module):
-    """Answers no number to every text that begins with this token."""
+    """A model whose logits are `value` for every text that begins with this token."""
 
     def __init__(self, inner: nn.Module, token: int, value: float) -> None:
         super().__init__()
@@ -99,19 +92,21 @@ class Broken(nn.Module):
         self.config = inner.config
 
     def forward(self, input_ids: Tensor, **rest: Tensor) -> object:
-        said = self.inner(input_ids=input_ids, **rest)
-        said.logits[input_ids[:, 0] == self.token] = self.value
-        return said
+        found = self.inner(input_ids=input_ids, **rest)
+        found.logits[input_ids[:, 0] == self.token] = self.value
+        return found
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
-def test_an_answer_that_is_no_number_is_not_kept(value: float, tmp_path: Path) -> None:
-    asked = lesson(Logits(0.5), "fp32", [4, 9, 5])
+def test_non_finite_outputs_are_not_stored(value: float, tmp_path: Path) -> None:
+    spec = spec_of(Logits(0.5), "fp32", [4, 9, 5])
     example = 1
-    token = int(asked.data.inputs["input_ids"][asked.data.offsets[example]])
-    object.__setattr__(asked, "model", Broken(asked.model, token, value))
+    token = int(spec.data.inputs["input_ids"][spec.data.offsets[example]])
+    object.__setattr__(spec, "model", Broken(spec.model, token, value))
     with pytest.raises(UserError) as refused:
-        teacher_of(asked, Cache(tmp_path, 1.0))
-    assert str(refused.value).startswith(f"distill.teacher=here: answers {value} to training example {example} ")
+        make_teacher(spec, Cache(tmp_path, 1.0))
+    assert str(refused.value).startswith(
+        f"distill.teacher=here: the teacher's output for training example {example} (counted from 0) holds {value}; "
+    )
     assert "\n" not in str(refused.value)
     assert [file.suffix for file in (tmp_path / "answers").iterdir()] == [".lock"]

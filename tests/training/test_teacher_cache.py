@@ -1,4 +1,4 @@
-"""A teacher is asked once: what is kept is what it would say, and belongs to it and its data alone."""
+"""The teacher cache: outputs are computed once, equal those of an online teacher, and have the right key."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from data_helpers import encoded_of, random_ids
+from model_helpers import small_model
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification
 
 from hydraprune.data.batches import Batches, Encoded
 from hydraprune.runs.setup import accelerator_for
-from hydraprune.training import teacher_cache as answers
 from hydraprune.training.distillation import Distiller, HiddenStates, Logits
 from hydraprune.training.settings import Settings
-from hydraprune.training.teacher_cache import Lesson, teacher_of
-from hydraprune.training.teachers import GroupedTeacher, OnlineTeacher, StoredTeacher
+from hydraprune.training.teacher_cache import TeacherSpec, make_teacher
+from hydraprune.training.teachers import FixedShapeTeacher, OnlineTeacher, StoredTeacher
 from hydraprune.utils.cache import Cache
 
 LENGTHS = [3, 17, 5, 9, 2, 11, 4, 26, 3, 8, 6]
@@ -33,30 +32,26 @@ DISTILLERS: list[Distiller] = [HiddenStates(2.0), Logits(0.5)]
 
 def network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    return BertForSequenceClassification(BertConfig(vocab_size=50, max_position_embeddings=32, num_labels=3, **sizes))
+    return small_model("bert", WIDTH, 2, 2, 32, 50, max_position_embeddings=32, num_labels=3)
 
 
 def data() -> Encoded:
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, 50, (TOKENS,), generator=generator, dtype=torch.int32)
-    types = torch.randint(0, 2, (TOKENS,), generator=generator, dtype=torch.int32)
-    offsets = torch.tensor([0, *accumulate(LENGTHS)])
-    return Encoded({"input_ids": ids, "token_type_ids": types}, offsets, torch.arange(len(LENGTHS)) % 3, 0)
+    types = random_ids(TOKENS, 0, 2, seed=2)
+    return encoded_of(LENGTHS, random_ids(TOKENS, 1, 50, seed=1), torch.arange(len(LENGTHS)) % 3, token_type_ids=types)
 
 
-def lesson(distiller: Distiller, model: nn.Module | None = None) -> Lesson:
+def spec_of(distiller: Distiller, model: nn.Module | None = None) -> TeacherSpec:
     accelerator = accelerator_for(Settings(epochs=1, batch_size=4, device="cpu"))
-    return Lesson(model or network(), distiller, Batches(data(), 4), accelerator, "fp32")
+    return TeacherSpec(model or network(), distiller, Batches(data(), 4), accelerator, "fp32")
 
 
-def with_data(asked: Lesson, other: Encoded) -> Lesson:
-    return replace(asked, batches=replace(asked.batches, data=other))
+def with_data(spec: TeacherSpec, other: Encoded) -> TeacherSpec:
+    return replace(spec, batches=replace(spec.batches, data=other))
 
 
 @dataclass
 class Seen:
-    """How many examples a model was given."""
+    """Counts the examples that a model was run on."""
 
     examples: int = 0
 
@@ -74,24 +69,17 @@ def watch(model: nn.Module, seen: Seen | None = None) -> Seen:
 
 
 def whole(teacher: StoredTeacher) -> Tensor:
-    return teacher.said.take([(0, int(teacher.offsets[-1]))])
+    return torch.from_numpy(np.array(teacher.rows))
 
 
-def stored(asked: Lesson, cache: Cache) -> StoredTeacher:
-    teacher, _ = teacher_of(asked, cache)
+def stored(spec: TeacherSpec, cache: Cache) -> StoredTeacher:
+    teacher, _ = make_teacher(spec, cache)
     assert isinstance(teacher, StoredTeacher)
     return teacher
 
 
-def kept(cache: Cache) -> list[Path]:
+def files_of(cache: Cache) -> list[Path]:
     return [file for file in cache.files() if file.parent.name == "answers"]
-
-
-@pytest.fixture(params=["read", "filed"], autouse=True)
-def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small files are held in memory and large ones read bit by bit; ours are small, so this says what is large."""
-    if request.param == "filed":
-        monkeypatch.setattr(answers, "_SMALL", 100)
 
 
 @pytest.fixture
@@ -100,14 +88,13 @@ def cache(tmp_path: Path) -> Cache:
 
 
 @pytest.mark.parametrize("distiller", DISTILLERS, ids=lambda d: type(d).__name__)
-def test_stored_answers_are_what_any_batch_would_be_told(distiller: Distiller, cache: Cache) -> None:
-    """Up to rounding: what a teacher says in fact of the batch as it is."""
-    asked = lesson(distiller)
-    student, said = network(seed=1).eval(), stored(asked, cache)
+def test_stored_outputs_equal_those_of_an_online_teacher(distiller: Distiller, cache: Cache) -> None:
+    """Up to rounding, since an online teacher runs on the batch as it is."""
+    spec = spec_of(distiller)
+    student, teacher = network(seed=1).eval(), stored(spec, cache)
     online = OnlineTeacher(network(), distiller)
-    for batch in Batches(asked.data, 3, shuffle_seed=5).epoch():
-        ours, theirs = said.answers(batch), online.answers(batch)
-        assert theirs is not None
+    for batch in Batches(spec.data, 3, shuffle_seed=5).epoch():
+        ours, theirs = teacher.outputs(batch), online.outputs(batch)
         assert ours.shape == theirs.shape
         real = batch.inputs["attention_mask"].bool() if distiller.per_token else torch.ones(len(ours), dtype=torch.bool)
         assert torch.allclose(ours[real], theirs[real], rtol=0, atol=1e-5)
@@ -116,124 +103,126 @@ def test_stored_answers_are_what_any_batch_would_be_told(distiller: Distiller, c
         assert bool(ours.isfinite().all())
 
 
-def test_a_row_per_real_token_or_per_example_is_kept(cache: Cache) -> None:
+def test_a_row_per_token_or_per_example_is_stored(cache: Cache) -> None:
     for distiller, shape in zip(DISTILLERS, [(TOKENS, WIDTH), (len(LENGTHS), 3)], strict=True):
-        asked = lesson(distiller)
-        stored(asked, cache)
-        file = cache.folder / "answers" / f"{asked.key()}.npy"
+        spec = spec_of(distiller)
+        stored(spec, cache)
+        file = cache.folder / "answers" / f"{spec.key()}.npy"
         assert np.load(file).shape == shape
-        assert asked.rows == shape[0]
-    assert len(kept(cache)) == 2
+        assert spec.rows == shape[0]
+    assert len(files_of(cache)) == 2
 
 
 @pytest.mark.parametrize("distiller", DISTILLERS, ids=lambda d: type(d).__name__)
-def test_the_second_time_it_is_read(distiller: Distiller, cache: Cache) -> None:
+def test_outputs_are_computed_once(distiller: Distiller, cache: Cache) -> None:
     seen = []
     for _ in range(3):
-        asked = lesson(distiller)
-        seen.append(watch(asked.model))
-        stored(asked, cache)
-        files = [(file, file.read_bytes()) for file in kept(cache)]
+        spec = spec_of(distiller)
+        seen.append(watch(spec.model))
+        stored(spec, cache)
+        files = [(file, file.read_bytes()) for file in files_of(cache)]
         assert len(files) == 1
-    # One example tells how wide an answer is; all the rest are asked in the first run alone.
+    # One example gives the number of features; the first run alone computes all of them.
     assert [s.examples for s in seen] == [1 + len(LENGTHS), 1, 1]
 
 
-def another_bit(asked: Lesson) -> Lesson:
-    model = copy.deepcopy(asked.model)
+def another_bit(spec: TeacherSpec) -> TeacherSpec:
+    model = copy.deepcopy(spec.model)
     weight = model.get_parameter("bert.encoder.layer.1.output.dense.weight")
     weight.data.view(torch.int32)[0, 0] ^= 1
-    return replace(asked, model=model)
+    return replace(spec, model=model)
 
 
-def another_token(asked: Lesson, key: str = "input_ids") -> Lesson:
-    inputs = {name: values.clone() for name, values in asked.data.inputs.items()}
+def another_token(spec: TeacherSpec, key: str = "input_ids") -> TeacherSpec:
+    inputs = {name: values.clone() for name, values in spec.data.inputs.items()}
     inputs[key][7] ^= 1
-    return with_data(asked, replace(asked.data, inputs=inputs))
+    return with_data(spec, replace(spec.data, inputs=inputs))
 
 
-def another_cut(asked: Lesson) -> Lesson:
-    offsets = asked.data.offsets.clone()
+def another_cut(spec: TeacherSpec) -> TeacherSpec:
+    offsets = spec.data.offsets.clone()
     offsets[3] += 1
-    return with_data(asked, replace(asked.data, offsets=offsets))
+    return with_data(spec, replace(spec.data, offsets=offsets))
 
 
-def other_types(asked: Lesson) -> Lesson:
-    return another_token(asked, "token_type_ids")
+def other_types(spec: TeacherSpec) -> TeacherSpec:
+    return another_token(spec, "token_type_ids")
 
 
-def another_activation(asked: Lesson) -> Lesson:
-    model = copy.deepcopy(asked.model)
+def another_activation(spec: TeacherSpec) -> TeacherSpec:
+    model = copy.deepcopy(spec.model)
     model.config.hidden_act = "relu"  # type: ignore[union-attr]
-    return replace(asked, model=model)
+    return replace(spec, model=model)
 
 
-OTHERS: dict[str, Callable[[Lesson], Lesson]] = {
-    "a bit of a weight": another_bit,
+OTHERS: dict[str, Callable[[TeacherSpec], TeacherSpec]] = {
+    "one bit of a weight": another_bit,
     "a token": another_token,
     "a token's type": other_types,
     "where an example ends": another_cut,
     "the model's config": another_activation,
-    "precision": lambda asked: replace(asked, precision="bf16"),
-    "what is asked": lambda asked: replace(asked, distiller=Logits(0.5)),
+    "precision": lambda spec: replace(spec, precision="bf16"),
+    "the distiller": lambda spec: replace(spec, distiller=Logits(0.5)),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_whatever_changes_answers_changes_the_key(name: str) -> None:
-    asked = lesson(HiddenStates(2.0))
-    assert OTHERS[name](asked).key() != asked.key()
+def test_everything_that_changes_outputs_changes_the_key(name: str) -> None:
+    spec = spec_of(HiddenStates(2.0))
+    assert OTHERS[name](spec).key() != spec.key()
 
 
-def test_what_does_not_change_answers_does_not_change_the_key() -> None:
-    asked = lesson(HiddenStates(2.0))
-    assert lesson(HiddenStates(2.0)).key() == asked.key()
-    assert replace(asked, distiller=HiddenStates(5.0)).key() == asked.key()
-    assert with_data(asked, replace(asked.data, labels=asked.data.labels + 1)).key() == asked.key()
-    # Nobody is asked in batches: whoever evaluates in other ones has the same answers.
-    assert replace(asked, batches=replace(asked.batches, batch_size=5, few_widths=64)).key() == asked.key()
-    moved = copy.deepcopy(asked.model)
+def test_nothing_else_changes_the_key() -> None:
+    spec = spec_of(HiddenStates(2.0))
+    assert spec_of(HiddenStates(2.0)).key() == spec.key()
+    assert replace(spec, distiller=HiddenStates(5.0)).key() == spec.key()
+    assert with_data(spec, replace(spec.data, labels=spec.data.labels + 1)).key() == spec.key()
+    # On a CPU the batch size of evaluations does not matter, since the shapes are fixed.
+    assert replace(spec, batches=replace(spec.batches, batch_size=5, few_widths=64)).key() == spec.key()
+    moved = copy.deepcopy(spec.model)
     moved.config._name_or_path = "elsewhere"  # type: ignore[union-attr]
-    assert replace(asked, model=moved).key() == asked.key()
+    assert replace(spec, model=moved).key() == spec.key()
 
 
-def test_another_teacher_gets_a_file_of_its_own(cache: Cache) -> None:
-    asked = lesson(HiddenStates(2.0))
-    stored(asked, cache)
-    stored(another_bit(asked), cache)
-    assert len(kept(cache)) == 2
+def test_another_teacher_has_its_own_file(cache: Cache) -> None:
+    spec = spec_of(HiddenStates(2.0))
+    stored(spec, cache)
+    stored(another_bit(spec), cache)
+    assert len(files_of(cache)) == 2
 
 
-def test_where_there_is_no_room_it_is_asked_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_teacher_runs_online_if_its_outputs_exceed_the_cache(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     size = TOKENS * WIDTH * 4
     small, enough = (Cache(tmp_path / name, bytes_ / 1e9) for name, bytes_ in (("a", size - 1), ("b", size + 200)))
     with caplog.at_level(logging.INFO, logger="hydraprune"):
-        teacher, seconds = teacher_of(lesson(HiddenStates(2.0)), small)
-    assert isinstance(teacher, GroupedTeacher)
+        teacher, seconds = make_teacher(spec_of(HiddenStates(2.0)), small)
+    assert isinstance(teacher, FixedShapeTeacher)
     assert seconds == 0.0
     assert "cache.max_gb" in caplog.text
     assert not small.folder.exists()
-    stored(lesson(HiddenStates(2.0)), enough)
+    stored(spec_of(HiddenStates(2.0)), enough)
 
 
 @pytest.mark.parametrize(
     ("distiller", "kind"),
     [
-        (HiddenStates(1.0, padding=True), OnlineTeacher),  # a padded position's state depends on its batch
-        (HiddenStates(1.0, online=True), GroupedTeacher),
-        (Logits(0.5, online=True), GroupedTeacher),
+        (HiddenStates(1.0, padding=True), OnlineTeacher),  # the hidden state of a padded position depends on its batch
+        (HiddenStates(1.0, online=True), FixedShapeTeacher),
+        (Logits(0.5, online=True), FixedShapeTeacher),
     ],
     ids=["padding", "online hidden", "online logits"],
 )
-def test_who_is_asked_in_every_step_is_not_asked_before(distiller: Distiller, kind: type, cache: Cache) -> None:
-    asked = lesson(distiller)
-    seen = watch(asked.model)
-    teacher, seconds = teacher_of(asked, cache)
+def test_an_online_teacher_stores_nothing(distiller: Distiller, kind: type, cache: Cache) -> None:
+    spec = spec_of(distiller)
+    seen = watch(spec.model)
+    teacher, seconds = make_teacher(spec, cache)
     assert type(teacher) is kind
-    assert (seconds, seen.examples, kept(cache)) == (0.0, 0, [])
+    assert (seconds, seen.examples, files_of(cache)) == (0.0, 0, [])
 
 
-SPOILT: dict[str, Callable[[bytes], bytes]] = {
+DAMAGED: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "cut in its first bytes": lambda content: content[:4],
     "cut in its header": lambda content: content[:40],
@@ -244,53 +233,53 @@ SPOILT: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPOILT)
-def test_a_file_that_is_not_whole_is_made_anew(name: str, cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
-    expected = whole(stored(lesson(HiddenStates(2.0)), cache)).clone()
-    (file,) = kept(cache)
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_computed_again(name: str, cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    expected = whole(stored(spec_of(HiddenStates(2.0)), cache)).clone()
+    (file,) = files_of(cache)
     content = file.read_bytes()
     file.unlink()
-    file.write_bytes(SPOILT[name](content))
-    assert torch.equal(whole(stored(lesson(HiddenStates(2.0)), cache)), expected)
+    file.write_bytes(DAMAGED[name](content))
+    assert torch.equal(whole(stored(spec_of(HiddenStates(2.0)), cache)), expected)
     assert file.read_bytes() == content
-    assert "making it anew" in caplog.text
+    assert "computing it again" in caplog.text
 
 
-def test_answers_of_another_shape_are_made_anew(cache: Cache) -> None:
-    asked = lesson(HiddenStates(2.0))
-    expected = whole(stored(asked, cache)).clone()
-    (file,) = kept(cache)
+def test_a_file_of_another_shape_is_computed_again(cache: Cache) -> None:
+    spec = spec_of(HiddenStates(2.0))
+    expected = whole(stored(spec, cache)).clone()
+    (file,) = files_of(cache)
     for foreign in (np.zeros((TOKENS, WIDTH + 1), np.float32), np.zeros((TOKENS, WIDTH), np.float64)):
         file.unlink()
         np.save(file, foreign)
-        assert torch.equal(whole(stored(asked, cache)), expected)
+        assert torch.equal(whole(stored(spec, cache)), expected)
 
 
-def test_two_that_ask_at_once_ask_once(cache: Cache) -> None:
-    lessons = [lesson(HiddenStates(2.0)) for _ in range(2)]
+def test_two_concurrent_runs_compute_outputs_once(cache: Cache) -> None:
+    specs = [spec_of(HiddenStates(2.0)) for _ in range(2)]
     seen = Seen()
-    for asked in lessons:
-        watch(asked.model, seen)
-    ready, said = threading.Barrier(2), [torch.empty(0)] * 2
+    for spec in specs:
+        watch(spec.model, seen)
+    ready, found = threading.Barrier(2), [torch.empty(0)] * 2
 
-    def ask(place: int) -> None:
+    def fetch(index: int) -> None:
         ready.wait()
-        said[place] = whole(stored(lessons[place], Cache(cache.folder, 1.0)))
+        found[index] = whole(stored(specs[index], Cache(cache.folder, 1.0)))
 
-    threads = [threading.Thread(target=ask, args=(place,)) for place in range(2)]
+    threads = [threading.Thread(target=fetch, args=(index,)) for index in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
     assert seen.examples == len(LENGTHS) + 2
-    assert torch.equal(said[0], said[1])
-    assert said[0].shape == (TOKENS, WIDTH)
+    assert torch.equal(found[0], found[1])
+    assert found[0].shape == (TOKENS, WIDTH)
 
 
-def test_answers_in_use_outlive_their_file(cache: Cache) -> None:
-    asked = lesson(HiddenStates(2.0))
-    teacher, fresh = stored(asked, cache), Batches(asked.data, 3, shuffle_seed=2)
-    expected = [teacher.answers(batch).clone() for batch in fresh.epoch()]
+def test_outputs_in_use_outlive_their_file(cache: Cache) -> None:
+    spec = spec_of(HiddenStates(2.0))
+    teacher, fresh = stored(spec, cache), Batches(spec.data, 3, shuffle_seed=2)
+    expected = [teacher.outputs(batch).clone() for batch in fresh.epoch()]
     assert cache.clean() > 0
-    assert kept(cache) == []
-    assert all(torch.equal(teacher.answers(b), e) for b, e in zip(fresh.epoch(), expected, strict=True))
+    assert files_of(cache) == []
+    assert all(torch.equal(teacher.outputs(b), e) for b, e in zip(fresh.epoch(), expected, strict=True))

@@ -1,4 +1,4 @@
-"""The cache: every file made once, never half, never too many, and nobody else's files touched."""
+"""The cache: files are computed once and written whole, its size stays limited, other files are left alone."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from hydraprune.errors import UserError
 from hydraprune.utils.cache import Cache, cache_of, digest
 
 GB = 1e9
-# Named as the product names what it keeps.
+# Named like the files of the cache.
 ONE, TWO, THREE, A, B, C, D = (f"{number:032x}.npy" for number in range(7))
 
 
 def writer(content: bytes) -> Callable[[Path], None]:
-    return lambda place: place.write_bytes(content) and None
+    return lambda path: path.write_bytes(content) and None
 
 
-def reader(place: Path) -> bytes:
-    content = place.read_bytes()
+def reader(path: Path) -> bytes:
+    content = path.read_bytes()
     if content.startswith(b"broken"):
         raise ValueError("it is broken")
     return content
@@ -40,12 +40,12 @@ def put(cache: Cache, key: str, content: bytes = b"x", kind: str = "answers") ->
     return cache.fetch(kind, key, len(content), writer(content), reader)
 
 
-def refuse(place: Path) -> None:
-    raise AssertionError(f"{place} is written again")
+def fail(path: Path) -> None:
+    raise AssertionError(f"{path} is written again")
 
 
 def names(folder: Path) -> set[str]:
-    """All files below `folder` but locks, which are empty and stay."""
+    """All files below `folder` except locks, which are empty and stay."""
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"}
 
 
@@ -57,20 +57,20 @@ def cache(tmp_path: Path) -> Cache:
 # Making -------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_made_once(cache: Cache) -> None:
+def test_a_file_is_computed_once(cache: Cache) -> None:
     assert put(cache, ONE, b"first") == b"first"
-    assert cache.fetch("answers", ONE, 5, refuse, reader) == b"first"
-    assert Cache(cache.folder, 0.5).fetch("answers", ONE, 5, refuse, reader) == b"first"
+    assert cache.fetch("answers", ONE, 5, fail, reader) == b"first"
+    assert Cache(cache.folder, 0.5).fetch("answers", ONE, 5, fail, reader) == b"first"
     assert names(cache.folder) == {f"answers/{ONE}"}
 
 
-def test_kinds_are_apart(cache: Cache) -> None:
+def test_kinds_have_separate_files(cache: Cache) -> None:
     put(cache, ONE, b"first")
     assert put(cache, ONE, b"second", "tokens") == b"second"
     assert names(cache.folder) == {f"answers/{ONE}", f"tokens/{ONE}"}
 
 
-def test_what_cannot_be_read_is_made_anew(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_file_is_computed_again(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
     put(cache, ONE, b"whole")
     (cache.folder / "answers" / ONE).write_bytes(b"broken")
     assert put(cache, ONE, b"whole") == b"whole"
@@ -81,46 +81,46 @@ def test_what_cannot_be_read_is_made_anew(cache: Cache, caplog: pytest.LogCaptur
 
 
 def half(error: BaseException) -> Callable[[Path], None]:
-    def write(place: Path) -> None:
-        place.write_bytes(b"half")
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
         raise error
 
     return write
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), MemoryError()], ids=repr)
-def test_an_interrupted_writer_leaves_nothing(error: BaseException, cache: Cache) -> None:
+def test_an_interrupted_writer_leaves_no_file(error: BaseException, cache: Cache) -> None:
     with pytest.raises(type(error)):
         cache.fetch("answers", ONE, 4, half(error), reader)
     assert names(cache.folder) == set()
     assert put(cache, ONE, b"whole") == b"whole"
 
 
-def test_a_full_disk_is_a_mistake_that_names_the_folder(cache: Cache) -> None:
+def test_a_full_disk_is_an_error_that_names_the_folder(cache: Cache) -> None:
     with pytest.raises(UserError, match=r"cache\.dir=.*No space left") as error:
         cache.fetch("answers", ONE, 4, half(OSError(28, "No space left on device")), reader)
     assert str(cache.folder) in str(error.value)
     assert names(cache.folder) == set()
 
 
-def test_a_folder_that_cannot_be_is_a_mistake_that_names_it(tmp_path: Path) -> None:
+def test_an_impossible_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     cache = Cache(tmp_path / "file" / "cache", 1.0)
     with pytest.raises(UserError, match=r"cache\.dir=") as error:
         put(cache, ONE)
     assert str(cache.folder) in str(error.value)
-    # What only looks must not stumble.
+    # Reading operations treat it as empty.
     assert (cache.files(), cache.size(), cache.clean()) == ([], 0, 0)
 
 
-def test_two_threads_make_one_file(cache: Cache) -> None:
+def test_concurrent_threads_compute_a_file_once(cache: Cache) -> None:
     made: list[int] = []
     ready = threading.Barrier(4)
 
-    def slow(place: Path) -> None:
+    def slow(path: Path) -> None:
         made.append(1)
         time.sleep(0.05)
-        place.write_bytes(b"whole")
+        path.write_bytes(b"whole")
 
     found: list[bytes] = []
 
@@ -143,8 +143,8 @@ import sys, time
 from pathlib import Path
 from hydraprune.utils.cache import Cache
 
-def write(place):
-    place.write_bytes(b"half")
+def write(path):
+    path.write_bytes(b"half")
     print("writing", flush=True)
     time.sleep(60)
 
@@ -161,7 +161,7 @@ def killed(cache: Cache) -> Cache:
     assert process.stdout is not None
     with process:
         assert process.stdout.readline() == "writing\n"
-        # While it lives, what it writes is its own.
+        # The temporary file of a live process is left alone.
         assert cache.clean() == 0
         assert len(names(cache.folder)) == 1
         process.send_signal(signal.SIGKILL)
@@ -171,13 +171,13 @@ def killed(cache: Cache) -> Cache:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_the_next_writer_takes_a_killed_one_s_place(killed: Cache) -> None:
+def test_the_next_writer_replaces_the_file_of_a_killed_one(killed: Cache) -> None:
     assert put(killed, ONE, b"whole") == b"whole"
     assert names(killed.folder) == {f"answers/{ONE}"}
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_cleaning_removes_what_a_killed_writer_left(killed: Cache) -> None:
+def test_cleaning_removes_the_file_of_a_killed_writer(killed: Cache) -> None:
     put(killed, TWO)
     assert len(names(killed.folder)) == 2
     assert killed.clean() == len(b"half") + len(b"x")
@@ -188,20 +188,20 @@ def test_cleaning_removes_what_a_killed_writer_left(killed: Cache) -> None:
 
 
 def aged(cache: Cache, *keys: str) -> None:
-    """Say that these were used in this order, long ago."""
-    for place, key in enumerate(keys):
+    """Mark these as used in this order, long ago."""
+    for index, key in enumerate(keys):
         (file,) = [file for file in cache.files() if file.name == key]
-        os.utime(file, (1000 + place, 1000 + place))
+        os.utime(file, (1000 + index, 1000 + index))
 
 
-def test_what_was_used_least_recently_makes_room(tmp_path: Path) -> None:
+def test_the_least_recently_used_file_makes_room(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 10 / GB)
     for key, kind in ((A, "tokens"), (B, "answers"), (C, "native")):
         put(cache, key, b"123", kind)
     aged(cache, B, C, A)
     assert [file.name for file in cache.files()] == [B, C, A]
-    # To read is to use.
-    cache.fetch("answers", B, 3, refuse, reader)
+    # Reading counts as use.
+    cache.fetch("answers", B, 3, fail, reader)
     put(cache, D, b"12345")
     assert {file.name for file in cache.files()} == {B, D}
     assert cache.size() == 8
@@ -209,7 +209,7 @@ def test_what_was_used_least_recently_makes_room(tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 12)), max_size=12), st.integers(0, 20))
 @settings(deadline=None, max_examples=30)
-def test_it_never_grows_beyond_its_limit(
+def test_the_cache_never_exceeds_its_limit(
     tmp_path_factory: pytest.TempPathFactory, wanted: list[tuple[str, int]], limit: int
 ) -> None:
     cache = Cache(tmp_path_factory.mktemp("cache"), limit / GB)
@@ -221,7 +221,7 @@ def test_it_never_grows_beyond_its_limit(
             assert cache.size() <= limit
 
 
-def test_it_admits_what_it_could_hold_when_empty(tmp_path: Path) -> None:
+def test_the_cache_admits_what_fits_into_an_empty_one(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 1e-6)
     put(cache, ONE, b"x" * 900)
     assert cache.admits(1000)
@@ -233,26 +233,26 @@ def test_it_admits_what_it_could_hold_when_empty(tmp_path: Path) -> None:
 # Cleaning -----------------------------------------------------------------------------------------
 
 
-def test_nothing_foreign_is_ever_touched(tmp_path: Path) -> None:
+def test_other_files_are_never_touched(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 1.0)
     for kind in ("answers", "tokens", "native"):
         put(cache, ONE, b"123", kind)
-    foreign = ("notes.txt", "mine/answers", "mine/one.npy", "answers2/one", "native.so", ".hidden", "answers/.mine")
-    foreign = (*foreign, "answers/deeper/one", "tokens.tmp", ".one.1.tmp")
-    for name in foreign:
+    other = ("notes.txt", "mine/answers", "mine/one.npy", "answers2/one", "native.so", ".hidden", "answers/.mine")
+    other = (*other, "answers/deeper/one", "tokens.tmp", ".one.1.tmp")
+    for name in other:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("precious")
     assert cache.size() == 9
     assert cache.clean() == 9
-    assert names(tmp_path) == set(foreign)
-    # Nor for room.
+    assert names(tmp_path) == set(other)
+    # Not even to make room.
     full = Cache(tmp_path, 8 / GB)
     put(full, TWO, b"12345")
     put(full, THREE, b"12345")
-    assert names(tmp_path) == {*foreign, f"answers/{THREE}"}
+    assert names(tmp_path) == {*other, f"answers/{THREE}"}
 
 
-def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:
+def test_a_missing_folder_is_empty(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "nowhere", 1.0)
     assert (cache.files(), cache.size(), cache.clean()) == ([], 0, 0)
     assert not cache.folder.exists()
@@ -263,18 +263,18 @@ def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:
 
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
 @settings(deadline=None, max_examples=200)
-def test_other_parts_have_another_digest(one: list[bytes], other: list[bytes]) -> None:
+def test_different_parts_have_different_digests(one: list[bytes], other: list[bytes]) -> None:
     assert (digest(one) == digest(other)) == (one == other)
 
 
-def test_a_digest_knows_where_parts_end() -> None:
+def test_a_digest_depends_on_the_boundaries_of_parts() -> None:
     assert digest([b"ab", b"c"]) != digest([b"a", b"bc"])
     assert digest([b"ab"]) != digest([b"ab", b""])
     assert digest([memoryview(b"ab")]) == digest([b"ab"])
     assert digest([memoryview(b"abcd").cast("H")]) == digest([b"abcd"])
 
 
-def test_a_config_s_node_is_a_cache() -> None:
+def test_a_config_node_becomes_a_cache() -> None:
     cache = cache_of({"dir": "~/kept", "max_gb": 3})
     assert cache == Cache(Path.home() / "kept", 3.0)
 
@@ -282,7 +282,7 @@ def test_a_config_s_node_is_a_cache() -> None:
 # The command line ---------------------------------------------------------------------------------
 
 
-def test_the_command_line_shows_and_cleans(hydraprune: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_cache_command_lists_and_cleans(hydraprune: Callable[..., Any], tmp_path: Path) -> None:
     cache = Cache(tmp_path / "kept", 1.0)
     put(cache, ONE, b"x" * 3_000_000)
     put(cache, TWO, b"x" * 2_000_000, "tokens")
@@ -304,7 +304,7 @@ WORDS = ("cache.dirs=x", "cache.max_gb=-1", "cache.max_gb=much", "cache.max_gb=n
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_mistake_in_the_cache_s_keys_is_one_line(
+def test_an_invalid_cache_key_is_refused_in_one_line(
     word: str, hydraprune: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     for command in (("cache",), ("train", *small)):

@@ -1,15 +1,18 @@
-"""A hub that does not answer is not asked twice."""
+"""Hub access: an unreachable hub, load errors in one line, the home folder."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from hydraprune.errors import UserError
-from hydraprune.utils.hub_access import go_offline_if_unreachable, loading, local_or_id
+from hydraprune.utils.hub_access import go_offline_if_unreachable, hub_home, loading, local_or_id
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def closed_port() -> int:
         return int(found.getsockname()[1])
 
 
-def test_a_hub_that_refuses_is_left_alone(online: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_switches_to_offline_mode(online: pytest.MonkeyPatch) -> None:
     online.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed_port()}")
     go_offline_if_unreachable(["./here", "/there"])
     assert "HF_HUB_OFFLINE" not in os.environ
@@ -36,21 +39,21 @@ def test_a_hub_that_refuses_is_left_alone(online: pytest.MonkeyPatch) -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
-def test_a_hub_that_answers_is_used(online: pytest.MonkeyPatch) -> None:
+def test_a_reachable_hub_is_used(online: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         online.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         go_offline_if_unreachable(["someone/model"])
     assert "HF_HUB_OFFLINE" not in os.environ
 
 
-def test_nothing_is_tried_behind_a_proxy(online: pytest.MonkeyPatch) -> None:
+def test_behind_a_proxy_nothing_is_tried(online: pytest.MonkeyPatch) -> None:
     online.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed_port()}")
     online.setenv("HTTPS_PROXY", "http://proxy:3128")
     go_offline_if_unreachable(["someone/model"])
     assert "HF_HUB_OFFLINE" not in os.environ
 
 
-def test_what_goes_wrong_names_the_key_and_a_cure() -> None:
+def test_load_errors_name_the_key_and_a_cure() -> None:
     with (
         pytest.raises(UserError, match=r"model\.path=a/b: not in the local cache.*model\.path=/path"),
         loading("model.path", "a/b"),
@@ -64,3 +67,32 @@ def test_what_goes_wrong_names_the_key_and_a_cure() -> None:
     with pytest.raises(UserError, match="no such file or folder"):
         local_or_id("~/surely/not/here", "task.path")
     assert local_or_id("someone/model", "model.path") == "someone/model"
+
+
+# The home folder for these variables, None: unset. An empty XDG_CACHE_HOME is not the same as an unset one.
+HOMES: list[dict[str, str | None]] = [
+    {"HF_HOME": None, "XDG_CACHE_HOME": None},
+    {"HF_HOME": None, "XDG_CACHE_HOME": ""},
+    {"HF_HOME": None, "XDG_CACHE_HOME": "/cache"},
+    {"HF_HOME": "~/hub", "XDG_CACHE_HOME": "/cache"},
+]
+
+
+@pytest.mark.parametrize("variables", HOMES, ids=str)
+def test_the_home_folder_is_the_one_of_huggingface_hub(
+    variables: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    expected = importlib.util.spec_from_file_location("fresh_constants", constants.__file__)
+    assert expected is not None
+    assert expected.loader is not None
+    fresh = importlib.util.module_from_spec(expected)
+    expected.loader.exec_module(fresh)
+    monkeypatch.setattr(constants, "HF_HOME", fresh.HF_HOME)
+    assert hub_home() == Path(fresh.HF_HOME)
+    if variables["XDG_CACHE_HOME"] == "":
+        assert hub_home() == Path("huggingface")

@@ -26,6 +26,7 @@ _OWN = (
     "hydraprune.training.distillation",
     "hydraprune.training.learning_rate",
     "hydraprune.training.settings",
+    "hydraprune.models.families",
     "hydraprune.models.pretrained",
     "hydraprune.data.tasks",
     "hydraprune.tracking.trackers.Silent",

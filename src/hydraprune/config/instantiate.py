@@ -17,8 +17,8 @@ from torch import nn
 from hydraprune.config.allowlist import check_targets
 from hydraprune.config.schema import arguments_of, check_arguments
 from hydraprune.errors import UserError
-from hydraprune.models.families import family_of, is_known
-from hydraprune.models.pretrained import PretrainedModel, model_type
+from hydraprune.models.families import ModelFamily, family_of_model, model_type
+from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.sparsity import Calibration, Never, Plans, Pruner, SparsityError, Unscored, attach
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
@@ -162,14 +162,15 @@ def _refuse_unread(common: list[Any]) -> None:
             raise UserError(f"pattern=lock: scores nothing and prunes nothing; leave {key} out, or say {key}=none")
 
 
-def pretrained(path: str, key: str) -> PretrainedModel:
+def pretrained(path: str, key: str, family: ModelFamily | None = None) -> PretrainedModel:
     """The checkpoint at a folder or hub id that the config calls `key`."""
-    return PretrainedModel(name=Path(path).name, path=path, key=key)
+    return PretrainedModel(name=Path(path).name, path=path, key=key, family=family)
 
 
 def student(components: Components, dense: str | None) -> Any:
     """Where the student comes from: the dense model, or for a dense run the model of the config."""
-    return components.model if dense is None else pretrained(dense, "dense.source")
+    family = getattr(components.model, "family", None)
+    return components.model if dense is None else pretrained(dense, "dense.source", family)
 
 
 def pruners(
@@ -183,15 +184,15 @@ def pruners(
     Raises:
         UserError: a pattern, amount, schedule or choice of layers that cannot work.
     """
-    kind = model_type(model)
-    if not is_known(kind) and not all(plan.layers.include for plan in plans.parts.values()):
+    kind, family = model_type(model), family_of_model(model)
+    if family is None and not all(plan.layers.include for plan in plans.parts.values()):
         raise UserError(
             f"model: we do not know which layers of a {kind} model are its encoder; say it: "
-            f"pattern.layers.include=['encoder'], for example"
+            f"pattern.layers.include=['encoder'], for example; or describe the family as model.family"
         )
     try:
         heads = getattr(model.config, "num_attention_heads", None)
-        family = replace(family_of(kind), heads=heads)
+        family = replace(family or ModelFamily(kind), heads=heads)
         return attach(model, plans.parts, family, steps, steps_per_epoch, calibration)
     except SparsityError as error:
         raise UserError(in_config_words(str(error), plans, error.pruner)) from None

@@ -168,8 +168,15 @@ def check_arguments(node: Mapping[str, Any], path: str, known: set[str]) -> None
             raise UserError(f"{full}={_short(value)}: {target} has no such key{nearest(key, kinds, path)}")
         if not fits(value, kinds[key]):
             raise UserError(f"{full}={_short(value)}: must be {describe(kinds[key])}")
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and not _is_table(kinds[key], value):
             _check_node(value, f"{full}.", known)
+
+
+def _is_table(kind: Any, value: Mapping[str, Any]) -> bool:
+    """Whether a value is a mapping whose keys are the user's own, such as the roles of a model family."""
+    origin = typing.get_origin(kind)
+    is_mapping = isinstance(origin, type) and issubclass(origin, Mapping)
+    return is_mapping and not any(isinstance(item, Mapping) for item in value.values())
 
 
 def _named_by_the_user(path: str) -> bool:

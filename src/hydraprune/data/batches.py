@@ -1,4 +1,4 @@
-"""Token ids in memory, and the batches of an epoch."""
+"""Encoded data sets in memory, and the padded batches of an epoch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples as token ids, one behind the other without padding.
+    """A tokenized data set: the token ids of all examples, concatenated without padding.
 
     Args:
-        inputs: model argument -> flat integers [tokens of all examples]; `input_ids` is among them.
+        inputs: model argument -> integers [tokens of all examples]; includes `input_ids`.
         offsets: [examples + 1]; example i has the tokens offsets[i] .. offsets[i + 1].
-        labels: [examples], integers or, for regression, floats.
-        pad_id: what `input_ids` is padded with; everything else is padded with 0.
+        labels: [examples], integers, or floats for a regression.
+        pad_id: padding value of `input_ids`; other inputs are padded with 0.
     """
 
     inputs: Mapping[str, Tensor]
@@ -33,23 +33,27 @@ class Encoded:
         """Tokens of every example, [examples]."""
         return self.offsets.diff()
 
-    def places(self, indices: Tensor, few_widths: int = 0) -> tuple[Tensor, Tensor]:
-        """Where the tokens of some examples lie, padded to the longest (see `Batches` for `few_widths`).
+    def token_indices(self, examples: Tensor, few_widths: int = 0) -> tuple[Tensor, Tensor]:
+        """Indices of the tokens of some examples in the flat tensors, padded to the longest example.
+
+        Args:
+            examples: [batch], their numbers.
+            few_widths: as in `Batches`.
 
         Returns:
-            (places in the flat tensors, whether there is a token at all), each [batch, longest]; a
-            padded position has the place of a real token of its own or, without any, of another example.
+            (indices, mask), each [batch, longest]; the mask is True on real tokens. The index of a
+            padded position is that of another token of its example, or of another example if it has none.
         """
-        starts = self.offsets[indices].unsqueeze(1)
-        lengths = self.offsets[indices + 1].unsqueeze(1) - starts
+        starts = self.offsets[examples].unsqueeze(1)
+        lengths = self.offsets[examples + 1].unsqueeze(1) - starts
         width = max(1, int(lengths.max()))
-        positions = torch.arange(min(_rounded(width), max(width, few_widths)) if few_widths else width).unsqueeze(0)
-        real = positions < lengths
-        return (starts + positions * real).clamp_(max=int(self.offsets[-1]) - 1), real
+        positions = torch.arange(min(_bucket(width), max(width, few_widths)) if few_widths else width).unsqueeze(0)
+        mask = positions < lengths
+        return (starts + positions * mask).clamp_(max=int(self.offsets[-1]) - 1), mask
 
 
-def _rounded(width: int) -> int:
-    """From 32 up to the next of eight equal steps to the next power of two."""
+def _bucket(width: int) -> int:
+    """From 32 up: the next of eight equal steps to the next power of two."""
     step = max(1, 1 << (width.bit_length() - 4)) if width >= 32 else 1
     return -(-width // step) * step
 
@@ -61,15 +65,15 @@ class Batch:
     Args:
         inputs: model argument -> [batch, length]; `attention_mask` is 1 on real tokens.
         labels: [batch].
-        indices: [batch], the examples' places in their data set (on the CPU).
-        places: [batch, length], the tokens' places in its flat tensors (on the CPU); see `Encoded.places`.
+        indices: [batch], the examples' numbers in their data set (on the CPU).
+        token_indices: [batch, length], see `Encoded.token_indices` (on the CPU).
         mean_length: tokens per example of the whole data set.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     indices: Tensor
-    places: Tensor
+    token_indices: Tensor
     mean_length: float
 
     def to(self, device: torch.device) -> Batch:
@@ -79,7 +83,7 @@ class Batch:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy on `device` for which the host need not wait."""
+    """A copy on `device`, made without blocking the host."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -87,19 +91,18 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Batches:
-    """A data set in batches, padded to their longest example.
+    """A data set in batches, each padded to its longest example.
 
     Args:
-        shuffle_seed: the order of epoch e follows from (shuffle_seed, e) alone, so that a resumed
-            run sees what the uninterrupted one would have; None: from the longest example to the
-            shortest, which pads least and finds out at once whether memory suffices.
+        shuffle_seed: the order of epoch e depends on (shuffle_seed, e) alone, so that a resumed run
+            sees the same batches as an uninterrupted one. None: from the longest example to the
+            shortest, which pads least and shows at once whether memory suffices.
         length_grouping: when shuffling, examples are drawn at random for this many batches at a
-            time and grouped by length among these; the batches then come in random order. At most
-            a quarter of all batches, or the same examples would meet in every epoch. 1: every batch
-            is drawn at random.
-        few_widths: pad to one of few widths, at most this one; 0: to the longest. For bf16 on a CPU,
-            where oneDNN compiles and keeps code for every shape of a product; costs some 2 % more
-            tokens.
+            time, grouped by length among these, and the batches shuffled. At most a quarter of all
+            batches, or the same examples would share a batch in every epoch. 1: no grouping.
+        few_widths: pad to one of few widths, at most this one; 0: to the longest example. For bf16
+            on a CPU, where oneDNN compiles and caches code for every shape of a matrix product;
+            costs some 2 % more tokens.
     """
 
     data: Encoded
@@ -112,12 +115,12 @@ class Batches:
         return -(-len(self.data) // self.batch_size)
 
     def epoch(self, number: int = 0, first: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from its `first` on, counted from 0."""
+        """The batches of one epoch, from batch `first` on, counted from 0."""
         for indices in self.order(number)[first:]:
             yield self.batch(indices)
 
     def order(self, number: int = 0) -> list[Tensor]:
-        """Per batch of an epoch the indices of its examples."""
+        """The examples of every batch of one epoch, [batch] each."""
         lengths = self.data.lengths
         if self.shuffle_seed is None:
             return list(torch.split(lengths.argsort(descending=True, stable=True), self.batch_size))
@@ -131,15 +134,15 @@ class Batches:
             for drawn in torch.split(order, self.batch_size * grouping)
             for batch in torch.split(drawn[lengths[drawn].argsort(stable=True)], self.batch_size)
         ]
-        return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
+        return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
     def batch(self, indices: Tensor) -> Batch:
-        """These examples."""
-        places, real = self.data.places(indices, self.few_widths)
+        """The batch of these examples, [batch] numbers."""
+        token_indices, mask = self.data.token_indices(indices, self.few_widths)
         inputs = {
-            key: values[places].long().masked_fill_(~real, self.data.pad_id if key == "input_ids" else 0)
+            key: values[token_indices].long().masked_fill_(~mask, self.data.pad_id if key == "input_ids" else 0)
             for key, values in self.data.inputs.items()
         }
-        inputs["attention_mask"] = real.long()
+        inputs["attention_mask"] = mask.long()
         mean = int(self.data.offsets[-1]) / len(self.data)
-        return Batch(inputs, self.data.labels[indices], indices, places, mean)
+        return Batch(inputs, self.data.labels[indices], indices, token_indices, mean)

@@ -1,4 +1,4 @@
-"""Can these splits be learned from, and scored? What shows in their labels and texts."""
+"""Checks of a task's splits: whether their labels can be learned and scored, and whether they overlap."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import logging
 from collections.abc import Sequence
 
 from hydraprune.data.examples import Examples, Labels, TaskData
-from hydraprune.data.metrics import REGRESSION
+from hydraprune.data.metrics import NEEDS_TWO_CLASSES, REGRESSION, Metric
 from hydraprune.errors import UserError
 
 log = logging.getLogger(__name__)
-# Evaluation examples that are looked for among those to train on.
-_SAMPLE = 1000
-# Of one class alone these say 0 whatever the model does.
-_OF_TWO_CLASSES = ("f1", "matthews")
+# Evaluation examples that are searched for in the training set.
+_OVERLAP_SAMPLE = 1000
 
 
-def check_splits(data: TaskData, metrics: Sequence[str]) -> None:
-    """Refuse splits from which nothing can be learned or told; say so where it is only likely.
+def check_splits(data: TaskData, metrics: Sequence[str | Metric]) -> None:
+    """Refuse splits from which nothing can be learned or scored; warn about likely mistakes.
 
     Raises:
-        UserError: one class or one score only, where there must be two.
+        UserError: a split holds one class or one score only, where two are needed.
     """
     trained = set(data.train.labels)
     if len(trained) < 2:
+        more = ", or more of them by task.max_train_examples" if data.labels.count > 1 else ""
         raise UserError(
-            f"task.label: every training example is of one class only ({_names(trained, data.labels)}); give examples "
-            f"of at least two{', or more of them by task.max_train_examples' if data.labels.count > 1 else ''}"
+            f"every training example is of one class only ({_names(trained, data.labels)})",
+            key="task.label",
+            cure=f"give examples of at least two{more}",
         )
     check_evaluations(data, metrics)
     for split, examples in data.evaluations.items():
@@ -38,37 +38,41 @@ def check_splits(data: TaskData, metrics: Sequence[str]) -> None:
                 "task.label: %s holds classes that no training example has (%s): they cannot be learned",
                 split, _names(unseen, data.labels),
             )  # fmt: skip
-        share = _shared(examples, data.train)
+        share = _overlap(examples, data.train)
         if share > 0.5:
             log.warning(
-                "task: %.0f %% of %s are among the training examples, so its score is one of learning by heart",
+                "task: %.0f %% of %s are among the training examples: its score measures memorisation",
                 100 * share, split,
             )  # fmt: skip
 
 
-def check_evaluations(data: TaskData, metrics: Sequence[str]) -> None:
-    """Refuse splits on which a metric cannot be told, whatever the model that is to be scored.
+def check_evaluations(data: TaskData, metrics: Sequence[str | Metric]) -> None:
+    """Refuse evaluation sets for which a metric is undefined, whatever the model.
 
     Raises:
         UserError: one class or one score only, where the metric needs two.
     """
-    needing = [metric for metric in metrics if metric in (REGRESSION if data.labels.regression else _OF_TWO_CLASSES)]
+    undefined = REGRESSION if data.labels.regression else NEEDS_TWO_CLASSES
+    needing = [metric for metric in metrics if metric in undefined]
     for split, examples in data.evaluations.items():
         found = set(examples.labels)
         if needing and len(found) < 2:
+            only = _names(found, data.labels)
             raise UserError(
-                f"task.metrics={needing[0]}: every example of {split} is of one class only "
-                f"({_names(found, data.labels)}), on which it cannot be told; give a validation set with at least two"
+                f"every example of {split} is of one class only ({only}), for which it is undefined",
+                key="task.metrics",
+                value=needing[0],
+                cure="give a validation set with at least two",
             )
 
 
-def _names(places: set[float], labels: Labels) -> str:
-    if labels.regression:
-        return ", ".join(f"score {score:g}" for score in places)
-    return ", ".join(labels.names[int(place)] for place in sorted(places)[:8])
+def _names(labels: set[float], known: Labels) -> str:
+    if known.regression:
+        return ", ".join(f"score {score:g}" for score in labels)
+    return ", ".join(known.names[int(index)] for index in sorted(labels)[:8])
 
 
-def _shared(examples: Examples, train: Examples) -> float:
-    """The share of (the first) examples whose texts are among those of `train`."""
-    sample = set(examples.texts[:_SAMPLE])
+def _overlap(examples: Examples, train: Examples) -> float:
+    """The share of (the first) examples whose texts occur in the training set."""
+    sample = set(examples.texts[:_OVERLAP_SAMPLE])
     return len(sample.intersection(train.texts)) / len(sample)

@@ -1,6 +1,6 @@
-"""How transformers computes attention in our trainings.
+"""Attention functions for training, registered with transformers under names of their own.
 
-Registered with transformers as attention functions of their own; a saved model knows nothing of them.
+A saved model's config does not mention them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from hydraprune.models.dropout import fast_dropout
-from hydraprune.models.families import is_known
-from hydraprune.models.pretrained import model_type
+from hydraprune.models.families import family_of_model
 
 _PLAIN = "hydraprune_plain"
 _SDPA = "hydraprune_sdpa"
 
 
-def _plain(
+def _plain_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -31,9 +30,9 @@ def _plain(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """softmax(q k^T / sqrt(d)) v, written out. query, key, value: [batch, heads, length, d].
+    """softmax(q k^T / sqrt(d)) v in separate operations. query, key, value: [batch, heads, length, d].
 
-    On a CPU torch's own fused attention does not serve drop-out, and what it falls back to is slower.
+    On a CPU PyTorch's fused attention does not support dropout, and its fallback is slower.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scaling, key.transpose(2, 3))
@@ -43,23 +42,27 @@ def _plain(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
-def _mask_without_a_look(*arguments: Any, **options: Any) -> Any:
-    """A mask made without asking whether anything is padded, for which the host would wait for the GPU."""
+def _unconditional_mask(*arguments: Any, **options: Any) -> Any:
+    """The SDPA mask without the shortcut for unpadded batches, for which the host would wait for the GPU."""
     return sdpa_mask(*arguments, **{**options, "allow_is_bidirectional_skip": False, "allow_is_causal_skip": False})
 
 
-AttentionInterface.register(_PLAIN, _plain)
+AttentionInterface.register(_PLAIN, _plain_attention)
 AttentionMaskInterface.register(_PLAIN, eager_mask)
 AttentionInterface.register(_SDPA, sdpa_attention_forward)
-AttentionMaskInterface.register(_SDPA, _mask_without_a_look)
+AttentionMaskInterface.register(_SDPA, _unconditional_mask)
 
 
 def choose_attention(model: nn.Module, device: torch.device) -> None:
-    """The quickest attention for training a model of a known family on `device`; others keep their own."""
-    drops = any(getattr(model.config, key, 0.0) for key in ("attention_probs_dropout_prob", "attention_dropout"))
-    if not is_known(model_type(model)):
+    """Set the fastest attention for training `model` on `device`.
+
+    Only for families with `standard_attention`; other models keep their own.
+    """
+    family = family_of_model(model)
+    if family is None or not family.standard_attention:
         return
+    dropout: Any = getattr(model.config, family.attention_dropout or "", 0.0)
     if device.type == "cuda":
         model.set_attn_implementation(_SDPA)  # type: ignore[operator]
-    elif device.type == "cpu" and drops:
+    elif device.type == "cpu" and dropout:
         model.set_attn_implementation(_PLAIN)  # type: ignore[operator]

@@ -1,8 +1,43 @@
-"""What do model families call their parts? Facts, no logic."""
+"""Model families: names of a family's modules by role, modules outside its encoder, and what may be replaced in it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
 from hydraprune.sparsity import Family
+
+_ATTRIBUTE = "hydraprune_family"
+
+
+@dataclass(frozen=True)
+class ModelFamily(Family):
+    """The facts about all models of one `config.model_type`.
+
+    Args:
+        name: the `model_type`.
+        roles: role -> regular expressions that match whole module names. Roles: `query`, `key`,
+            `value`, `attention_output`, `ffn_in`, `ffn_out`; `query_key_value` for a joint projection.
+        outside: names of the modules outside the encoder (embedding projection, pooler, head); they
+            are never pruned, and the head among them may be new.
+        standard_attention: whether attention goes through transformers' `AttentionInterface`, so that
+            a faster function can replace it during training.
+        attention_dropout: config field of the attention dropout. Where it is not zero, training on
+            a CPU uses attention written out in PyTorch, which is faster than SDPA with dropout.
+        lookup_embedding: whether the input embedding is used for nothing but looking up the ids of
+            the inputs, so that only the rows in use need to be trained.
+    """
+
+    # Declared again so that the config's checks find their types in this module.
+    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    outside: Sequence[str] = ()
+    standard_attention: bool = False
+    attention_dropout: str | None = None
+    lookup_embedding: bool = False
+
 
 _BERT_ROLES = {
     "query": [r".*\.attention\.self\.query"],
@@ -12,44 +47,91 @@ _BERT_ROLES = {
     "ffn_in": [r".*\.layer\.\d+\.intermediate\.dense"],
     "ffn_out": [r".*\.layer\.\d+\.output\.dense"],
 }
+_DISTILBERT_ROLES = {
+    "query": [r".*\.attention\.q_lin"],
+    "key": [r".*\.attention\.k_lin"],
+    "value": [r".*\.attention\.v_lin"],
+    "attention_output": [r".*\.attention\.out_lin"],
+    "ffn_in": [r".*\.ffn\.lin1"],
+    "ffn_out": [r".*\.ffn\.lin2"],
+}
+_GPT2_ROLES = {
+    "query_key_value": [r".*\.attn\.c_attn"],
+    "attention_output": [r".*\.attn\.c_proj"],
+    "ffn_in": [r".*\.mlp\.c_fc"],
+    "ffn_out": [r".*\.mlp\.c_proj"],
+}
 _ROBERTA_OUTSIDE = ["classifier.dense", "classifier.out_proj"]
 
-FAMILIES: dict[str, Family] = {
-    "bert": Family("bert", _BERT_ROLES, ["bert.pooler.dense", "classifier"]),
-    "roberta": Family("roberta", _BERT_ROLES, _ROBERTA_OUTSIDE),
-    "xlm-roberta": Family("xlm-roberta", _BERT_ROLES, _ROBERTA_OUTSIDE),
-    "camembert": Family("camembert", _BERT_ROLES, _ROBERTA_OUTSIDE),
-    "electra": Family("electra", _BERT_ROLES, ["electra.embeddings_project", *_ROBERTA_OUTSIDE]),
-    "distilbert": Family(
+
+def _bert_like(name: str, outside: list[str]) -> ModelFamily:
+    return ModelFamily(
+        name,
+        _BERT_ROLES,
+        outside,
+        standard_attention=True,
+        attention_dropout="attention_probs_dropout_prob",
+        lookup_embedding=True,
+    )
+
+
+# model_type -> family.
+FAMILIES: dict[str, ModelFamily] = {
+    "bert": _bert_like("bert", ["bert.pooler.dense", "classifier"]),
+    "roberta": _bert_like("roberta", _ROBERTA_OUTSIDE),
+    "xlm-roberta": _bert_like("xlm-roberta", _ROBERTA_OUTSIDE),
+    "camembert": _bert_like("camembert", _ROBERTA_OUTSIDE),
+    "electra": _bert_like("electra", ["electra.embeddings_project", *_ROBERTA_OUTSIDE]),
+    "distilbert": ModelFamily(
         "distilbert",
-        {
-            "query": [r".*\.attention\.q_lin"],
-            "key": [r".*\.attention\.k_lin"],
-            "value": [r".*\.attention\.v_lin"],
-            "attention_output": [r".*\.attention\.out_lin"],
-            "ffn_in": [r".*\.ffn\.lin1"],
-            "ffn_out": [r".*\.ffn\.lin2"],
-        },
+        _DISTILBERT_ROLES,
         ["pre_classifier", "classifier"],
+        standard_attention=True,
+        attention_dropout="attention_dropout",
+        lookup_embedding=True,
     ),
-    "gpt2": Family(
-        "gpt2",
-        {
-            "query_key_value": [r".*\.attn\.c_attn"],
-            "attention_output": [r".*\.attn\.c_proj"],
-            "ffn_in": [r".*\.mlp\.c_fc"],
-            "ffn_out": [r".*\.mlp\.c_proj"],
-        },
-        ["score"],
-    ),
+    "gpt2": ModelFamily("gpt2", _GPT2_ROLES, ["score"], standard_attention=True, lookup_embedding=True),
 }
 
 
-def family_of(model_type: str) -> Family:
-    """The family of a `config.model_type`; one without roles and heads when we do not know it."""
-    return FAMILIES.get(model_type, Family(model_type))
+def family_of(model_type: str, given: ModelFamily | None = None) -> ModelFamily | None:
+    """The family of a `model_type`.
+
+    Args:
+        given: the user's own family, which is used for the models that it names.
+
+    Returns:
+        None for an unknown family.
+    """
+    return given if given is not None and given.name == model_type else FAMILIES.get(model_type)
 
 
-def is_known(model_type: str) -> bool:
-    """Whether we know which layers of this model type lie outside its encoder."""
-    return model_type in FAMILIES
+def family_of_model(model: nn.Module) -> ModelFamily | None:
+    """The family of a loaded model: the one attached by `attach_family`, else that of its `model_type`."""
+    found: ModelFamily | None = getattr(model, _ATTRIBUTE, None)
+    return found or family_of(model_type(model))
+
+
+def attach_family(model: nn.Module, given: ModelFamily | None) -> None:
+    """Let `family_of_model` find the user's own family; a saved model does not carry it."""
+    if given is not None and given.name == model_type(model):
+        setattr(model, _ATTRIBUTE, given)
+
+
+def model_type(model: nn.Module) -> str:
+    """`config.model_type` of a Hugging Face model."""
+    return str(model.config.model_type)  # type: ignore[union-attr]
+
+
+def max_positions(model: nn.Module) -> int:
+    """The longest input of a model, in tokens; a blueprint will do.
+
+    RoBERTa and its relatives count positions from behind the padding index, so their position
+    embedding holds fewer positions than rows; it has that index as `padding_idx`.
+    """
+    config: Any = model.config
+    positions = int(getattr(config, "max_position_embeddings", 1_000_000))
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return positions - module.padding_idx - 1
+    return positions

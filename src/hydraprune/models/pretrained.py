@@ -1,12 +1,11 @@
-"""Models and tokenizers, from the hub, from a folder, or made on the spot."""
+"""Pretrained models and tokenizers: from the hub, from a folder, or tiny ones with random weights."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -23,10 +22,39 @@ from transformers import (
 from hydraprune.data import toy
 from hydraprune.data.examples import Labels
 from hydraprune.errors import UserError
-from hydraprune.models.families import family_of, is_known
+from hydraprune.models.families import ModelFamily, attach_family, family_of
 from hydraprune.utils.hub_access import loading, local_or_id
 
-log = logging.getLogger(__name__)
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
+_ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+# Of `TinyModel`: beyond these even the shapes of a model take minutes, or do not fit into memory.
+_MOST_WIDE = 16_384
+_MOST = {"layers": 256, "max_positions": 1_048_576}
+
+
+class ModelSource(Protocol):
+    """What a model class must offer; a config names it by `model._target_`, and its fields are the config's keys."""
+
+    @property
+    def name(self) -> str:
+        """The name on the command line; names folders and rows of tables."""
+
+    def config(self) -> PretrainedConfig:
+        """The model's Hugging Face config."""
+
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+
+    def load(self, labels: Labels | None = None) -> nn.Module:
+        """The model for sequence classification; with `labels`, with a head for them."""
+
+    def blueprint(self, labels: Labels | None = None) -> nn.Module:
+        """The same on the meta device: modules and shapes without weights."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +62,12 @@ class PretrainedModel:
     """A checkpoint for sequence classification: a hub id or a local folder.
 
     Args:
-        name: the word on the command line; names folders and rows.
+        name: the name on the command line; names folders and rows of tables.
         path: hub id or folder.
         revision: of the hub repository.
-        type: `model_type` to assume when the checkpoint's config.json has none.
-        key: what `path` is called in the config, for errors.
+        type: `model_type` to assume if the checkpoint's config.json has none.
+        key: the config key of `path`, for errors.
+        family: the facts about a model family that `hydraprune.models.families` does not know.
     """
 
     name: str
@@ -46,6 +75,7 @@ class PretrainedModel:
     revision: str | None = None
     type: str | None = None
     key: str = "model.path"
+    family: ModelFamily | None = None
 
     def config(self) -> PretrainedConfig:
         """The checkpoint's own config.
@@ -57,21 +87,24 @@ class PretrainedModel:
         with loading(self.key, self.path):
             raw, _ = PretrainedConfig.get_config_dict(source, revision=self.revision)
             if not raw:
-                raise UserError(f"{self.key}={self.path}: holds no config.json; give a folder made by save_pretrained")
+                raise self._error("holds no config.json", "give a folder made by save_pretrained")
             folder = Path(source)
-            if folder.is_dir() and not any((folder / name).exists() for name in _WEIGHTS):
-                raise UserError(f"{self.key}={self.path}: holds no weights ({', '.join(_WEIGHTS[:2])})")
-            _refuse_code(raw, f"{self.key}={self.path}")
+            if folder.is_dir() and not any((folder / name).exists() for name in _WEIGHT_FILES):
+                raise self._error(f"holds no weights ({', '.join(_WEIGHT_FILES[:2])})")
+            self._refuse_code(raw)
             if "model_type" in raw:
                 return AutoConfig.from_pretrained(source, revision=self.revision, trust_remote_code=False)
             if self.type is None:
-                raise UserError(
-                    f"{self.key}={self.path}: its config.json has no model_type; say it: model.type=bert, for example"
-                )
+                reason = "its config.json has no model_type"
+                raise self._error(reason, "give it as model.type, for example model.type=bert")
             return AutoConfig.for_model(self.type, **raw)
 
     def tokenizer(self) -> Any:
-        """The checkpoint's tokenizer."""
+        """The checkpoint's tokenizer.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
         config = self.config()
         with loading(self.key, self.path):
             return AutoTokenizer.from_pretrained(
@@ -79,67 +112,87 @@ class PretrainedModel:
             )
 
     def load(self, labels: Labels | None = None) -> nn.Module:
-        """The model; with `labels`, its head made for them (new if the checkpoint has none that fits).
+        """The model; with `labels`, with a head for them (a new one if the checkpoint has none that fits).
 
         Raises:
             UserError: it cannot be loaded, or weights are missing (any without `labels`, those of the
                 encoder with them) or not finite.
         """
         config = self.config()
-        replaced = labels is not None and config.num_labels != labels.count
+        new_head = labels is not None and config.num_labels != labels.count
         if labels is not None:
             _set_labels(config, labels)
-        if config.pad_token_id is None:  # GPT-2's family cannot batch without
+        if config.pad_token_id is None:  # GPT-2 and its relatives cannot batch without
             config.pad_token_id = self.tokenizer().pad_token_id
         with loading(self.key, self.path):
-            model, found = AutoModelForSequenceClassification.from_pretrained(
+            loaded, info = AutoModelForSequenceClassification.from_pretrained(
                 local_or_id(self.path, self.key),
                 config=config,
                 revision=self.revision,
                 trust_remote_code=False,
                 dtype=torch.float32,
-                ignore_mismatched_sizes=replaced,
+                ignore_mismatched_sizes=new_head,
                 output_loading_info=True,
             )
-        self._refuse_random(found["missing_keys"], config.model_type, head_may_be_new=labels is not None)
+        self._refuse_missing(info["missing_keys"], config.model_type, head_may_be_new=labels is not None)
+        model: nn.Module = loaded
         self._refuse_nonfinite(model)
-        loaded: nn.Module = model
-        return loaded
-
-    def _refuse_nonfinite(self, model: nn.Module) -> None:
-        # Of a sum, which one pass over the memory makes; a sum that only overflows is looked at again.
-        broken = [name for name, weight in model.named_parameters() if not bool(weight.detach().sum().isfinite())]
-        broken = [name for name in broken if not bool(model.get_parameter(name).isfinite().all())]
-        if broken:
-            raise UserError(
-                f"{self.key}={self.path}: {len(broken)} of its weights hold NaN or infinity, {broken[0]} among them; "
-                f"give a model that was saved whole"
-            )
-
-    def _refuse_random(self, missing: Iterable[str], kind: str, head_may_be_new: bool) -> None:
-        """A weight that the checkpoint lacks is random; only a new head may be."""
-        outside = tuple(f"{name}." for name in family_of(kind).outside)
-        if head_may_be_new:
-            missing = [name for name in missing if not name.startswith(outside) and is_known(kind)]
-        if lost := sorted(missing):
-            raise UserError(
-                f"{self.key}={self.path}: lacks {len(lost)} weights of a {kind} classifier, {lost[0]} among them, so "
-                f"they would be random; give a whole fine-tuned model, or the right model.type"
-            )
+        attach_family(model, self.family)
+        return model
 
     def blueprint(self, labels: Labels | None = None) -> nn.Module:
-        """The model's modules and shapes without its weights (on the meta device)."""
+        """The model's modules and shapes without its weights (on the meta device).
+
+        Raises:
+            UserError: the config cannot be loaded.
+        """
         config = self.config()
         if labels is not None:
             _set_labels(config, labels)
         with torch.device("meta"), loading(self.key, self.path):
             model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+        attach_family(model, self.family)
         return model
+
+    def _error(self, reason: str, cure: str | None = None) -> UserError:
+        return UserError(reason, key=self.key, value=self.path, cure=cure)
+
+    def _refuse_code(self, raw: dict[str, Any]) -> None:
+        """Refuse a config.json that names attention kernels of the hub, which are programs."""
+        for name in _ATTENTION_FIELDS:
+            if "/" in str(raw.get(name, "")):
+                reason = f"its config.json asks for the code of {raw[name]}, which is never run"
+                raise self._error(reason, f"remove {name} from it")
+
+    def _refuse_nonfinite(self, model: nn.Module) -> None:
+        # The sum takes one pass over the memory; a sum that overflows is checked value by value.
+        broken = [name for name, weight in model.named_parameters() if not bool(weight.detach().sum().isfinite())]
+        broken = [name for name in broken if not bool(model.get_parameter(name).isfinite().all())]
+        if broken:
+            reason = f"{len(broken)} of its weights hold NaN or infinity, {broken[0]} among them"
+            raise self._error(reason, "give a model with finite weights")
+
+    def _refuse_missing(self, missing: Iterable[str], kind: str, head_may_be_new: bool) -> None:
+        """Refuse a checkpoint that lacks weights, which would be random; only a new head may be."""
+        if head_may_be_new:
+            family = family_of(kind, self.family)
+            outside = None if family is None else tuple(f"{name}." for name in family.outside)
+            # Of an unknown family it is not known which weights are its head's.
+            missing = [] if outside is None else [name for name in missing if not name.startswith(outside)]
+        if lost := sorted(missing):
+            raise self._error(
+                f"lacks {len(lost)} weights of a {kind} classifier, {lost[0]} among them, so they would be random",
+                "give a whole fine-tuned model, or the right model.type",
+            )
 
 
 @dataclass(frozen=True)
 class TinyModel:
-    """A small BERT with random weights and a tokenizer for the toy language; nothing is downloaded."""
+    """A small BERT with random weights and a tokenizer for the toy language; nothing is downloaded.
+
+    Raises:
+        UserError: a size is out of range.
+    """
 
     name: str
     hidden_size: int
@@ -152,18 +205,21 @@ class TinyModel:
     key: str = field(default="model", init=False)
 
     def __post_init__(self) -> None:
-        for key in ("hidden_size", "layers", "heads", "ffn_size", "max_positions"):
-            value, most = getattr(self, key), _MOST.get(key, _MOST_WIDE)
+        for name in ("hidden_size", "layers", "heads", "ffn_size", "max_positions"):
+            value, most = getattr(self, name), _MOST.get(name, _MOST_WIDE)
             if value < 1:
-                raise UserError(f"model.{key}={value}: must be at least 1")
+                raise self._error(name, "must be at least 1")
             if value > most:
-                raise UserError(f"model.{key}={value}: must be at most {most}; model=tiny is meant to be small")
+                raise self._error(name, f"must be at most {most}", "for a larger model use another than model=tiny")
         if not 0.0 < self.initializer_range <= 1.0:
-            raise UserError(f"model.initializer_range={self.initializer_range}: must be above 0 and at most 1")
+            raise self._error("initializer_range", "must be above 0 and at most 1")
         if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
+            raise self._error("dropout", "must be at least 0 and below 1")
         if self.hidden_size % self.heads:
-            raise UserError(f"model.heads={self.heads}: must divide model.hidden_size={self.hidden_size}")
+            raise self._error("heads", f"must divide model.hidden_size={self.hidden_size}")
+
+    def _error(self, name: str, reason: str, cure: str | None = None) -> UserError:
+        return UserError(reason, key=f"model.{name}", value=getattr(self, name), cure=cure)
 
     def config(self) -> PretrainedConfig:
         """The BERT config of these sizes."""
@@ -180,7 +236,7 @@ class TinyModel:
         )
 
     def tokenizer(self) -> Any:
-        """Whole words of the toy language, single characters for everything else."""
+        """A tokenizer with whole words of the toy language and single characters for everything else."""
         return BertTokenizer(vocab={token: index for index, token in enumerate(_tiny_vocabulary())})
 
     def load(self, labels: Labels | None = None) -> nn.Module:
@@ -195,31 +251,6 @@ class TinyModel:
         """The model's modules and shapes on the meta device."""
         with torch.device("meta"):
             return self.load(labels)
-
-
-# Beyond these even the shapes of a model take minutes, or no memory holds them.
-_MOST_WIDE = 16_384
-_MOST = {"layers": 256, "max_positions": 1_048_576}
-_WEIGHTS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-)
-
-
-def _refuse_code(raw: dict[str, Any], where: str) -> None:
-    """A config.json can ask for kernels of the hub, which are programs."""
-    for name in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
-        if "/" in str(raw.get(name, "")):
-            raise UserError(
-                f"{where}: its config.json asks for the code of {raw[name]}, which is not run; take {name} out"
-            )
-
-
-def model_type(model: nn.Module) -> str:
-    """`config.model_type` of a Hugging Face model."""
-    return str(model.config.model_type)  # type: ignore[union-attr]
 
 
 def _set_labels(config: PretrainedConfig, labels: Labels) -> None:

@@ -18,8 +18,9 @@ from hydraprune.results.run_spec import invalid_spec
 from hydraprune.results.sparsity_counts import Figures
 from hydraprune.runs.experiment import Experiment
 from hydraprune.tracking import About, Mask, Outcome
-from hydraprune.training.state import Progress, Run
-from hydraprune.training.teachers import GroupedTeacher, NoTeacher, OnlineTeacher, StoredTeacher
+from hydraprune.training.progress import Progress
+from hydraprune.training.setup import TrainingSetup
+from hydraprune.training.teachers import FixedShapeTeacher, NoTeacher, OnlineTeacher, StoredTeacher
 from hydraprune.utils.redaction import redacted
 
 _PACKAGES = ("hydraprune", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core")
@@ -39,14 +40,14 @@ def versions() -> dict[str, str]:
 _TEACHERS: dict[type, str | None] = {
     NoTeacher: None,
     OnlineTeacher: "online",
-    GroupedTeacher: "online",
+    FixedShapeTeacher: "online",
     StoredTeacher: "stored",
 }
 
 
 def finished_report(
     experiment: Experiment,
-    training: Run,
+    training: TrainingSetup,
     progress: Progress,
     counted: Figures,
     dense: dict[str, Any] | None,

@@ -12,12 +12,13 @@ from torch import nn
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.identity import escapes
 from hydraprune.config.instantiate import Components, in_place
-from hydraprune.data.encoding import check_tokenizer, estimated_tokens, positions_of
+from hydraprune.data.encoding import estimated_tokens
 from hydraprune.data.examples import Examples, TaskData
 from hydraprune.data.splits import check_splits
-from hydraprune.data.tasks import check_metrics
+from hydraprune.data.task_checks import check_metrics
 from hydraprune.errors import UserError
-from hydraprune.models.families import is_known
+from hydraprune.models.families import family_of, max_positions
+from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.dense import finished
 from hydraprune.runs.directory import check_directory
 from hydraprune.runs.experiment import Experiment
@@ -100,7 +101,8 @@ def check(experiment: Experiment, load_data: TaskLoader) -> Needs:
         check_head(source.config(), data.labels, where, task.name)
     blueprint = source.blueprint(None if dense else data.labels)
     tokenizer = source.tokenizer()
-    check_tokenizer(where, tokenizer, data, blueprint.config, task.max_length)
+    key, named = ("dense.source", dense) if dense else ("model", components.model.name)
+    check_tokenizer(key, named, tokenizer, data, blueprint, task.max_length)
     per_epoch = settings.steps_per_epoch(len(data.train))
     steps = settings.epochs * per_epoch
     assembly.pruners(plans, blueprint, steps, per_epoch)
@@ -130,7 +132,7 @@ def _kept(config: Mapping[str, Any], made: Components, model: Any, tokenizer: An
         return estimated_tokens(tokenizer, examples, made.task.max_length)
 
     answers = 0
-    if distiller.needs_teacher and distiller.storable and not distiller.online and made.settings.epochs:
+    if distiller.needs_teacher and distiller.cacheable and not distiller.online and made.settings.epochs:
         rows, width = (
             (tokens(data.train), model.hidden_size) if distiller.per_token else (len(data.train), data.labels.count)
         )
@@ -228,7 +230,7 @@ def _check_teacher(made: Components, student: Any, tokenizer: Any, data: TaskDat
             raise UserError(f"distill: {why}")
         return
     where = f"distill.teacher={path}"
-    teacher = assembly.pretrained(path, "distill.teacher")
+    teacher = assembly.pretrained(path, "distill.teacher", getattr(made.model, "family", None))
     config, other = teacher.config(), teacher.tokenizer()
     if why := distiller.misfit(student, config):
         raise UserError(f"{where}: {why}")
@@ -243,9 +245,9 @@ def _check_teacher(made: Components, student: Any, tokenizer: Any, data: TaskDat
             f"{where}: tells the two texts of an example apart by token types, which the student's tokenizer does "
             f"not make; give a teacher of the student's family"
         )
-    if positions_of(config) < made.task.max_length:
-        raise UserError(f"{where}: has {positions_of(config)} positions, fewer than task.max_length")
-    if distiller.keeps_head and not is_known(config.model_type):
+    if (positions := max_positions(teacher.blueprint())) < made.task.max_length:
+        raise UserError(f"{where}: has {positions} positions, fewer than task.max_length")
+    if distiller.keeps_head and family_of(config.model_type, teacher.family) is None:
         raise UserError(
             f"{where}: we do not know which layers of a {config.model_type} are its head; use distill=logits"
         )

@@ -32,9 +32,9 @@ from hydraprune.runs.failures import as_user_error
 from hydraprune.runs.setup import TaskLoader
 from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
 from hydraprune.training.checkpoints import Checkpoints, Start
+from hydraprune.training.clock import Clock
 from hydraprune.training.loop import fit
-from hydraprune.training.parameter_groups import not_finite
-from hydraprune.training.step import Clock
+from hydraprune.training.nan_guard import first_nonfinite
 from hydraprune.utils import signals
 from hydraprune.utils.files import write_text
 
@@ -161,7 +161,7 @@ def _tracked(experiment: Experiment, start: Start) -> Iterator[RunTracker]:
     """The run's trackers, closed at the end with the error that ended the run, if any."""
     tracker = Several(
         [
-            JsonLines(experiment.directory / METRICS, start.lines),
+            JsonLines(experiment.directory / METRICS, start.metrics_size),
             # Before the progress bar, which messages at its start would cut.
             Guarded(make(experiment.config, "tracker")),
             ProgressBar(shown=None if experiment.alone else False),
@@ -184,7 +184,7 @@ def _checkpoints(experiment: Experiment) -> Checkpoints:
 
 def _resumed(experiment: Experiment, checkpoints: Checkpoints) -> Start:
     """The last checkpoint, if there is one; the log and the report say from which step the run resumes."""
-    start = checkpoints.newest()
+    start = checkpoints.latest()
     if start.step:
         # Before the metrics are cut to the lines that stay: a live view counts from this step then.
         _report_resumed_step(start.step, experiment)
@@ -206,7 +206,7 @@ def _report_resumed_step(step: int, experiment: Experiment) -> None:
 
 
 def _check_finite(experiment: Experiment, model: torch.nn.Module, step: int) -> None:
-    if weight := not_finite(model):
+    if weight := first_nonfinite(model):
         raise UserError(
             f"after step {step} {weight} is not finite",
             key="optimizer.lr",

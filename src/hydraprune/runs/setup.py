@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,25 +16,26 @@ from torch import nn
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.instantiate import Components, make, pretrained
 from hydraprune.data.batches import Batches, Encoded
-from hydraprune.data.encoding import check_tokenizer, encode, encode_once
+from hydraprune.data.encoding import encode, encode_once
 from hydraprune.data.examples import Examples, Labels, TaskData
-from hydraprune.data.metrics import metric
+from hydraprune.data.metrics import Metric, metric, metric_name
 from hydraprune.data.splits import check_evaluations
+from hydraprune.data.task_checks import check_task
 from hydraprune.errors import UserError
 from hydraprune.models import dropout
 from hydraprune.models.attention import choose_attention
 from hydraprune.models.compact_embedding import compact
 from hydraprune.models.dropout import use_fast_dropout
-from hydraprune.models.families import family_of
-from hydraprune.models.pretrained import model_type
+from hydraprune.models.families import family_of_model
+from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.experiment import Experiment
 from hydraprune.sparsity import saliency_kernels
 from hydraprune.training.calibration import calibration_of
 from hydraprune.training.evaluation import evaluate
 from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.settings import PRECISIONS, Settings
-from hydraprune.training.state import Run, Tracker
-from hydraprune.training.teacher_cache import Lesson, teacher_of
+from hydraprune.training.setup import MetricLogger, TrainingSetup
+from hydraprune.training.teacher_cache import TeacherSpec, make_teacher
 from hydraprune.training.teachers import NoTeacher, Teacher
 from hydraprune.utils.cache import Cache, cache_of
 from hydraprune.utils.system import keep_freed_memory
@@ -56,7 +57,9 @@ class TaskLoader:
         """The data of an experiment's task."""
         key = experiment.config["task"]
         if self._data is None or key != self._key:
-            self._data, self._key = experiment.components.task.load(), key
+            task = experiment.components.task
+            check_task(task)
+            self._data, self._key = task.load(), key
         data: TaskData = self._data
         return data
 
@@ -72,7 +75,7 @@ class Prepared:
         teacher_seconds: spent on the teacher's outputs.
     """
 
-    training: Callable[[Tracker], Run]
+    training: Callable[[MetricLogger], TrainingSetup]
     tokenizer: Any
     steps: int
     teacher_seconds: float
@@ -117,10 +120,10 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     batches = {name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()}
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
 
-    def training(tracker: Tracker) -> Run:
+    def training(tracker: MetricLogger) -> TrainingSetup:
         # Dropout must not depend on how many random numbers loading, or starting a tracker, happened to draw.
         set_seed(config["seed"])
-        return Run(
+        return TrainingSetup(
             model=model,
             distiller=components.distiller,
             teacher=teacher,
@@ -131,8 +134,8 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
             settings=settings,
             train=train,
             evaluations=batches,
-            score=scorer(task.metrics),
-            headline=task.metrics[0],
+            score=scorer(task.metrics, data.labels.regression),
+            headline=metric_name(task.metrics[0]),
             tracker=tracker,
         )
 
@@ -185,10 +188,12 @@ def _teacher(
     if not components.distiller.needs_teacher:
         return NoTeacher(), 0.0
     path = components.distiller.teacher
-    teacher = (source if path is None else pretrained(path, "distill.teacher")).load().to(accelerator.device)
+    family = getattr(components.model, "family", None)
+    teacher = (source if path is None else pretrained(path, "distill.teacher", family)).load().to(accelerator.device)
     if components.distiller.keeps_head:
         # The student learns its teacher's hidden states, which only the teacher's head fits.
-        for name in family_of(model_type(student)).outside:
+        known = family_of_model(student)
+        for name in () if known is None else known.outside:
             if name in dict(student.named_modules()):
                 student.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
     choose_attention(teacher, accelerator.device)
@@ -196,14 +201,14 @@ def _teacher(
     batches = Batches(
         data, settings.eval_batch_size, few_widths=_few_widths(settings, components.task, accelerator.device)
     )
-    name = f"{'dense.source' if path is None else 'distill.teacher'}={source.path if path is None else path}"
-    lesson = Lesson(teacher, components.distiller, batches, accelerator, settings.precision, name)
-    return teacher_of(lesson, cache)
+    key, path = ("dense.source", source.path) if path is None else ("distill.teacher", path)
+    spec = TeacherSpec(teacher, components.distiller, batches, accelerator, settings.precision, key, path)
+    return make_teacher(spec, cache)
 
 
-def scorer(metrics: tuple[str, ...]) -> Any:
+def scorer(metrics: Sequence[str | Metric], regression: bool | None = None) -> Any:
     """(predictions, references) -> metric -> value."""
-    measure = metric(metrics)
+    measure = metric(metrics, regression)
 
     def score(predictions: Any, references: Any) -> dict[str, float]:
         result: dict[str, float] = measure.compute(predictions=predictions, references=references)
@@ -220,7 +225,7 @@ def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskL
     check_evaluations(data, task.metrics)
     check_head(source.config(), data.labels, f"{key}={path}", task.name)
     tokenizer = source.tokenizer()
-    check_tokenizer(f"{key}={path}", tokenizer, data, source.config(), task.max_length)
+    check_tokenizer(key, path, tokenizer, data, source.blueprint(), task.max_length)
     accelerator = accelerator_for(settings)
     model = source.load().to(accelerator.device)
     few = _few_widths(settings, task, accelerator.device)
@@ -229,7 +234,7 @@ def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskL
         for name, examples in data.evaluations.items()
     }
     evaluations = {name: Batches(d, settings.eval_batch_size, few_widths=few) for name, d in encoded.items()}
-    return evaluate(model, evaluations, scorer(task.metrics), accelerator)
+    return evaluate(model, evaluations, scorer(task.metrics, data.labels.regression), accelerator)
 
 
 def check_head(config: Any, labels: Labels, where: str, task: str) -> None:

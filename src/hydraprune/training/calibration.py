@@ -1,4 +1,4 @@
-"""What does a model do on its own training data? Batches for methods that prune without training."""
+"""Calibration batches: losses on the training data for methods that prune without training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from hydraprune.training.distillation import task_loss
 
 
 def calibration_of(model: nn.Module, train: Batches, accelerator: Accelerator) -> Calibration:
-    """Runs `model` over the first batches of the first epoch, all there are if fewer than asked for.
+    """A function that runs `model` over the first batches of the first epoch and yields their losses.
 
-    The loss is the task's whatever the run learns from: beside the model that it starts from, which is
-    its teacher, a student has lost nothing yet. The model is put back in the mode in which it was.
+    It takes the number of batches, of which there may be fewer. The loss is always the task's: a
+    student that still equals its teacher has a distillation loss of zero. The model runs in
+    evaluation mode and is put back into the mode in which it was.
     """
 
     def run(batches: int) -> Iterator[Tensor]:

@@ -1,53 +1,79 @@
-"""What does the student learn from? The task's loss, or a teacher's answers."""
+"""Distillation losses: what a student learns from, the task's labels or a teacher's outputs."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hydraprune.data.batches import Batch
+from hydraprune.sparsity import SparsityError
 
 
-class Distiller(Protocol):
-    """A loss. `teacher` is where its teacher comes from; None is the model that the run starts from."""
+class Distiller(ABC):
+    """A training loss. A subclass needs `loss` and, to use a teacher, `teacher_outputs`.
+
+    The properties below describe how the teacher is used; a subclass overrides those that differ,
+    as attributes, dataclass fields or properties.
+    """
 
     @property
-    def needs_teacher(self) -> bool: ...
+    def needs_teacher(self) -> bool:
+        """Whether the loss uses a teacher at all."""
+        return True
+
+    @property
+    def teacher(self) -> str | None:
+        """Folder or hub id of the teacher; None: the model that the run starts from."""
+        return None
 
     @property
     def keeps_head(self) -> bool:
-        """Whether the student's pooler and head get no gradient, and are to be the teacher's."""
-
-    @property
-    def teacher(self) -> str | None: ...
+        """Whether the student's pooler and head get no gradient and are copied from the teacher."""
+        return False
 
     @property
     def per_token(self) -> bool:
-        """Whether a teacher answers for every token, or once for an example."""
+        """Whether `teacher_outputs` has a row per token (True) or per example (False)."""
+        return False
 
     @property
-    def storable(self) -> bool:
-        """Whether a teacher's answers may be kept: they hang on the example and this class, not on batch or fields."""
+    def cacheable(self) -> bool:
+        """Whether the teacher's outputs may be stored and reused.
+
+        Only if they depend on the example and on this class alone, not on the rest of the batch or
+        on fields of the distiller.
+        """
+        return False
 
     @property
     def online(self) -> bool:
-        """Whether the teacher is to be asked anew in every step, even where its answers may be kept."""
+        """Whether the teacher runs in every step even where its outputs are cacheable."""
+        return False
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
-        """Why a teacher with this config cannot teach this student; None when it can."""
+        """Why a teacher does not fit this student, given their Hugging Face configs; None if it does."""
+        return None
 
-    def ask(self, teacher: nn.Module, batch: Batch) -> Tensor:
-        """What the loss needs to know of the teacher."""
+    def teacher_outputs(self, teacher: nn.Module, batch: Batch) -> Tensor:
+        """What the loss needs from the teacher: [batch, length, features] if `per_token`, else [batch, features]."""
+        raise NotImplementedError(f"{type(self).__name__} uses no teacher")
 
-    def loss(self, student: nn.Module, batch: Batch, answers: Tensor | None) -> Tensor:
-        """The loss of one batch, a scalar."""
+    @abstractmethod
+    def loss(self, student: nn.Module, batch: Batch, teacher_outputs: Tensor | None) -> Tensor:
+        """The loss of one batch, a scalar; `teacher_outputs` is None without a teacher."""
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy for whole-number labels, mean squared error for scores. `logits` [batch, outputs]."""
+    """The task's own loss: cross-entropy for classes, mean squared error for scores.
+
+    Args:
+        logits: [batch, outputs].
+        labels: [batch], integers, or floats for a regression.
+    """
     if labels.is_floating_point():
         return F.mse_loss(logits.float().squeeze(-1), labels)
     return F.cross_entropy(logits.float(), labels)
@@ -56,56 +82,38 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def _check_weight(weight: float, most: float) -> None:
     if not 0.0 < weight <= most or weight == float("inf"):
         limit = "" if most == float("inf") else f" and at most {most:g}"
-        raise ValueError(f"weight={weight}: must be above 0{limit}; for the task's loss alone use distill=none")
+        raise SparsityError(
+            f"must be above 0{limit}", key="weight", value=weight, cure="for the task's loss alone use distill=none"
+        )
 
 
 @dataclass(frozen=True)
-class NoDistillation:
-    """The task's own loss."""
+class NoDistillation(Distiller):
+    """The task's own loss, without a teacher."""
 
     @property
     def needs_teacher(self) -> bool:
         return False
 
-    @property
-    def keeps_head(self) -> bool:
-        return False
-
-    @property
-    def teacher(self) -> str | None:
-        return None
-
-    @property
-    def per_token(self) -> bool:
-        return False
-
-    @property
-    def storable(self) -> bool:
-        return False
-
-    @property
-    def online(self) -> bool:
-        return False
-
-    def misfit(self, student: Any, teacher: Any) -> str | None:
-        return None
-
-    def ask(self, teacher: nn.Module, batch: Batch) -> Tensor:
-        raise TypeError("there is no teacher to ask")
-
-    def loss(self, student: nn.Module, batch: Batch, answers: Tensor | None) -> Tensor:
+    def loss(self, student: nn.Module, batch: Batch, teacher_outputs: Tensor | None) -> Tensor:
         return task_loss(student(**batch.inputs).logits, batch.labels)
 
 
 @dataclass(frozen=True)
-class HiddenStates:
-    """`weight` * mean squared error of the last hidden states, in place of the task's loss.
+class HiddenStates(Distiller):
+    """Mean squared error of the last hidden states, in place of the task's loss.
 
-    The loss of the published results. Pooler and head get no gradient: the teacher's are kept.
-    With `padding` the mean also runs over padded positions, as in the published script; without,
-    over real tokens only and a token weighs the same in every batch, so that its loss does not
-    depend on what shares its batch. `online` asks
-    the teacher anew in every step, as `padding` always does, in place of once.
+    The loss of the published results. Pooler and head get no gradient; the teacher's are kept.
+
+    Args:
+        weight: factor of the loss.
+        padding: average over padded positions too, as the published script did. Otherwise the mean
+            runs over real tokens, each with the same weight in every batch, so that a token's loss
+            does not depend on the rest of the batch.
+        online: run the teacher in every step, as `padding` always does, instead of once per example.
+
+    Raises:
+        SparsityError: `weight` is not above 0.
     """
 
     weight: float
@@ -117,10 +125,6 @@ class HiddenStates:
         _check_weight(self.weight, float("inf"))
 
     @property
-    def needs_teacher(self) -> bool:
-        return True
-
-    @property
     def keeps_head(self) -> bool:
         return True
 
@@ -129,15 +133,15 @@ class HiddenStates:
         return True
 
     @property
-    def storable(self) -> bool:
-        # A padded position's state depends on how far its batch is padded.
+    def cacheable(self) -> bool:
+        # The hidden state of a padded position depends on the length of its batch.
         return not self.padding
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
         if (student.model_type, student.num_labels) != (teacher.model_type, teacher.num_labels):
             return (
                 f"it is a {teacher.model_type} with {teacher.num_labels} labels and the student a "
-                f"{student.model_type} with {student.num_labels}, and its head is to be kept; use distill=logits"
+                f"{student.model_type} with {student.num_labels}, so its head cannot be kept; use distill=logits"
             )
         if student.hidden_size != teacher.hidden_size:
             return (
@@ -146,27 +150,33 @@ class HiddenStates:
             )
         return None
 
-    def ask(self, teacher: nn.Module, batch: Batch) -> Tensor:
-        return _last_hidden(teacher, batch)
+    def teacher_outputs(self, teacher: nn.Module, batch: Batch) -> Tensor:
+        return _last_hidden_states(teacher, batch)
 
-    def loss(self, student: nn.Module, batch: Batch, answers: Tensor | None) -> Tensor:
-        assert answers is not None
-        error = (_last_hidden(student, batch).float() - answers.float()).square()
+    def loss(self, student: nn.Module, batch: Batch, teacher_outputs: Tensor | None) -> Tensor:
+        assert teacher_outputs is not None
+        error = (_last_hidden_states(student, batch).float() - teacher_outputs.float()).square()
         if self.padding:
             return self.weight * error.mean()
-        real = batch.inputs["attention_mask"].unsqueeze(-1)
-        # By the tokens that a batch has on average, not by its own: grouped by length, batches have
-        # very different numbers, and a token should weigh the same in all of them.
-        usual = batch.mean_length * len(batch.labels)
-        return self.weight * (error * real).sum() / (usual * error.shape[-1])
+        mask = batch.inputs["attention_mask"].unsqueeze(-1)
+        # Divided by the tokens of an average batch, not of this one: batches grouped by length differ
+        # widely in tokens, and each token should weigh the same.
+        tokens = batch.mean_length * len(batch.labels)
+        return self.weight * (error * mask).sum() / (tokens * error.shape[-1])
 
 
 @dataclass(frozen=True)
-class Logits:
+class Logits(Distiller):
     """`weight` * T^2 * KL(teacher || student), both at temperature T, + (1 - `weight`) * the task's loss.
 
-    Hinton et al. 2015, arXiv:1503.02531. Classification only. `online` asks the teacher anew in
-    every step, in place of once.
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531.
+    Classification only.
+
+    Args:
+        online: run the teacher in every step instead of once per example.
+
+    Raises:
+        SparsityError: `weight` or `temperature` is out of range.
     """
 
     weight: float = 0.5
@@ -177,22 +187,10 @@ class Logits:
     def __post_init__(self) -> None:
         _check_weight(self.weight, 1.0)
         if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature}: must be above 0")
+            raise SparsityError("must be above 0", key="temperature", value=self.temperature)
 
     @property
-    def needs_teacher(self) -> bool:
-        return True
-
-    @property
-    def keeps_head(self) -> bool:
-        return False
-
-    @property
-    def per_token(self) -> bool:
-        return False
-
-    @property
-    def storable(self) -> bool:
+    def cacheable(self) -> bool:
         return True
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
@@ -202,24 +200,24 @@ class Logits:
             return f"it has {teacher.num_labels} labels and the task {student.num_labels}"
         return None
 
-    def ask(self, teacher: nn.Module, batch: Batch) -> Tensor:
-        answers: Tensor = teacher(**batch.inputs).logits
-        return answers
+    def teacher_outputs(self, teacher: nn.Module, batch: Batch) -> Tensor:
+        logits: Tensor = teacher(**batch.inputs).logits
+        return logits
 
-    def loss(self, student: nn.Module, batch: Batch, answers: Tensor | None) -> Tensor:
-        assert answers is not None
+    def loss(self, student: nn.Module, batch: Batch, teacher_outputs: Tensor | None) -> Tensor:
+        assert teacher_outputs is not None
         logits = student(**batch.inputs).logits
         soft = F.kl_div(
             F.log_softmax(logits.float() / self.temperature, dim=-1),
-            F.log_softmax(answers.float() / self.temperature, dim=-1),
+            F.log_softmax(teacher_outputs.float() / self.temperature, dim=-1),
             reduction="batchmean",
             log_target=True,
         )
         return self.weight * self.temperature**2 * soft + (1 - self.weight) * task_loss(logits, batch.labels)
 
 
-def _last_hidden(model: nn.Module, batch: Batch) -> Tensor:
-    # The encoder alone: pooler and head play no part in this loss.
+def _last_hidden_states(model: nn.Module, batch: Batch) -> Tensor:
+    """[batch, length, width], of the encoder alone: this loss needs neither pooler nor head."""
     encoder = model.base_model
     assert isinstance(encoder, nn.Module)
     hidden: Tensor = encoder(**batch.inputs).last_hidden_state

@@ -1,4 +1,4 @@
-"""How does a model do on its evaluation sets?"""
+"""Evaluation: the metrics of a model on its evaluation sets."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import nn
 
 from hydraprune.data.batches import Batches
 from hydraprune.errors import UserError
-from hydraprune.training.state import Score
-from hydraprune.utils import signals as stopping
+from hydraprune.training.setup import Score
+from hydraprune.utils import signals
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module, evaluations: Mapping[str, Batches], score: Score, accelerator: Accelerator
 ) -> dict[str, float]:
-    """Metric -> value; those of a second and later set carry its name, as in `accuracy_validation_mismatched`.
+    """Metric -> value; those of the second and later sets carry its name, as in `accuracy_validation_mismatched`.
 
     Leaves the model in the mode in which it was.
 
     Raises:
-        Stopped: between two batches, if this process was asked to stop.
-        UserError: what the model answers is not finite.
+        Stopped: between two batches, if the process was asked to stop.
+        UserError: an output of the model is not finite.
     """
     training = model.training
     model.eval()
@@ -40,22 +40,23 @@ def evaluate(
 def _predict(
     model: nn.Module, name: str, batches: Batches, accelerator: Accelerator
 ) -> tuple[list[float], list[float]]:
-    outputs, labels, whole, indices = [], [], [], []
+    """(predictions, references): classes, or scores for a regression."""
+    predictions, labels, finite, indices = [], [], [], []
     for batch in batches.epoch():
-        stopping.check()
+        signals.check()
         moved = batch.to(accelerator.device)
         with accelerator.autocast():
             logits = model(**moved.inputs).logits.float()
         regression = batch.labels.is_floating_point()
-        outputs.append(logits.squeeze(-1) if regression else logits.argmax(-1))
-        whole.append(logits.isfinite().all(-1))
+        predictions.append(logits.squeeze(-1) if regression else logits.argmax(-1))
+        finite.append(logits.isfinite().all(-1))
         labels.append(batch.labels)
         indices.append(batch.indices)
-    broken = torch.cat(indices)[~torch.cat(whole).cpu()]
+    broken = torch.cat(indices)[~torch.cat(finite).cpu()]
     if len(broken):
         raise UserError(
-            f"evaluation: what the model answers to {len(broken)} of {len(batches.data)} examples of {name} is not "
-            f"finite, example {int(broken.min())} (counted from 0) first; lower optimizer.lr, or set "
-            f"training.max_grad_norm=1"
+            f"the model's output for {len(broken)} of {len(batches.data)} examples of {name} is not finite, "
+            f"first for example {int(broken.min())} (counted from 0)",
+            cure="lower optimizer.lr, or set training.max_grad_norm=1",
         )
-    return torch.cat(outputs).cpu().tolist(), torch.cat(labels).tolist()
+    return torch.cat(predictions).cpu().tolist(), torch.cat(labels).tolist()

@@ -1,4 +1,4 @@
-"""Who is asked together with whom? Groups of one shape, so that an answer does not hang on its company."""
+"""Fixed-shape batches: forward passes whose results for an example do not depend on the rest of the batch."""
 
 from __future__ import annotations
 
@@ -8,63 +8,64 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# Tokens of a group, at most: enough that asking once costs hardly more than in large batches, in bf16 too. Fewer would
-# make it cheaper to ask in every step. Measured in docs/performance.md.
+# Most tokens of a batch: enough that one pass over a data set costs hardly more than in large batches, in bf16 too.
+# With smaller batches it would be cheaper to run the teacher in every step. Measured in docs/performance.md.
 TOKENS = 512
 
 
 @dataclass(frozen=True)
-class Group:
-    """Examples to be asked about at once, all of one length.
+class FixedShapeBatch:
+    """Examples of one length for one forward pass.
 
     Args:
-        examples: in the order in which they sit; who was not asked for only keeps a place taken.
-        asked: place -> the example there that was asked for.
+        examples: the example in every row; rows that were not requested hold a copy of another example.
+        requested: row -> the requested example in it.
     """
 
     examples: list[int]
-    asked: dict[int, int]
+    requested: dict[int, int]
 
 
-class Groups:
-    """A data set's examples in groups whose shapes do not depend on who is asked for.
+class FixedShapeBatches:
+    """Batches of a data set whose shapes do not depend on which examples are requested.
 
-    All examples of one length are asked about in groups of one size, without padding, and each of
-    them always in the same place. So every product has the same shape, and an example the same rows
-    of it, whoever else is in the group: what is computed for it has the same bits, as long as no
-    operation looks at one example to compute another, or chooses its way by what numbers it finds.
+    All examples of one length are computed in batches of one size, without padding, and each example
+    always in the same row. So every matrix product has the same shape and an example the same rows
+    of it, whatever the other rows hold: its results have the same bits, as long as no operation
+    mixes examples or chooses its algorithm by the values that it finds.
 
     Args:
         lengths: tokens of every example of the data set, [examples].
-        tokens: a group's at most, unless a single example has more.
+        tokens: most tokens of a batch, unless a single example has more.
     """
 
     def __init__(self, lengths: Tensor, tokens: int = TOKENS) -> None:
         self._lengths: list[int] = lengths.tolist()
         self._sizes = {
-            length: _even(number, max(1, tokens // max(1, length))) for length, number in Counter(self._lengths).items()
+            length: _even_size(count, max(1, tokens // max(1, length)))
+            for length, count in Counter(self._lengths).items()
         }
-        before: Counter[int] = Counter()
-        self._places: list[int] = []
+        seen: Counter[int] = Counter()
+        self._rows: list[int] = []
         for length in self._lengths:
-            self._places.append(before[length] % self._sizes[length])
-            before[length] += 1
+            self._rows.append(seen[length] % self._sizes[length])
+            seen[length] += 1
 
-    def of(self, wanted: Iterable[int]) -> list[Group]:
-        """As few groups as have a place for each of these examples, in the order of their first ones."""
+    def covering(self, examples: Iterable[int]) -> list[FixedShapeBatch]:
+        """As few batches as have a row for each of these examples, in the order of their first ones."""
         found: dict[tuple[int, int], dict[int, int]] = {}
         taken: Counter[tuple[int, int]] = Counter()
-        for example in wanted:
-            length, place = self._lengths[example], self._places[example]
-            found.setdefault((length, taken[length, place]), {})[place] = example
-            taken[length, place] += 1
-        return [self._filled(length, asked) for (length, _), asked in found.items()]
+        for example in examples:
+            length, row = self._lengths[example], self._rows[example]
+            found.setdefault((length, taken[length, row]), {})[row] = example
+            taken[length, row] += 1
+        return [self._filled(length, requested) for (length, _), requested in found.items()]
 
-    def _filled(self, length: int, asked: dict[int, int]) -> Group:
-        anyone = next(iter(asked.values()))
-        return Group([asked.get(place, anyone) for place in range(self._sizes[length])], asked)
+    def _filled(self, length: int, requested: dict[int, int]) -> FixedShapeBatch:
+        filler = next(iter(requested.values()))
+        return FixedShapeBatch([requested.get(row, filler) for row in range(self._sizes[length])], requested)
 
 
-def _even(number: int, most: int) -> int:
-    """The size of equal groups, at most `most`, that hold `number` with the fewest places left over."""
-    return -(-number // -(-number // most))
+def _even_size(count: int, most: int) -> int:
+    """The size of equal batches, at most `most`, that hold `count` examples with the fewest unused rows."""
+    return -(-count // -(-count // most))

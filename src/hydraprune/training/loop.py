@@ -1,4 +1,4 @@
-"""One training, from its first step or from where it was cut to the last. Two touches of the pruners per step."""
+"""The training loop: steps, mask updates, log lines, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -10,107 +10,108 @@ from itertools import islice
 import torch
 
 from hydraprune.data.batches import Batch
-from hydraprune.training.checkpoints import Beginning, Checkpoints, Start
+from hydraprune.training.checkpoints import Checkpoints, FreshStart, Start
+from hydraprune.training.clock import Clock
 from hydraprune.training.evaluation import evaluate
-from hydraprune.training.nan_guard import refuse_nonfinite, refuse_step
-from hydraprune.training.state import Progress, Run
-from hydraprune.training.step import Clock, take_step
-from hydraprune.utils import signals as stopping
+from hydraprune.training.nan_guard import check_losses, refuse_step
+from hydraprune.training.progress import Progress
+from hydraprune.training.setup import TrainingSetup
+from hydraprune.training.step import take_step
+from hydraprune.utils import signals
 
 log = logging.getLogger(__name__)
 
 
-def fit(run: Run, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progress:
+def fit(setup: TrainingSetup, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progress:
     """Train, prune and evaluate after every epoch; with no epoch at all, prune and evaluate once.
 
-    Once a pruner has masked a weight, that weight is zero after every step: what is evaluated is
-    what is saved. Asked to stop (`hydraprune.utils.signals`), it keeps a checkpoint first.
+    A masked weight is zero after every step, so the model that is evaluated is the model that is
+    saved. When asked to stop (`hydraprune.utils.signals`), a checkpoint is saved first.
 
     Args:
-        start: the beginning, or a checkpoint of this very run.
+        start: the beginning, or a checkpoint of this run.
 
     Raises:
-        Stopped: it was asked to stop.
-        UserError: a loss, or what the model answers, is not finite.
+        Stopped: the process was asked to stop.
+        UserError: a loss or an output of the model is not finite.
     """
     with clock.measure("other"):
-        progress = start.restore(run, clock)
-    if isinstance(start, Beginning):
-        for pruner in run.pruners:
-            pruner.project(0, run.optimizer)
+        progress = start.restore(setup, clock)
+    if isinstance(start, FreshStart):
+        for pruner in setup.pruners:
+            pruner.project(0, setup.optimizer)
     while True:
         try:
-            _go_on(run, progress, clock, checkpoints)
+            _train(setup, progress, clock, checkpoints)
             return progress
-        except stopping.Stopped as error:
-            # Raised between two steps only, or in an evaluation, which is then still owed.
-            if checkpoints.keep(run, progress, clock):
-                log.info("Stopped after step %s of %s, with a checkpoint", f"{progress.step:,}", f"{run.steps:,}")
-            stopping.leave(error)
+        except signals.Stopped as error:
+            # Raised only between two steps or during an evaluation, which then runs after resuming.
+            if checkpoints.save(setup, progress, clock):
+                log.info("Stopped after step %s of %s, with a checkpoint", f"{progress.step:,}", f"{setup.steps:,}")
+            signals.leave(error)
 
 
-def _go_on(run: Run, progress: Progress, clock: Clock, checkpoints: Checkpoints) -> None:
-    run.model.train()
+def _train(setup: TrainingSetup, progress: Progress, clock: Clock, checkpoints: Checkpoints) -> None:
+    setup.model.train()
     if progress.evaluated < progress.step:
-        _evaluate_if_due(run, progress, clock)
-    while progress.step < run.steps:
-        for batches in _rest_of_epoch(run, progress.step):
-            _step(run, batches, progress, clock)
-            _note(run, progress)
-            _evaluate_if_due(run, progress, clock)
-            # Nothing of this step is left to be done, so the number of steps says all about where a run goes on.
-            checkpoints.passed(run, progress, clock)
-            stopping.check()
-    if not run.steps:
-        _evaluate(run, progress, clock, _sparsity(run))
+        _evaluate_if_due(setup, progress, clock)
+    while progress.step < setup.steps:
+        for batches in _rest_of_epoch(setup, progress.step):
+            _step(setup, batches, progress, clock)
+            _log_if_due(setup, progress)
+            _evaluate_if_due(setup, progress, clock)
+            # Everything due after this step is done, so the step number alone says where to resume.
+            checkpoints.save_if_due(setup, progress, clock)
+            signals.check()
+    if not setup.steps:
+        _evaluate(setup, progress, clock, _sparsity(setup))
 
 
-def _step(run: Run, batches: list[Batch], progress: Progress, clock: Clock) -> None:
-    loss = take_step(run, batches, progress.step, clock)
+def _step(setup: TrainingSetup, batches: list[Batch], progress: Progress, clock: Clock) -> None:
+    loss = take_step(setup, batches, progress.step, clock)
     progress.step += 1
     if loss is not None:
         progress.losses.append(loss)
         return
     progress.skipped += 1
-    if progress.skipped > run.settings.skip_nonfinite:
-        refuse_step(run, progress.step - 1)
-    log.warning("Step %d passed over: its loss or its gradients are not finite", progress.step - 1)
+    if progress.skipped > setup.settings.skip_nonfinite:
+        refuse_step(setup, progress.step - 1)
+    log.warning("Step %d skipped: its loss or gradients are not finite", progress.step - 1)
 
 
-def _rest_of_epoch(run: Run, step: int) -> Iterator[list[Batch]]:
-    """Per step the batches that it takes, from the `step`-th of the training to the end of its epoch."""
-    epoch, taken = divmod(step, run.steps_per_epoch)
-    size = run.settings.accumulation
-    batches = run.train.epoch(epoch, taken * size)
+def _rest_of_epoch(setup: TrainingSetup, step: int) -> Iterator[list[Batch]]:
+    """The batches of every step from `step` to the end of its epoch."""
+    epoch, done = divmod(step, setup.steps_per_epoch)
+    size = setup.settings.accumulation
+    batches = setup.train.epoch(epoch, done * size)
     while group := list(islice(batches, size)):
         yield group
 
 
-def _note(run: Run, progress: Progress) -> None:
-    """The line of metrics that is due after a step."""
-    if progress.step % run.settings.log_every == 0 or progress.step == run.steps:
-        refuse_nonfinite(run, progress)
-        run.tracker.log(_line(run, progress), progress.step)
+def _log_if_due(setup: TrainingSetup, progress: Progress) -> None:
+    if progress.step % setup.settings.log_every == 0 or progress.step == setup.steps:
+        check_losses(setup, progress)
+        setup.tracker.log(_training_metrics(setup, progress), progress.step)
         progress.losses.clear()
 
 
-def _evaluate_if_due(run: Run, progress: Progress, clock: Clock) -> None:
-    """The evaluation after an epoch's last step."""
-    if progress.step % run.steps_per_epoch == 0:
-        _evaluate(run, progress, clock, {})
+def _evaluate_if_due(setup: TrainingSetup, progress: Progress, clock: Clock) -> None:
+    """Evaluate after the last step of an epoch."""
+    if progress.step % setup.steps_per_epoch == 0:
+        _evaluate(setup, progress, clock, {})
 
 
-def _evaluate(run: Run, progress: Progress, clock: Clock, beside: Mapping[str, float]) -> None:
-    """Score the model, and log that with what else there is to say."""
-    epoch = progress.step // run.steps_per_epoch
+def _evaluate(setup: TrainingSetup, progress: Progress, clock: Clock, extra: Mapping[str, float]) -> None:
+    """Evaluate the model and log its scores, with `extra` metrics beside them."""
+    epoch = progress.step // setup.steps_per_epoch
     with clock.measure("eval"):
-        refuse_nonfinite(run, progress)
-        final = progress.final = evaluate(run.model, run.evaluations, run.score, run.accelerator)
+        check_losses(setup, progress)
+        final = progress.final = evaluate(setup.model, setup.evaluations, setup.score, setup.accelerator)
         progress.evaluated = progress.step
-    run.tracker.log(
-        {"epoch": epoch, **{f"eval/{name}": value for name, value in final.items()}, **beside}, progress.step
+    setup.tracker.log(
+        {"epoch": epoch, **{f"eval/{name}": value for name, value in final.items()}, **extra}, progress.step
     )
-    for pruner in run.pruners:
+    for pruner in setup.pruners:
         if emptied := pruner.emptied:
             log.warning(
                 "pruner %s: %d of its layers have no weight left (%s); to keep some in each, lower cap below 1",
@@ -118,29 +119,29 @@ def _evaluate(run: Run, progress: Progress, clock: Clock, beside: Mapping[str, f
                 len(emptied),
                 ", ".join(emptied),
             )
-    at_target = all(progress.step >= pruner.updates.last for pruner in run.pruners)
-    if at_target and (not progress.best or _better(final[run.headline], progress.best[run.headline])):
+    at_target = all(progress.step >= pruner.updates.last for pruner in setup.pruners)
+    if at_target and (not progress.best or _is_better(final[setup.headline], progress.best[setup.headline])):
         progress.best = {**final, "epoch": epoch}
 
 
-def _line(run: Run, progress: Progress) -> dict[str, float]:
-    """A line of metrics; the losses are read from the device only here."""
-    losses = progress.losses or [torch.tensor(math.nan)]  # where every step was passed over
+def _training_metrics(setup: TrainingSetup, progress: Progress) -> dict[str, float]:
+    """The metrics of a log line; only here are losses read from the device."""
+    losses = progress.losses or [torch.tensor(math.nan)]  # every step was skipped
     values = {"train/loss": float(torch.stack(losses).mean())}
-    values["train/lr"] = float(run.lr_scheduler.get_last_lr()[0])
+    values["train/lr"] = float(setup.lr_scheduler.get_last_lr()[0])
     if progress.skipped:
         values["train/skipped"] = progress.skipped
-    return values | _sparsity(run)
+    return values | _sparsity(setup)
 
 
-def _sparsity(run: Run) -> dict[str, float]:
-    """The share of the weights that masks hold at zero; nothing without a pruner."""
-    if not run.pruners:
+def _sparsity(setup: TrainingSetup) -> dict[str, float]:
+    """The share of weights that the masks hold at zero; empty without pruners."""
+    if not setup.pruners:
         return {}
-    zeros = sum(pruner.zeros for pruner in run.pruners)
-    return {"sparsity/global": zeros / sum(pruner.total for pruner in run.pruners)}
+    zeros = sum(pruner.zeros for pruner in setup.pruners)
+    return {"sparsity/global": zeros / sum(pruner.total for pruner in setup.pruners)}
 
 
-def _better(new: float, old: float) -> bool:
-    """Whether `new` is the higher score; one that is not a number is the lowest."""
+def _is_better(new: float, old: float) -> bool:
+    """Whether `new` is the higher score; NaN is the lowest."""
     return not math.isnan(new) and (math.isnan(old) or new > old)

@@ -1,4 +1,4 @@
-"""A loss that is no number ends a training, and the line that says so names where it came from."""
+"""NaN guard: a non-finite loss ends the training with one line that names the step, its examples and likely causes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hydraprune.data.batches import Batch
 from hydraprune.errors import UserError
-from hydraprune.training.state import Progress, Run
+from hydraprune.training.progress import Progress
+from hydraprune.training.setup import TrainingSetup
 
-# Of the examples of a step, so many are named.
-_MANY = 16
+# Examples of a step that an error lists.
+_MOST_LISTED = 16
 
 
-def refuse_nonfinite(run: Run, progress: Progress) -> None:
-    """Look at the losses since the last line of metrics; waits for the device on which they are.
+def check_losses(setup: TrainingSetup, progress: Progress) -> None:
+    """Check the losses since the last log line; waits for their device.
 
     Raises:
         UserError: one is not finite.
@@ -26,59 +27,68 @@ def refuse_nonfinite(run: Run, progress: Progress) -> None:
         return
     broken = (~torch.stack(progress.losses).isfinite()).nonzero()
     if len(broken):
-        refuse_step(run, progress.step - len(progress.losses) + int(broken[0]))
+        refuse_step(setup, progress.step - len(progress.losses) + int(broken[0]))
 
 
-def refuse_step(run: Run, step: int) -> NoReturn:
-    """End the training for a step, counted from 0, that is not finite.
+def refuse_step(setup: TrainingSetup, step: int) -> NoReturn:
+    """End the training because of a non-finite step, counted from 0.
 
     Raises:
-        UserError: saying which, of which examples, why as far as can be told, and what to try.
+        UserError: naming the step, its examples, the cause as far as it can be found, and what to try.
     """
-    batches = _batches(run, step)
+    batches = _batches(setup, step)
     indices = sorted(int(index) for batch in batches for index in batch.indices)
-    shown = ", ".join(map(str, indices[:_MANY])) + (f" and {len(indices) - _MANY} more" if len(indices) > _MANY else "")
+    more = f" and {len(indices) - _MOST_LISTED} more" if len(indices) > _MOST_LISTED else ""
+    listed = ", ".join(map(str, indices[:_MOST_LISTED])) + more
+    cause, cure = _diagnosis(setup, batches)
     raise UserError(
-        f"step {step} of {run.steps}: the loss or its gradients are not finite, of training examples {shown} (counted "
-        f"from 0); {_why(run, batches)}"
+        f"step {step} of {setup.steps}: the loss or its gradients are not finite, of training examples {listed} "
+        f"(counted from 0); {cause}",
+        cure=cure,
     )
 
 
-def _batches(run: Run, step: int) -> Sequence[Batch]:
-    epoch, taken = divmod(step, run.steps_per_epoch)
-    first, size = taken * run.settings.accumulation, run.settings.accumulation
-    return [run.train.batch(indices) for indices in run.train.order(epoch)[first : first + size]]
+def first_nonfinite(model: nn.Module) -> str | None:
+    """The name of the first parameter that holds NaN or infinity; None if all are finite."""
+    return next(iter(_nonfinite(model)), None)
+
+
+def _nonfinite(model: nn.Module) -> list[str]:
+    return [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
+
+
+def _batches(setup: TrainingSetup, step: int) -> Sequence[Batch]:
+    epoch, done = divmod(step, setup.steps_per_epoch)
+    first, size = done * setup.settings.accumulation, setup.settings.accumulation
+    return [setup.train.batch(indices) for indices in setup.train.order(epoch)[first : first + size]]
 
 
 @torch.no_grad()
-def _why(run: Run, batches: Sequence[Batch]) -> str:
+def _diagnosis(setup: TrainingSetup, batches: Sequence[Batch]) -> tuple[str, str]:
+    """(cause, cure)."""
     for batch in batches:
-        answers = run.teacher.answers(batch.to(run.accelerator.device))
-        if answers is not None and (example := _first_broken(answers)) is not None:
+        outputs = setup.teacher.outputs(batch.to(setup.accelerator.device))
+        if outputs is not None and (row := _first_nonfinite_row(outputs)) is not None:
             return (
-                f"the teacher's answer to example {int(batch.indices[example])} is not: look at distill.teacher, or at "
-                f"the dense model, or say distill=none"
+                f"the teacher's output for example {int(batch.indices[row])} is not finite",
+                "check distill.teacher or the dense model, or use distill=none",
             )
-    broken = [name for name, weight in run.model.named_parameters() if not bool(weight.isfinite().all())]
-    largest = max(float(weight.abs().max()) for weight in run.model.parameters())
-    why = f"the weights still are, and reach {largest:.3g}"
+    broken = _nonfinite(setup.model)
+    largest = max(float(weight.abs().max()) for weight in setup.model.parameters())
+    cause = f"the weights still are, and reach {largest:.3g}"
     if broken:
-        why = f"{len(broken)} weights are not by now, {broken[0]} among them"
-    tries = [f"a lower optimizer.lr (now {_rate(run):.3g})"]
-    if run.settings.max_grad_norm is None:
-        tries.append("training.max_grad_norm=1")
-    if run.settings.precision != "fp32":
-        tries.append("training.precision=fp32")
+        cause = f"by now {len(broken)} weights are not finite either, {broken[0]} among them"
+    remedies = [f"a lower optimizer.lr (now {float(setup.optimizer.param_groups[0]['lr']):.3g})"]
+    if setup.settings.max_grad_norm is None:
+        remedies.append("training.max_grad_norm=1")
+    if setup.settings.precision != "fp32":
+        remedies.append("training.precision=fp32")
     if not broken:
-        more = run.settings.skip_nonfinite
-        tries.append(f"a look at these examples, or training.skip_nonfinite={max(3, 2 * more)} to pass over such steps")
-    return f"{why}; try {', '.join(tries)}"
+        more = max(3, 2 * setup.settings.skip_nonfinite)
+        remedies.append(f"a look at these examples, or training.skip_nonfinite={more} to skip such steps")
+    return cause, f"try {', '.join(remedies)}"
 
 
-def _first_broken(answers: Tensor) -> int | None:
-    found = (~answers.flatten(1).isfinite().all(-1)).nonzero()
+def _first_nonfinite_row(outputs: Tensor) -> int | None:
+    found = (~outputs.flatten(1).isfinite().all(-1)).nonzero()
     return int(found[0]) if len(found) else None
-
-
-def _rate(run: Run) -> float:
-    return float(run.optimizer.param_groups[0]["lr"])

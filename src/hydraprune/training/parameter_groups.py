@@ -1,4 +1,4 @@
-"""Which parameters decay? Groups for an optimizer."""
+"""Optimizer parameter groups: which parameters get weight decay."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNor
 
 
 def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Every trainable parameter once: first those that decay, then biases and normalisation weights, which do not."""
-    still = {
+    """Two parameter groups of the trainable parameters: those with weight decay, then those without.
+
+    Biases and normalisation weights are not decayed.
+    """
+    undecayed = {
         id(parameter)
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
@@ -19,11 +22,6 @@ def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
     }
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in parameters if id(p) not in still]},
-        {"params": [p for p in parameters if id(p) in still], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) not in undecayed]},
+        {"params": [p for p in parameters if id(p) in undecayed], "weight_decay": 0.0},
     ]
-
-
-def not_finite(model: nn.Module) -> str | None:
-    """The name of the first parameter that holds a NaN or an infinity; None when none does."""
-    return next((name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())), None)

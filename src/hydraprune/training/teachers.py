@@ -1,159 +1,147 @@
-"""Where do a teacher's answers come from? From the teacher, or from what it said before."""
+"""Teachers: where the outputs for a batch come from, a model that runs now or outputs that were stored."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from hydraprune.data.batches import Batch, Batches, Encoded, send
 from hydraprune.training.distillation import Distiller
-from hydraprune.training.fixed_shape_batches import Group, Groups
+from hydraprune.training.fixed_shape_batches import FixedShapeBatch, FixedShapeBatches
 
-# Groups asked about at once: in bf16 all of them share the weights' conversion.
-_TOGETHER = 16
+# Fixed-shape batches under one autocast: in bf16 all of them share the conversion of the weights.
+_BATCHES_PER_AUTOCAST = 16
 
 
 class Teacher(Protocol):
-    """Where a teacher's answers come from."""
+    """Gives a loss the teacher's outputs."""
 
-    def answers(self, batch: Batch) -> Tensor | None: ...
+    def outputs(self, batch: Batch) -> Tensor | None:
+        """Those of a batch, in the same order; None without a teacher."""
 
 
 class NoTeacher:
-    """Nobody to ask."""
+    """For losses that use no teacher."""
 
-    def answers(self, batch: Batch) -> Tensor | None:
+    def outputs(self, batch: Batch) -> Tensor | None:
         return None
 
 
-def is_exact(device: torch.device) -> bool:
-    """Whether a teacher there is asked in `Groups`, so that an answer has the same bits in every company."""
+def is_batch_invariant(device: torch.device) -> bool:
+    """Whether a teacher on this device runs in fixed-shape batches, so that outputs do not depend on the batch."""
     return device.type == "cpu"
 
 
 class OnlineTeacher:
-    """A frozen model, asked anew for every batch, as it is."""
+    """A frozen model that runs on every batch as it is."""
 
     def __init__(self, model: nn.Module, distiller: Distiller) -> None:
         self.model = model.eval().requires_grad_(False)
         self.distiller = distiller
 
     @torch.no_grad()
-    def answers(self, batch: Batch) -> Tensor | None:
-        return self.distiller.ask(self.model, batch)
+    def outputs(self, batch: Batch) -> Tensor:
+        return self.distiller.teacher_outputs(self.model, batch)
 
 
-class GroupedTeacher:
-    """A frozen model on a CPU, asked anew for every batch: what it says of an example always has the same bits.
+class FixedShapeTeacher:
+    """A frozen model on a CPU that runs on every batch in fixed shapes: an example's outputs always have the same bits.
 
     Args:
-        data: the examples that it will be asked about; see `Groups`.
+        data: the examples that batches will be made of.
     """
 
     def __init__(self, model: nn.Module, distiller: Distiller, data: Encoded) -> None:
-        # No gradient is ever computed. But autocast converts a weight once, not for every group, only if it wants one.
+        # No gradient is ever computed, but autocast caches the conversion of a weight only if it requires one.
         self.model = model.eval().requires_grad_(True)
         self.distiller = distiller
         self.data = data
-        self.groups = Groups(data.lengths)
+        self.batches = FixedShapeBatches(data.lengths)
 
-    def answers(self, batch: Batch) -> Tensor:
-        """[batch, length, features], of another token of the example on padded positions, or [batch, features]."""
+    def outputs(self, batch: Batch) -> Tensor:
+        """[batch, length, features], or [batch, features]; padded positions hold another token of the example."""
         examples = batch.indices.tolist()
-        said = {example: rows for group in self.groups.of(examples) for example, rows in self.ask(group)}
-        rows = torch.cat([said[example] for example in examples])
+        found = {example: rows for fixed in self.batches.covering(examples) for example, rows in self.compute(fixed)}
+        rows = torch.cat([found[example] for example in examples])
         return _padded(rows, self.data.offsets, batch) if self.distiller.per_token else rows
 
     @torch.no_grad()
-    def ask(self, group: Group) -> list[tuple[int, Tensor]]:
-        """Per example asked for (its number, its answers [n, features], float32)."""
-        said = self.distiller.ask(self.model, Batches(self.data, 1).batch(torch.tensor(group.examples))).float()
+    def compute(self, fixed: FixedShapeBatch) -> list[tuple[int, Tensor]]:
+        """Per requested example (its number, its outputs [n, features], float32)."""
+        batch = Batches(self.data, 1).batch(torch.tensor(fixed.examples))
+        outputs = self.distiller.teacher_outputs(self.model, batch).float()
         per_token = self.distiller.per_token
-        lengths = self.data.lengths[group.examples].tolist()
+        lengths = self.data.lengths[fixed.examples].tolist()
         return [
-            (example, said[place, : lengths[place]] if per_token else said[place : place + 1])
-            for place, example in group.asked.items()
+            (example, outputs[row, : lengths[row]] if per_token else outputs[row : row + 1])
+            for row, example in fixed.requested.items()
         ]
-
-
-class Answers(Protocol):
-    """What a model once said, row by row: one row for a token, or one for an example."""
-
-    def take(self, spans: Sequence[tuple[int, int]]) -> Tensor:
-        """The rows first .. end of every span, one behind the other: [rows, features], a copy."""
-
-
-@dataclass(frozen=True)
-class HeldAnswers:
-    """Answers in memory: [rows, features]."""
-
-    rows: Tensor
-
-    def take(self, spans: Sequence[tuple[int, int]]) -> Tensor:
-        """See `Answers`."""
-        return torch.cat([self.rows[first:end] for first, end in spans])
 
 
 @dataclass(frozen=True)
 class StoredTeacher:
-    """What a frozen model once said of every example.
+    """The stored outputs of a frozen model.
 
     Args:
-        offsets: [examples + 1]; of example i it said the rows offsets[i] .. offsets[i + 1].
-        per_token: whether these rows are its tokens.
+        rows: [rows, features], float32; may be mapped from a file.
+        offsets: [examples + 1]; example i has the rows offsets[i] .. offsets[i + 1].
+        per_token: whether an example has a row per token, or one.
     """
 
-    said: Answers
+    rows: np.ndarray[Any, np.dtype[np.float32]]
     offsets: Tensor
     per_token: bool
 
-    def answers(self, batch: Batch) -> Tensor:
-        """[batch, length, features], of another token of the example on padded positions, or [batch, features]."""
-        first, end = self.offsets[batch.indices], self.offsets[batch.indices + 1]
-        taken = self.said.take(list(zip(first.tolist(), end.tolist(), strict=True)))
+    def outputs(self, batch: Batch) -> Tensor:
+        """[batch, length, features], or [batch, features]; padded positions hold another token of the example."""
+        first, end = self.offsets[batch.indices].tolist(), self.offsets[batch.indices + 1].tolist()
+        taken = torch.from_numpy(np.concatenate([self.rows[i:j] for i, j in zip(first, end, strict=True)]))
         return send(_padded(taken, self.offsets, batch) if self.per_token else taken, batch.labels.device)
 
 
 def _padded(rows: Tensor, offsets: Tensor, batch: Batch) -> Tensor:
-    """A batch's tokens, which lie one example behind the other in `rows`, as [batch, length, features]."""
+    """The rows of a batch's tokens, example after example, as [batch, length, features]."""
     first = offsets[batch.indices]
     lengths = offsets[batch.indices + 1] - first
     starts = lengths.cumsum(0) - lengths
-    # From where its tokens lie in the data to where they lie in what was taken.
-    places = batch.places - first.unsqueeze(1) + starts.unsqueeze(1)
-    return rows[places.clamp_(0, len(rows) - 1)]
+    # From positions in the data set to positions in `rows`.
+    positions = batch.token_indices - first.unsqueeze(1) + starts.unsqueeze(1)
+    return rows[positions.clamp_(0, len(rows) - 1)]
 
 
-def recite(
+def iter_outputs(
     model: nn.Module, distiller: Distiller, batches: Batches, accelerator: Accelerator
 ) -> Iterator[tuple[int, Tensor]]:
-    """All that a teacher has to say of a data set, the longest examples first.
+    """A teacher's outputs for a whole data set, the longest examples first.
 
-    On a CPU it is asked as a `GroupedTeacher` is in training; elsewhere in `batches`.
+    On a CPU it runs in the fixed shapes of `FixedShapeTeacher`, elsewhere in `batches`.
 
     Yields:
-        Per example (its number, its answers [n, features], float32 on the CPU): one for each of its
-        tokens or, from distillers that ask per example, one.
+        Per example (its number, its outputs [n, features], float32 on the CPU): a row per token or,
+        if the distiller is not `per_token`, one row.
     """
-    if is_exact(accelerator.device):
-        grouped = GroupedTeacher(model, distiller, batches.data)
-        groups = grouped.groups.of(batches.data.lengths.argsort(descending=True, stable=True).tolist())
-        for start in range(0, len(groups), _TOGETHER):
+    lengths = batches.data.lengths
+    if is_batch_invariant(accelerator.device):
+        teacher = FixedShapeTeacher(model, distiller, batches.data)
+        fixed = teacher.batches.covering(lengths.argsort(descending=True, stable=True).tolist())
+        for start in range(0, len(fixed), _BATCHES_PER_AUTOCAST):
             with accelerator.autocast():
-                said = [answer for group in groups[start : start + _TOGETHER] for answer in grouped.ask(group)]
-            yield from said
+                found = [
+                    out for batch in fixed[start : start + _BATCHES_PER_AUTOCAST] for out in teacher.compute(batch)
+                ]
+            yield from found
         return
-    teacher, lengths = OnlineTeacher(model, distiller), batches.data.lengths
+    online = OnlineTeacher(model, distiller)
     for batch in batches.epoch():
         with accelerator.autocast():
-            answers = teacher.answers(batch.to(accelerator.device))
-        assert answers is not None
-        answers = answers.float().cpu()
-        for place, example in enumerate(batch.indices.tolist()):
-            own = answers[place, : int(lengths[example])] if distiller.per_token else answers[place : place + 1]
+            outputs = online.outputs(batch.to(accelerator.device))
+        outputs = outputs.float().cpu()
+        for row, example in enumerate(batch.indices.tolist()):
+            own = outputs[row, : int(lengths[example])] if distiller.per_token else outputs[row : row + 1]
             yield example, own

@@ -1,4 +1,4 @@
-"""Files that can be made again: a folder of them, by the hash of what they were made from."""
+"""A size-limited cache of files that can be recomputed, keyed by a hash of what they were computed from."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from hydraprune.errors import UserError
+from hydraprune.utils.atomic import atomic_write
 
-# What is in the folder, and what its files are called. Nothing else in it is ever touched, whatever
-# folder a user names.
+# The subfolders and file names that belong to the cache; anything else in its folder is left alone, since a user may
+# name any folder.
 KINDS = ("answers", "tokens", "native")
-_OURS = re.compile(r"[0-9a-f]{32}\.(npy|safetensors)|[a-z]+-[0-9a-f]{16}\.so")
+_CACHE_FILE = re.compile(r"[0-9a-f]{32}\.(npy|safetensors)|[a-z]+-[0-9a-f]{16}\.so")
 _GB = 1_000_000_000
-_TRIES = 3
+_ATTEMPTS = 3
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 def digest(parts: Iterable[bytes | memoryview]) -> str:
-    """A content hash of byte strings, in order; where one ends and the next begins counts."""
+    """A content hash (128 bits in hex) of a sequence of byte strings; their boundaries count."""
     result = hashlib.sha256()
     for part in parts:
         size = part.nbytes if isinstance(part, memoryview) else len(part)
@@ -40,115 +41,120 @@ def digest(parts: Iterable[bytes | memoryview]) -> str:
 
 
 def cache_of(node: Mapping[str, Any] | None) -> Cache:
-    """The cache of a config's `cache` node.
+    """The cache that a config's `cache` node describes.
 
     Raises:
-        UserError: a value that is no folder or no size.
+        UserError: `dir` is not a folder, or `max_gb` not a size.
     """
     if not isinstance(node, Mapping):
-        raise UserError(f"cache={_shown(node)}: must hold dir and max_gb")
-    folder, most = node["dir"], node["max_gb"]
+        raise UserError("must hold dir and max_gb", key="cache", value=node)
+    folder, max_gb = node["dir"], node["max_gb"]
     if not isinstance(folder, str) or not folder.strip():
-        raise UserError(f"cache.dir={_shown(folder)}: must be a folder")
-    if isinstance(most, bool) or not isinstance(most, (int, float)) or not most >= 0:
-        raise UserError(f"cache.max_gb={_shown(most)}: must be a number of gigabytes, at least 0")
+        raise UserError("must be a folder", key="cache.dir", value=folder)
+    if isinstance(max_gb, bool) or not isinstance(max_gb, (int, float)) or not max_gb >= 0:
+        raise UserError("must be a number of gigabytes, at least 0", key="cache.max_gb", value=max_gb)
     try:
-        return Cache(Path(folder).expanduser(), float(most))
+        return Cache(Path(folder).expanduser(), float(max_gb))
     except RuntimeError:
-        raise UserError(f"cache.dir={folder}: there is no such home folder; give another") from None
-
-
-def _shown(value: object) -> str:
-    return "null" if value is None else str(value)
+        raise UserError("no such home folder", key="cache.dir", value=folder, cure="give another folder") from None
 
 
 @dataclass(frozen=True)
 class Cache:
-    """At most `max_gb` of files below `folder`, each made once, whoever asks first.
+    """At most `max_gb` of files below `folder`, each computed once.
 
     Args:
-        max_gb: gigabytes (10^9 bytes); what was used least recently makes room for what is new.
+        max_gb: gigabytes (10^9 bytes); the least recently used files are removed to make room.
     """
 
     folder: Path
     max_gb: float
 
     def admits(self, size: int) -> bool:
-        """Whether a file of `size` bytes may be kept here at all."""
+        """Whether a file of `size` bytes may be stored at all."""
         return size <= self.max_gb * _GB
 
     def fetch(self, kind: str, key: str, size: int, write: Callable[[Path], None], read: Callable[[Path], T]) -> T:
-        """What `read` makes of the file of that key, which `write` makes if it is not there.
+        """`read(path)` of the file with this key; if there is none, `write(path)` computes it first.
 
-        Two processes that want one file at once: the second waits for the first. A file that cannot
-        be read is made anew.
+        If two processes want the same file, the second waits for the first. A file that `read`
+        refuses with a ValueError is computed again.
+
+        Args:
+            kind: one of `KINDS`.
+            size: bytes of the file, about.
 
         Raises:
             UserError: the folder cannot be written.
         """
-        place = self.folder / kind / key
+        path = self.folder / kind / key
         try:
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Kept by the system, not by a file's existence: a lock dies with its holder.
-            with _held(place.with_name(f".{key}.lock"), place):
-                for _ in range(_TRIES):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # A lock of the operating system: it is released when its process dies.
+            with _locked(path.with_name(f".{key}.lock"), path):
+                for _ in range(_ATTEMPTS):
                     # Another process that needs room may remove the file at any moment.
                     with suppress(FileNotFoundError):
-                        return self._found(place, size, write, read)
-                return self._found(place, size, write, read)
+                        return self._read_or_write(path, size, write, read)
+                return self._read_or_write(path, size, write, read)
         except OSError as error:
             raise UserError(
-                f"cache.dir={self.folder}: cannot keep {size / _GB:.2g} GB there ({error.strerror or error}); "
-                f"make room, or give another folder"
+                f"cannot store {size / _GB:.2g} GB there ({error.strerror or error})",
+                key="cache.dir",
+                value=self.folder,
+                cure="make room, or give another folder",
             ) from None
 
-    def _found(self, place: Path, size: int, write: Callable[[Path], None], read: Callable[[Path], T]) -> T:
-        if place.exists():
+    def _read_or_write(self, path: Path, size: int, write: Callable[[Path], None], read: Callable[[Path], T]) -> T:
+        if path.exists():
             try:
-                found = read(place)
-                os.utime(place)
+                found = read(path)
+                os.utime(path)
                 return found
             except ValueError as error:
-                log.warning("%s cannot be read (%s): making it anew", place, error)
-                place.unlink(missing_ok=True)
+                log.warning("Cannot read %s (%s): computing it again", path, error)
+                path.unlink(missing_ok=True)
         self._make_room(size)
-        _write(place, write)
-        return read(place)
+        for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed process: this one holds the lock
+            leftover.unlink(missing_ok=True)
+        with atomic_write(path) as temporary:
+            write(temporary)
+        return read(path)
 
     def files(self) -> list[Path]:
-        """All files here, those used least recently first."""
-        found = [file for kind in KINDS for file in (self.folder / kind).glob("*") if _OURS.fullmatch(file.name)]
+        """All files of the cache, least recently used first."""
+        found = [file for kind in KINDS for file in (self.folder / kind).glob("*") if _CACHE_FILE.fullmatch(file.name)]
         return sorted(found, key=_last_used)
 
     def size(self) -> int:
-        """Bytes of all files here."""
+        """Bytes of all files of the cache."""
         return sum(_size(file) for file in self.files())
 
     def clean(self) -> int:
-        """Remove all files here; returns how many bytes that were. Jobs that read one keep what they have."""
+        """Remove all files of the cache; returns the bytes freed. A job that has one open can read on."""
         freed = 0
-        for file in [*self.files(), *self._abandoned()]:
+        for file in [*self.files(), *self._leftovers()]:
             freed += _size(file)
             file.unlink(missing_ok=True)
         for lock in [file for kind in KINDS for file in (self.folder / kind).glob(".*.lock")]:
-            if _OURS.fullmatch(lock.name[1:].removesuffix(".lock")):
+            if _CACHE_FILE.fullmatch(lock.name[1:].removesuffix(".lock")):
                 with suppress(Timeout), FileLock(lock, timeout=0):
                     lock.unlink(missing_ok=True)
         return freed
 
-    def _abandoned(self) -> list[Path]:
-        """What killed writers left: nobody holds the lock."""
-        left = []
+    def _leftovers(self) -> list[Path]:
+        """Temporary files of killed processes: no process holds the lock of their key."""
+        found = []
         for file in [file for kind in KINDS for file in (self.folder / kind).glob(".*.tmp")]:
             key = file.name[1:].rsplit(".", 2)[0]
-            if not _OURS.fullmatch(key):
+            if not _CACHE_FILE.fullmatch(key):
                 continue
             try:
                 with FileLock(file.with_name(f".{key}.lock"), timeout=0):
-                    left.append(file)
+                    found.append(file)
             except Timeout:
                 pass
-        return left
+        return found
 
     def _make_room(self, size: int) -> None:
         if shutil.disk_usage(self.folder).free < size:
@@ -158,36 +164,23 @@ class Cache:
             if spare >= 0:
                 return
             spare += _size(file)
-            log.info("Cache: %s makes room (cache.max_gb=%g)", file, self.max_gb)
+            log.info("Cache: removing %s to make room (cache.max_gb=%g)", file, self.max_gb)
             file.unlink(missing_ok=True)
 
 
 @contextmanager
-def _held(lock: Path, place: Path) -> Iterator[None]:
-    """A lock, with a word when another process has it."""
+def _locked(lock: Path, path: Path) -> Iterator[None]:
+    """Hold a lock; logs a line if another process holds it."""
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)
     except Timeout:
-        log.info("Another process is making %s: waiting for it", place)
+        log.info("Waiting for %s: another process is computing it", path)
         held.acquire()
     try:
         yield
     finally:
         held.release()
-
-
-def _write(place: Path, write: Callable[[Path], None]) -> None:
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    for left in place.parent.glob(f".{place.name}.*.tmp"):  # of a killed writer: we hold the lock
-        left.unlink(missing_ok=True)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, place)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _size(file: Path) -> int:

@@ -1,4 +1,4 @@
-"""Why did a load fail? Hugging Face's many exceptions, as one line with a cure."""
+"""Access to the Hugging Face hub, or local paths in its place: one-line load errors, offline mode, home folder."""
 
 from __future__ import annotations
 
@@ -14,19 +14,42 @@ from urllib.parse import urlsplit
 from hydraprune.errors import UserError
 from hydraprune.utils.redaction import redacted
 
+# (part of a library's message, reason, cure), where the library advises to run code that comes with the checkpoint.
+_REMOTE_CODE = (
+    (
+        "Weights only load failed",
+        "its weights are a pickle that holds more than weights, which is never run",
+        "save it again as model.safetensors",
+    ),
+    (
+        "trust_remote_code",
+        "needs code that comes with it, which is never run",
+        "give a model or data set that the libraries support by themselves",
+    ),
+)
+_OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+
+def hub_home() -> Path:
+    """The home folder of the hub's cache and token, as huggingface_hub resolves it in this process."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME)
+
 
 def at_home(path: str) -> Path:
-    """`path` with ~ as the home that it stands for; ~nobody stays as it is, and is not there."""
+    """`path` with ~ expanded; the ~name of an unknown user stays as it is."""
     return Path(os.path.expanduser(path))
 
 
 def is_local(path: str) -> bool:
-    """Whether `path` is written as a local path: it exists, if only as a broken link, or can be nothing else."""
+    """Whether `path` means a local path: it exists, if only as a broken link, or cannot be a hub id."""
     return path.startswith(("/", ".", "~")) or exists(at_home(path)) or os.path.islink(path)
 
 
 def exists(path: Path) -> bool:
-    """`path.exists()`, and False where the system refuses to look: a name too long, a closed folder."""
+    """`path.exists()`, but False where the system refuses to look: a name too long, a folder without access."""
     try:
         return path.exists()
     except OSError:
@@ -34,73 +57,86 @@ def exists(path: Path) -> bool:
 
 
 def local_or_id(path: str, key: str) -> str:
-    """`path` with ~ expanded if local; a hub id as it is.
+    """A local path with ~ expanded; a hub id as it is.
+
+    Args:
+        key: the config key of `path`, for errors.
 
     Raises:
-        UserError: it is written as a local path and nothing is there.
+        UserError: a local path that does not exist.
     """
     if not is_local(path):
         return path
     expanded = at_home(path)
     if os.path.islink(expanded) and not exists(expanded):
-        raise UserError(f"{key}={path}: is a link to {os.readlink(expanded)}, where nothing is; mend the link")
+        reason = f"is a link to {os.readlink(expanded)}, which does not exist"
+        raise UserError(reason, key=key, value=path, cure="repair the link")
     if not exists(expanded):
-        raise UserError(f"{key}={path}: no such file or folder; give a folder that exists, or a hub id")
+        raise UserError("no such file or folder", key=key, value=path, cure="give a folder that exists, or a hub id")
     return str(expanded)
 
 
 @contextmanager
 def loading(key: str, path: str) -> Iterator[None]:
-    """Turn what goes wrong while `path` is loaded into one UserError that names `key`."""
+    """Turn any error while `path` is loaded into a one-line UserError.
+
+    Args:
+        key: the config key of `path`.
+    """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # the libraries raise dozens of kinds for a broken file
-        reason = " ".join(str(error).split())
-        # What the libraries advise then is to run it.
-        for sign, why in _CODE:
-            if sign in reason:
-                raise UserError(f"{key}={path}: {why}") from error
-        if is_local(path):
-            if getattr(error.__cause__ or error, "errno", None) == errno.ENOSPC:
-                raise UserError(
-                    f"{key}={path}: the disk is full on which it is unpacked; make room, or set the environment "
-                    f"variable TMPDIR to a folder on another disk"
-                ) from error
-            raise UserError(f"{key}={path}: cannot be loaded: {_short(reason_of(error))}") from error
-        if is_offline() or isinstance(error, OSError):
-            why = (
-                "cannot be reached, or HF_HUB_OFFLINE is set"
-                if is_offline()
-                else "cannot be reached, or has no such id"
+    except Exception as error:  # the libraries raise dozens of classes for a broken file
+        raise _load_error(error, key, path) from error
+
+
+def _load_error(error: Exception, key: str, path: str) -> UserError:
+    message = " ".join(str(error).split())
+    for part, reason, cure in _REMOTE_CODE:
+        if part in message:
+            return UserError(reason, key=key, value=path, cure=cure)
+    if is_local(path):
+        if getattr(error.__cause__ or error, "errno", None) == errno.ENOSPC:
+            return UserError(
+                "the disk on which it is unpacked is full",
+                key=key,
+                value=path,
+                cure="make room, or set the environment variable TMPDIR to a folder on another disk",
             )
-            raise UserError(
-                f"{key}={path}: not in the local cache, and the hub {why}; check the id and the network, or give a "
-                f"local folder: {key}=/path/to/folder"
-            ) from error
-        raise UserError(f"{key}={path}: cannot be loaded: {_short(reason)}") from error
+        return UserError(f"cannot be loaded: {_shortened(reason_of(error))}", key=key, value=path)
+    if is_offline() or isinstance(error, OSError):
+        why = "is unreachable, or HF_HUB_OFFLINE is set" if is_offline() else "is unreachable, or has no such id"
+        return UserError(
+            f"not in the local cache, and the hub {why}",
+            key=key,
+            value=path,
+            cure=f"check the id and the network, or give a local folder: {key}=/path/to/folder",
+        )
+    return UserError(f"cannot be loaded: {_shortened(message)}", key=key, value=path)
 
 
 def reason_of(error: BaseException) -> str:
-    """What a library said was wrong, in one line: its own words where it wrapped another's."""
+    """A library's message in one line; that of the error it wrapped, if any."""
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ is not None else ""
     return cause or " ".join(str(error).split())
 
 
 def is_offline() -> bool:
-    """Whether the environment says not to try the hub."""
-    return any(os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in _OFFLINE)
+    """Whether the environment forbids access to the hub."""
+    return any(os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in _OFFLINE_VARIABLES)
 
 
 def go_offline_if_unreachable(paths: Iterable[str], timeout: float = 5.0) -> None:
-    """Say HF_HUB_OFFLINE for this process when one of `paths` is a hub id and the hub does not answer.
+    """Set HF_HUB_OFFLINE for this process if one of `paths` is a hub id and the hub does not answer.
 
-    The libraries would retry each file for half a minute. To be called before they are imported,
-    for they read the variable then. Nothing is tried behind a proxy, which only they know how to use.
+    The libraries would retry each file for half a minute. Call this before they are imported: they
+    read the variable at import. Behind a proxy nothing is tried, since only they know how to use it.
+
+    Args:
+        timeout: seconds to wait for a connection.
     """
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-    if is_offline() or proxied or all(map(is_local, paths)):
+    if is_offline() or any(map(os.environ.get, _PROXY_VARIABLES)) or all(map(is_local, paths)):
         return
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
@@ -110,24 +146,13 @@ def go_offline_if_unreachable(paths: Iterable[str], timeout: float = 5.0) -> Non
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-_CODE = (
-    (
-        "Weights only load failed",
-        "its weights are a pickle that holds more than weights, and is not run; save it again as model.safetensors",
-    ),
-    ("trust_remote_code", "needs code that comes with it, which is not run; give one of a kind that transformers has"),
-)
-
-_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
-
-
-def _short(reason: str, length: int = 200) -> str:
-    reason = str(redacted(reason))  # before it is cut: a part of a secret would not be known
-    return reason if len(reason) <= length else reason[: length - 3] + "..."
+def _shortened(message: str, length: int = 200) -> str:
+    message = str(redacted(message))  # before it is cut, or part of a secret would remain
+    return message if len(message) <= length else message[: length - 3] + "..."
 
 
 def quiet_libraries() -> None:
-    """Loading bars and notes of the libraries, which would cut our own in pieces."""
+    """Turn off progress bars and log messages of the Hugging Face libraries."""
     import datasets
     import huggingface_hub
     import transformers
@@ -136,5 +161,5 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    # Not even its errors: what goes wrong in a file is said once, by us.
+    # Not even its errors: a broken file ends in one UserError.
     datasets.logging.set_verbosity(logging.CRITICAL)

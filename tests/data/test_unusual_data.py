@@ -1,4 +1,4 @@
-"""Files that look odd and work, limits of memory and disk, and texts of which a tokenizer keeps nothing."""
+"""Unusual data that works, limits of memory and disk, bad folders, and texts without tokens."""
 
 from __future__ import annotations
 
@@ -13,22 +13,35 @@ import datasets
 import pyarrow as pa
 import pytest
 import torch
+from data_helpers import (
+    CSV,
+    JSON,
+    LABELS,
+    ROWS,
+    TABLE,
+    TEXTS,
+    Content,
+    json_lines,
+    load_checked,
+    parquet_with,
+    write_file,
+)
 from pyarrow import parquet
-from test_bad_data import CSV, JSON, LABELS, ROWS, TABLE, TEXTS, lines, loaded, make, table
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2Tokenizer
 
 from hydraprune.data.batches import Batches
 from hydraprune.data.encoding import encode
-from hydraprune.data.examples import SUBSET_SEED, Examples
+from hydraprune.data.examples import Examples
 from hydraprune.data.readers import memory_limits as limits
-from hydraprune.data.readers.files import file_at
+from hydraprune.data.readers.files import open_data_file
+from hydraprune.data.readers.rows import SUBSET_SEED
 from hydraprune.data.tasks import HubTask
 from hydraprune.errors import UserError
 
 Usage = namedtuple("Usage", "total used free")
 LONG = "word " * 20_000
-# name -> (the file's ending, its content, its texts and names of classes if other than those of the csv)
-GOOD: dict[str, tuple[str, str | bytes | Callable[[Path], Any], list[str] | None, tuple[str, ...] | None]] = {
+# name -> (suffix, content, texts and class names if they differ from those of the csv)
+GOOD: dict[str, tuple[str, Content, list[str] | None, tuple[str, ...] | None]] = {
     "byte order mark": ("csv", CSV.encode("utf-8-sig"), None, None),
     "byte order mark, json": ("jsonl", JSON.encode("utf-8-sig"), None, None),
     "Windows line ends": ("csv", CSV.replace("\n", "\r\n"), None, None),
@@ -39,15 +52,20 @@ GOOD: dict[str, tuple[str, str | bytes | Callable[[Path], Any], list[str] | None
     "a list": ("json", json.dumps(ROWS), None, None),
     "a list on many lines": ("json", " \n" + json.dumps(ROWS, indent=1), None, None),
     "capital letters": ("CSV", CSV, None, None),
-    "true and false": ("jsonl", lines([{**r, "label": bool(r["label"])} for r in ROWS]), None, None),
+    "true and false": ("jsonl", json_lines([{**r, "label": bool(r["label"])} for r in ROWS]), None, None),
     "numbers with a point": ("csv", CSV.replace(",1\n", ",1.0\n"), None, None),
-    "packed texts": ("parquet", table(text=pa.array(TEXTS).dictionary_encode()), None, None),
-    "large texts": ("parquet", table(text=pa.array(TEXTS, pa.large_string())), None, None),
+    "packed texts": ("parquet", parquet_with(text=pa.array(TEXTS).dictionary_encode()), None, None),
+    "large texts": ("parquet", parquet_with(text=pa.array(TEXTS, pa.large_string())), None, None),
     "names of classes": ("csv", CSV.replace(",1\n", ",ham\n").replace(",0\n", ",spam\n"), None, ("ham", "spam")),
     "NA and nan": ("csv", "text,label\n" + "NA,nan\nnull,NA\n" * 20, ["NA", "null"] * 20, ("NA", "nan")),
     "quotes": ("csv", 'text,label\n"a ""b"", c\nd",0\ne,1\n', ['a "b", c\nd', "e"], None),
     "a long line": ("csv", f"text,label\n{LONG},0\nb,1\n", [LONG, "b"], None),
-    "a long line, json": ("jsonl", lines([{"text": LONG, "label": 0}, {"text": "b", "label": 1}]), [LONG, "b"], None),
+    "a long line, json": (
+        "jsonl",
+        json_lines([{"text": LONG, "label": 0}, {"text": "b", "label": 1}]),
+        [LONG, "b"],
+        None,
+    ),
     "other scripts": (
         "csv",
         "text,label\n😀 שלום,0\n\u0645\u0631\u062d\u0628\u0627,1\n",
@@ -59,53 +77,53 @@ GOOD: dict[str, tuple[str, str | bytes | Callable[[Path], Any], list[str] | None
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_an_odd_file_simply_works(name: str, tmp_path: Path) -> None:
+def test_an_unusual_file_is_read(name: str, tmp_path: Path) -> None:
     ending, content, texts, names = GOOD[name]
-    path = str(make(tmp_path / f"a.{ending}", content))
-    data = loaded(Path(path), validation_path=path)
+    path = str(write_file(tmp_path / f"a.{ending}", content))
+    data = load_checked(Path(path), validation_path=path)
     assert [text for (text,) in data.train.texts] == (TEXTS if texts is None else texts)
     assert data.labels.names == (names or ("0", "1"))
     if texts is None and names is None:
         assert list(data.train.labels) == LABELS
 
 
-def test_a_link_to_a_file_is_the_file(tmp_path: Path) -> None:
-    make(tmp_path / "real.csv", CSV)
+def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
+    write_file(tmp_path / "real.csv", CSV)
     (tmp_path / "a.csv").symlink_to("real.csv")
-    assert len(loaded(tmp_path / "a.csv").train) == 30
+    assert len(load_checked(tmp_path / "a.csv").train) == 30
 
 
-def test_what_is_likely_a_mistake_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = make(tmp_path / "a.csv", CSV.replace("a sentence 3,", " ,"))
-    other = make(tmp_path / "b.csv", "text,label\na,new\n")
+def test_likely_mistakes_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_file(tmp_path / "a.csv", CSV.replace("a sentence 3,", " ,"))
+    other = write_file(tmp_path / "b.csv", "text,label\na,new\n")
     with caplog.at_level(logging.WARNING):
-        loaded(path, validation_path=str(path))
-        loaded(path, validation_path=str(other))
-    said = caplog.text
-    assert "1 of 40 texts of the file are empty, the first in row 4" in said
-    assert "100 % of validation are among the training examples" in said
-    assert "classes that no training example has (new)" in said
-    assert "every example of validation is of one class only (new)" in said
+        load_checked(path, validation_path=str(path))
+        load_checked(path, validation_path=str(other))
+    logged = caplog.text
+    assert "1 of 40 texts of the file are empty, the first in row 4" in logged
+    assert "100 % of validation are among the training examples: its score measures memorisation" in logged
+    assert "classes that no training example has (new)" in logged
+    assert "every example of validation is of one class only (new)" in logged
 
 
-def test_a_large_file_is_drawn_from_as_ever(tmp_path: Path) -> None:
-    """The rows stay on the disk; which of them are drawn must not depend on that."""
-    path = make(tmp_path / "a.csv", CSV)
+def test_the_subset_drawn_from_a_file_does_not_change(tmp_path: Path) -> None:
+    """Rows that stay on the disk are drawn like rows in memory."""
+    path = write_file(tmp_path / "a.csv", CSV)
     whole = datasets.Dataset.from_dict({"text": TEXTS, "label": LABELS})
     expected = whole.train_test_split(test_size=10, seed=SUBSET_SEED)
     drawn = expected["train"].shuffle(seed=SUBSET_SEED).select(range(7))
-    data = loaded(path, max_train_examples=7)
+    data = load_checked(path, max_train_examples=7)
     assert data.train.texts == [(text,) for text in drawn["text"]]
     assert data.evaluations["validation"].labels == list(expected["test"]["label"])
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_a_file_tells_its_volume_before_it_is_read(ending: str, tmp_path: Path) -> None:
+def test_the_size_of_a_file_is_estimated_before_it_is_read(ending: str, tmp_path: Path) -> None:
     rows = [{"text": f"{i:04d} " + "word " * 30, "label": i % 2} for i in range(20_000)]
     whole = datasets.Dataset.from_list(rows)
     path = str(tmp_path / f"a.{ending}")
     {"csv": whole.to_csv, "jsonl": whole.to_json, "parquet": whole.to_parquet}[ending](path)
-    volume = file_at("task.path", path).estimated(["text"])
+    volume = open_data_file("task.path", path).estimate(["text"])
     assert volume is not None
     assert volume.rows == pytest.approx(20_000, rel=0.02)
     assert volume.text == pytest.approx(20_000 * 155, rel=0.05)
@@ -120,82 +138,89 @@ LIMITS: dict[str, tuple[int, str, dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize("name", LIMITS)
-def test_what_does_not_fit_into_memory_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, content, keys, said = LIMITS[name]
-    path = make(tmp_path / ("a.json" if content.startswith("[") else "a.csv"), content)
-    monkeypatch.setattr(limits, "available_memory", lambda: left)
-    # Nothing may have been unpacked by then.
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("was read"))
+def test_data_that_does_not_fit_into_memory_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, content, keys, expected = LIMITS[name]
+    path = write_file(tmp_path / ("a.json" if content.startswith("[") else "a.csv"), content)
+    monkeypatch.setattr(limits, "available_memory", lambda: free)
+    # Refused before anything is unpacked.
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("the file was read"))
     with pytest.raises(UserError) as refused:
-        loaded(path, **keys)
-    assert all(part in str(refused.value) for part in said), refused.value
+        load_checked(path, **keys)
+    assert all(part in str(refused.value) for part in expected), refused.value
 
 
-def test_a_part_of_a_file_above_memory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make(tmp_path / "a.csv", CSV)
+def test_a_subset_of_a_file_larger_than_memory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file(tmp_path / "a.csv", CSV)
     monkeypatch.setattr(limits, "available_memory", lambda: 7000)
-    data = loaded(path, validation_path=str(make(tmp_path / "b.csv", "text,label\na,0\nb,1\n")), max_train_examples=3)
+    data = load_checked(
+        path, validation_path=str(write_file(tmp_path / "b.csv", "text,label\na,0\nb,1\n")), max_train_examples=3
+    )
     assert len(data.train) == 3
 
 
 @pytest.mark.usefixtures("bad_input")
-def test_what_does_not_fit_on_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_does_not_fit_on_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits.shutil, "disk_usage", lambda _: Usage(1, 1, 9))
     with pytest.raises(UserError, match=r"task\.path=.*are unpacked in .* MiB are free; set the .* TMPDIR"):
-        loaded(make(tmp_path / "a.csv", CSV))
+        load_checked(write_file(tmp_path / "a.csv", CSV))
 
 
-def folder(place: Path, **splits: dict[str, Any]) -> Path:
+def hub_folder(path: Path, **splits: dict[str, Any]) -> Path:
     """A local folder in the hub's layout."""
-    (place / "sst2").mkdir(parents=True)
+    (path / "sst2").mkdir(parents=True)
     for split, columns in splits.items():
-        parquet.write_table(pa.table(columns), place / "sst2" / f"{split}.parquet")
+        parquet.write_table(pa.table(columns), path / "sst2" / f"{split}.parquet")
     named = "".join(f"  - split: {split}\n    path: sst2/{split}.parquet\n" for split in splits)
-    (place / "README.md").write_text(f"---\nconfigs:\n- config_name: sst2\n  data_files:\n{named}---\n")
-    return place
+    (path / "README.md").write_text(f"---\nconfigs:\n- config_name: sst2\n  data_files:\n{named}---\n")
+    return path
 
 
-def both(place: Path) -> Path:
-    return folder(place, train=TABLE, validation=TABLE)
+def good_folder(path: Path) -> Path:
+    return hub_folder(path, train=TABLE, validation=TABLE)
 
 
-def cut(place: Path) -> Path:
-    path = both(place) / "sst2" / "train.parquet"
-    path.write_bytes(path.read_bytes()[:-20])
-    return place
+def truncated(path: Path) -> None:
+    file = good_folder(path) / "sst2" / "train.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
 
 
-def without(place: Path, name: str) -> Path:
-    (both(place) / name).unlink()
-    return place
+def without(path: Path, name: str) -> None:
+    (good_folder(path) / name).unlink()
 
 
-def one_split(place: Path) -> Path:
-    datasets.Dataset.from_list(ROWS).save_to_disk(place)
-    return place
+def with_script(path: Path) -> None:
+    without(path, "README.md")
+    (path / "folder.py").write_text("")
 
 
+def one_split(path: Path) -> None:
+    datasets.Dataset.from_list(ROWS).save_to_disk(path)
+
+
+# name -> (makes the folder, what the line must contain)
 FOLDERS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "not there": (lambda p: None, ("no such file or folder",)),
-    "a file": (lambda p: p.write_text(CSV), ("is no folder", "task=file task.path=")),
-    "a broken link": (lambda p: p.symlink_to("/no/such"), ("is a link to /no/such", "mend")),
+    "a file": (lambda p: p.write_text(CSV), ("is not a folder", "task=file task.path=")),
+    "a broken link": (lambda p: p.symlink_to("/no/such"), ("is a link to /no/such", "repair the link")),
     "nothing in it": (Path.mkdir, ("holds no data files", ".parquet")),
-    "no validation": (lambda p: folder(p, train=TABLE), ("has no split validation", "train")),
-    "a file is missing": (lambda p: without(p, "sst2/validation.parquet"), ("README.md names splits", "no files")),
+    "no validation": (lambda p: hub_folder(p, train=TABLE), ("has no split validation", "train")),
+    "a file is missing": (lambda p: without(p, "sst2/validation.parquet"), ("README.md names splits", "without files")),
     "another subset": (lambda p: without(p, "README.md"), ("task.subset=sst2", "task.subset=null")),
-    "cut off": (cut, ("sst2/train.parquet: is cut off",)),
+    "cut off": (truncated, ("sst2/train.parquet: is truncated",)),
     "one split only": (one_split, ("save_to_disk", "DatasetDict")),
-    "a script": (lambda p: (both(p) / "folder.py").write_text("") or (p / "README.md").unlink(), ("a script", "never")),
+    "a script": (with_script, ("by a script", "never run")),
     "no label column": (
-        lambda p: folder(p, train={"text": TABLE["text"]}, validation={"text": TABLE["text"]}),
+        lambda p: hub_folder(p, train={"text": TABLE["text"]}, validation={"text": TABLE["text"]}),
         ("task.label=label", "it has text"),
     ),
     "hidden labels": (
-        lambda p: folder(p, train=TABLE, validation={**TABLE, "label": pa.array([-1] * 40)}),
+        lambda p: hub_folder(p, train=TABLE, validation={**TABLE, "label": pa.array([-1] * 40)}),
         ("-1 in row 1 of split validation", "not public"),
     ),
     "null text": (
-        lambda p: folder(p, train={**TABLE, "text": pa.array([None, *TEXTS[1:]])}, validation=TABLE),
+        lambda p: hub_folder(p, train={**TABLE, "text": pa.array([None, *TEXTS[1:]])}, validation=TABLE),
         ("task.text=text", "row 1 of split train has no text"),
     ),
 }
@@ -204,7 +229,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
 @pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_bad_folder_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    build, said = FOLDERS[name]
+    build, expected = FOLDERS[name]
     build(tmp_path / "folder")
     task = HubTask(
         "sst2", str(tmp_path / "folder"), ["text"], "label", ["a", "b"], ["accuracy"], "train", ["validation"], 64,
@@ -215,11 +240,11 @@ def test_a_bad_folder_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     line = str(refused.value)
     assert "task.path=" in line
     assert "\n" not in line
-    assert all(part in line for part in said), line
+    assert all(part in line for part in expected), line
 
 
-def test_a_text_of_which_nothing_is_kept_does_not_stop_a_batch() -> None:
-    """GPT-2's tokenizer adds nothing of its own, so an empty text has no tokens at all."""
+def test_a_text_without_tokens_does_not_break_a_batch() -> None:
+    """GPT-2's tokenizer adds no special tokens, so an empty text has none at all."""
     vocabulary = {"<|endoftext|>": 0, "a": 1, "b": 2}
     tokenizer = GPT2Tokenizer(vocab=vocabulary, merges=[], pad_token="<|endoftext|>")
     model = GPT2ForSequenceClassification(GPT2Config(vocab_size=3, n_embd=8, n_layer=1, n_head=1, pad_token_id=0))

@@ -1,18 +1,18 @@
-"""Losses against a hand computation, and the order and padding of batches."""
+"""Losses against hand computations, parameter groups, learning rates, steps per epoch."""
 
 from __future__ import annotations
 
-from itertools import accumulate
 from types import SimpleNamespace
 
 import pytest
 import torch
+from data_helpers import encoded_of
 from torch import nn
 from torch.nn import functional as F
 
 from hydraprune.data.batches import Batch, Batches, Encoded
 from hydraprune.sparsity import SparsityError
-from hydraprune.training.distillation import HiddenStates, Logits, NoDistillation, task_loss
+from hydraprune.training.distillation import Distiller, HiddenStates, Logits, NoDistillation, task_loss
 from hydraprune.training.learning_rate import constant, cosine, linear
 from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.settings import Settings
@@ -20,7 +20,7 @@ from hydraprune.training.teachers import OnlineTeacher
 
 
 class Network(nn.Module):
-    """Answers with what it was made with, times a weight."""
+    """Outputs its constructor's arguments, times a weight."""
 
     def __init__(self, hidden: torch.Tensor, logits: torch.Tensor) -> None:
         super().__init__()
@@ -35,10 +35,10 @@ class Network(nn.Module):
 class Encoder(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.answer = lambda: network.hidden * network.scale
+        self.output = lambda: network.hidden * network.scale
 
     def forward(self, **_: torch.Tensor) -> SimpleNamespace:
-        return SimpleNamespace(last_hidden_state=self.answer())
+        return SimpleNamespace(last_hidden_state=self.output())
 
 
 def batch(labels: torch.Tensor) -> Batch:
@@ -51,41 +51,40 @@ TEACHER = Network(torch.full((2, 3, 4), 3.0), torch.tensor([[0.0, 1.0], [1.0, 1.
 LABELS = torch.tensor([0, 1])
 
 
-def test_hidden_states_over_real_tokens_and_over_all() -> None:
+def test_the_hidden_state_loss_averages_over_real_tokens_or_all_positions() -> None:
     squares = (STUDENT.hidden - TEACHER.hidden).square()
     for padding, expected in ((True, squares.mean()), (False, torch.cat([squares[0], squares[1, :1]]).mean())):
         distiller = HiddenStates(5.0, padding)
-        answers = OnlineTeacher(TEACHER, distiller).answers(batch(LABELS))
-        loss = distiller.loss(STUDENT, batch(LABELS), answers)
-        assert float(loss) == pytest.approx(5 * float(expected))
+        outputs = OnlineTeacher(TEACHER, distiller).outputs(batch(LABELS))
+        loss = distiller.loss(STUDENT, batch(LABELS), outputs)
+        assert float(loss.detach()) == pytest.approx(5 * float(expected))
 
 
-def test_logits_by_hand() -> None:
+def test_the_logit_loss_matches_a_hand_computation() -> None:
     distiller = Logits(weight=0.7, temperature=3.0)
-    answers = OnlineTeacher(TEACHER, distiller).answers(batch(LABELS))
+    outputs = OnlineTeacher(TEACHER, distiller).outputs(batch(LABELS))
     p, q = (F.softmax(n.logits / 3, -1) for n in (TEACHER, STUDENT))
     kl = (p * (p / q).log()).sum(-1).mean()
     expected = 0.7 * 9 * kl + 0.3 * F.cross_entropy(STUDENT.logits, LABELS)
-    assert float(distiller.loss(STUDENT, batch(LABELS), answers)) == pytest.approx(float(expected))
+    assert float(distiller.loss(STUDENT, batch(LABELS), outputs)) == pytest.approx(float(expected))
 
 
-def test_the_task_alone_and_scores() -> None:
+def test_the_task_loss_is_cross_entropy_or_squared_error() -> None:
     loss = NoDistillation().loss(STUDENT, batch(LABELS), None)
-    assert float(loss) == pytest.approx(float(F.cross_entropy(STUDENT.logits, LABELS)))
+    assert float(loss.detach()) == pytest.approx(float(F.cross_entropy(STUDENT.logits, LABELS)))
     assert float(task_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 1.0]))) == pytest.approx(2.5)
 
 
 def test_a_teacher_is_frozen() -> None:
     teacher = Network(torch.ones(2, 3, 4), torch.ones(2, 2))
-    answers = OnlineTeacher(teacher.train(), HiddenStates(1.0)).answers(batch(LABELS))
+    outputs = OnlineTeacher(teacher.train(), HiddenStates(1.0)).outputs(batch(LABELS))
     assert not teacher.training
-    assert answers is not None
-    assert not answers.requires_grad
+    assert not outputs.requires_grad
     assert not any(p.requires_grad for p in teacher.parameters())
 
 
 @pytest.mark.parametrize("weight", [0, -1])
-def test_weights_of_nothing_are_refused(weight: float) -> None:
+def test_a_weight_out_of_range_is_refused(weight: float) -> None:
     for made in (HiddenStates, Logits):
         with pytest.raises(ValueError, match=f"weight={weight}"):
             made(weight)
@@ -93,10 +92,46 @@ def test_weights_of_nothing_are_refused(weight: float) -> None:
         Logits(1.5)
 
 
+class Agreement(Distiller):
+    """A distillation loss of the user: 1 - cosine similarity of student and teacher logits."""
+
+    def teacher_outputs(self, teacher: nn.Module, batch: Batch) -> torch.Tensor:
+        return teacher(**batch.inputs).logits
+
+    def loss(self, student: nn.Module, batch: Batch, teacher_outputs: torch.Tensor | None) -> torch.Tensor:
+        return 1 - F.cosine_similarity(student(**batch.inputs).logits, teacher_outputs).mean()
+
+
+class LabelSmoothing(Distiller):
+    """A loss of the user without a teacher."""
+
+    needs_teacher = False
+
+    def loss(self, student: nn.Module, batch: Batch, teacher_outputs: torch.Tensor | None) -> torch.Tensor:
+        return F.cross_entropy(student(**batch.inputs).logits, batch.labels, label_smoothing=0.1)
+
+
+def test_a_distillation_loss_needs_two_methods() -> None:
+    distiller = Agreement()
+    outputs = OnlineTeacher(TEACHER, distiller).outputs(batch(LABELS))
+    cosine = F.cosine_similarity(STUDENT.logits, TEACHER.logits).mean()
+    assert float(distiller.loss(STUDENT, batch(LABELS), outputs).detach()) == pytest.approx(float(1 - cosine))
+    assert (distiller.needs_teacher, distiller.teacher, distiller.misfit(None, None)) == (True, None, None)
+    assert not any((distiller.keeps_head, distiller.per_token, distiller.cacheable, distiller.online))
+
+
+def test_a_loss_without_a_teacher_needs_one_method() -> None:
+    distiller = LabelSmoothing()
+    assert not distiller.needs_teacher
+    expected = F.cross_entropy(STUDENT.logits, LABELS, label_smoothing=0.1)
+    assert float(distiller.loss(STUDENT, batch(LABELS), None).detach()) == pytest.approx(float(expected))
+    with pytest.raises(NotImplementedError, match="LabelSmoothing uses no teacher"):
+        distiller.teacher_outputs(TEACHER, batch(LABELS))
+
+
 def encoded(lengths: list[int]) -> Encoded:
     ids = torch.cat([torch.arange(1, n + 1) for n in lengths]).int()
-    offsets = torch.tensor([0, *accumulate(lengths)])
-    return Encoded({"input_ids": ids, "token_type_ids": torch.ones_like(ids)}, offsets, torch.arange(len(lengths)), 99)
+    return encoded_of(lengths, ids, pad_id=99, token_type_ids=torch.ones_like(ids))
 
 
 def test_batches_are_padded_to_their_longest() -> None:
@@ -108,7 +143,7 @@ def test_batches_are_padded_to_their_longest() -> None:
     assert only.inputs["token_type_ids"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]
 
 
-def test_an_epoch_sees_everything_once_in_an_order_of_its_own() -> None:
+def test_every_epoch_has_all_examples_once_in_its_own_order() -> None:
     batches = Batches(encoded([3] * 50), 8, shuffle_seed=3)
     orders = [[int(i) for b in batches.epoch(e) for i in b.labels] for e in (0, 1, 0)]
     assert len(batches) == 7
@@ -117,12 +152,12 @@ def test_an_epoch_sees_everything_once_in_an_order_of_its_own() -> None:
     assert orders[0] != [int(i) for b in Batches(encoded([3] * 50), 8, shuffle_seed=4).epoch(0) for i in b.labels]
 
 
-def test_biases_and_norms_do_not_decay() -> None:
+def test_biases_and_norms_are_not_decayed() -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4))
-    decays, still = decay_groups(model)
-    assert [p.shape for p in decays["params"]] == [(5, 4), (4, 4)]
-    assert [p.shape for p in still["params"]] == [(4,), (4,), (4,)]
-    assert still["weight_decay"] == 0.0
+    decayed, undecayed = decay_groups(model)
+    assert [p.shape for p in decayed["params"]] == [(5, 4), (4, 4)]
+    assert [p.shape for p in undecayed["params"]] == [(4,), (4,), (4,)]
+    assert undecayed["weight_decay"] == 0.0
 
 
 def rates(make: object, **more: object) -> list[float]:
@@ -136,7 +171,7 @@ def rates(make: object, **more: object) -> list[float]:
     return [*found, optimizer.param_groups[0]["lr"]]
 
 
-def test_learning_rates() -> None:
+def test_learning_rate_schedules() -> None:
     assert rates(constant) == [1.0] * 11
     assert rates(linear) == pytest.approx([1 - i / 10 for i in range(11)])
     assert rates(linear, warmup="1ep")[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
@@ -147,6 +182,6 @@ def test_learning_rates() -> None:
         rates(linear, warmup="soon")
 
 
-def test_a_part_of_an_epoch_is_a_step() -> None:
+def test_the_last_step_of_an_epoch_may_be_partial() -> None:
     settings = Settings(epochs=1, batch_size=16, accumulation=4)
     assert [settings.steps_per_epoch(n) for n in (1, 64, 65, 3668)] == [1, 1, 2, 58]

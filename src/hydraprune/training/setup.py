@@ -1,0 +1,64 @@
+"""The objects of one training: model, optimizer, pruners, teacher, data and settings, built and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from hydraprune.data.batches import Batches
+from hydraprune.sparsity import Pruner
+from hydraprune.training.distillation import Distiller
+from hydraprune.training.settings import Settings
+from hydraprune.training.teachers import Teacher
+
+# (predictions, references) -> metric -> value.
+Score = Callable[[Sequence[float], Sequence[float]], dict[str, float]]
+
+
+class MetricLogger(Protocol):
+    """Records the metrics of a training; every tracker is one."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Record values after `step` finished optimizer steps."""
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """Everything that `fit` works with.
+
+    Args:
+        pruners: each updates the masks of some of the model's weights.
+        evaluations: evaluation sets by name, the main one first.
+        score: computes the metrics of one evaluation set.
+        headline: the metric by which epochs are compared.
+    """
+
+    model: nn.Module
+    distiller: Distiller
+    teacher: Teacher
+    pruners: tuple[Pruner, ...]
+    optimizer: Optimizer
+    lr_scheduler: LRScheduler
+    accelerator: Accelerator
+    settings: Settings
+    train: Batches
+    evaluations: Mapping[str, Batches]
+    score: Score
+    headline: str
+    tracker: MetricLogger
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        return self.settings.steps_per_epoch(len(self.train.data))
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.settings.epochs * self.steps_per_epoch
