@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hydraprune.config.archive import clean, keep_job
+from hydraprune.config.composition import loaded_paths
 from hydraprune.config.messages import leave, one_line
 from hydraprune.errors import UserError
 from hydraprune.results.report import REFUSED
@@ -109,10 +110,8 @@ def _show_plan(request: Request) -> NoReturn:
 
 
 def _hub_ids(config: DictConfig) -> list[str]:
-    """What a run loads, by hub id or path."""
-    keys = ("model.path", "task.path", "dense.source", "distill.teacher")
-    values = [OmegaConf.select(config, key, throw_on_missing=False) for key in keys]
-    return [value for value in values if isinstance(value, str) and value != "auto"]
+    """Hub ids and paths that a run loads."""
+    return [loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"]
 
 
 def _refuse_launcher() -> None:

@@ -72,8 +72,8 @@ def test_where_a_seed_is_missing_the_curve_says_so(tmp_path: Path) -> None:
     assert {row["step"] > last for row in study.curves["sparsity"] if not row["whole"]} == {True}
     assert {row["step"] <= last for row in study.curves["sparsity"] if row["whole"]} == {True}
     (figure,) = [figure for figure in all_figures(records([tmp_path])) if figure.id.startswith("sparsity")]
-    assert "Faint" in figure.reading
-    assert "with 2 of 3 seeds" in figure.says
+    assert "Faint" in figure.caption
+    assert "with 2 of 3 seeds" in figure.summary
 
 
 def test_no_pattern_has_the_dense_models_colour() -> None:

@@ -145,13 +145,13 @@ def test_every_figure_has_what_it_needs(made: World, page: Page) -> None:
     tags = Counter(tag for tag, _ in page.elements)
     assert tags["figure"] == tags["figcaption"] == tags["details"] == len(shown)
     spoken = [str(found["aria-label"]) for found in page.having("role") if found["role"] == "img"]
-    assert spoken == [f"{figure.title}. {figure.says}" for figure in in_order(page, made)]
+    assert spoken == [f"{figure.title}. {figure.summary}" for figure in in_order(page, made)]
     for figure in shown:
         assert figure.title.strip()
-        assert len(figure.reading) > 20
-        assert re.search(r"\d", figure.says), figure.id
+        assert len(figure.caption) > 20
+        assert re.search(r"\d", figure.summary), figure.id
         assert figure.rows
-        assert figure.reading in page.texts
+        assert figure.caption in page.texts
 
 
 def in_order(page: Page, made: World) -> list[Any]:

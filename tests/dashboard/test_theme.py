@@ -34,8 +34,8 @@ def shade(ramp: tuple[str, ...], share: float) -> list[float]:
 
 @pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])
 def test_names_stand_out_from_their_ground(colors: Colors) -> None:
-    for word in (colors.ink, colors.quiet, *colors.labels):
-        assert contrast(channels(word), channels(colors.ground)) >= ENOUGH, word
+    for word in (colors.text, colors.muted, *colors.labels):
+        assert contrast(channels(word), channels(colors.background)) >= ENOUGH, word
 
 
 @pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])

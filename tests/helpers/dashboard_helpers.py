@@ -69,13 +69,13 @@ def world(place: Path) -> World:
     missing = report("mrpc", "bert_mini", "4x1", 4)
     jobs.append(planned(missing, folder_of(sweep, missing)))
     write_plan(Plan(("task=mrpc,sst2", "seed=0,1,2"), 2, tuple(jobs), ()), sweep)
-    why = {NASTY: failed, "it was cut: its process ended before it did": cut, "it did not start": missing}
+    why = {NASTY: failed, "it was interrupted: its process ended before the run did": cut, "it did not start": missing}
     return World(sweep, outputs, {str(folder_of(sweep, found)): text for text, found in why.items()})
 
 
 def dense_run(outputs: Path, task: str, model: str, seed: int, **changes: Any) -> Path:
     """A finished dense run."""
-    found = replace(report(task, model, "dense", seed), **changes)
+    found = changed(report(task, model, "dense", seed), **changes)
     folder = kept(found, folder_of(outputs, found))
     write_history(folder, found)
     (folder / "model").mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ def sparse_run(sweep: Path, task: str, model: str, pattern: str, seed: int, **ch
     # One score is no number: F1 where nothing was found.
     if (task, pattern, seed) == ("mrpc", "1xchannel", 2):
         found = replace(found, final={**found.final, "f1": float("nan")})
-    folder = folder_of(sweep, replace(found, **changes))
+    folder = folder_of(sweep, changed(found, **changes))
     masks = masks_of(pattern, seed)
     sparsity = {name: float(np.count_nonzero(~mask)) / mask.size for name, mask in masks.items()}
     parts = {"4x1": [QUERY], "1x1": [FFN]} if pattern == "mixed" else {pattern: [QUERY, FFN]}

@@ -55,7 +55,7 @@ def test_what_stands_in_a_sweeps_folder(swept: Path) -> None:
     assert found.failures == sorted(
         {
             str(swept / "runs" / "1"): "not finite",
-            str(swept / "runs" / "2"): "it was cut: its process ended before it did",
+            str(swept / "runs" / "2"): "it was interrupted: its process ended before the run did",
             str(swept / "runs" / "3"): "7x1 does not fit",
             str(swept / "runs" / "4"): "it did not start",
         }.items()
@@ -204,7 +204,7 @@ def test_why_a_job_is_not_finished(tmp_path: Path) -> None:
     keep(report(0, status="failed", error="7x1 does not fit"), tmp_path / "refused")
     assert wanted.failure() == "7x1 does not fit"
     keep(report(0, status="started"), tmp_path / "run")
-    assert wanted.failure() == "it was cut: its process ended before it did"
+    assert wanted.failure() == "it was interrupted: its process ended before the run did"
     keep(report(0, status="failed", error="not finite"), tmp_path / "run")
     assert wanted.failure() == "not finite"
     keep(report(0), tmp_path / "run")

@@ -12,7 +12,7 @@ import pytest
 from results_helpers import SINCE, begun, job, jobs_in, look, report
 from spec_helpers import changed
 
-from hydraprune.results.plan_file import Plan, told_apart, with_earlier
+from hydraprune.results.plan_file import Plan, unique_names, with_earlier
 from hydraprune.results.report import RunReport
 from hydraprune.sweeps.estimates import TimeLeft, duration, seconds_of, size, time_left
 from hydraprune.sweeps.progress import progress
@@ -258,10 +258,10 @@ def test_the_last_that_finished(tmp_path: Path) -> None:
     assert [job.spec.seed for job, _ in look(*jobs).done] == list(range(7))
 
 
-def test_jobs_of_one_name_are_told_apart_by_what_differs() -> None:
+def test_jobs_of_one_name_are_unique_names_by_what_differs() -> None:
     jobs = [job(0, str(n), words=("task=toy", f"optimizer.lr={n}", "seed=0")) for n in (1, 2)]
     alone = job(1, "3", words=("task=toy", "optimizer.lr=1", "seed=1"))
-    assert list(told_apart([*jobs, alone]).values()) == [
+    assert list(unique_names([*jobs, alone]).values()) == [
         "toy tiny 4x1 seed 0 optimizer.lr=1",
         "toy tiny 4x1 seed 0 optimizer.lr=2",
         "toy tiny 4x1 seed 1",

@@ -27,6 +27,7 @@ _OURS = (
     "hydraprune.training.settings",
     "hydraprune.models.pretrained",
     "hydraprune.data.tasks",
+    "hydraprune.tracking.trackers.Several",
     "hydraprune.tracking.trackers.Silent",
     "hydraprune.tracking.wandb_tracker.WandB",
 )

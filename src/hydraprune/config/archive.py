@@ -8,7 +8,7 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydraprune.utils.files import write_text
-from hydraprune.utils.redaction import learn, redacted
+from hydraprune.utils.redaction import redacted, register_secrets
 
 _FOLDER = ".hydra"
 
@@ -16,7 +16,7 @@ _FOLDER = ".hydra"
 def as_yaml(config: DictConfig | ListConfig) -> str:
     """A config as YAML, interpolations as they stand."""
     values = OmegaConf.to_container(config)
-    learn(values)
+    register_secrets(values)
     return OmegaConf.to_yaml(OmegaConf.create(redacted(values)))
 
 

@@ -14,10 +14,10 @@ import torch
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.composition import plain
 from hydraprune.errors import one_line
-from hydraprune.results.mask_crops import mask_parts
+from hydraprune.results.mask_crops import mask_crops
 from hydraprune.results.report import RunReport, write_report
 from hydraprune.results.run_spec import RunSpec, invalid_spec
-from hydraprune.results.sparsity_counts import Figures
+from hydraprune.results.sparsity_counts import SparsityCounts
 from hydraprune.runs.experiment import Request
 from hydraprune.runs.setup import Built
 from hydraprune.tracking import About, Mask, Outcome
@@ -80,7 +80,7 @@ def told(
     request: Request,
     built: Built,
     progress: Progress,
-    counted: Figures,
+    counted: SparsityCounts,
     dense: dict[str, Any] | None,
     seconds: dict[str, float],
 ) -> RunReport:
@@ -124,7 +124,7 @@ def outcome(report: RunReport, model: Path) -> Outcome:
     """What a tracker is told of a run that finished."""
 
     def masks() -> dict[str, Mask]:
-        return {part.part: Mask(part.weight, part.kept) for part in mask_parts(model, report.parts)}
+        return {crop.pruner: Mask(crop.weight, crop.kept) for crop in mask_crops(model, report.parts)}
 
     return Outcome(report.as_dict(), model, masks)
 

@@ -23,7 +23,7 @@ from hydraprune.models.saving import save_model
 from hydraprune.results.curves import NAME as METRICS
 from hydraprune.results.model_card import model_card
 from hydraprune.results.report import NAME, RunReport, read_report, write_report
-from hydraprune.results.sparsity_counts import figures
+from hydraprune.results.sparsity_counts import count_sparsity
 from hydraprune.results.summary import summary
 from hydraprune.runs import dense as ancestor
 from hydraprune.runs import preflight as checks
@@ -31,7 +31,7 @@ from hydraprune.runs import setup as building
 from hydraprune.runs.description import about, blank, outcome, told, versions
 from hydraprune.runs.experiment import Request
 from hydraprune.runs.failures import in_words
-from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
+from hydraprune.tracking import JsonLines, ProgressBar, RunTracker, Several, guarded
 from hydraprune.training.checkpoints import Checkpoints
 from hydraprune.training.loop import fit
 from hydraprune.training.parameter_groups import not_finite
@@ -233,7 +233,7 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
         [
             JsonLines(directory / METRICS, start.lines),
             # Before the bar, which what it says at its start would cut.
-            Guarded(assembly.make(config, "tracker")),
+            guarded(assembly.make(config, "tracker")),
             ProgressBar(shown=None if request.alone else False),
         ]
     )
@@ -258,7 +258,7 @@ def _train(request: Request, checkpoints: Checkpoints, stack: ExitStack) -> tupl
     with clock.measure("other"):
         saved = save_model(built.run.model, built.tokenizer, directory)
         # Counted on what was written, not on what was in memory.
-        counted = figures(PretrainedModel("saved", str(saved)).load(), built.run.pruners)
+        counted = count_sparsity(PretrainedModel("saved", str(saved)).load(), built.run.pruners)
     report = told(request, built, progress, counted, dense_values, clock.seconds())
     write_text(saved / "README.md", model_card(report))
     return report, tracker

@@ -23,6 +23,7 @@ from hydraprune.runs.folders import refusals
 from hydraprune.utils import signals as stopping
 from hydraprune.utils.files import write_text
 from hydraprune.utils.hub_access import quiet_libraries
+from hydraprune.utils.launchers import workers_of
 
 if TYPE_CHECKING:
     from hydraprune.sweeps.plan import Wanted
@@ -58,7 +59,7 @@ def sweep(
 
     folder = Path(master.hydra.sweep.dir)
     launcher = OmegaConf.to_container(master.hydra.launcher)
-    workers, elsewhere = planning.workers_of(launcher, os.cpu_count() or 1)
+    workers, elsewhere = workers_of(launcher, os.cpu_count() or 1)
     command = typed_words(master)
     wanted = [_wanted(job, number, folder, compose) for number, job in enumerate(words)]
     plan = planning.draw(command, wanted, workers, elsewhere)
