@@ -1,4 +1,4 @@
-"""`hydraprune dashboard --wandb`: the workspace as it is kept, and as a server of W&B gets it."""
+"""`hydraprune dashboard --wandb`: the workspace as JSON, and as it is saved on a W&B server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sections() -> dict[str, list[dict[str, Any]]]:
 
 
 def test_the_workspace_is_the_one_that_is_kept() -> None:
-    """After a wanted change: HYDRAPRUNE_REWRITE=1 pytest -n 0 tests/tracking/test_workspace.py"""
+    """After a wanted change: HYDRAPRUNE_REWRITE=1 pytest -n 0 tests/tracking/test_wandb_workspace.py"""
     text = workspace.as_json(workspace.build("us", "sparse", "one look"))
     if os.environ.get("HYDRAPRUNE_REWRITE"):
         GOLDEN.write_text(text)
@@ -271,9 +271,9 @@ def test_an_account_without_an_entity_and_a_server_that_refuses(server: Server) 
 
 
 def test_a_call_that_never_returns_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspace, "_PATIENCE", 0.1)
-    monkeypatch.setattr(workspace, "_saved", lambda *_: threading.Event().wait(60))
-    with pytest.raises(UserError, match="does not answer; see WANDB_BASE_URL"):
+    monkeypatch.setattr(workspace, "_SAVE_SECONDS", 0.1)
+    monkeypatch.setattr(workspace, "_save", lambda *_: threading.Event().wait(60))
+    with pytest.raises(UserError, match="does not answer; check WANDB_BASE_URL"):
         workspace.save("us", "sparse", "one look")
 
 

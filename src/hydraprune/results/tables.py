@@ -157,7 +157,7 @@ def _notes(cells: Sequence[Cell]) -> str:
     for cell in cells:
         if cell.broken:
             seeds = ", ".join(map(str, cell.broken))
-            lines.append(f"The saved model does NOT obey its pattern: {' '.join(_names(cell))}, seed {seeds}.")
+            lines.append(f"The saved model does NOT have its pattern: {' '.join(_names(cell))}, seed {seeds}.")
     return "\n".join(f"- {line}" for line in lines) if cells else ""
 
 

@@ -23,13 +23,15 @@ class Limits:
     Args:
         queued: calls of `log` that may wait for the tracker; beyond that the training waits.
         log: seconds until a call of `log` finds room in the queue.
-        call: seconds for `start`, and for `end` and `close` on top of the tracker's `patience`.
+        start: seconds for `start`.
+        end: seconds for each of `end` and `close`, on top of the tracker's `patience`.
         cleanup: seconds for a call that was abandoned to return.
     """
 
     queued: int = 1000
     log: float = 10.0
-    call: float = 30.0
+    start: float = 30.0
+    end: float = 30.0
     cleanup: float = 5.0
 
 
@@ -59,7 +61,7 @@ class Guarded:
         # A daemon: the process can exit though the tracker hangs.
         self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
         self._thread.start()
-        self._call(lambda: self._tracker.start(about), self._limits.call, "start")
+        self._call(lambda: self._tracker.start(about), self._limits.start, "start")
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         if self._thread is None or self._dropped:
@@ -73,12 +75,12 @@ class Guarded:
 
     def end(self, outcome: Outcome) -> None:
         if self._thread is not None and not self._dropped:
-            self._call(lambda: self._tracker.end(outcome), self._patience + self._limits.call, "end")
+            self._call(lambda: self._tracker.end(outcome), self._patience + self._limits.end, "end")
 
     def close(self, error: BaseException | None) -> None:
         if self._thread is None:
             return
-        self._call(lambda: self._tracker.close(error), self._patience + self._limits.call, "close", always=True)
+        self._call(lambda: self._tracker.close(error), self._patience + self._limits.end, "close", always=True)
         # Without waiting: if the queue is full, the thread hangs.
         if not self._calls.full():
             self._calls.put_nowait(None)

@@ -36,7 +36,7 @@ def resolved_mode(mode: str) -> str:
 
 def online_problem(settings: Any) -> str | None:
     """Why a run cannot be online, as far as can be checked without W&B; None if it can."""
-    return credentials_problem(settings) or server_problem(settings)
+    return credentials_problem(settings) or server_problem(settings, _ANSWER_SECONDS)
 
 
 def credentials_problem(settings: Any) -> str | None:
@@ -65,7 +65,7 @@ def _key_state(settings: Any) -> _Key | str:
     return _Key.MISSING if found is None else _Key.FOUND
 
 
-def server_problem(settings: Any, seconds: float = _ANSWER_SECONDS) -> str | None:
+def server_problem(settings: Any, seconds: float) -> str | None:
     """Why the W&B server does not answer within `seconds`; None if it does, whatever the answer."""
     import requests
 

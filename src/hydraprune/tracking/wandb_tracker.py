@@ -72,15 +72,17 @@ class WandB(BaseTracker):
         self._service: Any = None
         self._about: About | None = None
         if self._mode not in _MODES:
-            raise UserError("must be auto, online, offline or disabled", key="mode", value=mode)
+            raise UserError("must be auto, online, offline or disabled", key="tracker.mode", value=mode)
         if len(self._project) > _LONGEST_NAME or set(self._project) & set(_NOT_IN_A_PROJECT_NAME):
             reason = f"must be at most {_LONGEST_NAME} characters, none of {_NOT_IN_A_PROJECT_NAME}"
-            raise UserError(reason, key="project", value=project)
+            raise UserError(reason, key="tracker.project", value=project)
         for tag in self._tags:
             if not 1 <= len(tag) <= _LONGEST_TAG:
-                raise UserError(f"must be at most {_LONGEST_TAG} characters each, and not empty", key="tags", value=tag)
+                raise UserError(
+                    f"must be at most {_LONGEST_TAG} characters each, and not empty", key="tracker.tags", value=tag
+                )
         if not 0 < finish_timeout < float("inf"):
-            raise UserError("must be above 0, in seconds", key="finish_timeout", value=finish_timeout)
+            raise UserError("must be above 0, in seconds", key="tracker.finish_timeout", value=finish_timeout)
 
     @property
     def patience(self) -> float:
