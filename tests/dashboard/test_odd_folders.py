@@ -1,4 +1,4 @@
-"""Folders that hold less than one expects, or other things: a page all the same."""
+"""Folders with no runs, unfinished runs, old reports or odd names still give a page."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_only_dense_runs(tmp_path: Path) -> None:
 def test_only_failures(tmp_path: Path) -> None:
     told = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="failed", error=NASTY))
     kept(told, tmp_path / "a")
-    kept(unfinished(changed(told, hash="", cell="", seed=1)), tmp_path / "words that made no config")
+    kept(unfinished(changed(told, hash="", cell="", seed=1)), tmp_path / "invalid overrides")
     found = records([tmp_path])
     assert [why for _, why in found.failures] == [NASTY, NASTY]
     assert [run["status"] for run in found.runs] == ["failed"]
@@ -57,7 +57,7 @@ def test_only_failures(tmp_path: Path) -> None:
     assert NASTY not in html(found, "t")
 
 
-def test_a_run_that_is_under_way(tmp_path: Path) -> None:
+def test_a_running_run(tmp_path: Path) -> None:
     told = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="started"))
     write_history(kept(told, tmp_path / "a"), told, steps=30)
     found = records([tmp_path])
@@ -66,8 +66,8 @@ def test_a_run_that_is_under_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
-def test_a_score_that_is_no_number(value: float | None, tmp_path: Path) -> None:
-    """Written by us it is null; others write NaN."""
+def test_a_score_that_is_not_finite(value: float | None, tmp_path: Path) -> None:
+    """Our reports have null; other programs write NaN."""
     told = sparse_run(tmp_path, "sst2", "tiny", "4x1", 0)
     place = folder_of(tmp_path, told) / "report.json"
     values = json.loads(place.read_text())
@@ -79,8 +79,8 @@ def test_a_score_that_is_no_number(value: float | None, tmp_path: Path) -> None:
     html(found, "t")
 
 
-def test_parts_of_an_older_report(tmp_path: Path) -> None:
-    """Such as one that does not name its weights: no picture, and everything else."""
+def test_a_report_of_an_older_version(tmp_path: Path) -> None:
+    """Its parts do not name their weights: there are no masks, but everything else."""
     told = sparse_run(tmp_path, "sst2", "tiny", "4x1", 0, parts={"4x1": {"units": {}}})
     found = records([tmp_path])
     assert study(found, "sst2", "tiny").masks == []

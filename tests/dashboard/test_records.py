@@ -1,4 +1,4 @@
-"""Runs -> rows: what is found, counted once, and computed as it is here a second time."""
+"""The contents of the page, compared with an independent reading of the reports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def reports(*roots: Path) -> list[tuple[Path, RunReport]]:
 
 
 def test_dense_runs_are_found_from_another_folder(made: World, found: Records) -> None:
-    """Only the sweep was named; its runs say where their dense models are."""
+    """Only the sweep is given; its reports name their dense runs."""
     assert not list(made.sweep.rglob("dense*"))
     dense = [run for run in found.runs if run["phase"] == "dense"]
     assert {(run["task"], run["model"], run["seed"]) for run in dense} == {
@@ -67,7 +67,7 @@ def test_dense_runs_are_found_from_another_folder(made: World, found: Records) -
             assert (row["low"], row["high"], row["n"]) == (min(values), max(values), len(SEEDS))
             assert row["mean"] == pytest.approx(float(np.mean(values)))
         assert [row["metric"] for row in one.dense] == one.metrics
-    # A dense run's own training is drawn too.
+    # The training of dense runs is drawn too.
     assert {row["label"] for row in study(found).curves["loss"]} >= {"dense", "4x1 at 90%"}
 
 
@@ -85,7 +85,7 @@ def test_every_run_counts_once(named: Sequence[str], made: World, found: Records
         assert theirs.layers == ours.layers
 
 
-def test_other_names_of_the_folders(made: World, found: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_paths_of_the_folders(made: World, found: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(made.outputs.parent)
     for folders in ([Path("multirun_sweeps/demo")], [Path("multirun_sweeps/demo"), made.outputs], [Path()]):
         again = records(folders)
@@ -103,7 +103,7 @@ def test_a_finished_copy_counts_before_one_that_is_not(made: World, tmp_path: Pa
     assert (run["status"], run["folder"]) == ("finished", "b")
 
 
-def test_figures_of_the_matrix_are_those_of_the_report(made: World, found: Records) -> None:
+def test_cells_are_those_of_the_results_matrix(made: World, found: Records) -> None:
     plain = matrix([told for _, told in reports(made.sweep, made.outputs)], gather([made.sweep]).planned)
     assert sorted(found.cells, key=repr) == sorted(plain, key=repr)
     assert [cell.spec.phase for cell in found.cells] == sorted((cell.spec.phase for cell in plain), reverse=True)
@@ -123,7 +123,7 @@ def test_points_are_the_finished_runs(made: World, found: Records) -> None:
         for row in one.points
     }
     assert drawn == wanted
-    # The one score that is no number is left out, its run is not.
+    # The score that is not finite is left out, but not its run.
     assert ("mrpc", "bert_mini", "1xchannel", 2, "f1") not in drawn
     assert ("mrpc", "bert_mini", "1xchannel", 2, "accuracy") in drawn
 
@@ -148,7 +148,7 @@ def test_bands_over_seeds(
     for row in rows:
         assert row["mean"] == pytest.approx(float(np.mean(values[row["cell"], row["step"]])))
     assert len(rows) == len(values) > 0
-    # A null in the history of one seed: two values are left there.
+    # The history of one seed has a null there: two values are left.
     at_twenty = [row["n"] for row in rows if (row["label"], row["step"]) == ("4x1 at 90%", 20)]
     assert at_twenty == [2 if curve == "loss" else 3]
 
@@ -168,7 +168,7 @@ def test_layers_are_the_mean_over_seeds(found: Records) -> None:
         assert row["sparsity"] == pytest.approx(float(np.mean(shares)))
 
 
-def test_masks_are_of_the_first_seed_whose_model_is_there(made: World, found: Records, tmp_path: Path) -> None:
+def test_masks_are_of_the_first_seed_with_a_model(made: World, found: Records, tmp_path: Path) -> None:
     rows = study(found).masks
     assert [(row["label"], row["part"], row["shape"], row["seed"]) for row in rows] == [
         ("4x1 at 90%", "4x1", "4x1", 0),
@@ -182,7 +182,7 @@ def test_masks_are_of_the_first_seed_whose_model_is_there(made: World, found: Re
         seen = np.array([[bit == "1" for bit in line] for line in row["kept"]])
         height, width = seen.shape
         assert np.array_equal(seen, whole[row["top"] : row["top"] + height, row["left"] : row["left"] + width])
-    # Without the first seed's model it is the second's; without any there is no picture, and all else is there.
+    # Without the first seed's model it is the second's; without any there are no masks, but everything else.
     shutil.copytree(made.sweep, tmp_path / "demo", ignore=shutil.ignore_patterns("plan.json"))
     first = folder_of(tmp_path / "demo", report("sst2", "tiny", "4x1", 0))
     shutil.rmtree(first / "model")
@@ -204,7 +204,7 @@ def test_failures(made: World, found: Records) -> None:
     assert (failed["error"], failed["score"], failed["sparsity"], failed["total"]) == (NASTY, None, None, None)
 
 
-def test_a_run_row_is_its_report(made: World, found: Records) -> None:
+def test_run_rows_have_the_values_of_their_reports(made: World, found: Records) -> None:
     for row in found.runs:
         told = read_report(made.sweep / row["folder"])
         assert told is not None

@@ -36,8 +36,9 @@ def write_figures(folders: Sequence[Path], out: Path) -> list[Path]:
         for figure in all_figures(found):
             spec = json.dumps(_standalone(figure))
             svg, png = out / f"{figure.id}.svg", out / f"{figure.id}.png"
-            svg.write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
-            png.write_bytes(vl_convert.vegalite_to_png(spec, scale=2.0))
+            image = vl_convert.vegalite_to_svg(spec)
+            svg.write_text(image, encoding="utf-8")
+            png.write_bytes(vl_convert.svg_to_png(image, scale=2.0))
             written += [svg, png]
     except OSError as error:
         reason = f"cannot be written ({error.strerror or error})"
