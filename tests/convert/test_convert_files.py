@@ -149,11 +149,11 @@ def test_a_file_that_cannot_be_read_is_refused(name: str, text: str, message: st
 
 def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
-    told: dict[str, Any] = {
+    messages: dict[str, Any] = {
         "a.yaml": "is not text",
         "none.yaml": "cannot be read (No such file",
         ".": "cannot be read (Is a",
     }
-    for name, message in told.items():
+    for name, message in messages.items():
         with pytest.raises(UserError, match=message.replace("(", r"\(")):
             read(tmp_path / name)

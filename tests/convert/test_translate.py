@@ -31,7 +31,7 @@ def converted(*own: dict[str, Any], steps: int | None = STEPS, **common: Any) ->
     return as_experiment(entries_of(Source(common, own or [{}])), steps, "theirs.yaml")
 
 
-def said(*own: dict[str, Any], **common: Any) -> tuple[dict[str, str], dict[str, Any]]:
+def output(*own: dict[str, Any], **common: Any) -> tuple[dict[str, str], dict[str, Any]]:
     """(group -> its override, the keys below) of an output."""
     data = yaml.safe_load(converted(*own, **common).text)
     words = {key: word for item in data.pop("defaults") if isinstance(item, dict) for key, word in item.items()}
@@ -52,7 +52,7 @@ def typed(*words: str) -> DictConfig:
 DIRECT = ("scheduler.warmup=100", "scheduler.cooldown=100", "scheduler.frequency=1")
 
 
-# What is said beside WINDOW, and the words that ask for the same run.
+# Keys in addition to WINDOW, and the overrides for the same run.
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -110,7 +110,7 @@ def test_the_run_has_the_same_hash(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["block_mask", "retrain_free", "sparse_gpt"])
 def test_other_criteria_keep_their_names(word: str) -> None:
-    words, body = said({**WINDOW, "pruning_type": word, "pattern": "channelx1"})
+    words, body = output({**WINDOW, "pruning_type": word, "pattern": "channelx1"})
     schedule = "exp" if word == "block_mask" else "at_start"
     assert words == {"pattern": "channelx1", "pruner": word, "scheduler": schedule}
     assert body["pattern"] == {"target_sparsity": 0.9}
@@ -118,7 +118,7 @@ def test_other_criteria_keep_their_names(word: str) -> None:
 
 @pytest.mark.parametrize("criterion", ["magnitude", "gradient", "snip", "snip_momentum"])
 def test_progressive_is_scores(criterion: str) -> None:
-    words, _ = said({**WINDOW, "pruning_type": f"{criterion}_progressive", "pruning_frequency": 8})
+    words, _ = output({**WINDOW, "pruning_type": f"{criterion}_progressive", "pruning_frequency": 8})
     assert (words["pruner"], words["progressive"]) == (criterion, "scores")
 
 
@@ -132,7 +132,7 @@ def test_progressive_without_an_effect_is_dropped(keys: dict[str, Any]) -> None:
 
 def test_heads_are_scored_by_criterion_type() -> None:
     keys = {**WINDOW, "pattern": "mha", "criterion_type": "snip", "pruning_type": "magnitude_progressive"}
-    words, body = said({**keys, "target_sparsity": 0.5, "pruning_scope": "local", "max_sparsity_ratio_per_op": 0.6})
+    words, body = output({**keys, "target_sparsity": 0.5, "pruning_scope": "local", "max_sparsity_ratio_per_op": 0.6})
     assert words == {"pattern": "heads", "pruner": "snip", "scheduler": "exp"}
     assert body["pattern"] == {"target_sparsity": 0.5, "scope": "local"}
     notes = converted(keys, max_sparsity_ratio_per_op=0.6).notes
@@ -144,7 +144,7 @@ def test_heads_are_scored_by_criterion_type() -> None:
 
 def test_a_lock_has_layers_only() -> None:
     keys = {"pruning_type": "pattern_lock", "pattern": "4x1", "target_sparsity": 0.8, "start_step": 3, "end_step": 3}
-    words, body = said({**keys, "op_names": ["query"]}, steps=None)
+    words, body = output({**keys, "op_names": ["query"]}, steps=None)
     assert words == {"pattern": "lock"}
     assert body == {"pattern": {"layers": {"include": ["query"]}}}
     assert {"target_sparsity=0.8", "pattern=4x1", "start_step=3"} <= {
@@ -162,7 +162,7 @@ def test_a_lock_has_layers_only() -> None:
     ],
 )
 def test_group_lasso(keys: dict[str, Any], strength: float, remark: str | None) -> None:
-    words, body = said({**WINDOW, "reg_type": "group_lasso", **keys})
+    words, body = output({**WINDOW, "reg_type": "group_lasso", **keys})
     assert words["regularizer"] == "group_lasso"
     assert body["regularizer"] == {"strength": strength}
     notes = converted({**WINDOW, "reg_type": "group_lasso", **keys}).notes
@@ -191,7 +191,7 @@ def test_every_key_is_accounted_for() -> None:
         assert {re.findall(r"(\w+)=", line)[0] for line in comments} == DROPPED
         assert all(line.split(": ", 2)[2] for line in comments)
         assert [line.removeprefix("# ") for line in given.text.splitlines() if line[2:] in given.notes] == given.notes
-    words, body = said(EVERY)
+    words, body = output(EVERY)
     assert words == {"pattern": "block", "pruner": "snip", "scheduler": "cos", "regularizer": "group_lasso"}
     assert body == {
         "pattern": {
@@ -217,7 +217,7 @@ def test_each_key_changes_the_output_or_is_named_in_it() -> None:
 def test_own_values_take_precedence_null_inherits_and_lists_are_replaced() -> None:
     common = {**WINDOW, "pruning_frequency": 2, "target_sparsity": 0.8, "op_names": ["query", "key"]}
     own = [{"target_sparsity": 0.6, "pattern": "channelx1", "op_names": ["value"]}, {"target_sparsity": None}]
-    _, body = said(*own, **common)
+    _, body = output(*own, **common)
     assert body["pattern"]["parts"] == {
         "value": {"target_sparsity": 0.6, "layers": {"include": ["value"]}},
         "query_key": {"target_sparsity": 0.8, "layers": {"include": ["query", "key"]}},
@@ -230,7 +230,7 @@ def test_own_values_take_precedence_null_inherits_and_lists_are_replaced() -> No
 
 def test_an_empty_list_is_one_pruner_of_the_shared_keys() -> None:
     assert converted(**WINDOW).text == converted({}, **WINDOW).text
-    assert said(**WINDOW)[0]["pattern"] == "4x1"
+    assert output(**WINDOW)[0]["pattern"] == "4x1"
 
 
 FFN = {"op_names": ["intermediate", r"layer\.\d+\.output"], "pattern": "1x1", "pruning_scope": "local"}
@@ -266,7 +266,7 @@ def test_what_all_parts_have_in_common_is_written_once(tmp_path: Path) -> None:
 
 def test_a_part_can_have_its_own_progressive_and_regularizer() -> None:
     own = {"pruning_type": "snip_progressive", "reg_type": "group_lasso", "parameters": {"reg_coeff": 0.1}}
-    words, body = said(FFN, {**ATTENTION, **own}, **WINDOW, pruning_frequency=8)
+    words, body = output(FFN, {**ATTENTION, **own}, **WINDOW, pruning_frequency=8)
     at = "@pattern.parts.query_key_value"
     assert {key: word for key, word in words.items() if at in key} == {
         f"/pattern{at}": "4x1",
@@ -280,7 +280,7 @@ def test_a_part_can_have_its_own_progressive_and_regularizer() -> None:
 
 
 def test_parts_of_equal_names_are_numbered() -> None:
-    _, body = said({"op_names": ["query"]}, {"op_names": [".*query"]}, {}, **WINDOW)
+    _, body = output({"op_names": ["query"]}, {"op_names": [".*query"]}, {}, **WINDOW)
     assert list(body["pattern"]["parts"]) == ["part1", "part2", "part3"]
 
 
@@ -359,7 +359,7 @@ def test_the_steps_are_needed_for_a_window_only() -> None:
 def test_every_pruning_type_is_translated() -> None:
     for kind in PRUNING_TYPES:
         step = {"start_step": 100, "end_step": 100 if kind == "pattern_lock" else 900}
-        words, _ = said({**step, "pruning_type": kind, "pattern": "channelx1", "pruning_frequency": 8})
+        words, _ = output({**step, "pruning_type": kind, "pattern": "channelx1", "pruning_frequency": 8})
         assert words["pattern"] == ("lock" if kind == "pattern_lock" else "channelx1")
 
 

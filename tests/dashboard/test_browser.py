@@ -19,11 +19,11 @@ from safetensors.numpy import load_file
 # In one worker, since a page and a browser are expensive.
 pytestmark = pytest.mark.xdist_group("browser")
 
-Told = dict[str, Any]
+Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def told(made: World) -> list[Told]:
+def all_reports(made: World) -> list[Json]:
     """The contents of every report.json."""
     places = sorted([*made.sweep.rglob("report.json"), *made.outputs.rglob("report.json")])
     return [{**json.loads(place.read_text()), "folder": place.parent.as_posix()} for place in places]
@@ -38,7 +38,7 @@ def told(made: World) -> list[Told]:
     ],
 )
 def test_the_whole_page_requests_nothing_and_logs_no_errors(
-    name: str, size: tuple[int, int], kind: Told, browser: Browser, page_file: Path, tmp_path: Path
+    name: str, size: tuple[int, int], kind: Json, browser: Browser, page_file: Path, tmp_path: Path
 ) -> None:
     with visit(browser, page_file, size, **kind) as found:
         found.scroll_through()
@@ -62,11 +62,11 @@ def mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def scores(reports: list[Told], metric: str) -> dict[int, float]:
+def scores(reports: list[Json], metric: str) -> dict[int, float]:
     return {one["seed"]: one["final"][metric] for one in reports if one["final"].get(metric) is not None}
 
 
-def figures_of(reports: list[Told], metric: str) -> dict[str, float | None]:
+def figures_of(reports: list[Json], metric: str) -> dict[str, float | None]:
     """The values of one row, from the reports of its cell."""
     done = [one for one in reports if one["status"] == "finished"]
     mine = scores(done, metric)
@@ -105,10 +105,10 @@ def same(shown: dict[str, str], wanted: dict[str, float | None]) -> None:
 
 
 def test_all_values_of_the_results_are_those_of_the_reports(
-    browser: Browser, page_file: Path, told: list[Told]
+    browser: Browser, page_file: Path, all_reports: list[Json]
 ) -> None:
     by_cell = defaultdict(list)
-    for one in told:
+    for one in all_reports:
         by_cell[one["cell"]].append(one)
     metrics = {cell: list(reports[0]["final"]) for cell, reports in by_cell.items()}
     with visit(browser, page_file) as found:
@@ -139,8 +139,8 @@ def test_all_values_of_the_results_are_those_of_the_reports(
         assert figure in f1["text"]
         assert figure not in accuracy["text"]
 
-    assert len(tables) == len(told)
-    by_hash = {report["hash"]: report for report in told}
+    assert len(tables) == len(all_reports)
+    by_hash = {report["hash"]: report for report in all_reports}
     for row in tables:
         report = by_hash.pop(row["run"])
         same(row["values"], run_figures(report))
@@ -151,12 +151,12 @@ def test_all_values_of_the_results_are_those_of_the_reports(
     assert by_hash == {}
 
 
-def f1_ratio(rows: list[Told]) -> str:
+def f1_ratio(rows: list[Json]) -> str:
     found: str = next(row["values"]["ratio"] for row in rows if (row["task"], row["pattern"]) == ("mrpc", "4x1"))
     return found
 
 
-def run_figures(report: Told) -> dict[str, float | None]:
+def run_figures(report: Json) -> dict[str, float | None]:
     score, train = report["final"].get(report["metric"]), report["seconds"].get("train")
     before = (report["dense"] or {}).get(report["metric"])
     return {
@@ -178,11 +178,11 @@ def test_failures_with_their_errors(browser: Browser, page_file: Path, made: Wor
     assert NASTY in made.failures.values()
 
 
-def test_the_scatter_shows_the_reports(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_the_scatter_shows_the_reports(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
         for task, model in STUDIES:
             found.see(f"accuracy-{task}-{model}")
-            runs = [one for one in told if (one["task"], one["model"], one["phase"]) == (task, model, "sparse")]
+            runs = [one for one in all_reports if (one["task"], one["model"], one["phase"]) == (task, model, "sparse")]
             done = [one for one in runs if one["final"].get(one["metric"]) is not None]
             wanted = sorted((one["pattern"], one["seed"], one["final"][one["metric"]]) for one in done)
             rows = found.table(f"accuracy-{task}-{model}")

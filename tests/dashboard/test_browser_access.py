@@ -42,8 +42,8 @@ def test_every_control_and_image_has_a_name(browser: Browser, page_file: Path) -
             assert page.get_by_role("group", name=group, exact=True).count() == 1
         assert page.get_by_role("figure", name="Cost of sparsity").count() == 1
         tree = page.locator("body").aria_snapshot()
-        for said in ("banner", "main", "contentinfo", 'heading "Results" [level=2]', 'columnheader "sparsity"'):
-            assert said in tree, said
+        for text in ("banner", "main", "contentinfo", 'heading "Results" [level=2]', 'columnheader "sparsity"'):
+            assert text in tree, text
         assert "- img\n" not in tree
         assert page.locator("table tbody tr").evaluate_all("rows => rows.every(r => r.querySelector('th[scope=row]'))")
 

@@ -15,34 +15,34 @@ from playwright.sync_api import Browser, Locator
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-Told = dict[str, Any]
+Json = dict[str, Any]
 MARKS = "([id, n]) => document.querySelectorAll(`figure[id^=${id}] svg [aria-label*='seed: ']`).length === n"
 
 
 @pytest.fixture(scope="module")
-def told(made: World) -> list[Told]:
+def all_reports(made: World) -> list[Json]:
     places = sorted([*made.sweep.rglob("report.json"), *made.outputs.rglob("report.json")])
     return [json.loads(place.read_text()) for place in places]
 
 
-def scored(told: list[Told], metric: str, **names: str) -> list[Told]:
+def scored(all_reports: list[Json], metric: str, **names: str) -> list[Json]:
     """The finished sparse runs that have such a score."""
     return [
         one
-        for one in told
+        for one in all_reports
         if one["phase"] == "sparse" and one["final"].get(metric) is not None
         if all(one[name] == value for name, value in names.items())
     ]
 
 
-def state(found: Visit) -> Told:
+def state(found: Visit) -> Json:
     """What is visible."""
     return {
         "results": found.shown("table.matrix tbody tr", "data-pattern"),
         "runs": found.shown("#runs tbody tr", "data-run"),
         "sections": [f"{t}/{m}" for t, m in zip(*studies(found), strict=True)],
         "masks": found.shown("figure[data-pattern]", "data-pattern"),
-        "said": found.page.locator("#shown").inner_text(),
+        "shown": found.page.locator("#shown").inner_text(),
         "hash": found.page.evaluate("location.hash"),
         "reset": found.page.get_by_role("button", name="Show all").is_visible(),
     }
@@ -53,24 +53,24 @@ def studies(found: Visit) -> tuple[list[str], list[str]]:
     return found.shown(selector, "data-task"), found.shown(selector, "data-model")
 
 
-def test_filters(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_filters(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
         found.see("accuracy")
         everything = state(found)
-        assert (everything["said"], everything["hash"], everything["reset"]) == ("", "", False)
-        assert sorted(everything["runs"]) == sorted(one["hash"] for one in told)
+        assert (everything["shown"], everything["hash"], everything["reset"]) == ("", "", False)
+        assert sorted(everything["runs"]) == sorted(one["hash"] for one in all_reports)
 
         # A pattern: its rows and masks, and the dense runs, which belong to all patterns.
         found.choose("pattern", "2:4")
         now = state(found)
-        of_pattern = [one["hash"] for one in told if one["pattern"] in ("2:4", "dense")]
+        of_pattern = [one["hash"] for one in all_reports if one["pattern"] in ("2:4", "dense")]
         assert set(now["results"]) == {"2:4", ""}
         assert sorted(now["runs"]) == sorted(of_pattern)
         assert set(now["masks"]) == {"2:4"}
-        assert now["said"] == f"{len(of_pattern)} of {len(told)} runs"
+        assert now["shown"] == f"{len(of_pattern)} of {len(all_reports)} runs"
         assert (now["hash"], now["reset"]) == ("#pattern=2%3A4", True)
         assert now["sections"] == everything["sections"]
-        drawn = scored(told, "f1", task="mrpc", pattern="2:4")
+        drawn = scored(all_reports, "f1", task="mrpc", pattern="2:4")
         assert {row["pattern"] for row in found.table("accuracy-mrpc")} == {"2:4"}
         assert {row["pattern"] for row in found.table("loss-mrpc")} == {"2:4", "dense"}
         assert {row["pattern"] for row in found.table("cost")} == {"2:4"}
@@ -91,7 +91,7 @@ def test_filters(browser: Browser, page_file: Path, told: list[Told]) -> None:
         now = state(found)
         assert now["sections"] == ["sst2/tiny"]
         assert now["hash"] == "#task=sst2&model=tiny&pattern=4x1&pattern=2%3A4"
-        assert sorted(now["runs"]) == sorted(one["hash"] for one in told if one["model"] == "tiny")
+        assert sorted(now["runs"]) == sorted(one["hash"] for one in all_reports if one["model"] == "tiny")
 
         # The filters survive a reload, and can be reset.
         found.page.reload()
@@ -101,11 +101,11 @@ def test_filters(browser: Browser, page_file: Path, told: list[Told]) -> None:
         found.page.wait_for_function("location.hash === ''")
         assert state(found) == everything
         found.see("accuracy-mrpc")
-        found.page.wait_for_function(MARKS, arg=["accuracy-mrpc", len(scored(told, "f1", task="mrpc"))])
+        found.page.wait_for_function(MARKS, arg=["accuracy-mrpc", len(scored(all_reports, "f1", task="mrpc"))])
         assert found.errors == []
 
 
-def test_filters_by_keyboard_alone(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_filters_by_keyboard_alone(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
 
         def tab_to(wanted: Locator) -> None:
@@ -124,19 +124,19 @@ def test_filters_by_keyboard_alone(browser: Browser, page_file: Path, told: list
         tab_to(found.page.get_by_role("button", name="Show all"))
         found.page.keyboard.press("Space")
         found.page.wait_for_function("location.hash === ''")
-        assert len(found.shown("#runs tbody tr", "data-run")) == len(told)
+        assert len(found.shown("#runs tbody tr", "data-run")) == len(all_reports)
 
 
-def test_filters_in_the_url(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_filters_in_the_url(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file, hash="#pattern=mixed&task=mrpc&pattern=nonsense&other=1") as found:
         found.see("accuracy-mrpc")
         assert found.page.get_by_role("checkbox", name="mixed", exact=True).is_checked()
         assert found.page.locator("#filters input:checked").count() == 2
         assert set(found.shown("table.matrix tbody tr", "data-pattern")) == {"mixed", ""}
-        assert len(found.seeds_drawn("accuracy-mrpc")) == len(scored(told, "f1", pattern="mixed"))
+        assert len(found.seeds_drawn("accuracy-mrpc")) == len(scored(all_reports, "f1", pattern="mixed"))
 
 
-def test_the_metric_selector(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_the_metric_selector(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
         found.see("accuracy-mrpc")
         loss, others = found.table("loss-mrpc"), found.table("accuracy-sst2-tiny")
@@ -145,7 +145,7 @@ def test_the_metric_selector(browser: Browser, page_file: Path, told: list[Told]
             for name in ("accuracy", "score"):
                 assert {row["metric"] for row in found.table(f"{name}-mrpc")} == {metric}
                 assert found.figure(f"{name}-mrpc").locator(".measure").inner_text() == metric
-            wanted = sorted(one["final"][metric] for one in scored(told, metric, task="mrpc"))
+            wanted = sorted(one["final"][metric] for one in scored(all_reports, metric, task="mrpc"))
             rows = found.table("accuracy-mrpc")
             assert sorted(float(row["score"]) for row in rows) == pytest.approx(wanted, abs=1e-5)
             found.page.wait_for_function(MARKS, arg=["accuracy-mrpc", len(wanted)])
@@ -164,13 +164,13 @@ def lines_of(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(content.decode("utf-8").splitlines()))
 
 
-def test_downloads_of_data(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_downloads_of_data(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
         scatter = found.page.get_by_role("button", name="Data of Score against sparsity as CSV").first
         name, content = downloaded(found, scatter)
         assert name.startswith("accuracy-mrpc-bert_mini")
         assert name.endswith(".csv")
-        wanted = {(one["pattern"], one["seed"]): one["final"]["f1"] for one in scored(told, "f1", task="mrpc")}
+        wanted = {(one["pattern"], one["seed"]): one["final"]["f1"] for one in scored(all_reports, "f1", task="mrpc")}
         rows = lines_of(content)
         assert {(row["pattern"], int(row["seed"])): float(row["score"]) for row in rows} == wanted
         assert len(rows) == len(wanted)
@@ -180,7 +180,7 @@ def test_downloads_of_data(browser: Browser, page_file: Path, told: list[Told]) 
         assert len(rows) == found.page.locator("table.matrix tbody tr").count()
         runs = found.page.get_by_role("button", name="All runs as CSV")
         rows = lines_of(downloaded(found, runs)[1])
-        assert {row["hash"] for row in rows} == {one["hash"] for one in told}
+        assert {row["hash"] for row in rows} == {one["hash"] for one in all_reports}
         assert [row["error"] for row in rows if row["error"]] == [NASTY]
 
         # Without the rows that are filtered out.
@@ -286,7 +286,7 @@ def test_nothing_moves_when_figures_are_drawn(browser: Browser, page_file: Path,
         assert found.page.evaluate(tops) == pytest.approx(before, abs=8)
 
 
-def test_runs_sorted_by_a_column(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_runs_sorted_by_a_column(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
         found.see("time")
 
@@ -317,4 +317,4 @@ def test_runs_sorted_by_a_column(browser: Browser, page_file: Path, told: list[T
         assert sort("run") == "ascending"
         assert found.page.locator("#runs tbody th").all_inner_texts() == sorted(names, key=str.lower)
         assert found.page.locator("#runs th[aria-sort=ascending], #runs th[aria-sort=descending]").count() == 1
-        assert found.page.locator("#runs tbody tr").count() == len(told)
+        assert found.page.locator("#runs tbody tr").count() == len(all_reports)

@@ -116,7 +116,7 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     name = NASTY + "'{{ 7 * 7 }}<!--"
     for model in (name, "tiny"):
         for seed in (0, 1):
-            told = sparse_run(tmp_path, name, model, "4x1", seed, overrides=[name], device=name, precision=name)
+            last = sparse_run(tmp_path, name, model, "4x1", seed, overrides=[name], device=name, precision=name)
     kept(unfinished(report(name, "tiny", name, 5)), tmp_path / "odd")
     place = write_page([tmp_path], title=name)
     text = place.read_text(encoding="utf-8")
@@ -127,7 +127,7 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     assert [tag for tag, _ in page.elements].count("script") == 3
     assert {found["data-task"] for found in page.having("data-run")} == {name}
     assert {found["data-model"] for found in page.having("data-run")} == {name, "tiny"}
-    assert page.data["tables"]["matrix"][0]["task"] == told.spec.task
+    assert page.data["tables"]["matrix"][0]["task"] == last.spec.task
 
 
 def test_every_figure_has_a_title_caption_text_alternative_and_downloads(made: World, page: Page) -> None:
@@ -218,13 +218,13 @@ def test_a_page_that_cannot_be_written(little: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     for out in (tmp_path / "folder", tmp_path / "file" / "page.html"):
-        with pytest.raises(UserError, match="cannot be written") as told:
+        with pytest.raises(UserError, match="cannot be written") as raised:
             write_page([little], out)
-        assert str(out) in str(told.value)
-        assert "--out" in str(told.value)
-    with pytest.raises(UserError, match="cannot be written") as told:
+        assert str(out) in str(raised.value)
+        assert "--out" in str(raised.value)
+    with pytest.raises(UserError, match="cannot be written") as raised:
         write_figures([little], tmp_path / "file")
-    assert "--figures" in str(told.value)
+    assert "--figures" in str(raised.value)
     with pytest.raises(UserError, match="no such folder"):
         write_page([tmp_path / "no"], tmp_path / "page.html")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
@@ -267,12 +267,12 @@ def test_from_the_command_line(hydraprune: Callable[..., Any], little: Path, wor
 
 def test_mistakes_are_one_line(hydraprune: Callable[..., Any], little: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for words, said in (
+    for words, message in (
         (["no/such"], "no/such: no such folder"),
         ([str(little), "--out", "file/page.html"], "file/page.html: cannot be written"),
         ([str(little), "--out", "p.html", "--figures", "file"], "file: cannot be written"),
     ):
         refused = hydraprune("dashboard", *words)
         assert refused.code == 2
-        assert refused.err.startswith(f"hydraprune: error: {said}")
+        assert refused.err.startswith(f"hydraprune: error: {message}")
         assert refused.err.count("\n") == 1

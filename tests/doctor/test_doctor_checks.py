@@ -93,7 +93,7 @@ def test_a_folder_that_can_be_used(disk: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "said"),
+    ("call", "error", "message"),
     [
         ("os.fsync", OSError(errno.ENOSPC, "No space left on device"), "cannot write (No space left on device)"),
         ("tempfile.mkdtemp", OSError(errno.EROFS, "Read-only file system"), "cannot write (Read-only file system)"),
@@ -101,12 +101,12 @@ def test_a_folder_that_can_be_used(disk: Path, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_a_folder_that_cannot_be_used(
-    disk: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: Exception, said: str
+    disk: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: Exception, message: str
 ) -> None:
     monkeypatch.setattr(call, fails(error))
     found = storage.folder("run.root", disk)
     assert found.state is State.BAD
-    assert said in found.found
+    assert message in found.found
     assert "run.root=/path" in found.todo
     assert storage.folder("HF_HOME", disk, needed=False).state is State.WARN
     assert list(disk.iterdir()) == []
@@ -191,7 +191,7 @@ def test_a_compiler_that_works(disk: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         (None, "no C compiler on PATH"),
         ("echo 'products.c:1: fatal error: math.h: No such file' >&2; exit 1", "math.h: No such file"),
@@ -200,7 +200,7 @@ def test_a_compiler_that_works(disk: Path) -> None:
     ],
 )
 def test_a_compiler_that_does_not_work(
-    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, said: str
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, message: str
 ) -> None:
     monkeypatch.setattr(hardware, "_COMPILE_SECONDS", 0.5)
     programs = tmp_path / "bin"
@@ -214,7 +214,7 @@ def test_a_compiler_that_does_not_work(
     found = hardware.compiler(disk, True)
     assert found.state is State.WARN
     assert found.todo
-    assert said in found.found or (said == "invalid ELF" and "file too short" in found.found)
+    assert message in found.found or (message == "invalid ELF" and "file too short" in found.found)
     assert list(disk.iterdir()) == []
 
 
@@ -294,10 +294,10 @@ def test_installed_and_broken_launchers() -> None:
     assert software.launchers("ray", {"hydra-ray-launcher": "1.2"}.get).state is State.BAD
 
 
-def torch_with(cards: int, built: str | None, said: str = "") -> Any:
+def torch_with(cards: int, built: str | None, message: str = "") -> Any:
     def available() -> bool:
-        if said:
-            warnings.warn(said, stacklevel=1)
+        if message:
+            warnings.warn(message, stacklevel=1)
         return cards > 0
 
     cuda = SimpleNamespace(

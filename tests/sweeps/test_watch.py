@@ -25,7 +25,7 @@ def test_the_view_at_various_widths(watch: Callable[..., Any], columns: int, swe
     assert state(swept) == before
     assert (found.code, found.err) == (1, "")
     words = " ".join(found.out.split())
-    for said in (
+    for text in (
         "1 done 2 running 1 failed 2 waiting",
         "60 min so far, about 10 min left",  # (2 + 2 halves) of 200 s
         "toy tiny 4x1 seed 2",
@@ -37,10 +37,10 @@ def test_the_view_at_various_widths(watch: Callable[..., Any], columns: int, swe
         "accuracy 0.7500 (+0.2500), 3 min",
         "toy tiny 4x1 seed 1: pruner 4x1, step 9: a score is not finite",
     ):
-        assert said in words
+        assert text in words
     if columns < 100:
-        for said in ("step 50 of 100, loss 0.4321, sparsity 0.512, accuracy 0.6250,", "s/step, 2 min left"):
-            assert said in words
+        for text in ("step 50 of 100, loss 0.4321, sparsity 0.512, accuracy 0.6250,", "s/step, 2 min left"):
+            assert text in words
     assert words.count("no output for") == 1
     # Only reasons of failures may be wider than the terminal.
     too_wide = [line for line in found.out.splitlines() if len(line.rstrip()) > columns]
@@ -94,7 +94,7 @@ def test_runs_without_a_plan(watch: Callable[..., Any], swept: Path) -> None:
 
 def test_folders_with_nothing_to_watch_are_refused(watch: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for words, said in (
+    for words, text in (
         ((tmp_path / "nowhere",), "nowhere: no such folder"),
         ((tmp_path / "empty",), "empty: contains no runs and no plan.json"),
         ((tmp_path / "empty", "--period", "0"), "--period 0: must be seconds above 0"),
@@ -104,7 +104,7 @@ def test_folders_with_nothing_to_watch_are_refused(watch: Callable[..., Any], tm
         assert (found.code, found.out) == (2, "")
         assert found.err.count("\n") == 1
         assert found.err.startswith("hydraprune: error: ")
-        assert said in found.err
+        assert text in found.err
 
 
 def test_a_job_whose_dense_model_is_trained_first(watch: Callable[..., Any], swept: Path) -> None:

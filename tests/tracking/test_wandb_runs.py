@@ -221,10 +221,10 @@ REFUSED = {
 def test_values_that_wandb_would_refuse_are_refused_before_the_run(
     case: str, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
-    word, said = REFUSED[case]
+    word, message = REFUSED[case]
     finished = train(*small, "tracker=wandb", word)
     assert finished.code == 2
     (line,) = finished.err.splitlines()
-    for part in said:
+    for part in message:
         assert part in line
     assert list(workplace.iterdir()) == []

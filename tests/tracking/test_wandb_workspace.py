@@ -229,9 +229,9 @@ def one_line(done: Any) -> str:
 
 def test_without_credentials(dashboard: Callable[..., Any]) -> None:
     began = time.monotonic()
-    said = one_line(dashboard("--wandb", WANDB_BASE_URL="http://127.0.0.1:9"))
-    assert "WANDB_API_KEY" in said
-    assert "wandb login" in said
+    line = one_line(dashboard("--wandb", WANDB_BASE_URL="http://127.0.0.1:9"))
+    assert "WANDB_API_KEY" in line
+    assert "wandb login" in line
     assert "40" in one_line(dashboard("--wandb", WANDB_API_KEY="short"))
     assert time.monotonic() - began < 100
 
@@ -259,18 +259,18 @@ def test_there_is_no_prompt_for_a_key_in_a_terminal(tmp_path: Path) -> None:
 def test_a_server_that_does_not_answer(dashboard: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "_ANSWER_SECONDS", 2)
     began = time.monotonic()
-    said = one_line(dashboard("--wandb", WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9"))
-    assert "http://127.0.0.1:9" in said
-    assert "WANDB_BASE_URL" in said
+    line = one_line(dashboard("--wandb", WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9"))
+    assert "http://127.0.0.1:9" in line
+    assert "WANDB_BASE_URL" in line
     assert time.monotonic() - began < 100
 
 
 def test_an_account_without_an_entity_and_a_server_that_refuses(dashboard: Callable[..., Any], server: Server) -> None:
     own = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.address}
     server.refuses = "permission denied"
-    said = one_line(dashboard("--wandb", **own))
-    assert "us/hydraprune" in said or "the default entity/hydraprune" in said
-    assert "permission denied" in said
+    line = one_line(dashboard("--wandb", **own))
+    assert "us/hydraprune" in line or "the default entity/hydraprune" in line
+    assert "permission denied" in line
     server.entity = None
     assert "WANDB_ENTITY" in one_line(dashboard("--wandb", **own))
 

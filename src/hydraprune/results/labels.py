@@ -1,4 +1,4 @@
-"""Labels that tell runs or cells of the same name apart, by the overrides in which they differ."""
+"""Labels that distinguish runs or cells of the same name, by the overrides in which they differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hydraprune.results.run_spec import RunSpec
 
-# Digits of a hash that are shown where overrides do not tell.
+# Digits of a hash that are shown if the overrides do not differ.
 _HASH_DIGITS = 6
 
 
@@ -17,7 +17,7 @@ class Named:
     """A run or cell with its name.
 
     Args:
-        name: equal for those that need to be told apart.
+        name: equal for those that must be distinguished.
         words: overrides as typed.
         hash: of the run or cell; empty if there is none.
     """
@@ -29,7 +29,7 @@ class Named:
 
 
 def differences(named: Iterable[Named]) -> list[str]:
-    """What to add to each name: the overrides that others of this name lack, or a short hash if these do not tell.
+    """What to add to each name: the overrides that others of this name lack, or a short hash if these do not differ.
 
     Empty for a name that occurs once. Overrides that only repeat the name are left out: no
     `4x1 at 90% pattern=4x1`.
@@ -49,8 +49,8 @@ def differences(named: Iterable[Named]) -> list[str]:
         for item in alike:
             words = own[id(item)]
             # Equal overrides may give different configs, if a default has changed in between.
-            tells = len(alike) == 1 or (words and counts[words] == 1)
-            added[id(item)] = words if tells else f"{words} {item.hash[:_HASH_DIGITS]}".strip()
+            unique = len(alike) == 1 or (words and counts[words] == 1)
+            added[id(item)] = words if unique else f"{words} {item.hash[:_HASH_DIGITS]}".strip()
     return [added[id(item)] for item in items]
 
 

@@ -67,7 +67,7 @@ class Cell:
 
     Args:
         spec: of one of its runs; its seed has no meaning.
-        differs: what tells it from other cells of the same name, see `labels.differences`.
+        differs: what distinguishes it from other cells of the same name, see `labels.differences`.
         ratio: zeros / weights of all Linear layers, heads included: the published column.
         prunable: zeros / weights of the pruned layers.
         scores: the headline metric first.
@@ -90,7 +90,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Its pattern, target, and what tells it from others: `4x1 at 90%`."""
+        """Its pattern, target, and what distinguishes it from others: `4x1 at 90%`."""
         target = "" if self.spec.target_sparsity is None else f" at {self.spec.target_sparsity * 100:.6g}%"
         return " ".join(filter(None, [f"{self.spec.pattern}{target}", self.differs]))
 

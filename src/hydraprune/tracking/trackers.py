@@ -98,10 +98,15 @@ class ProgressBar(BaseTracker):
 
 
 class Several:
-    """Several trackers, called in turn.
+    """Several trackers at once.
 
-    Args:
-        trackers: in a config, a list of tracker nodes.
+    In a config, `trackers` is a list of nodes; a run calls each tracker in a thread of its own:
+
+        tracker:
+          _target_: hydraprune.tracking.Several
+          trackers:
+            - {_target_: hydraprune.tracking.WandB, mode: offline}
+            - {_target_: mine.Csv, path: metrics.csv}
     """
 
     def __init__(self, trackers: Sequence[RunTracker]) -> None:
