@@ -233,13 +233,13 @@ class Ours:
     def save(self) -> dict[str, float]:
         from hydraprune.models.pretrained import PretrainedModel
         from hydraprune.models.saving import save_model
-        from hydraprune.results.sparsity_counts import figures
+        from hydraprune.results.sparsity_counts import count_sparsity
 
         start = time.perf_counter()
         place = self.folder / f"saved-{self.order.side}"
         place.mkdir()
         saved = save_model(self.run.model, self.tokenizer, place)
-        figures(PretrainedModel("saved", str(saved)).load(), self.run.pruners)
+        count_sparsity(PretrainedModel("saved", str(saved)).load(), self.run.pruners)
         seconds = time.perf_counter() - start
         cache = self.folder / f"cache-{self.order.side}"
         size = sum(file.stat().st_size for place in (saved, cache) for file in place.rglob("*") if file.is_file())

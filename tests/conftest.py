@@ -98,7 +98,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     GlobalHydra.instance().clear()
     # What another process would not know: secrets that were met, and the folder that W&B was given first.
     if redaction := sys.modules.get("hydraprune.utils.redaction"):
-        redaction._met.clear()
+        redaction.forget_secrets()
     if wandb := sys.modules.get("wandb"):
         wandb.teardown()
 

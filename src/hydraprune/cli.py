@@ -242,18 +242,18 @@ def _convert(arguments: argparse.Namespace) -> int:
     if steps is not None and steps < 1:
         raise UserError("must be at least 1", key=f"--steps {steps}")
     source = convert.read(file)
-    made = convert.written(convert.entries_of(source), steps, file.name, source.notes)
+    made = convert.as_experiment(convert.entries_of(source), steps, file.name, source.notes)
     if arguments.out is None:
         print(made.text, end="")
-        name = arguments.name or convert.word(file)
+        name = arguments.name or convert.experiment_name(file)
         print(f"To use it: the same command with --out experiment/{name}.yaml", file=sys.stderr)
         return 0
     taken = {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
-    place = convert.place(arguments.out, arguments.name, file, taken)
+    place = convert.experiment_path(arguments.out, arguments.name, file, taken)
     convert.save(made.text, place)
     length = "" if steps is None else f", and training.epochs= so that there are {steps} steps"
     print("\n".join([*made.notes, f"{place}  is written; type it with model=, task= and so on{length}:"]))
-    print(convert.command(place))
+    print(convert.train_command(place))
     return 0
 
 

@@ -68,7 +68,7 @@ class Preflight(Callback):  # type: ignore[misc]
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
             _check_launcher()
-            go_offline_if_unreachable(loaded_paths(config))
+            go_offline_if_unreachable([loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"])
             quiet_libraries()
             Preflight.checked = _check(config)
         except Exception as error:
@@ -77,7 +77,7 @@ class Preflight(Callback):  # type: ignore[misc]
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
             _check_launcher()
-            go_offline_if_unreachable(loaded_paths(config))
+            go_offline_if_unreachable([loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"])
             from hydraprune.runs.preflight import check_sweep
 
             check_sweep(config.sweep)

@@ -1,27 +1,3 @@
-"""Hydra, ready to compose."""
+"""All tests here can compose configs."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-import pytest
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-
-from hydraprune.config.composition import conf_dir
-from hydraprune.runs.folders import register
-
-
-@pytest.fixture(scope="module")
-def hydra_once() -> Iterator[None]:
-    GlobalHydra.instance().clear()
-    yield
-    GlobalHydra.instance().clear()
-
-
-@pytest.fixture(autouse=True)
-def hydra_ready(hydra_once: None) -> None:
-    """One for all tests of a file, since what it has composed is remembered with it."""
-    register()
-    if not GlobalHydra.instance().is_initialized():
-        initialize_config_dir(str(conf_dir()), version_base="1.3")
+from hydra_fixtures import hydra_once, hydra_ready  # noqa: F401

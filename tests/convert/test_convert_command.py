@@ -1,4 +1,4 @@
-"""`hydraprune convert`: where the file goes, and that what it says to type works."""
+"""`hydraprune convert`: the file that it writes, and the command that it prints."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_command_that_it_prints_trains(
     assert achieved[30] > achieved[10] > 0
 
 
-def test_printed_and_written_are_one(hydraprune: Callable[..., Any], theirs: Path) -> None:
+def test_the_printed_and_the_written_file_are_the_same(hydraprune: Callable[..., Any], theirs: Path) -> None:
     printed = hydraprune("convert", "theirs.yaml", "--steps", "30")
     assert printed.code == 0
     assert printed.err == "To use it: the same command with --out experiment/theirs.yaml\n"
@@ -85,7 +85,7 @@ def test_printed_and_written_are_one(hydraprune: Callable[..., Any], theirs: Pat
     assert yaml.safe_load(printed.out)["pattern"]["parts"].keys() == {"part1", "query_key_value"}
 
 
-def test_the_page_shows_what_is_written(hydraprune: Callable[..., Any], workplace: Path, root: Path) -> None:
+def test_the_documentation_shows_the_output(hydraprune: Callable[..., Any], workplace: Path, root: Path) -> None:
     page = (root / "docs" / "from_neural_compressor.md").read_text(encoding="utf-8")
     theirs, ours = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
     Path("pruning.yaml").write_text(theirs)
@@ -96,7 +96,7 @@ def test_the_page_shows_what_is_written(hydraprune: Callable[..., Any], workplac
     assert missing == []
 
 
-def test_what_is_dropped_is_said_on_the_terminal_too(hydraprune: Callable[..., Any], workplace: Path) -> None:
+def test_dropped_keys_are_printed(hydraprune: Callable[..., Any], workplace: Path) -> None:
     Path("a b.json").write_text('{"end_step": 1, "start_step": 1, "low_memory_usage": true}')
     done = hydraprune("convert", "a b.json", "--out", "conf")
     assert done.out.splitlines()[0].startswith("dropped: low_memory_usage=true: no counterpart")
@@ -104,7 +104,7 @@ def test_what_is_dropped_is_said_on_the_terminal_too(hydraprune: Callable[..., A
     assert "dropped: low_memory_usage=true" in Path("conf/experiment/a_b.yaml").read_text()
 
 
-def test_nothing_is_overwritten(hydraprune: Callable[..., Any], theirs: Path) -> None:
+def test_existing_files_are_not_overwritten(hydraprune: Callable[..., Any], theirs: Path) -> None:
     Path("experiment").mkdir()
     Path("experiment/mine.yaml").write_text("mine")
     for words in (
@@ -122,14 +122,14 @@ def test_nothing_is_overwritten(hydraprune: Callable[..., Any], theirs: Path) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--steps: say how many steps the whole training has"),
+        ([], "--steps: needed, since end_step=25"),
         (["--steps", "0"], "--steps 0: must be at least 1"),
         (["--steps", "24"], "--steps 24: the training must have at least end_step=25 steps"),
-        (["--steps", "30", "--out", "mine.yaml"], "--out mine.yaml: Hydra would not find it there; say --out exp"),
-        (["--steps", "30", "--out", "experiment/mine.yml"], "say --out experiment/mine.yaml"),
+        (["--steps", "30", "--out", "mine.yaml"], "--out mine.yaml: Hydra would not find it there; give --out exp"),
+        (["--steps", "30", "--out", "experiment/mine.yml"], "give --out experiment/mine.yaml"),
         (["--steps", "30", "--out", "experiment/a.yaml", "--name", "b"], "--out experiment/a.yaml calls it a"),
         (["--steps", "30", "--out", ".", "--name", "a b"], "--name a b: 'a b' cannot be typed after experiment="),
-        (["--steps", "30", "--out", ".", "--name", "quickstart"], "experiment=quickstart is there already"),
+        (["--steps", "30", "--out", ".", "--name", "quickstart"], "experiment=quickstart exists already"),
         (["--steps", "30", "--out", "theirs.yaml/experiment"], "cannot be written (Not a directory)"),
     ],
 )  # fmt: skip

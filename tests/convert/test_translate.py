@@ -1,4 +1,4 @@
-"""What a Neural Compressor configuration says, key by key, in our words."""
+"""Neural Compressor configurations in our config, key by key."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from omegaconf import DictConfig
 
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.composition import conf_dir, plain, resolved
-from hydraprune.convert import entries_of, written
+from hydraprune.convert import as_experiment, entries_of
 from hydraprune.convert.reader import Source
 from hydraprune.convert.schema import KEYS, PRUNING_TYPES
 from hydraprune.convert.yaml_writer import Converted
 from hydraprune.errors import UserError
 from hydraprune.runs.experiment import build_experiment
 
-# A window, so that what is not said is what they do by default.
+# With a window, other keys can have their defaults.
 WINDOW = {"start_step": 100, "end_step": 900}
 STEPS = 1000
 
 
 def converted(*own: dict[str, Any], steps: int | None = STEPS, **common: Any) -> Converted:
-    return written(entries_of(Source(common, own or [{}])), steps, "theirs.yaml")
+    return as_experiment(entries_of(Source(common, own or [{}])), steps, "theirs.yaml")
 
 
-def said(*own: dict[str, Any], **common: Any) -> tuple[dict[str, str], dict[str, Any]]:
-    """(group -> the word that overrides it, the keys below) of an output."""
+def output(*own: dict[str, Any], **common: Any) -> tuple[dict[str, str], dict[str, Any]]:
+    """(group -> its override, the keys below) of an output."""
     data = yaml.safe_load(converted(*own, **common).text)
     words = {key: word for item in data.pop("defaults") if isinstance(item, dict) for key, word in item.items()}
     return {key.removeprefix("override /"): str(word) for key, word in words.items()}, data
@@ -51,7 +51,7 @@ def typed(*words: str) -> DictConfig:
 DIRECT = ("scheduler.warmup=100", "scheduler.cooldown=100", "scheduler.frequency=1")
 
 
-# What is said beside WINDOW, and the words that ask for the same run.
+# Keys in addition to WINDOW, and the overrides for the same run.
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -91,14 +91,14 @@ DIRECT = ("scheduler.warmup=100", "scheduler.cooldown=100", "scheduler.frequency
     ],
     ids=str,
 )
-def test_a_key_asks_for_the_run_that_our_words_ask_for(keys: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+def test_a_key_gives_the_same_config_as_our_overrides(keys: dict[str, Any], words: list[str], tmp_path: Path) -> None:
     config = asked(tmp_path, converted({**WINDOW, **keys}))
     assert plain(config) == plain(typed(*DIRECT, *words))
     assembly.plans(config)
 
 
-def test_it_is_the_same_run(tmp_path: Path) -> None:
-    """With the same hash, so that what one of them trained the other finds."""
+def test_the_run_has_the_same_hash(tmp_path: Path) -> None:
+    """A converted run is found finished if the same run was trained with our overrides."""
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "theirs.yaml").write_text(converted(WINDOW).text)
     base = ("model=tiny", "task=toy")
@@ -108,8 +108,8 @@ def test_it_is_the_same_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["block_mask", "retrain_free", "sparse_gpt"])
-def test_other_criteria_by_their_names(word: str) -> None:
-    words, body = said({**WINDOW, "pruning_type": word, "pattern": "channelx1"})
+def test_other_criteria_keep_their_names(word: str) -> None:
+    words, body = output({**WINDOW, "pruning_type": word, "pattern": "channelx1"})
     schedule = "exp" if word == "block_mask" else "at_start"
     assert words == {"pattern": "channelx1", "pruner": word, "scheduler": schedule}
     assert body["pattern"] == {"target_sparsity": 0.9}
@@ -117,21 +117,21 @@ def test_other_criteria_by_their_names(word: str) -> None:
 
 @pytest.mark.parametrize("criterion", ["magnitude", "gradient", "snip", "snip_momentum"])
 def test_progressive_is_scores(criterion: str) -> None:
-    words, _ = said({**WINDOW, "pruning_type": f"{criterion}_progressive", "pruning_frequency": 8})
+    words, _ = output({**WINDOW, "pruning_type": f"{criterion}_progressive", "pruning_frequency": 8})
     assert (words["pruner"], words["progressive"]) == (criterion, "scores")
 
 
 @pytest.mark.parametrize("keys", [{"pruning_frequency": 1}, {"pruning_frequency": 8, "end_step": 104}])
-def test_progressive_that_did_nothing_there_is_dropped(keys: dict[str, Any]) -> None:
+def test_progressive_without_an_effect_is_dropped(keys: dict[str, Any]) -> None:
     made = converted({**WINDOW, "pruning_type": "snip_progressive", **keys})
     assert "progressive" not in yaml.safe_load(made.text)
     assert "override /progressive" not in made.text
-    assert any("snip_progressive: there _progressive does nothing" in note for note in made.notes)
+    assert any("snip_progressive: in Neural Compressor _progressive does nothing" in note for note in made.notes)
 
 
 def test_heads_are_scored_by_criterion_type() -> None:
     keys = {**WINDOW, "pattern": "mha", "criterion_type": "snip", "pruning_type": "magnitude_progressive"}
-    words, body = said({**keys, "target_sparsity": 0.5, "pruning_scope": "local", "max_sparsity_ratio_per_op": 0.6})
+    words, body = output({**keys, "target_sparsity": 0.5, "pruning_scope": "local", "max_sparsity_ratio_per_op": 0.6})
     assert words == {"pattern": "heads", "pruner": "snip", "scheduler": "exp"}
     assert body["pattern"] == {"target_sparsity": 0.5, "scope": "local"}
     notes = converted(keys, max_sparsity_ratio_per_op=0.6).notes
@@ -141,9 +141,9 @@ def test_heads_are_scored_by_criterion_type() -> None:
     ]
 
 
-def test_a_lock_has_layers_and_a_moment_only() -> None:
+def test_a_lock_has_layers_only() -> None:
     keys = {"pruning_type": "pattern_lock", "pattern": "4x1", "target_sparsity": 0.8, "start_step": 3, "end_step": 3}
-    words, body = said({**keys, "op_names": ["query"]}, steps=None)
+    words, body = output({**keys, "op_names": ["query"]}, steps=None)
     assert words == {"pattern": "lock"}
     assert body == {"pattern": {"layers": {"include": ["query"]}}}
     assert {"target_sparsity=0.8", "pattern=4x1", "start_step=3"} <= {
@@ -155,13 +155,13 @@ def test_a_lock_has_layers_and_a_moment_only() -> None:
     ("keys", "strength", "remark"),
     [
         ({"parameters": {"reg_coeff": 0.1}}, 0.1, None),
-        ({"reg_coeff": 0.2}, 0.2, "there only parameters.reg_coeff does"),
-        ({"reg_coeff": 0.2, "parameters": {"reg_coeff": 0.1}}, 0.1, "parameters.reg_coeff wins"),
+        ({"reg_coeff": 0.2}, 0.2, "Neural Compressor uses only parameters.reg_coeff"),
+        ({"reg_coeff": 0.2, "parameters": {"reg_coeff": 0.1}}, 0.1, "parameters.reg_coeff takes precedence"),
         ({}, 0.0, None),
     ],
 )
 def test_group_lasso(keys: dict[str, Any], strength: float, remark: str | None) -> None:
-    words, body = said({**WINDOW, "reg_type": "group_lasso", **keys})
+    words, body = output({**WINDOW, "reg_type": "group_lasso", **keys})
     assert words["regularizer"] == "group_lasso"
     assert body["regularizer"] == {"strength": strength}
     notes = converted({**WINDOW, "reg_type": "group_lasso", **keys}).notes
@@ -190,7 +190,7 @@ def test_every_key_is_accounted_for() -> None:
         assert {re.findall(r"(\w+)=", line)[0] for line in comments} == DROPPED
         assert all(line.split(": ", 2)[2] for line in comments)
         assert [line.removeprefix("# ") for line in given.text.splitlines() if line[2:] in given.notes] == given.notes
-    words, body = said(EVERY)
+    words, body = output(EVERY)
     assert words == {"pattern": "block", "pruner": "snip", "scheduler": "cos", "regularizer": "group_lasso"}
     assert body == {
         "pattern": {
@@ -202,8 +202,8 @@ def test_every_key_is_accounted_for() -> None:
     }  # fmt: skip
 
 
-def test_each_key_moves_the_output_or_is_named_in_it() -> None:
-    """No key is read and forgotten."""
+def test_each_key_changes_the_output_or_is_named_in_it() -> None:
+    """No key is ignored."""
     base = {**WINDOW, "pruning_frequency": 8, "reg_type": "group_lasso"}
     before = converted(base).text
     for key, value in EVERY.items():
@@ -213,23 +213,23 @@ def test_each_key_moves_the_output_or_is_named_in_it() -> None:
     assert converted({k: v for k, v in base.items() if k != "reg_type"}).text != before
 
 
-def test_local_wins_null_inherits_and_lists_are_replaced() -> None:
+def test_own_values_take_precedence_null_inherits_and_lists_are_replaced() -> None:
     common = {**WINDOW, "pruning_frequency": 2, "target_sparsity": 0.8, "op_names": ["query", "key"]}
     own = [{"target_sparsity": 0.6, "pattern": "channelx1", "op_names": ["value"]}, {"target_sparsity": None}]
-    _, body = said(*own, **common)
+    _, body = output(*own, **common)
     assert body["pattern"]["parts"] == {
         "value": {"target_sparsity": 0.6, "layers": {"include": ["value"]}},
         "query_key": {"target_sparsity": 0.8, "layers": {"include": ["query", "key"]}},
     }
     assert body["scheduler"] == {"warmup": 100, "cooldown": 100, "frequency": 2}
-    # And nothing that was given was changed.
+    # The arguments are not modified.
     assert common["op_names"] == ["query", "key"]
     assert KEYS["op_names"].default == []
 
 
 def test_an_empty_list_is_one_pruner_of_the_shared_keys() -> None:
     assert converted(**WINDOW).text == converted({}, **WINDOW).text
-    assert said(**WINDOW)[0]["pattern"] == "4x1"
+    assert output(**WINDOW)[0]["pattern"] == "4x1"
 
 
 FFN = {"op_names": ["intermediate", r"layer\.\d+\.output"], "pattern": "1x1", "pruning_scope": "local"}
@@ -255,7 +255,7 @@ def test_several_pruners_compose_to_a_mixed_pattern(tmp_path: Path) -> None:
     assert [len(pruner.weights) for pruner in pruners] == [4, 6, 2]
 
 
-def test_what_all_parts_say_is_said_once(tmp_path: Path) -> None:
+def test_what_all_parts_have_in_common_is_written_once(tmp_path: Path) -> None:
     made = converted(FFN, ATTENTION, **WINDOW, pruning_type="snip", sparsity_decay_type="cube")
     assert made.text.count("snip") == made.text.count("cube") == 1
     plans = assembly.plans(asked(tmp_path, made)).parts
@@ -263,9 +263,9 @@ def test_what_all_parts_say_is_said_once(tmp_path: Path) -> None:
     assert {type(plan.schedule).__name__ for plan in plans.values()} == {"Cube"}
 
 
-def test_a_part_has_its_own_progressive_and_regularizer() -> None:
+def test_a_part_can_have_its_own_progressive_and_regularizer() -> None:
     own = {"pruning_type": "snip_progressive", "reg_type": "group_lasso", "parameters": {"reg_coeff": 0.1}}
-    words, body = said(FFN, {**ATTENTION, **own}, **WINDOW, pruning_frequency=8)
+    words, body = output(FFN, {**ATTENTION, **own}, **WINDOW, pruning_frequency=8)
     at = "@pattern.parts.query_key_value"
     assert {key: word for key, word in words.items() if at in key} == {
         f"/pattern{at}": "4x1",
@@ -278,12 +278,12 @@ def test_a_part_has_its_own_progressive_and_regularizer() -> None:
     assert not {"progressive", "regularizer", "pruner"} & set(words)
 
 
-def test_parts_of_one_name_are_numbered() -> None:
-    _, body = said({"op_names": ["query"]}, {"op_names": [".*query"]}, {}, **WINDOW)
+def test_parts_of_equal_names_are_numbered() -> None:
+    _, body = output({"op_names": ["query"]}, {"op_names": [".*query"]}, {}, **WINDOW)
     assert list(body["pattern"]["parts"]) == ["part1", "part2", "part3"]
 
 
-def test_a_note_says_which_part_it_is_about() -> None:
+def test_a_note_names_its_part() -> None:
     notes = converted(FFN, {**ATTENTION, "end_step": 100}, **WINDOW, pruning_frequency=8, low_memory_usage=True).notes
     frequency = next(note for note in notes if note.startswith("dropped: pruning_frequency=8"))
     assert frequency.endswith("(part query_key_value)")
@@ -299,15 +299,15 @@ def test_a_note_says_which_part_it_is_about() -> None:
         ({"target_sparsity": 1.0}, "target_sparsity=1.0: must be a number of at least 0 and below 1"),
         ({"target_sparsity": True}, "target_sparsity=true: must be a number"),
         ({"target_sparsity": float("nan")}, "target_sparsity=nan: must be a number"),
-        ({"target_sparsity": 0.6, "pattern": "2:4"}, "=0.6: 2:4 removes at most 0.5 of the weights; say 0.5"),
-        ({"pattern": "2:4"}, "target_sparsity=0.9: 2:4 removes at most 0.5 of the weights; 0.9 is their default"),
+        ({"target_sparsity": 0.6, "pattern": "2:4"}, "=0.6: 2:4 removes at most 0.5 of the weights; set it to 0.5"),
+        ({"pattern": "2:4"}, "target_sparsity=0.9: 2:4 removes at most 0.5 of the weights, and 0.9 is their default"),
         ({"pruning_type": "snip_momentun"}, "did you mean snip_momentum?"),
         ({"pruning_type": ["snip"]}, "pruning_type=['snip']: must be magnitude, gradient"),
         ({"pattern": 124}, "pattern=124: must be text such as 4x1"),
         ({"pattern": "4by1"}, "pattern=4by1: must be a block such as 4x1"),
         ({"pattern": "0x1"}, "pattern=0x1: a block's sides must be above 0"),
         ({"pattern": "4:4"}, "pattern=4:4: N of N:M, the weights removed"),
-        ({"pattern": "channelxchannel"}, "pattern=channelxchannel: that is the whole layer"),
+        ({"pattern": "channelxchannel"}, "pattern=channelxchannel: this is the whole layer"),
         ({"op_names": 3}, "op_names=3: must be a list of text"),
         ({"op_names": ["("]}, "op_names=(: not a regular expression"),
         ({"excluded_op_names": ["["]}, "excluded_op_names=[: not a regular expression"),
@@ -333,7 +333,7 @@ def test_a_note_says_which_part_it_is_about() -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_cannot_be_is_one_line(keys: dict[str, Any], message: str) -> None:
+def test_a_mistake_is_one_line(keys: dict[str, Any], message: str) -> None:
     for own, common, where in (({**WINDOW, **keys}, {}, "pruning_configs[0]."), ({}, {**WINDOW, **keys}, "")):
         with pytest.raises(UserError) as caught:
             converted(own, **common)
@@ -343,8 +343,10 @@ def test_what_cannot_be_is_one_line(keys: dict[str, Any], message: str) -> None:
         assert text.startswith((where, "target_sparsity=0.9: 2:4"))
 
 
-def test_the_steps_are_asked_for_only_when_they_matter() -> None:
-    with pytest.raises(UserError, match=r"^--steps: say how many steps the whole training has; .*end_step=900"):
+def test_the_steps_are_needed_for_a_window_only() -> None:
+    with pytest.raises(
+        UserError, match=r"^--steps: needed, since .*end_step=900 .*; give the number of steps of the whole training"
+    ):
         converted(WINDOW, steps=None)
     with pytest.raises(UserError, match=r"^--steps 899: the training must have at least .*end_step=900 steps$"):
         converted(WINDOW, steps=899)
@@ -353,14 +355,14 @@ def test_the_steps_are_asked_for_only_when_they_matter() -> None:
     assert "for a training" not in once
 
 
-def test_every_pruning_type_of_theirs_becomes_something() -> None:
+def test_every_pruning_type_is_translated() -> None:
     for kind in PRUNING_TYPES:
         step = {"start_step": 100, "end_step": 100 if kind == "pattern_lock" else 900}
-        words, _ = said({**step, "pruning_type": kind, "pattern": "channelx1", "pruning_frequency": 8})
+        words, _ = output({**step, "pruning_type": kind, "pattern": "channelx1", "pruning_frequency": 8})
         assert words["pattern"] == ("lock" if kind == "pattern_lock" else "channelx1")
 
 
-def test_parts_alone_are_no_pattern() -> None:
+def test_parts_need_at_least_one_part() -> None:
     with pytest.raises(UserError, match="a mixed pattern needs at least one part"):
         assembly.plans(typed("pattern=parts"))
 
@@ -377,8 +379,8 @@ def test_parts_alone_are_no_pattern() -> None:
         ),
     ],
 )
-def test_what_is_written_makes_pruners(types: list[str], kinds: list[str], tmp_path: Path) -> None:
-    """Composed and laid over a model, every type of theirs."""
+def test_the_output_makes_pruners(types: list[str], kinds: list[str], tmp_path: Path) -> None:
+    """The pruning types, composed and applied to a model."""
     roles = ["query", "key", "value", "intermediate"]
     entries = [
         {

@@ -1,4 +1,4 @@
-"""One world of runs, one page of it and one browser for all tests of a module."""
+"""A set of runs, its page and a browser, shared by all tests here. Tests leave the set as it is."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from hydraprune.dashboard import write_page
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> World:
     return world(tmp_path_factory.mktemp("world"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_file(made: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page([made.sweep], tmp_path_factory.mktemp("page") / "page.html")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module")  # an open playwright has an event loop, which other modules may not expect
 def browser() -> Iterator[Browser]:
-    """The system's Chromium: playwright downloads its own only where it is told to."""
+    """The system's Chromium; playwright's own would have to be downloaded."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        why = f"none of {', '.join(BROWSERS)} is on the PATH, so nobody looked at the page"
+        why = f"none of {', '.join(BROWSERS)} is on the PATH, so the page was not tested in a browser"
         if os.environ.get("CI"):
             pytest.fail(why)
         pytest.skip(why)

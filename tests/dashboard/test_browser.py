@@ -1,4 +1,4 @@
-"""The page as a reader has it: in a real browser, with the reports beside it."""
+"""The page in a real browser, compared with the reports."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dashboard_helpers import NASTY, STUDIES, World, folder_of, report
 from playwright.sync_api import Browser
 from safetensors.numpy import load_file
 
-# All in one worker: a page and a browser are dear.
+# In one worker, since a page and a browser are expensive.
 pytestmark = pytest.mark.xdist_group("browser")
 
-Told = dict[str, Any]
+Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def told(made: World) -> list[Told]:
-    """Every report.json, read by nobody but this test."""
+def all_reports(made: World) -> list[Json]:
+    """The contents of every report.json."""
     places = sorted([*made.sweep.rglob("report.json"), *made.outputs.rglob("report.json")])
     return [{**json.loads(place.read_text()), "folder": place.parent.as_posix()} for place in places]
 
@@ -37,8 +37,8 @@ def told(made: World) -> list[Told]:
         ("dark", DESKTOP, {"color_scheme": "dark"}),
     ],
 )
-def test_the_whole_page_asks_nobody_and_complains_of_nothing(
-    name: str, size: tuple[int, int], kind: Told, browser: Browser, page_file: Path, tmp_path: Path
+def test_the_whole_page_requests_nothing_and_logs_no_errors(
+    name: str, size: tuple[int, int], kind: Json, browser: Browser, page_file: Path, tmp_path: Path
 ) -> None:
     with visit(browser, page_file, size, **kind) as found:
         found.scroll_through()
@@ -54,20 +54,20 @@ def test_the_whole_page_asks_nobody_and_complains_of_nothing(
         folder.mkdir(parents=True, exist_ok=True)
         picture = found.page.screenshot(path=folder / f"dashboard-{name}.png", full_page=True)
         assert len(picture) > 100_000
-        assert found.asked == [page_file.as_uri()]
-        assert (found.heard, found.warned) == ([], [])
+        assert found.requested == [page_file.as_uri()]
+        assert (found.errors, found.messages) == ([], [])
 
 
 def mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def scores(reports: list[Told], metric: str) -> dict[int, float]:
+def scores(reports: list[Json], metric: str) -> dict[int, float]:
     return {one["seed"]: one["final"][metric] for one in reports if one["final"].get(metric) is not None}
 
 
-def figures_of(reports: list[Told], metric: str) -> dict[str, float | None]:
-    """The figures of one row, from the reports of its cell."""
+def figures_of(reports: list[Json], metric: str) -> dict[str, float | None]:
+    """The values of one row, from the reports of its cell."""
     done = [one for one in reports if one["status"] == "finished"]
     mine = scores(done, metric)
     ratio = mean([one["sparsity"]["linear"] for one in done])
@@ -104,11 +104,11 @@ def same(shown: dict[str, str], wanted: dict[str, float | None]) -> None:
         assert found is None or found == pytest.approx(value, rel=1e-9), key
 
 
-def test_every_figure_of_the_results_is_that_of_the_reports(
-    browser: Browser, page_file: Path, told: list[Told]
+def test_all_values_of_the_results_are_those_of_the_reports(
+    browser: Browser, page_file: Path, all_reports: list[Json]
 ) -> None:
     by_cell = defaultdict(list)
-    for one in told:
+    for one in all_reports:
         by_cell[one["cell"]].append(one)
     metrics = {cell: list(reports[0]["final"]) for cell, reports in by_cell.items()}
     with visit(browser, page_file) as found:
@@ -128,10 +128,10 @@ def test_every_figure_of_the_results_is_that_of_the_reports(
             assert {key: value for key, value in row["values"].items() if key != "seeds"} == dict.fromkeys(
                 ("ratio", "dense_mean", "sparse_mean", "drop", "difference"), "None"
             )
-    # One run's F1 is no number: two seeds of three.
+    # The F1 of one run is not finite: two seeds of three.
     (odd,) = [row for row in rows if (row["task"], row["pattern"], row["metric"]) == ("mrpc", "1xchannel", "f1")]
     assert (odd["values"]["seeds"], "of 3" in odd["text"]) == ("2", True)
-    # The published row stands beside ours, in its metric and in no other.
+    # The published row is shown with ours, for its metric only.
     (f1, accuracy) = [
         row for row in rows if (row["task"], row["pattern"], row["values"]["ratio"]) == ("mrpc", "4x1", f1_ratio(rows))
     ]
@@ -139,8 +139,8 @@ def test_every_figure_of_the_results_is_that_of_the_reports(
         assert figure in f1["text"]
         assert figure not in accuracy["text"]
 
-    assert len(tables) == len(told)
-    by_hash = {report["hash"]: report for report in told}
+    assert len(tables) == len(all_reports)
+    by_hash = {report["hash"]: report for report in all_reports}
     for row in tables:
         report = by_hash.pop(row["run"])
         same(row["values"], run_figures(report))
@@ -151,12 +151,12 @@ def test_every_figure_of_the_results_is_that_of_the_reports(
     assert by_hash == {}
 
 
-def f1_ratio(rows: list[Told]) -> str:
+def f1_ratio(rows: list[Json]) -> str:
     found: str = next(row["values"]["ratio"] for row in rows if (row["task"], row["pattern"]) == ("mrpc", "4x1"))
     return found
 
 
-def run_figures(report: Told) -> dict[str, float | None]:
+def run_figures(report: Json) -> dict[str, float | None]:
     score, train = report["final"].get(report["metric"]), report["seconds"].get("train")
     before = (report["dense"] or {}).get(report["metric"])
     return {
@@ -169,7 +169,7 @@ def run_figures(report: Told) -> dict[str, float | None]:
     }
 
 
-def test_failures_and_their_errors(browser: Browser, page_file: Path, made: World) -> None:
+def test_failures_with_their_errors(browser: Browser, page_file: Path, made: World) -> None:
     with visit(browser, page_file) as found:
         items = found.page.locator(".failures li").evaluate_all(
             "all => all.map(item => [...item.children].map(part => part.textContent))"
@@ -178,11 +178,11 @@ def test_failures_and_their_errors(browser: Browser, page_file: Path, made: Worl
     assert NASTY in made.failures.values()
 
 
-def test_the_scatter_shows_the_reports(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_the_scatter_shows_the_reports(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
         for task, model in STUDIES:
             found.see(f"accuracy-{task}-{model}")
-            runs = [one for one in told if (one["task"], one["model"], one["phase"]) == (task, model, "sparse")]
+            runs = [one for one in all_reports if (one["task"], one["model"], one["phase"]) == (task, model, "sparse")]
             done = [one for one in runs if one["final"].get(one["metric"]) is not None]
             wanted = sorted((one["pattern"], one["seed"], one["final"][one["metric"]]) for one in done)
             rows = found.table(f"accuracy-{task}-{model}")
@@ -196,7 +196,7 @@ def rows_by_name(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: (row["pattern"], int(row["seed"])))
 
 
-# The colours of a canvas at the middle of each weight; Vega leaves 5 px around its figures.
+# The colors of a canvas at the center of each weight; Vega has a padding of 5 px.
 PIXELS = """(canvas, [rows, columns]) => {
     const brush = canvas.getContext("2d"), count = (n) => [...Array(n).keys()];
     const wide = (canvas.width - 10) / columns, tall = (canvas.height - 10) / rows;
@@ -204,8 +204,8 @@ PIXELS = """(canvas, [rows, columns]) => {
     return count(rows).map((row) => count(columns).map((column) => at(row, column).join(" "))); }"""
 
 
-def test_pictures_of_masks_show_the_saved_weights(browser: Browser, page_file: Path, made: World) -> None:
-    """Weight by weight: what is zero in the file is ground in the picture."""
+def test_masks_show_the_saved_weights(browser: Browser, page_file: Path, made: World) -> None:
+    """Each zero in the file is background in the figure."""
     with visit(browser, page_file, (640, 900)) as found:
         found.see("mask")
         for figure in found.figure("mask").all():
@@ -224,9 +224,9 @@ def test_pictures_of_masks_show_the_saved_weights(browser: Browser, page_file: P
             folder = folder_of(made.sweep, report(task, model, pattern, int(seed)))
             kept = load_file(folder / "model" / "model.safetensors")[weight][top:bottom, left:right] != 0
             pixels = np.array(figure.locator("canvas").evaluate(PIXELS, list(kept.shape)))
-            (ink,), (ground,) = set(pixels[kept]), set(pixels[~kept])
-            assert ink != ground
-            # Weights are about as tall as wide, or a block of four could not be told.
+            (foreground,), (background,) = set(pixels[kept]), set(pixels[~kept])
+            assert foreground != background
+            # Weights are square.
             box = figure.locator("canvas").bounding_box()
             assert box is not None
             assert (box["height"] - 10) / (box["width"] - 10) == pytest.approx(kept.shape[0] / kept.shape[1], rel=0.05)

@@ -1,4 +1,4 @@
-"""The page for those who do not see it, do not use a mouse, or see it badly."""
+"""Accessibility of the page: screen readers, keyboard and contrast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Browser
 pytestmark = pytest.mark.xdist_group("browser")
 
 CONTROLS = "a[href], button, input, select, summary, [tabindex='0']"
-# What a screen reader says of an element: the part of the rules that the page makes use of.
+# The accessible name of an element, by the part of the rules that the page uses.
 NAME = """element => {
     const text = (id) => document.getElementById(id)?.textContent ?? "";
     const named = element.getAttribute("aria-label")
@@ -30,25 +30,25 @@ def test_every_control_and_image_has_a_name(browser: Browser, page_file: Path) -
         controls = page.locator(CONTROLS).evaluate_all(f"all => all.map({NAME})")
         assert len(controls) > 100
         assert all(controls)
-        # Of which figure, too: out of its place each would be one of many.
+        # With the figure's title, since buttons of all figures are alike.
         buttons = page.locator("figure button").evaluate_all(f"all => all.map({NAME})")
         titles = page.locator("figure h3").evaluate_all("all => all.map(h => h.firstChild.textContent.trim())")
         wanted = [(title, kind) for title in titles for kind in ("CSV", "SVG", "PNG")]
         assert all(title in name and kind in name for name, (title, kind) in zip(buttons, wanted, strict=True))
-        # As the browser tells it, not as we read the rules.
+        # As the browser computes it.
         for kind, name in (("checkbox", "4x1"), ("checkbox", "sst2"), ("combobox", "metric"), ("button", "Show all")):
             assert page.get_by_role(kind, name=name, include_hidden=True).count() == 1, name
         for group in ("task", "model", "pattern"):
             assert page.get_by_role("group", name=group, exact=True).count() == 1
-        assert page.get_by_role("figure", name="What sparsity costs").count() == 1
+        assert page.get_by_role("figure", name="Cost of sparsity").count() == 1
         tree = page.locator("body").aria_snapshot()
-        for said in ("banner", "main", "contentinfo", 'heading "Results" [level=2]', 'columnheader "sparsity"'):
-            assert said in tree, said
+        for text in ("banner", "main", "contentinfo", 'heading "Results" [level=2]', 'columnheader "sparsity"'):
+            assert text in tree, text
         assert "- img\n" not in tree
         assert page.locator("table tbody tr").evaluate_all("rows => rows.every(r => r.querySelector('th[scope=row]'))")
 
 
-def test_a_figure_keeps_its_words_when_it_is_drawn(browser: Browser, page_file: Path) -> None:
+def test_a_figure_keeps_its_text_alternative_when_it_is_drawn(browser: Browser, page_file: Path) -> None:
     with visit(browser, page_file) as found:
         words = "all => all.map(figure => figure.querySelector('[role=img]')?.getAttribute('aria-label'))"
         written = re.findall(r'role="img" aria-label="([^"]+)"', page_file.read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ OUTLINE = """() => {
         area: box.width * box.height, body: element === document.body}; }"""
 
 
-def test_everything_is_reached_by_tab_and_shows_it(browser: Browser, page_file: Path) -> None:
+def test_all_controls_are_reached_by_tab_and_show_their_focus(browser: Browser, page_file: Path) -> None:
     with visit(browser, page_file) as found:
         controls = found.page.locator(CONTROLS).evaluate_all("all => all.filter(e => e.checkVisibility()).length")
         stops = []
@@ -93,7 +93,7 @@ def test_everything_is_reached_by_tab_and_shows_it(browser: Browser, page_file: 
             assert at["area"] > 50, at
 
 
-def test_what_is_wider_than_the_window_is_scrolled_by_keyboard(browser: Browser, page_file: Path) -> None:
+def test_wide_tables_are_scrolled_by_keyboard(browser: Browser, page_file: Path) -> None:
     with visit(browser, page_file, (800, 600)) as found:
         region = found.page.locator("#runs > .scroll")
         region.focus()
@@ -102,7 +102,7 @@ def test_what_is_wider_than_the_window_is_scrolled_by_keyboard(browser: Browser,
         found.page.wait_for_function("document.querySelector('#runs > .scroll').scrollLeft > 0")
 
 
-# The contrast of words with what lies behind them, painted on a canvas, since colours come in many notations.
+# The contrast of texts with their backgrounds, painted on a canvas, since colors have many notations.
 CONTRAST = """selectors => {
     const brush = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
     const over = (colors) => {
@@ -140,7 +140,7 @@ TEXTS = (
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_words_stand_out_from_their_ground(scheme: str, size: str, browser: Browser, page_file: Path) -> None:
+def test_texts_have_contrast_with_their_background(scheme: str, size: str, browser: Browser, page_file: Path) -> None:
     kind: dict[str, Any] = {"color_scheme": scheme}
     if size == "phone":
         kind |= {"size": PHONE, **AS_PHONE}
@@ -157,7 +157,7 @@ def test_words_stand_out_from_their_ground(scheme: str, size: str, browser: Brow
 
 
 def worst(found: Visit, selectors: tuple[str, ...]) -> dict[str, tuple[float, str]]:
-    """Of each selector the words that stand out least."""
+    """The text with the lowest contrast for each selector."""
     least: dict[str, tuple[float, str]] = {}
     for at in found.page.evaluate(CONTRAST, selectors):
         least[at["selector"]] = min(least.get(at["selector"], (99.0, "")), (round(at["ratio"], 2), at["words"]))

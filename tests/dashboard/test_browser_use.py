@@ -1,4 +1,4 @@
-"""What a reader does with the page: chooses, sorts, takes away, changes its colours."""
+"""Use of the page: filters, sorting, downloads, themes."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from playwright.sync_api import Browser, Locator
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-Told = dict[str, Any]
+Json = dict[str, Any]
 MARKS = "([id, n]) => document.querySelectorAll(`figure[id^=${id}] svg [aria-label*='seed: ']`).length === n"
 
 
 @pytest.fixture(scope="module")
-def told(made: World) -> list[Told]:
+def all_reports(made: World) -> list[Json]:
     places = sorted([*made.sweep.rglob("report.json"), *made.outputs.rglob("report.json")])
     return [json.loads(place.read_text()) for place in places]
 
 
-def scored(told: list[Told], metric: str, **names: str) -> list[Told]:
+def scored(all_reports: list[Json], metric: str, **names: str) -> list[Json]:
     """The finished sparse runs that have such a score."""
     return [
         one
-        for one in told
+        for one in all_reports
         if one["phase"] == "sparse" and one["final"].get(metric) is not None
         if all(one[name] == value for name, value in names.items())
     ]
 
 
-def state(found: Visit) -> Told:
-    """What can be seen."""
+def state(found: Visit) -> Json:
+    """What is visible."""
     return {
         "results": found.shown("table.matrix tbody tr", "data-pattern"),
         "runs": found.shown("#runs tbody tr", "data-run"),
         "sections": [f"{t}/{m}" for t, m in zip(*studies(found), strict=True)],
         "masks": found.shown("figure[data-pattern]", "data-pattern"),
-        "said": found.page.locator("#shown").inner_text(),
+        "shown": found.page.locator("#shown").inner_text(),
         "hash": found.page.evaluate("location.hash"),
         "reset": found.page.get_by_role("button", name="Show all").is_visible(),
     }
@@ -53,47 +53,47 @@ def studies(found: Visit) -> tuple[list[str], list[str]]:
     return found.shown(selector, "data-task"), found.shown(selector, "data-model")
 
 
-def test_filters(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_filters(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
         found.see("accuracy")
         everything = state(found)
-        assert (everything["said"], everything["hash"], everything["reset"]) == ("", "", False)
-        assert sorted(everything["runs"]) == sorted(one["hash"] for one in told)
+        assert (everything["shown"], everything["hash"], everything["reset"]) == ("", "", False)
+        assert sorted(everything["runs"]) == sorted(one["hash"] for one in all_reports)
 
-        # A pattern: its rows and pictures, and the dense runs, which belong to all.
+        # A pattern: its rows and masks, and the dense runs, which belong to all patterns.
         found.choose("pattern", "2:4")
         now = state(found)
-        of_pattern = [one["hash"] for one in told if one["pattern"] in ("2:4", "dense")]
+        of_pattern = [one["hash"] for one in all_reports if one["pattern"] in ("2:4", "dense")]
         assert set(now["results"]) == {"2:4", ""}
         assert sorted(now["runs"]) == sorted(of_pattern)
         assert set(now["masks"]) == {"2:4"}
-        assert now["said"] == f"{len(of_pattern)} of {len(told)} runs"
+        assert now["shown"] == f"{len(of_pattern)} of {len(all_reports)} runs"
         assert (now["hash"], now["reset"]) == ("#pattern=2%3A4", True)
         assert now["sections"] == everything["sections"]
-        drawn = scored(told, "f1", task="mrpc", pattern="2:4")
+        drawn = scored(all_reports, "f1", task="mrpc", pattern="2:4")
         assert {row["pattern"] for row in found.table("accuracy-mrpc")} == {"2:4"}
         assert {row["pattern"] for row in found.table("loss-mrpc")} == {"2:4", "dense"}
         assert {row["pattern"] for row in found.table("cost")} == {"2:4"}
         found.page.wait_for_function(MARKS, arg=["accuracy-mrpc", len(drawn)])
         assert all("label: 2:4 at 50%" in mark for mark in found.seeds_drawn("accuracy-mrpc"))
-        # A study without it says so, and draws nothing of others.
+        # A study without the pattern says so and draws nothing.
         assert found.figure("accuracy-sst2-tiny").locator(".none").is_visible()
         assert not found.figure("accuracy-sst2-tiny").locator(".plot").is_visible()
 
-        # Two patterns: either.
+        # Two patterns: both are shown.
         found.choose("pattern", "4x1")
         assert set(state(found)["results"]) == {"2:4", "4x1", ""}
         assert {row["pattern"] for row in found.table("accuracy-mrpc")} == {"2:4", "4x1"}
 
-        # A task and a model: both.
+        # A task and a model: their combination.
         found.choose("task", "sst2")
         found.choose("model", "tiny")
         now = state(found)
         assert now["sections"] == ["sst2/tiny"]
         assert now["hash"] == "#task=sst2&model=tiny&pattern=4x1&pattern=2%3A4"
-        assert sorted(now["runs"]) == sorted(one["hash"] for one in told if one["model"] == "tiny")
+        assert sorted(now["runs"]) == sorted(one["hash"] for one in all_reports if one["model"] == "tiny")
 
-        # It holds when the page is loaded again, and can be taken back.
+        # The filters survive a reload, and can be reset.
         found.page.reload()
         assert state(found) == now
         assert {row["pattern"] for row in found.table("accuracy-sst2-tiny")} == {"4x1"}
@@ -101,11 +101,11 @@ def test_filters(browser: Browser, page_file: Path, told: list[Told]) -> None:
         found.page.wait_for_function("location.hash === ''")
         assert state(found) == everything
         found.see("accuracy-mrpc")
-        found.page.wait_for_function(MARKS, arg=["accuracy-mrpc", len(scored(told, "f1", task="mrpc"))])
-        assert found.heard == []
+        found.page.wait_for_function(MARKS, arg=["accuracy-mrpc", len(scored(all_reports, "f1", task="mrpc"))])
+        assert found.errors == []
 
 
-def test_filters_by_keyboard_alone(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_filters_by_keyboard_alone(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
 
         def tab_to(wanted: Locator) -> None:
@@ -124,19 +124,19 @@ def test_filters_by_keyboard_alone(browser: Browser, page_file: Path, told: list
         tab_to(found.page.get_by_role("button", name="Show all"))
         found.page.keyboard.press("Space")
         found.page.wait_for_function("location.hash === ''")
-        assert len(found.shown("#runs tbody tr", "data-run")) == len(told)
+        assert len(found.shown("#runs tbody tr", "data-run")) == len(all_reports)
 
 
-def test_a_page_that_is_opened_with_a_choice(browser: Browser, page_file: Path, told: list[Told]) -> None:
-    with visit(browser, page_file, words="#pattern=mixed&task=mrpc&pattern=nonsense&other=1") as found:
+def test_filters_in_the_url(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
+    with visit(browser, page_file, hash="#pattern=mixed&task=mrpc&pattern=nonsense&other=1") as found:
         found.see("accuracy-mrpc")
         assert found.page.get_by_role("checkbox", name="mixed", exact=True).is_checked()
         assert found.page.locator("#filters input:checked").count() == 2
         assert set(found.shown("table.matrix tbody tr", "data-pattern")) == {"mixed", ""}
-        assert len(found.seeds_drawn("accuracy-mrpc")) == len(scored(told, "f1", pattern="mixed"))
+        assert len(found.seeds_drawn("accuracy-mrpc")) == len(scored(all_reports, "f1", pattern="mixed"))
 
 
-def test_the_metric_selector(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_the_metric_selector(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
         found.see("accuracy-mrpc")
         loss, others = found.table("loss-mrpc"), found.table("accuracy-sst2-tiny")
@@ -145,11 +145,11 @@ def test_the_metric_selector(browser: Browser, page_file: Path, told: list[Told]
             for name in ("accuracy", "score"):
                 assert {row["metric"] for row in found.table(f"{name}-mrpc")} == {metric}
                 assert found.figure(f"{name}-mrpc").locator(".measure").inner_text() == metric
-            wanted = sorted(one["final"][metric] for one in scored(told, metric, task="mrpc"))
+            wanted = sorted(one["final"][metric] for one in scored(all_reports, metric, task="mrpc"))
             rows = found.table("accuracy-mrpc")
             assert sorted(float(row["score"]) for row in rows) == pytest.approx(wanted, abs=1e-5)
             found.page.wait_for_function(MARKS, arg=["accuracy-mrpc", len(wanted)])
-        # What is not of a metric, or of another study, stays.
+        # Figures without a metric, and of another study, do not change.
         assert found.table("loss-mrpc") == loss
         assert found.table("accuracy-sst2-tiny") == others
 
@@ -164,13 +164,13 @@ def lines_of(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(content.decode("utf-8").splitlines()))
 
 
-def test_data_to_take_away(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_downloads_of_data(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
         scatter = found.page.get_by_role("button", name="Data of Score against sparsity as CSV").first
         name, content = downloaded(found, scatter)
         assert name.startswith("accuracy-mrpc-bert_mini")
         assert name.endswith(".csv")
-        wanted = {(one["pattern"], one["seed"]): one["final"]["f1"] for one in scored(told, "f1", task="mrpc")}
+        wanted = {(one["pattern"], one["seed"]): one["final"]["f1"] for one in scored(all_reports, "f1", task="mrpc")}
         rows = lines_of(content)
         assert {(row["pattern"], int(row["seed"])): float(row["score"]) for row in rows} == wanted
         assert len(rows) == len(wanted)
@@ -180,10 +180,10 @@ def test_data_to_take_away(browser: Browser, page_file: Path, told: list[Told]) 
         assert len(rows) == found.page.locator("table.matrix tbody tr").count()
         runs = found.page.get_by_role("button", name="All runs as CSV")
         rows = lines_of(downloaded(found, runs)[1])
-        assert {row["hash"] for row in rows} == {one["hash"] for one in told}
+        assert {row["hash"] for row in rows} == {one["hash"] for one in all_reports}
         assert [row["error"] for row in rows if row["error"]] == [NASTY]
 
-        # What is filtered away is not in it.
+        # Without the rows that are filtered out.
         found.choose("pattern", "4x1")
         rows = lines_of(downloaded(found, results)[1])
         assert {row["pattern"] for row in rows} == {"4x1", "dense"}
@@ -192,7 +192,7 @@ def test_data_to_take_away(browser: Browser, page_file: Path, told: list[Told]) 
 
 
 @pytest.mark.parametrize("start", ["accuracy-mrpc", "mask-mrpc", "cost", "layers-sst2"])
-def test_pictures_to_take_away(start: str, browser: Browser, page_file: Path) -> None:
+def test_downloads_of_images(start: str, browser: Browser, page_file: Path) -> None:
     with visit(browser, page_file) as found:
         found.see(start)
         tools = found.figure(start).first.locator(".tools")
@@ -207,13 +207,13 @@ def test_pictures_to_take_away(start: str, browser: Browser, page_file: Path) ->
         assert int.from_bytes(content[16:20], "big") > 400
         assert int.from_bytes(content[20:24], "big") > 100
         assert found.page.locator("figure svg, figure canvas").count() <= found.page.locator("figure").count()
-        assert found.heard == []
+        assert found.errors == []
 
 
 GROUND = "getComputedStyle(document.body).backgroundColor"
 
 
-def test_colours(browser: Browser, page_file: Path) -> None:
+def test_themes(browser: Browser, page_file: Path) -> None:
     grounds = {}
     for scheme in ("light", "dark"):
         with visit(browser, page_file, color_scheme=scheme) as found:
@@ -229,27 +229,27 @@ def test_colours(browser: Browser, page_file: Path) -> None:
                 found.page.wait_for_function(
                     "([was, same]) => (axisInk() === was) === same", arg=[ink, name.lower() == scheme]
                 )
-            # The reader's choice outlives the visit.
+            # The choice is stored.
             found.page.reload()
             assert button.inner_text() == "Dark"
             button.click()
             assert (button.inner_text(), found.page.evaluate(GROUND)) == ("Auto", grounds[scheme])
-            assert found.heard == []
+            assert found.errors == []
     assert grounds["light"] == grounds["light", "Light"] == grounds["dark", "Light"]
     assert grounds["dark"] == grounds["light", "Dark"] == grounds["dark", "Dark"]
     assert grounds["light"] != grounds["dark"]
 
 
 def axis_ink(found: Visit) -> str:
-    """The colour of a figure's words, once it is drawn."""
+    """The color of a figure's text, once it is drawn."""
     found.page.evaluate("globalThis.axisInk = () => document.querySelector('#cost svg text')?.getAttribute('fill')")
     found.page.locator("#cost").scroll_into_view_if_needed()
     found.page.wait_for_function("axisInk()")
     return str(found.page.evaluate("axisInk()"))
 
 
-def test_figures_that_were_hidden_meanwhile(browser: Browser, page_file: Path) -> None:
-    """What is hidden has no width; seen again, it has its own, in the colours and the room of then."""
+def test_figures_that_were_hidden_are_drawn_again(browser: Browser, page_file: Path) -> None:
+    """A hidden figure has no width; shown again, it has the current width and theme."""
     with visit(browser, page_file, PHONE, **AS_PHONE) as found:
         found.scroll_through()
         ink = axis_ink(found)
@@ -270,23 +270,23 @@ def test_figures_that_were_hidden_meanwhile(browser: Browser, page_file: Path) -
             assert shape["height"] > 60, shape
         inks = "all => [...new Set(all.map(f => f.querySelector('svg text')?.getAttribute('fill')).filter(Boolean))]"
         assert ink not in found.page.locator("figure.wide, figure.third").evaluate_all(inks)
-        assert found.heard == []
+        assert found.errors == []
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_nothing_moves_when_figures_are_drawn(browser: Browser, page_file: Path, size: tuple[int, int]) -> None:
-    """Nothing that a reader is about to press slips from under the pointer."""
+    """Drawing a figure does not move what is below it."""
     tops = "[...document.querySelectorAll('figure, h2, h3, table')].map(e => e.getBoundingClientRect().top + scrollY)"
     with visit(browser, page_file, size=size) as found:
         before = found.page.evaluate(tops)
         undrawn = found.page.locator("figure:not([data-drawn])").count()
         found.scroll_through()
         assert undrawn > 20
-        # Letters of another machine may be a little taller.
+        # Fonts of other machines may be a little taller.
         assert found.page.evaluate(tops) == pytest.approx(before, abs=8)
 
 
-def test_runs_sorted_by_a_column(browser: Browser, page_file: Path, told: list[Told]) -> None:
+def test_runs_sorted_by_a_column(browser: Browser, page_file: Path, all_reports: list[Json]) -> None:
     with visit(browser, page_file) as found:
         found.see("time")
 
@@ -297,7 +297,7 @@ def test_runs_sorted_by_a_column(browser: Browser, page_file: Path, told: list[T
             return [float(value) for value in values if value != "None"]
 
         def sort(name: str) -> str:
-            # Not by its accessible name, which an arrow is part of.
+            # Not by its accessible name, which contains an arrow.
             button = found.page.locator(f'#runs thead button:text-is("{name}")')
             button.click()
             return str(button.evaluate("button => button.closest('th').getAttribute('aria-sort')"))
@@ -317,4 +317,4 @@ def test_runs_sorted_by_a_column(browser: Browser, page_file: Path, told: list[T
         assert sort("run") == "ascending"
         assert found.page.locator("#runs tbody th").all_inner_texts() == sorted(names, key=str.lower)
         assert found.page.locator("#runs th[aria-sort=ascending], #runs th[aria-sort=descending]").count() == 1
-        assert found.page.locator("#runs tbody tr").count() == len(told)
+        assert found.page.locator("#runs tbody tr").count() == len(all_reports)

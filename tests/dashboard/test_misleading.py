@@ -1,4 +1,4 @@
-"""What could mislead a reader does not: other recipes, missing seeds, colours that come again, names that collide."""
+"""Cases in which the page could mislead: other recipes, missing seeds, repeated colors, equal names."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from hydraprune.results.curves import read_history
 from hydraprune.results.report import read_report
 
 
-def test_a_figure_on_its_own_is_of_its_own_metric(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exported_figure_shows_its_metric_only(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, dict] = {}
     monkeypatch.setattr(export.vl_convert, "vegalite_to_svg", lambda text: drawn.update({text: json.loads(text)}) or "")
-    monkeypatch.setattr(export.vl_convert, "vegalite_to_png", lambda *_, **__: b"")
+    monkeypatch.setattr(export.vl_convert, "svg_to_png", lambda *_, **__: b"")
     export.write_figures([made.sweep], tmp_path)
-    told = [spec for spec in drawn.values() if any("metric" in row for row in spec["datasets"]["rows"])]
-    assert len(told) == 6
-    for spec in told:
+    measured = [spec for spec in drawn.values() if any("metric" in row for row in spec["datasets"]["rows"])]
+    assert len(measured) == 6
+    for spec in measured:
         (metric,) = {row["metric"] for row in spec["datasets"]["rows"]}
         assert {row["metric"] for row in spec["datasets"]["dense"]} <= {metric}
         assert spec["title"].endswith(f": {metric}")
-    assert {spec["title"].rpartition(" ")[2] for spec in told} == {"f1", "accuracy"}
-    curves = [spec for spec in told if "over steps" in spec["title"]]
+    assert {spec["title"].rpartition(" ")[2] for spec in measured} == {"f1", "accuracy"}
+    curves = [spec for spec in measured if "over steps" in spec["title"]]
     for spec in curves:
         legend = spec["layer"][1]["encoding"]["color"]["legend"]["values"]
         labels = {"dense" if row["pattern"] == "dense" else row["label"] for row in spec["datasets"]["rows"]}
         assert set(legend) == labels
 
 
-def test_dense_models_of_two_recipes_stand_apart(tmp_path: Path) -> None:
+def test_dense_models_of_two_recipes_have_their_own_bands(tmp_path: Path) -> None:
     for pattern, score in (("4x1", 0.9), ("2:4", 0.7)):
         for seed in (0, 1):
             found = report("mrpc", "bert_mini", pattern, seed)
             kept(replace(found, dense={"f1": score, "accuracy": score, "run": "gone"}), tmp_path / f"{pattern}{seed}")
     (study,) = records([tmp_path]).studies
-    strips = {row["label"]: (row["mean"], row["n"]) for row in study.dense if row["metric"] == "f1"}
-    assert strips == {"dense of 4x1 at 90%": (0.9, 2), "dense of 2:4 at 50%": (0.7, 2)}
+    bands = {row["label"]: (row["mean"], row["n"]) for row in study.dense if row["metric"] == "f1"}
+    assert bands == {"dense of 4x1 at 90%": (0.9, 2), "dense of 2:4 at 50%": (0.7, 2)}
 
 
-def test_dense_models_that_nothing_started_from_are_not_drawn_beside(tmp_path: Path) -> None:
+def test_dense_models_that_no_sparse_run_started_from_are_not_drawn(tmp_path: Path) -> None:
     sweep, outputs = tmp_path / "sweep", tmp_path / "outputs"
     dense_run(outputs, "mrpc", "bert_mini", 0)
     sparse_run(sweep, "mrpc", "bert_mini", "4x1", 0)
@@ -62,7 +62,7 @@ def test_dense_models_that_nothing_started_from_are_not_drawn_beside(tmp_path: P
     assert "other" in {cell.spec.cell for cell in records([sweep]).cells}
 
 
-def test_where_a_seed_is_missing_the_curve_says_so(tmp_path: Path) -> None:
+def test_a_curve_is_faint_where_a_seed_is_missing(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         found = report("sst2", "tiny", "4x1", seed)
         folder = kept(found, folder_of(tmp_path, found))
@@ -72,11 +72,11 @@ def test_where_a_seed_is_missing_the_curve_says_so(tmp_path: Path) -> None:
     assert {row["step"] > last for row in study.curves["sparsity"] if not row["whole"]} == {True}
     assert {row["step"] <= last for row in study.curves["sparsity"] if row["whole"]} == {True}
     (figure,) = [figure for figure in all_figures(records([tmp_path])) if figure.id.startswith("sparsity")]
-    assert "Faint" in figure.reading
-    assert "with 2 of 3 seeds" in figure.says
+    assert "Faint" in figure.caption
+    assert "with 2 of 3 seeds" in figure.summary
 
 
-def test_no_pattern_has_the_dense_models_colour() -> None:
+def test_no_pattern_has_the_color_of_dense_models() -> None:
     labels = [f"{i}x1 at 90%" for i in range(1, 30)]
     names = charts.domain(labels)
     assert [name for name in names if name in labels] == labels
@@ -84,7 +84,7 @@ def test_no_pattern_has_the_dense_models_colour() -> None:
     assert not any(name in labels for name in names[::COLORS])
 
 
-def test_layers_of_one_name_do_not_cover_each_other(tmp_path: Path) -> None:
+def test_layers_of_equal_roles_are_distinguished(tmp_path: Path) -> None:
     layers = [f"{part}.block.{i}.layer.{j}.wi" for part in ("encoder", "decoder") for i in (0, 1) for j in (0, 1)]
     found = report("sst2", "tiny", "4x1", 0)
     assert found.sparsity is not None
@@ -93,14 +93,14 @@ def test_layers_of_one_name_do_not_cover_each_other(tmp_path: Path) -> None:
     assert len({(row["role"], row["depth"]) for row in study.layers}) == len(layers)
 
 
-def test_the_page_says_nothing_of_the_disk_above(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_reveals_no_folders_above(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = html(records([made.sweep]), "t")
     monkeypatch.chdir(made.sweep)
     assert html(records([Path()]), "t") == here
     assert str(made.sweep.parents[1]) not in here
 
 
-def test_doubts_stand_beside_published_figures(tmp_path: Path) -> None:
+def test_reservations_about_published_figures_are_shown(tmp_path: Path) -> None:
     for seed in (0, 1):
         found = changed(report("mrpc", "bert_mini", "4x1", seed), overrides=["matrix=a", "training.epochs=1"])
         kept(found, folder_of(tmp_path, found))

@@ -1,4 +1,4 @@
-"""Folders that hold less than one expects, or other things: a page all the same."""
+"""Folders with no runs, unfinished runs, old reports or odd names still give a page."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_only_dense_runs(tmp_path: Path) -> None:
 
 
 def test_only_failures(tmp_path: Path) -> None:
-    told = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="failed", error=NASTY))
-    kept(told, tmp_path / "a")
-    kept(unfinished(changed(told, hash="", cell="", seed=1)), tmp_path / "words that made no config")
+    run_report = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="failed", error=NASTY))
+    kept(run_report, tmp_path / "a")
+    kept(unfinished(changed(run_report, hash="", cell="", seed=1)), tmp_path / "invalid overrides")
     found = records([tmp_path])
     assert [why for _, why in found.failures] == [NASTY, NASTY]
     assert [run["status"] for run in found.runs] == ["failed"]
@@ -57,19 +57,19 @@ def test_only_failures(tmp_path: Path) -> None:
     assert NASTY not in html(found, "t")
 
 
-def test_a_run_that_is_under_way(tmp_path: Path) -> None:
-    told = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="started"))
-    write_history(kept(told, tmp_path / "a"), told, steps=30)
+def test_a_running_run(tmp_path: Path) -> None:
+    run_report = unfinished(replace(report("mrpc", "bert_mini", "4x1", 0), status="started"))
+    write_history(kept(run_report, tmp_path / "a"), run_report, steps=30)
     found = records([tmp_path])
     assert [(row["step"], row["n"]) for row in study(found).curves["loss"]] == [(10, 1), (20, 1), (30, 1)]
     assert study(found).labels == {"4x1 at 90%"}
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
-def test_a_score_that_is_no_number(value: float | None, tmp_path: Path) -> None:
-    """Written by us it is null; others write NaN."""
-    told = sparse_run(tmp_path, "sst2", "tiny", "4x1", 0)
-    place = folder_of(tmp_path, told) / "report.json"
+def test_a_score_that_is_not_finite(value: float | None, tmp_path: Path) -> None:
+    """Our reports have null; other programs write NaN."""
+    run_report = sparse_run(tmp_path, "sst2", "tiny", "4x1", 0)
+    place = folder_of(tmp_path, run_report) / "report.json"
     values = json.loads(place.read_text())
     place.write_text(json.dumps({**values, "final": {"accuracy": value}}))
     found = records([tmp_path])
@@ -79,12 +79,12 @@ def test_a_score_that_is_no_number(value: float | None, tmp_path: Path) -> None:
     html(found, "t")
 
 
-def test_parts_of_an_older_report(tmp_path: Path) -> None:
-    """Such as one that does not name its weights: no picture, and everything else."""
-    told = sparse_run(tmp_path, "sst2", "tiny", "4x1", 0, parts={"4x1": {"units": {}}})
+def test_a_report_of_an_older_version(tmp_path: Path) -> None:
+    """Its parts do not name their weights: there are no masks, but everything else."""
+    run_report = sparse_run(tmp_path, "sst2", "tiny", "4x1", 0, parts={"4x1": {"units": {}}})
     found = records([tmp_path])
     assert study(found, "sst2", "tiny").masks == []
-    assert [run["score"] for run in found.runs] == [told.final["accuracy"]]
+    assert [run["score"] for run in found.runs] == [run_report.final["accuracy"]]
 
 
 @pytest.mark.parametrize("name", ["a b/c", "modèle 'x' & <y>", '"</script>', "\N{SNOWMAN}", "a#b?c=d%20", "x,y;z|w"])

@@ -1,4 +1,4 @@
-"""The file that is written: whole, the same again, asking nobody, and safe with whatever words are in it."""
+"""The page as a file: reproducible, self-contained, well-formed, and safe with any names in it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from hydraprune.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def text(made: World, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_page([made.sweep], tmp_path_factory.mktemp("text") / "page.html").read_text(encoding="utf-8")
+def text(page_file: Path) -> str:
+    return page_file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def page(text: str) -> Page:
     return Page(text)
 
 
-def test_the_same_reports_give_the_same_bytes(made: World, text: str, tmp_path: Path) -> None:
-    """In another process, whose hashes of words are others."""
+def test_equal_reports_give_equal_bytes(made: World, text: str, tmp_path: Path) -> None:
+    """In another process too, which has other hashes of strings."""
     place = tmp_path / "b.html"
     program = (
         "import sys, pathlib; from hydraprune.dashboard import write_page; "
@@ -52,12 +52,12 @@ def little(made: World) -> Path:
     return made.sweep / "sst2" / "tiny"
 
 
-def test_where_it_goes_and_what_it_is_called(little: Path, tmp_path: Path) -> None:
+def test_its_file_and_title(little: Path, tmp_path: Path) -> None:
     place = write_page([little])
     assert place == little / "dashboard.html"
     first = place.read_bytes()
     assert b"<h1>tiny</h1>" in first
-    # A page among the runs is no run.
+    # A page among the runs is not a run.
     assert write_page([little]).read_bytes() == first
     place.unlink()
     deep = write_page([little], tmp_path / "new" / "place" / "p.html", NASTY)
@@ -66,7 +66,7 @@ def test_where_it_goes_and_what_it_is_called(little: Path, tmp_path: Path) -> No
     )
 
 
-def test_it_is_well_formed(page: Page) -> None:
+def test_the_page_is_well_formed(page: Page) -> None:
     assert page.left_open == []
     ids = Counter(attributes["id"] for attributes in page.having("id"))
     assert [name for name, count in ids.items() if count > 1] == []
@@ -81,8 +81,8 @@ def test_it_is_well_formed(page: Page) -> None:
 LOADS = re.compile(r"""url\(\s*['"]?(?!data:|#|['"])|@import|(?:fetch|importScripts|EventSource|WebSocket)\(\s*['"`]""")
 
 
-def test_nothing_is_asked_of_anybody(page: Page) -> None:
-    """No address that a browser would load by itself, and a policy that forbids those that code would."""
+def test_the_page_loads_nothing(page: Page) -> None:
+    """No URL that a browser would load, and a policy that forbids those that scripts would load."""
     for name in ("src", "srcset", "href", "action", "formaction", "poster", "background", "xlink:href"):
         for attributes in page.having(name):
             assert str(attributes[name]).startswith(("#", "data:")), attributes
@@ -99,12 +99,12 @@ def test_nothing_is_asked_of_anybody(page: Page) -> None:
     assert rules["default-src"] == "'none'"
     assert all("http" not in rule and "*" not in rule for rule in rules.values())
     assert not {"connect-src", "frame-src", "object-src", "media-src"} & set(rules)
-    # Figures bring their rows along, they do not name a place to load them from.
+    # Figures contain their data instead of a URL.
     specs = json.dumps([figure["spec"] for figure in page.data["figures"].values()])
     assert not re.search(r'"url"\s*:', specs)
 
 
-def test_words_of_others_stay_words(text: str, page: Page) -> None:
+def test_error_messages_are_escaped(text: str, page: Page) -> None:
     assert NASTY not in text
     assert NASTY in page.texts
     assert any(run["error"] == NASTY for run in page.data["tables"]["runs"])
@@ -112,11 +112,11 @@ def test_words_of_others_stay_words(text: str, page: Page) -> None:
     assert "b" not in {tag for tag, _ in page.elements}
 
 
-def test_nasty_names_everywhere(tmp_path: Path) -> None:
+def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     name = NASTY + "'{{ 7 * 7 }}<!--"
     for model in (name, "tiny"):
         for seed in (0, 1):
-            told = sparse_run(tmp_path, name, model, "4x1", seed, overrides=[name], device=name, precision=name)
+            last = sparse_run(tmp_path, name, model, "4x1", seed, overrides=[name], device=name, precision=name)
     kept(unfinished(report(name, "tiny", name, 5)), tmp_path / "odd")
     place = write_page([tmp_path], title=name)
     text = place.read_text(encoding="utf-8")
@@ -127,11 +127,10 @@ def test_nasty_names_everywhere(tmp_path: Path) -> None:
     assert [tag for tag, _ in page.elements].count("script") == 3
     assert {found["data-task"] for found in page.having("data-run")} == {name}
     assert {found["data-model"] for found in page.having("data-run")} == {name, "tiny"}
-    assert page.data["tables"]["matrix"][0]["task"] == told.spec.task
+    assert page.data["tables"]["matrix"][0]["task"] == last.spec.task
 
 
-def test_every_figure_has_what_it_needs(made: World, page: Page) -> None:
-    """Title, caption, words for those who do not see it, its data to take away."""
+def test_every_figure_has_a_title_caption_text_alternative_and_downloads(made: World, page: Page) -> None:
     shown = all_figures(records([made.sweep]))
     kinds = Counter(figure.kind for figure in shown)
     assert kinds == {"wide": 5, "third": 9, "layers": 7, "mask": 8}
@@ -145,13 +144,13 @@ def test_every_figure_has_what_it_needs(made: World, page: Page) -> None:
     tags = Counter(tag for tag, _ in page.elements)
     assert tags["figure"] == tags["figcaption"] == tags["details"] == len(shown)
     spoken = [str(found["aria-label"]) for found in page.having("role") if found["role"] == "img"]
-    assert spoken == [f"{figure.title}. {figure.says}" for figure in in_order(page, made)]
+    assert spoken == [f"{figure.title}. {figure.summary}" for figure in in_order(page, made)]
     for figure in shown:
         assert figure.title.strip()
-        assert len(figure.reading) > 20
-        assert re.search(r"\d", figure.says), figure.id
+        assert len(figure.caption) > 20
+        assert re.search(r"\d", figure.summary), figure.id
         assert figure.rows
-        assert figure.reading in page.texts
+        assert figure.caption in page.texts
 
 
 def in_order(page: Page, made: World) -> list[Any]:
@@ -170,8 +169,10 @@ def in_order(page: Page, made: World) -> list[Any]:
         ("1xchannel", (8, 8), [], []),
     ],
 )
-def test_borders_are_the_patterns_own(pattern: str, place: tuple[int, int], tall: list[int], wide: list[int]) -> None:
-    """Counted from the weight's first row and column, wherever the picture begins."""
+def test_borders_are_those_of_the_pattern(
+    pattern: str, place: tuple[int, int], tall: list[int], wide: list[int]
+) -> None:
+    """Counted from the weight's first row and column, wherever the crop begins."""
     spec = charts.mask(pattern, 16, 12, *place)
     rules = [layer for layer in spec["layer"] if layer["mark"].get("style") == "border"]
     found = {
@@ -200,7 +201,7 @@ def test_figures_as_files(made: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["nothing", "dense", "failures"])
-def test_pages_of_little(content: str, tmp_path: Path) -> None:
+def test_pages_with_few_runs(content: str, tmp_path: Path) -> None:
     if content == "dense":
         dense_run(tmp_path, "sst2", "tiny", 0)
     if content == "failures":
@@ -217,22 +218,20 @@ def test_a_page_that_cannot_be_written(little: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     for out in (tmp_path / "folder", tmp_path / "file" / "page.html"):
-        with pytest.raises(UserError, match="cannot be written") as told:
+        with pytest.raises(UserError, match="cannot be written") as raised:
             write_page([little], out)
-        assert str(out) in str(told.value)
-        assert "--out" in str(told.value)
-    with pytest.raises(UserError, match="cannot be written") as told:
+        assert str(out) in str(raised.value)
+        assert "--out" in str(raised.value)
+    with pytest.raises(UserError, match="cannot be written") as raised:
         write_figures([little], tmp_path / "file")
-    assert "--figures" in str(told.value)
+    assert "--figures" in str(raised.value)
     with pytest.raises(UserError, match="no such folder"):
         write_page([tmp_path / "no"], tmp_path / "page.html")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_an_older_page_stays_where_the_new_one_fails(
-    little: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_page_stays_if_writing_fails(little: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "page.html"
     older = '<meta name="generator" content="hydraprune 0.0">older'
     place.write_text(older)
@@ -242,9 +241,9 @@ def test_an_older_page_stays_where_the_new_one_fails(
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", older)]
 
 
-def test_what_is_no_page_of_ours_stays(little: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_dashboard_is_not_overwritten(little: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.html").write_text("mine")
-    with pytest.raises(UserError, match=r"--out .*notes.html: is there already"):
+    with pytest.raises(UserError, match=r"--out .*notes.html: exists and is not a dashboard"):
         write_page([little], tmp_path / "notes.html")
     assert (tmp_path / "notes.html").read_text() == "mine"
 
@@ -253,30 +252,27 @@ def no_space(_: int) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_from_the_command_line(little: Path, tmp_path: Path) -> None:
-    words = ["dashboard", str(little), "--out", "new/page.html", "--title", "A title", "--figures", "figures"]
-    done = subprocess.run(
-        [sys.executable, "-m", "hydraprune.cli", *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    page, figures = done.stdout.splitlines()
+def test_from_the_command_line(hydraprune: Callable[..., Any], little: Path, workplace: Path) -> None:
+    done = hydraprune("dashboard", str(little), "--out", "new/page.html", "--title", "A title", "--figures", "figures")
+    assert done.code == 0, done.err
+    page, figures = done.out.splitlines()
     count = len(all_figures(records([little])))
     assert re.fullmatch(r"new/page\.html  \d\.\d MB, all of it in this one file", page)
     assert figures == f"{2 * count} figures in figures"
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"page.html"}
-    assert "<h1>A title</h1>" in (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
-    kinds = Counter(path.suffix for path in (tmp_path / "figures").iterdir())
+    assert {path.name for path in (workplace / "new").iterdir()} == {"page.html"}
+    assert "<h1>A title</h1>" in (workplace / "new" / "page.html").read_text(encoding="utf-8")
+    kinds = Counter(path.suffix for path in (workplace / "figures").iterdir())
     assert kinds == {".svg": count, ".png": count}
 
 
 def test_mistakes_are_one_line(hydraprune: Callable[..., Any], little: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for words, said in (
+    for words, message in (
         (["no/such"], "no/such: no such folder"),
         ([str(little), "--out", "file/page.html"], "file/page.html: cannot be written"),
         ([str(little), "--out", "p.html", "--figures", "file"], "file: cannot be written"),
     ):
         refused = hydraprune("dashboard", *words)
         assert refused.code == 2
-        assert refused.err.startswith(f"hydraprune: error: {said}")
+        assert refused.err.startswith(f"hydraprune: error: {message}")
         assert refused.err.count("\n") == 1

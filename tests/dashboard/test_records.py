@@ -1,4 +1,4 @@
-"""Runs -> rows: what is found, counted once, and computed as it is here a second time."""
+"""The contents of the page, compared with an independent reading of the reports."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 def reports(*roots: Path) -> list[tuple[Path, RunReport]]:
     places = sorted(place.parent for root in roots for place in root.rglob("report.json"))
-    return [(place, told) for place in places if (told := read_report(place)) is not None]
+    return [(place, run_report) for place in places if (run_report := read_report(place)) is not None]
 
 
 def test_dense_runs_are_found_from_another_folder(made: World, found: Records) -> None:
-    """Only the sweep was named; its runs say where their dense models are."""
+    """Only the sweep is given; its reports name their dense runs."""
     assert not list(made.sweep.rglob("dense*"))
     dense = [run for run in found.runs if run["phase"] == "dense"]
     assert {(run["task"], run["model"], run["seed"]) for run in dense} == {
@@ -67,7 +67,7 @@ def test_dense_runs_are_found_from_another_folder(made: World, found: Records) -
             assert (row["low"], row["high"], row["n"]) == (min(values), max(values), len(SEEDS))
             assert row["mean"] == pytest.approx(float(np.mean(values)))
         assert [row["metric"] for row in one.dense] == one.metrics
-    # A dense run's own training is drawn too.
+    # The training of dense runs is drawn too.
     assert {row["label"] for row in study(found).curves["loss"]} >= {"dense", "4x1 at 90%"}
 
 
@@ -85,7 +85,7 @@ def test_every_run_counts_once(named: Sequence[str], made: World, found: Records
         assert theirs.layers == ours.layers
 
 
-def test_other_names_of_the_folders(made: World, found: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_paths_of_the_folders(made: World, found: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(made.outputs.parent)
     for folders in ([Path("multirun_sweeps/demo")], [Path("multirun_sweeps/demo"), made.outputs], [Path()]):
         again = records(folders)
@@ -96,25 +96,26 @@ def test_other_names_of_the_folders(made: World, found: Records, monkeypatch: py
 
 
 def test_a_finished_copy_counts_before_one_that_is_not(made: World, tmp_path: Path) -> None:
-    told = report("mrpc", "bert_mini", "4x1", 0)
-    kept(unfinished(replace(told, status="failed", error="once")), tmp_path / "a")
-    kept(told, tmp_path / "b")
+    run_report = report("mrpc", "bert_mini", "4x1", 0)
+    kept(unfinished(replace(run_report, status="failed", error="once")), tmp_path / "a")
+    kept(run_report, tmp_path / "b")
     (run,) = records([tmp_path]).runs
     assert (run["status"], run["folder"]) == ("finished", "b")
 
 
-def test_figures_of_the_matrix_are_those_of_the_report(made: World, found: Records) -> None:
-    plain = matrix([told for _, told in reports(made.sweep, made.outputs)], gather([made.sweep]).planned)
+def test_cells_are_those_of_the_results_matrix(made: World, found: Records) -> None:
+    plain = matrix([run_report for _, run_report in reports(made.sweep, made.outputs)], gather([made.sweep]).planned)
     assert sorted(found.cells, key=repr) == sorted(plain, key=repr)
     assert [cell.spec.phase for cell in found.cells] == sorted((cell.spec.phase for cell in plain), reverse=True)
 
 
 def test_points_are_the_finished_runs(made: World, found: Records) -> None:
     wanted = {
-        (told.spec.task, told.spec.model, told.spec.pattern, told.spec.seed, metric): (value, told.sparsity["prunable"])
-        for _, told in reports(made.sweep)
-        if told.finished and told.sparsity
-        for metric, value in told.final.items()
+        (spec.task, spec.model, spec.pattern, spec.seed, metric): (value, run_report.sparsity["prunable"])
+        for _, run_report in reports(made.sweep)
+        for spec in [run_report.spec]
+        if run_report.finished and run_report.sparsity
+        for metric, value in run_report.final.items()
         if value is not None
     }
     drawn = {
@@ -123,7 +124,7 @@ def test_points_are_the_finished_runs(made: World, found: Records) -> None:
         for row in one.points
     }
     assert drawn == wanted
-    # The one score that is no number is left out, its run is not.
+    # The score that is not finite is left out, but not its run.
     assert ("mrpc", "bert_mini", "1xchannel", 2, "f1") not in drawn
     assert ("mrpc", "bert_mini", "1xchannel", 2, "accuracy") in drawn
 
@@ -136,11 +137,11 @@ def test_bands_over_seeds(
     curve: str, logged: str, task_and_model: tuple[str, str], made: World, found: Records
 ) -> None:
     values: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for place, told in reports(made.sweep, made.outputs):
-        if (told.spec.task, told.spec.model) == task_and_model:
+    for place, run_report in reports(made.sweep, made.outputs):
+        if (run_report.spec.task, run_report.spec.model) == task_and_model:
             for line in lines_of(place):
                 if line.get(logged) is not None:
-                    values[told.spec.cell, line["step"]].append(line[logged])
+                    values[run_report.spec.cell, line["step"]].append(line[logged])
     rows = [row for row in study(found, *task_and_model).curves[curve] if row.get("metric", "accuracy") == "accuracy"]
     assert {(row["cell"], row["step"]): (row["low"], row["high"], row["n"]) for row in rows} == {
         at: (min(some), max(some), len(some)) for at, some in values.items()
@@ -148,7 +149,7 @@ def test_bands_over_seeds(
     for row in rows:
         assert row["mean"] == pytest.approx(float(np.mean(values[row["cell"], row["step"]])))
     assert len(rows) == len(values) > 0
-    # A null in the history of one seed: two values are left there.
+    # The history of one seed has a null there: two values are left.
     at_twenty = [row["n"] for row in rows if (row["label"], row["step"]) == ("4x1 at 90%", 20)]
     assert at_twenty == [2 if curve == "loss" else 3]
 
@@ -168,7 +169,7 @@ def test_layers_are_the_mean_over_seeds(found: Records) -> None:
         assert row["sparsity"] == pytest.approx(float(np.mean(shares)))
 
 
-def test_masks_are_of_the_first_seed_whose_model_is_there(made: World, found: Records, tmp_path: Path) -> None:
+def test_masks_are_of_the_first_seed_with_a_model(made: World, found: Records, tmp_path: Path) -> None:
     rows = study(found).masks
     assert [(row["label"], row["part"], row["shape"], row["seed"]) for row in rows] == [
         ("4x1 at 90%", "4x1", "4x1", 0),
@@ -182,7 +183,7 @@ def test_masks_are_of_the_first_seed_whose_model_is_there(made: World, found: Re
         seen = np.array([[bit == "1" for bit in line] for line in row["kept"]])
         height, width = seen.shape
         assert np.array_equal(seen, whole[row["top"] : row["top"] + height, row["left"] : row["left"] + width])
-    # Without the first seed's model it is the second's; without any there is no picture, and all else is there.
+    # Without the first seed's model it is the second's; without any there are no masks, but everything else.
     shutil.copytree(made.sweep, tmp_path / "demo", ignore=shutil.ignore_patterns("plan.json"))
     first = folder_of(tmp_path / "demo", report("sst2", "tiny", "4x1", 0))
     shutil.rmtree(first / "model")
@@ -204,16 +205,16 @@ def test_failures(made: World, found: Records) -> None:
     assert (failed["error"], failed["score"], failed["sparsity"], failed["total"]) == (NASTY, None, None, None)
 
 
-def test_a_run_row_is_its_report(made: World, found: Records) -> None:
+def test_run_rows_have_the_values_of_their_reports(made: World, found: Records) -> None:
     for row in found.runs:
-        told = read_report(made.sweep / row["folder"])
-        assert told is not None
-        metric = told.metric or ""
-        score, before = told.final.get(metric), (told.dense or {}).get(metric)
+        run_report = read_report(made.sweep / row["folder"])
+        assert run_report is not None
+        metric = run_report.metric or ""
+        score, before = run_report.final.get(metric), (run_report.dense or {}).get(metric)
         assert (row["score"], row["dense"], row["metric"]) == (score, before, metric)
         assert row["difference"] == (None if score is None or before is None else score - before)
-        if told.finished:
-            assert told.steps is not None
-            assert told.examples is not None
-            assert row["steps_per_second"] == pytest.approx(told.steps / told.seconds["train"])
-            assert row["examples_per_second"] == pytest.approx(told.examples / told.seconds["train"])
+        if run_report.finished:
+            assert run_report.steps is not None
+            assert run_report.examples is not None
+            assert row["steps_per_second"] == pytest.approx(run_report.steps / run_report.seconds["train"])
+            assert row["examples_per_second"] == pytest.approx(run_report.examples / run_report.seconds["train"])

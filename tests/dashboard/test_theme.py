@@ -1,4 +1,4 @@
-"""Words and figures in the figures can be read, in light and in dark."""
+"""The contrast of text in the figures, in both themes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hydraprune.dashboard.charts import per_layer
 from hydraprune.dashboard.theme import DARK, LIGHT, Colors
 
-# WCAG 2: for text of any size.
+# WCAG 2, level AA, for text of any size.
 ENOUGH = 4.5
 
 
@@ -26,20 +26,20 @@ def contrast(one: list[float], other: list[float]) -> float:
 
 
 def shade(ramp: tuple[str, ...], share: float) -> list[float]:
-    """As Vega draws it: straight from each color of a ramp to the next."""
+    """As Vega interpolates it: linearly from each color of a ramp to the next."""
     place = share * (len(ramp) - 1)
     i = min(int(place), len(ramp) - 2)
     return [a + (b - a) * (place - i) for a, b in zip(channels(ramp[i]), channels(ramp[i + 1]), strict=True)]
 
 
 @pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])
-def test_names_stand_out_from_their_ground(colors: Colors) -> None:
-    for word in (colors.ink, colors.quiet, *colors.labels):
-        assert contrast(channels(word), channels(colors.ground)) >= ENOUGH, word
+def test_text_has_contrast_with_the_background(colors: Colors) -> None:
+    for color in (colors.text, colors.muted, *colors.labels):
+        assert contrast(channels(color), channels(colors.background)) >= ENOUGH, color
 
 
 @pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])
-def test_figures_stand_out_from_the_ramp(colors: Colors) -> None:
+def test_numbers_have_contrast_with_the_ramp(colors: Colors) -> None:
     texts = {layer["mark"]["style"]: layer for layer in per_layer()["layer"] if layer["mark"]["type"] == "text"}
     border = float(texts["on-low"]["transform"][0]["filter"].removeprefix("datum.sparsity < "))
     assert texts["on-high"]["transform"][0]["filter"] == f"datum.sparsity >= {border}"

@@ -1,4 +1,4 @@
-"""A page in a browser: opened, watched, scrolled, read."""
+"""A page in a browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from playwright.sync_api import Browser, Locator, Page
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
-# Milliseconds after which a thing does not happen any more, on a busy machine too.
+# Time limit in milliseconds, for a busy machine.
 _PATIENCE = 60_000
 AS_PHONE = {"device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 
@@ -21,24 +21,24 @@ class Visit:
     """An open page.
 
     Args:
-        asked: addresses that it requested.
-        heard: errors of its console and its scripts.
-        warned: what else its console says of itself.
+        requested: URLs that it requested.
+        errors: of its console and its scripts.
+        messages: other messages of its console.
     """
 
     page: Page
-    asked: list[str] = field(default_factory=list)
-    heard: list[str] = field(default_factory=list)
-    warned: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def scroll_through(self) -> None:
-        """To the end and back, as a reader does, until every figure that is not hidden is drawn."""
+        """Scroll to the end and back, until every visible figure is drawn."""
         at, height = 0, 1
         while at < height:
             self.page.evaluate("top => scrollTo({top, behavior: 'instant'})", at)
             self.page.wait_for_timeout(20)
             at, height = at + 500, self.page.evaluate("document.documentElement.scrollHeight")
-        # A busy machine shows no frame of what was passed by so fast: back to what is still to be drawn.
+        # A busy machine may skip frames: scroll to figures that are not drawn yet.
         for _ in range(_PATIENCE // 50):
             if not self.page.evaluate(
                 f"(() => {{ const next = {_SHOWN}.find(figure => !figure.dataset.drawn);"
@@ -53,7 +53,7 @@ class Visit:
     def see(self, start: str) -> None:
         """Scroll to the figures whose ids begin so, until they are drawn."""
         for figure in self.figure(start).all():
-            # Once more where others, drawn meanwhile, have pushed it away.
+            # Again if figures drawn in the meantime have moved it.
             for _ in range(_PATIENCE // 50):
                 figure.scroll_into_view_if_needed()
                 if figure.get_attribute("data-drawn"):
@@ -63,7 +63,7 @@ class Visit:
                 raise AssertionError(f"{figure} was not drawn")
 
     def choose(self, kind: str, value: str) -> None:
-        """Click a chip of the filters."""
+        """Click a filter."""
         self.page.locator("label.chip", has=self.page.locator(f'input[name="{kind}"][value="{value}"]')).click()
 
     def figure(self, start: str) -> Locator:
@@ -74,7 +74,7 @@ class Visit:
         """A figure's rows, as its own table shows them."""
         figure = self.figure(start)
         while figure.locator("details").get_attribute("open") is None:
-            # Again where figures that were drawn meanwhile have pushed it from under the pointer.
+            # Again if figures drawn in the meantime have moved it.
             figure.locator("summary").click()
         figure.locator("details table").wait_for()
         names, *rows = figure.locator("details table tr").evaluate_all(
@@ -83,21 +83,21 @@ class Visit:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def seeds_drawn(self, start: str) -> list[str]:
-        """What each small mark of a figure says of itself."""
+        """The accessible names of the marks of single seeds."""
         labels = self.figure(start).locator("svg [aria-label*='seed: ']")
         return [
             str(text) for text in labels.evaluate_all("marks => marks.map(mark => mark.getAttribute('aria-label'))")
         ]
 
     def shown(self, selector: str, attribute: str) -> list[str]:
-        """An attribute of each element that can be seen."""
+        """An attribute of each visible element."""
         found: list[str] = self.page.locator(selector).evaluate_all(
             "(all, name) => all.filter(e => e.checkVisibility()).map(e => e.getAttribute(name))", attribute
         )
         return found
 
     def shapes(self) -> list[dict[str, Any]]:
-        """Of each figure that is to be seen: its picture's size beside the room that it has."""
+        """The size of each visible figure's image, and the width of its element."""
         found: list[dict[str, Any]] = self.page.evaluate(
             _SHOWN + ".filter(f => f.querySelector('.plot').checkVisibility()).map(f => {"
             "const plot = f.querySelector('.plot'), drawn = plot.querySelector('svg, canvas');"
@@ -112,22 +112,24 @@ _SHOWN = "[...document.querySelectorAll('figure')].filter(figure => figure.check
 
 @contextmanager
 def visit(
-    browser: Browser, file: Path, size: tuple[int, int] = DESKTOP, words: str = "", **kind: Any
+    browser: Browser, file: Path, size: tuple[int, int] = DESKTOP, hash: str = "", **kind: Any
 ) -> Iterator[Visit]:
-    """A fresh context, so that nothing of another visit is left.
+    """Open a page in a new browser context.
 
     Args:
-        words: behind the file's name, such as `#pattern=4x1`.
-        kind: of browser, as playwright's `new_context` takes it.
+        hash: appended to its URL, such as `#pattern=4x1`.
+        kind: arguments of playwright's `new_context`.
     """
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, accept_downloads=True, **kind)
     context.set_default_timeout(_PATIENCE)
     page = context.new_page()
     found = Visit(page)
-    page.on("request", lambda request: found.asked.append(request.url))
-    page.on("console", lambda said: (found.heard if said.type == "error" else found.warned).append(said.text))
-    page.on("pageerror", lambda error: found.heard.append(str(error)))
-    page.goto(file.as_uri() + words)
+    page.on("request", lambda request: found.requested.append(request.url))
+    page.on(
+        "console", lambda message: (found.errors if message.type == "error" else found.messages).append(message.text)
+    )
+    page.on("pageerror", lambda error: found.errors.append(str(error)))
+    page.goto(file.as_uri() + hash)
     try:
         yield found
     finally:

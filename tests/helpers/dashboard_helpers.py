@@ -1,4 +1,4 @@
-"""A world of runs that were never run: reports, histories and small models, as runs leave them."""
+"""Made-up runs: reports, metrics and small models as runs write them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hydraprune.results.report import RunReport, write_report
 
 NASTY = '</script><b>&"not finite'
 SEEDS = (0, 1, 2)
-# Of a kept weight: rows and columns, more than a picture has.
+# Rows and columns of a weight, more than a mask crop has.
 SHAPE = (48, 80)
 QUERY, FFN, HEAD = "bert.encoder.layer.0.attention.self.query", "bert.encoder.layer.1.output.dense", "classifier"
 TARGETS = {"4x1": 0.9, "2:4": 0.5, "1xchannel": 0.6, "mixed": 0.9}
@@ -48,9 +48,9 @@ class World:
 
 
 def world(place: Path) -> World:
-    """Three studies of up to four patterns and three seeds; one run failed, one was cut, one did not start.
+    """Three studies of up to four patterns and three seeds; one run failed, one was interrupted, one did not start.
 
-    One score is no number, one history ends in the middle of a line.
+    One score is not finite, one history ends with an incomplete line.
     """
     sweep, outputs = place / "multirun_sweeps" / "demo", place / "outputs"
     jobs = []
@@ -61,21 +61,25 @@ def world(place: Path) -> World:
                 found = sparse_run(sweep, task, model, pattern, seed)
                 jobs.append(planned(found, folder_of(sweep, found)))
     failed = replace(report("mrpc", "bert_mini", "4x1", 0, target=0.95), status="failed", error=NASTY)
-    cut = replace(report("mrpc", "bert_mini", "2:4", 3), status="started")
-    for found in (unfinished(failed), unfinished(cut)):
+    interrupted = replace(report("mrpc", "bert_mini", "2:4", 3), status="started")
+    for found in (unfinished(failed), unfinished(interrupted)):
         folder = kept(found, folder_of(sweep, found))
         jobs.append(planned(found, folder))
         write_history(folder, found, steps=30)
     missing = report("mrpc", "bert_mini", "4x1", 4)
     jobs.append(planned(missing, folder_of(sweep, missing)))
     write_plan(Plan(("task=mrpc,sst2", "seed=0,1,2"), 2, tuple(jobs), ()), sweep)
-    why = {NASTY: failed, "it was cut: its process ended before it did": cut, "it did not start": missing}
+    why = {
+        NASTY: failed,
+        "it was interrupted: its process ended before the run did": interrupted,
+        "it did not start": missing,
+    }
     return World(sweep, outputs, {str(folder_of(sweep, found)): text for text, found in why.items()})
 
 
 def dense_run(outputs: Path, task: str, model: str, seed: int, **changes: Any) -> Path:
     """A finished dense run."""
-    found = replace(report(task, model, "dense", seed), **changes)
+    found = changed(report(task, model, "dense", seed), **changes)
     folder = kept(found, folder_of(outputs, found))
     write_history(folder, found)
     (folder / "model").mkdir(exist_ok=True)
@@ -83,12 +87,12 @@ def dense_run(outputs: Path, task: str, model: str, seed: int, **changes: Any) -
 
 
 def sparse_run(sweep: Path, task: str, model: str, pattern: str, seed: int, **changes: Any) -> RunReport:
-    """A finished sparse run, its dense model's scores beside its own, and its model's weights counted."""
+    """A finished sparse run with the scores of its dense model and the counts of its saved weights."""
     found = report(task, model, pattern, seed)
-    # One score is no number: F1 where nothing was found.
+    # One score is not finite.
     if (task, pattern, seed) == ("mrpc", "1xchannel", 2):
         found = replace(found, final={**found.final, "f1": float("nan")})
-    folder = folder_of(sweep, replace(found, **changes))
+    folder = folder_of(sweep, changed(found, **changes))
     masks = masks_of(pattern, seed)
     sparsity = {name: float(np.count_nonzero(~mask)) / mask.size for name, mask in masks.items()}
     parts = {"4x1": [QUERY], "1x1": [FFN]} if pattern == "mixed" else {pattern: [QUERY, FFN]}
@@ -118,7 +122,7 @@ def sparse_run(sweep: Path, task: str, model: str, pattern: str, seed: int, **ch
 
 
 def report(task: str, model: str, pattern: str, seed: int, target: float | None = None) -> RunReport:
-    """A finished run; its scores follow from its name and seed."""
+    """A finished run whose scores follow from its name and seed."""
     dense = pattern == "dense"
     goal = None if dense else target or TARGETS.get(pattern, 0.5)
     cell = f"{abs(hash_of(task, model, pattern, goal)):012x}"[-12:]
@@ -154,10 +158,10 @@ def unfinished(found: RunReport) -> RunReport:
 
 def folder_name(task: str, model: str, pattern: str, seed: int, target: float | None = None) -> str:
     name = f"{pattern}-{target or 0:g}" if pattern != "dense" else pattern
-    return "/".join(re_worded(part) for part in (task, model, f"{name}-seed{seed}"))
+    return "/".join(as_folder_name(part) for part in (task, model, f"{name}-seed{seed}"))
 
 
-def re_worded(part: str) -> str:
+def as_folder_name(part: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in part)
 
 
@@ -178,7 +182,7 @@ def planned(found: RunReport, folder: Path) -> Planned:
 
 
 def write_history(folder: Path, found: RunReport, steps: int = 60) -> None:
-    """A line every 10 steps, an evaluation every 20; of seed 1 one value is missing and the last line is cut."""
+    """A line every 10 steps, an evaluation every 20; seed 1 has a null and an incomplete last line."""
     chance = random.Random(f"{found.spec.hash}")
     lines: list[dict[str, float | None]] = []
     for step in range(10, steps + 1, 10):
@@ -192,8 +196,8 @@ def write_history(folder: Path, found: RunReport, steps: int = 60) -> None:
         lines.append(line)
         if step % 20 == 0:
             scores = score_of(found.spec.task, found.spec.model, found.spec.pattern, found.spec.seed)
-            told = {f"eval/{name}": (value or 0) * step / 60 for name, value in scores.items()}
-            lines.append({"step": step, "epoch": step / 20, **told})
+            logged = {f"eval/{name}": (value or 0) * step / 60 for name, value in scores.items()}
+            lines.append({"step": step, "epoch": step / 20, **logged})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "metrics.jsonl").write_text(text + ('{"step": 70, "train/lo' if found.spec.seed == 1 else ""))
 

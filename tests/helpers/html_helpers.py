@@ -1,4 +1,4 @@
-"""Pages and drawings, taken apart without a browser."""
+"""HTML pages and SVG images, parsed without a browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VOID = {"meta", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Elements with their attributes and text, in their order; scripts and styles by themselves."""
+    """The elements and texts of a page in order; scripts and styles separately."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class Page(HTMLParser):
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the script is given."""
+        """The data of the page's script."""
         found: dict[str, Any] = json.loads(next(code for _, code in self.code if code.lstrip().startswith("{")))
         return found
 
 
 def marks(svg: ElementTree.Element) -> int:
-    """Drawn marks: elements inside groups of Vega's role mark."""
+    """The number of drawn marks: elements in groups with Vega's role mark."""
     found = 0
     for group in svg.iter("{http://www.w3.org/2000/svg}g"):
         kind = group.get("class", "")

@@ -1,4 +1,4 @@
-"""Reports and plans that were never run, and tables read back."""
+"""Made-up reports, planned jobs and folders of a sweep, and Markdown tables as dicts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def report(seed: int = 0, final: float | Mapping[str, float | None] | None = 0.5
 
 
 def job(seed: int = 0, directory: Path | str = "nowhere", **changes: Any) -> Planned:
-    """The plan of such a run."""
+    """The planned job of such a run."""
     cell = changes.pop("cell", "c" * 12)
     values: dict[str, Any] = {
         "hash": f"{cell}-{seed}", "cell": cell, "phase": "sparse", "model": "tiny", "task": "toy", "pattern": "4x1",
@@ -47,7 +47,7 @@ SINCE = time.time() - 1000
 
 
 def begun(job: Planned, status: str, ago: float = 0.0, lines: str | None = None, **changes: Any) -> Planned:
-    """The job's folder with a report of that status, written so many seconds after the sweep began (or before)."""
+    """The job with a report of that status, written `ago` seconds before the start of the sweep (negative: after)."""
     job.directory.mkdir(parents=True)
     found = report(job.spec.seed, status=status, error="not finite" if status == "failed" else None)
     write_report(changed(found, hash=job.spec.hash, **changes), job.directory)
@@ -73,7 +73,7 @@ def jobs_in(folder: Path, count: int) -> list[Planned]:
 
 
 def table(markdown: str, heading: str) -> list[dict[str, str]]:
-    """The rows of the table under a heading; a name that came before has a number behind."""
+    """The rows of the table under a heading; repeated column names get a number."""
     lines = markdown.split(f"# {heading}\n\n", 1)[1].split("\n\n", 1)[0].splitlines()
     split = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if "---" not in line]
     before = [split[0][:place].count(name) for place, name in enumerate(split[0])]

@@ -1,4 +1,4 @@
-"""Offline runs read back by W&B's own reader, and servers that are not there, hang, refuse or answer."""
+"""Offline W&B runs read with W&B's own reader, and servers that are missing, hang, refuse or answer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hydraprune.results.run_spec import split_spec
 from hydraprune.tracking import About
 
 KEY = "0123456789" * 4
-# What W&B itself adds to a line of history.
+# Prefix of the values that W&B adds to its history.
 _OWN = "_"
 
 
 def about_of(directory: Path, **changes: Any) -> About:
-    """What a tracker gets of a small run; fields of its spec may be changed too."""
+    """A small run for a tracker; `changes` may be fields of its spec too."""
     known = {"hash": "abc", "cell": "cell", "phase": "sparse", "model": "model", "task": "task", "pattern": "4x1"}
     spec, others = split_spec({**known, "config": {}, "directory": directory, "steps": 10, **changes})
     return About(spec, **others)
@@ -44,7 +44,7 @@ class Read:
 
     @property
     def run(self) -> dict[str, Any]:
-        """How it was begun."""
+        """The record of its start."""
         (begun,) = self.of_type("run")
         return begun
 
@@ -61,7 +61,7 @@ class Read:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Its lines, without what W&B adds and without media."""
+        """Its lines without W&B's own values and without media."""
         items = [line["item"] for line in self.of_type("history")]
         plain = [{k: v for k, v in item.items() if not k.startswith(_OWN) and "._" not in k} for item in items]
         return [item for item in plain if not any(key.startswith(("result", "layers", "masks")) for key in item)]
@@ -73,7 +73,7 @@ class Read:
 
     @property
     def exit_code(self) -> int | None:
-        """0 when it says none: a default is left out. None for a run without an end."""
+        """Its exit code, which W&B leaves out if it is 0; None for a run without an end."""
         ends = self.of_type("exit")
         return ends[-1].get("exit_code", 0) if ends else None
 
@@ -93,7 +93,7 @@ def _inspect(folder: Path, *words: str) -> str:
 
 
 def folders(place: Path) -> list[Path]:
-    """Of all W&B runs below `place`, in the order of their start."""
+    """The folders of all W&B runs below `place`, in the order of their start."""
     return sorted((place / "wandb").glob("*run-*-*"), key=lambda path: path.stat().st_ctime)
 
 
@@ -103,20 +103,20 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What we warned of."""
+    """The warnings of hydraprune."""
     ours = [record for record in caplog.records if record.name.startswith("hydraprune")]
     return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 
 def refusing() -> str:
-    """The address of a port that nobody listens at."""
+    """The URL of a port that refuses connections."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 class Accepting:
-    """A port that takes every connection and never answers."""
+    """A server that accepts every connection and never answers."""
 
     def __init__(self) -> None:
         self._socket = socket.socket()
@@ -139,10 +139,10 @@ class Accepting:
             connection.close()
 
 
-# Of the run `abc`: a server repeats the id that it is given.
+# The run `abc`.
 _BUCKET = {"id": "1", "name": "abc", "displayName": "abc", "config": "{}", "historyLineCount": 0}
 _PROJECT = {"id": "2", "name": "project", "entity": {"id": "3", "name": "entity"}}
-# As much of W&B's server as a run needs to begin, to send and to end.
+# The answers of W&B's server that a run needs.
 _ANSWERS: dict[str, Any] = {
     "RunResumeStatus": {"model": None},
     "UpsertBucket": {"upsertBucket": {"bucket": {**_BUCKET, "project": _PROJECT}, "inserted": True}},
@@ -151,10 +151,10 @@ _ANSWERS: dict[str, Any] = {
 
 
 class Answering:
-    """A server of HTTP. With 200 it plays W&B's.
+    """An HTTP server; with status 200 it acts as W&B's server.
 
     Args:
-        root_only: answers for `/` alone, and hangs on anything else.
+        root_only: answers only requests for `/`, and hangs on others.
     """
 
     def __init__(self, status: int = 200, root_only: bool = False) -> None:
@@ -201,7 +201,7 @@ class Answering:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def die(self) -> None:
-        """Nobody listens any more, and who is connected is cut off."""
+        """Close the server and its connections."""
         self.gone = True
         self.close()
 

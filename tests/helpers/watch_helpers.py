@@ -1,4 +1,4 @@
-"""`hydraprune watch` in a terminal and without, and made-up sweeps for it to look at."""
+"""`hydraprune watch` in a terminal, and made-up sweeps to watch."""
 
 from __future__ import annotations
 
@@ -23,21 +23,9 @@ from hydraprune.results.plan_file import Plan, Planned, write_plan
 from hydraprune.results.report import RunReport, write_report
 from hydraprune.results.run_spec import RunSpec
 
-# At most so long is a state waited for; far more than any of them takes.
+# Time limit in seconds for a state to be shown, for a busy machine.
 PATIENCE = 200.0
 WATCH = (sys.executable, "-m", "hydraprune.cli", "watch")
-
-
-def watch(*words: object, columns: int = 100) -> subprocess.CompletedProcess[str]:
-    """`hydraprune watch ...` without a terminal."""
-    return subprocess.run(
-        [*WATCH, *map(str, words)],
-        env={**os.environ, "COLUMNS": str(columns)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
 
 
 class Terminal:
@@ -55,14 +43,14 @@ class Terminal:
             stderr=outer,
             env={**environment, "TERM": "xterm-256color"},
             start_new_session=True,
-            # A shell that runs the tests in the background has them, and all that they start, ignore it.
+            # SIGINT is ignored if the tests run in the background of a shell.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         os.close(outer)
         self._inner, self.text = inner, ""
 
     def read(self) -> str:
-        """All that it wrote so far, without colours."""
+        """What it has written so far, without colors."""
         with contextlib.suppress(OSError):
             while piece := os.read(self._inner, 65536):
                 self.text += piece.decode(errors="replace")
@@ -80,13 +68,13 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None:
             assert time.monotonic() < deadline, f"never ended: {self.read()!r}"
-            self.read()  # or it would wait for room
+            self.read()  # so that it never waits for room in the pipe
             time.sleep(0.02)
         return self.process.returncode, self.read()
 
 
 def planned(folder: Path, count: int) -> list[Planned]:
-    """A sweep of jobs that have not begun, its plan written an hour ago."""
+    """A sweep of jobs that have not started, its plan written an hour ago."""
     blank = Planned(RunSpec("", "c", "sparse", "tiny", "toy", "4x1", 0.9, 0, "fp32"), folder, (), 100)
     jobs = [
         changed(blank, hash=f"h{seed}", seed=seed, directory=folder / f"run{seed}", words=(f"seed={seed}",))
@@ -99,7 +87,7 @@ def planned(folder: Path, count: int) -> list[Planned]:
 
 
 def keep(job: Planned, status: str, **changes: object) -> None:
-    """The job's folder as a run of that status leaves it."""
+    """Write the job's folder as a run of that status does."""
     report = RunReport(replace(job.spec, overrides=job.words, target_sparsity=None), status)
     job.directory.mkdir(parents=True, exist_ok=True)
     if status == "finished":
@@ -116,7 +104,7 @@ METRICS = (
 
 
 def state(folder: Path) -> dict[str, tuple[int, str]]:
-    """Every file and folder, by name: when it was changed, and what it holds."""
+    """Modification time and content of every file and folder, by path."""
     return {
         str(path): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "")
         for path in folder.rglob("*")

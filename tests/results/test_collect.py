@@ -1,4 +1,4 @@
-"""`hydraprune report`: what it reads in real folders, and what it leaves there."""
+"""Reports and plans collected from folders, and the files of `hydraprune report`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def swept(tmp_path: Path) -> Path:
-    """A sweep's folder: seed 0 finished, 1 failed, 2 cut, 3 refused, 4 to come; a dense run elsewhere."""
+    """A sweep's folder: seed 0 finished, 1 failed, 2 interrupted, 3 refused, 4 not started; a dense run elsewhere."""
     folder = tmp_path / "multirun_sweeps" / "default"
     keep(report(0), folder / "runs" / "0")
     keep(report(1, status="failed", error="not finite"), folder / "runs" / "1")
@@ -47,7 +47,7 @@ def swept(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_stands_in_a_sweeps_folder(swept: Path) -> None:
+def test_the_cells_and_failures_of_a_sweep(swept: Path) -> None:
     found = gather([swept])
     dense, sparse = found.cells
     assert (sparse.finished, sparse.failed, sparse.missing) == ((0,), (1, 3), (2, 4))
@@ -55,26 +55,26 @@ def test_what_stands_in_a_sweeps_folder(swept: Path) -> None:
     assert found.failures == sorted(
         {
             str(swept / "runs" / "1"): "not finite",
-            str(swept / "runs" / "2"): "it was cut: its process ended before it did",
+            str(swept / "runs" / "2"): "it was interrupted: its process ended before the run did",
             str(swept / "runs" / "3"): "7x1 does not fit",
             str(swept / "runs" / "4"): "it did not start",
         }.items()
     )
 
 
-def test_the_same_reports_leave_the_same_bytes(swept: Path, tmp_path: Path) -> None:
+def test_equal_reports_give_equal_bytes(swept: Path, tmp_path: Path) -> None:
     write_matrix(gather([swept]), swept)
     first = kept(swept)
     write_matrix(gather([swept]), swept)
     assert kept(swept) == first
-    # Its own files are no reports; read together with other folders, and twice, they change nothing.
+    # The matrix files are not reports; overlapping folders change nothing.
     write_matrix(gather([swept, swept / "runs", swept]), tmp_path / "more")
     assert kept(tmp_path / "more") == first
     json.loads(first["matrix.json"])
 
 
 @pytest.mark.parametrize("other", ["multirun_sweeps/../multirun_sweeps/default", "link"])
-def test_other_names_of_the_same_folder(
+def test_other_paths_of_the_same_folder(
     other: str, swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -84,8 +84,8 @@ def test_other_names_of_the_same_folder(
     assert len(gather([Path(other), swept]).failures) == len(gather([swept]).failures)
 
 
-def test_a_sweep_that_was_moved(swept: Path, tmp_path: Path) -> None:
-    """Its runs move with it; the dense run, which is kept elsewhere, stays at the same place beside."""
+def test_a_moved_sweep(swept: Path, tmp_path: Path) -> None:
+    """Its runs move with it; the dense run is found at the same relative path."""
     before = gather([swept])
     (tmp_path / "moved").mkdir()
     for name in ("multirun_sweeps", "outputs"):
@@ -93,7 +93,7 @@ def test_a_sweep_that_was_moved(swept: Path, tmp_path: Path) -> None:
     assert gather([tmp_path / "moved" / "multirun_sweeps" / "default"]).cells == before.cells
 
 
-def test_unreadable_and_foreign_reports_are_passed_over(swept: Path) -> None:
+def test_unreadable_and_foreign_reports_are_skipped(swept: Path) -> None:
     before = gather([swept])
     texts = ["", "{", "[]", "5", "null", '{"name": "a linter\'s"}', '{"status": "finished"}']
     for number, text in enumerate(texts):
@@ -107,7 +107,7 @@ def test_unreadable_and_foreign_reports_are_passed_over(swept: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"jobs": 5}', '{"jobs": [{}], "ancestors": []}'])
-def test_an_unreadable_plan_is_no_plan(text: str, swept: Path) -> None:
+def test_an_unreadable_plan_is_ignored(text: str, swept: Path) -> None:
     (swept / "plan.json").write_text(text)
     assert read_plan(swept) is None
     (cell,) = gather([swept]).cells
@@ -119,17 +119,17 @@ def test_refusals_that_the_plan_does_not_name_are_stale(swept: Path) -> None:
     keep(report(9, cell="f" * 12, status="failed", error="long ago"), swept / "refused" / "9")
     assert gather([swept]).cells == before.cells
     assert gather([swept]).failures == before.failures
-    # Without a plan nobody can tell.
+    # Without a plan they cannot be recognized.
     (swept / "plan.json").unlink()
     assert {cell.spec.cell for cell in gather([swept]).cells} == {"c" * 12, "f" * 12}
 
 
-def test_a_run_that_no_plan_names_is_counted_too(swept: Path) -> None:
+def test_a_run_outside_the_plan_counts_too(swept: Path) -> None:
     keep(report(7), swept / "runs" / "by hand")
-    keep(report(8, status="started"), swept / "runs" / "cut")
+    keep(report(8, status="started"), swept / "runs" / "interrupted")
     found = gather([swept])
     assert found.cells[1].finished == (0, 7)
-    assert (str(swept / "runs" / "cut"), "not finished: running, or cut") in found.failures
+    assert (str(swept / "runs" / "interrupted"), "not finished: running, or interrupted") in found.failures
 
 
 def test_report_from_the_command_line(hydraprune: Callable[..., Any], swept: Path, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_report_from_the_command_line(hydraprune: Callable[..., Any], swept: Pat
     assert kept(swept) == first
 
 
-def test_report_writes_elsewhere(hydraprune: Callable[..., Any], swept: Path, tmp_path: Path) -> None:
+def test_report_writes_to_another_folder(hydraprune: Callable[..., Any], swept: Path, tmp_path: Path) -> None:
     before = set(swept.rglob("*"))
     assert hydraprune("report", str(swept), str(tmp_path / "outputs"), "--out", "new/place").code == 0
     assert {path.name for path in (tmp_path / "new" / "place").iterdir()} == set(FILES)
@@ -154,7 +154,7 @@ def test_report_writes_elsewhere(hydraprune: Callable[..., Any], swept: Path, tm
     assert refused.err.startswith("hydraprune: error: file: cannot write matrix.md there")
 
 
-def test_a_folder_that_is_not_there(hydraprune: Callable[..., Any], swept: Path) -> None:
+def test_a_missing_folder_is_refused(hydraprune: Callable[..., Any], swept: Path) -> None:
     for missing in ("no/such", str(swept / "plan.json")):
         refused = hydraprune("report", str(swept), missing)
         assert refused.code == 2
@@ -171,7 +171,7 @@ def test_an_empty_folder(hydraprune: Callable[..., Any], workplace: Path) -> Non
     assert "No runs here yet" in finished.out
 
 
-def test_a_plan_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_plan_round_trips(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "sweep"
     full = planned_of(
         hash="h", cell="c", phase="sparse", model="m", task="t", pattern="2:4", target_sparsity=0.5, seed=3,
@@ -204,22 +204,22 @@ def test_why_a_job_is_not_finished(tmp_path: Path) -> None:
     keep(report(0, status="failed", error="7x1 does not fit"), tmp_path / "refused")
     assert wanted.failure() == "7x1 does not fit"
     keep(report(0, status="started"), tmp_path / "run")
-    assert wanted.failure() == "it was cut: its process ended before it did"
+    assert wanted.failure() == "it was interrupted: its process ended before the run did"
     keep(report(0, status="failed", error="not finite"), tmp_path / "run")
     assert wanted.failure() == "not finite"
     keep(report(0), tmp_path / "run")
-    assert wanted.failure() == "its report says finished, but its model is gone"
+    assert wanted.failure() == "its report says finished, but its model is missing"
     assert wanted.finished() is None
     (tmp_path / "run" / "model").mkdir()
     assert wanted.failure() is None
     assert wanted.finished() == report(0)
-    # Another run's report in its folder is not its own.
+    # The report of another run in its folder does not count.
     keep(report(5), tmp_path / "run")
     assert wanted.finished() is None
 
 
-def test_a_folder_that_goes_away_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs remove their checkpoints while the folders are read."""
+def test_a_folder_that_disappears_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs may remove their checkpoints while the folders are read."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text("{}")

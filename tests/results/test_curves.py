@@ -1,4 +1,4 @@
-"""Curves of runs, and their band over seeds, computed here a second time without the code's help."""
+"""Metrics over steps and their band over seeds, compared with an independent computation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_values_are_read_by_name(tmp_path: Path) -> None:
     assert all(type(value) is float for values in found.values() for _, value in values)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_empty(tmp_path: Path) -> None:
     assert read_history(tmp_path) == {}
     assert read_history(tmp_path / "no" / "such") == {}
     (tmp_path / "metrics.jsonl").mkdir()
@@ -43,37 +43,37 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, len('{"step": 20, "train/loss": 0.25}')))
-def test_a_line_cut_short_is_passed_over(cut: int, tmp_path: Path) -> None:
+def test_an_incomplete_line_is_skipped(cut: int, tmp_path: Path) -> None:
     line = '{"step": 20, "train/loss": 0.25}'
     assert written(tmp_path, {"step": 10, LOSS: 0.5}, line[:-cut]) == {LOSS: [(10, 0.5)]}
     assert written(tmp_path, line[:-cut], {"step": 30, LOSS: 0.1}) == {LOSS: [(30, 0.1)]}
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_binary_lines_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b'\xff\xfe\x00\n{"step": 10, "train/loss": 0.5}\n\x00\x00')
     assert read_history(tmp_path) == {LOSS: [(10, 0.5)]}
 
 
-NO_NUMBERS = ["null", '"0.5"', "[0.5]", "{}", "true", "false", "NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400]
+NOT_FINITE = ["null", '"0.5"', "[0.5]", "{}", "true", "false", "NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400]
 
 
-@pytest.mark.parametrize("value", NO_NUMBERS)
-def test_what_is_no_number_is_passed_over_and_its_line_is_not(value: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", NOT_FINITE)
+def test_a_value_that_is_not_finite_is_skipped_but_not_its_line(value: str, tmp_path: Path) -> None:
     assert written(tmp_path, f'{{"step": 10, "train/loss": {value}, "eval/f1": 0.5}}') == {SCORE: [(10, 0.5)]}
 
 
 @pytest.mark.parametrize("line", ["", "null", "5", "[]", '"step"', '[{"step": 1}]', '{"train/loss": 1}'])
-def test_a_line_of_another_kind_is_passed_over(line: str, tmp_path: Path) -> None:
+def test_a_line_that_is_not_an_object_with_a_step_is_skipped(line: str, tmp_path: Path) -> None:
     assert written(tmp_path, line, {"step": 10, LOSS: 0.5}) == {LOSS: [(10, 0.5)]}
 
 
 @pytest.mark.parametrize("step", ["null", '"7"', "1.5", "true", "NaN", "Infinity", "[1]"])
-def test_a_step_of_another_kind(step: str, tmp_path: Path) -> None:
+def test_a_step_that_is_not_a_whole_number_is_skipped(step: str, tmp_path: Path) -> None:
     assert written(tmp_path, f'{{"step": {step}, "train/loss": 1}}', {"step": 10, LOSS: 0.5}) == {LOSS: [(10, 0.5)]}
 
 
-def test_repeated_names_the_last_one_counts(tmp_path: Path) -> None:
-    """A run that goes on after it was cut may repeat steps."""
+def test_of_repeated_names_and_steps_the_last_one_counts(tmp_path: Path) -> None:
+    """A resumed run may repeat steps."""
     found = written(tmp_path, '{"step": 10, "train/loss": 1, "train/loss": 2}', {"step": 20, LOSS: 3})
     assert found == {LOSS: [(10, 2.0), (20, 3.0)]}
     again = written(tmp_path, {"step": 10, LOSS: 1}, {"step": 20, LOSS: 5}, {"step": 20, LOSS: 3})
@@ -92,7 +92,7 @@ def test_a_loss_is_averaged_and_a_score_is_the_last() -> None:
     assert band([history], SCORE, points=2) == [Band(20, 20.0, 20.0, 20.0, 1), Band(40, 40.0, 40.0, 40.0, 1)]
 
 
-# Runs of one config: values at steps, which are cut where a run ends early.
+# Runs of one config: values at steps; a run may end early.
 VALUES = st.floats(-1e6, 1e6, allow_subnormal=False) | st.sampled_from([0.1, 1 / 3, 0.7])
 RUNS = st.lists(st.dictionaries(st.integers(0, 400), VALUES, min_size=1, max_size=60), min_size=1, max_size=5)
 LONG = st.tuples(st.integers(1, 2000), st.integers(1, 3), st.integers(1, 20)).map(
@@ -107,7 +107,7 @@ def histories(runs: list[dict[int, float]], name: str) -> list[History]:
 
 
 @given(RUNS | LONG, st.sampled_from([LOSS, SCORE]), st.integers(1, 30) | st.just(POINTS))
-def test_what_holds_of_every_band(runs: list[dict[int, float]], name: str, points: int) -> None:
+def test_properties_of_every_band(runs: list[dict[int, float]], name: str, points: int) -> None:
     found = band(histories(runs, name), name, points)
     steps = sorted({step for run in runs for step in run})
     assert len(found) <= points
@@ -126,7 +126,7 @@ def test_what_holds_of_every_band(runs: list[dict[int, float]], name: str, point
 
 
 @given(RUNS, st.sampled_from([LOSS, SCORE]))
-def test_few_points_are_the_plain_mean_least_and_greatest(runs: list[dict[int, float]], name: str) -> None:
+def test_few_points_are_the_mean_minimum_and_maximum(runs: list[dict[int, float]], name: str) -> None:
     steps = sorted({step for run in runs for step in run})
     found = band(histories(runs, name), name, points=max(len(steps), 1))
     assert [at.step for at in found] == steps
@@ -143,7 +143,7 @@ def test_the_order_of_runs_does_not_matter(runs: list[dict[int, float]], chance:
     assert band(histories(mixed, name), name, 10) == band(histories(runs, name), name, 10)
 
 
-def test_long_histories_have_a_bound() -> None:
+def test_the_number_of_points_is_bounded() -> None:
     long = {LOSS: [(step, 1.0) for step in range(1, 10_001)]}
     found = band([long], LOSS)
     assert POINTS // 2 < len(found) <= POINTS

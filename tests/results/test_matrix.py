@@ -1,4 +1,4 @@
-"""The arithmetic of the results matrix, computed here a second time by numpy and scipy."""
+"""The arithmetic of the results matrix, compared with numpy and scipy."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def with_dense(seed: int, sparse: float | None, dense: float | None, **changes: 
     return report(seed, sparse, dense={"accuracy": dense, "run": f"outputs/dense{seed}"}, **changes)
 
 
-def test_every_figure_of_a_cell() -> None:
-    """Seed 3 has no dense score: it counts in the mean of the sparse runs, and in no difference."""
+def test_all_values_of_a_cell() -> None:
+    """Seed 3 has no dense score: it counts for the mean of the sparse runs, but for no difference."""
     cell = only([with_dense(seed, value, DENSE.get(seed)) for seed, value in SPARSE.items()])
     (score,) = cell.scores
     paired = [0, 1, 2, 4]
@@ -77,7 +77,7 @@ def test_spread_and_interval(values: list[float]) -> None:
         assert interval == pytest.approx(tuple(scipy.stats.ttest_1samp(values, 0.5).confidence_interval(0.95)))
 
 
-def test_nothing_has_no_spread() -> None:
+def test_no_values_have_no_statistics() -> None:
     assert spread([]) is None
     assert mean_interval([]) is None
 
@@ -95,7 +95,7 @@ def test_a_dense_score_of_zero_has_no_drop() -> None:
     assert (score.drop, score.mean_drop) == (None, None)
 
 
-def test_a_score_that_is_no_number_counts_nowhere() -> None:
+def test_a_score_that_is_not_finite_does_not_count() -> None:
     cell = only([with_dense(0, None, 0.4), with_dense(1, 0.5, 0.4), with_dense(2, 0.6, None)])
     (score,) = cell.scores
     assert dict(score.sparse) == {1: 0.5, 2: 0.6}
@@ -105,30 +105,30 @@ def test_a_score_that_is_no_number_counts_nowhere() -> None:
     assert (dict(score.sparse), score.drop, score.interval, score.difference) == ({}, None, None, None)
 
 
-def test_a_dense_cell_has_nothing_to_differ_from() -> None:
+def test_a_dense_cell_has_no_differences() -> None:
     cell = only([report(seed, 0.5, phase="dense", pattern="dense", target_sparsity=None) for seed in (0, 1)])
     (score,) = cell.scores
     assert (score.difference, score.interval, score.drop) == (None, None, None)
     assert cell.published is None
 
 
-def test_the_best_epoch_is_kept_apart() -> None:
+def test_the_best_epoch_is_separate() -> None:
     (score,) = only([report(0, 0.5, best={"accuracy": 0.75}), report(1, 0.6, best={"accuracy": None})]).scores
     assert dict(score.best) == {0: 0.75}
     assert dict(score.sparse) == {0: 0.5, 1: 0.6}
 
 
-def test_the_headline_stands_first() -> None:
+def test_the_headline_metric_comes_first() -> None:
     cell = only([report(0, {"accuracy": 0.5, "f1": 0.75}, metric="f1")])
     assert [score.metric for score in cell.scores] == ["f1", "accuracy"]
 
 
-def test_what_is_planned_and_not_there_is_marked() -> None:
+def test_planned_runs_without_a_report_are_missing() -> None:
     reports = [
         report(0),
         report(1, status="failed", error="not finite"),
         report(2, status="started"),
-        # Seed 4 failed once and is finished since: in another folder, with the same hash.
+        # Seed 4 failed once and was finished later: in another folder, with the same hash.
         report(4, status="failed", error="disk full"),
         report(4),
     ]
@@ -141,11 +141,11 @@ def test_what_is_planned_and_not_there_is_marked() -> None:
     assert only([refused_without_a_config, report(0)], job(0, hash="", cell="", refused="no such key")).finished == (0,)
 
 
-def test_a_broken_pattern_is_named() -> None:
+def test_a_broken_pattern_is_listed() -> None:
     assert only([report(0), report(1, pattern_ok=False)]).broken == (1,)
 
 
-def test_cells_of_one_name_are_told_apart_and_never_averaged() -> None:
+def test_cells_of_one_name_are_distinguished_and_not_averaged() -> None:
     shared = ["model=tiny", "pattern=4x1"]
     slow, fast = matrix(
         [
@@ -159,15 +159,33 @@ def test_cells_of_one_name_are_told_apart_and_never_averaged() -> None:
 
 
 @pytest.mark.parametrize("words", [("", ""), ("", "lr=1"), ("lr=1", "lr=1"), ("lr=1", "lr=1", "lr=2")])
-def test_cells_whose_words_do_not_tell_are_told_apart_by_their_hash(words: tuple[str, ...]) -> None:
-    """One was typed, and the other took the same words from defaults that have changed since."""
+def test_cells_with_equal_overrides_are_distinguished_by_their_hash(words: tuple[str, ...]) -> None:
+    """The default of a key may have changed between two runs."""
     reports = [report(cell=letter * 12, overrides=w.split()) for letter, w in zip("abc", words, strict=False)]
-    told = [cell.differs for cell in matrix(reports)]
-    assert len(set(told)) == len(words)
-    assert all(told)
+    labels = [cell.differs for cell in matrix(reports)]
+    assert len(set(labels)) == len(words)
+    assert all(labels)
 
 
-def test_other_targets_models_and_patterns_need_no_more_to_tell() -> None:
+def test_a_label_does_not_repeat_the_name() -> None:
+    """One of two learning rates was typed with its pattern, the other came from an experiment."""
+    cells = matrix(
+        [
+            report(cell="a" * 12, overrides=["pattern=4x1", "model=tiny", "task=toy", "optimizer.lr=0.1"]),
+            report(cell="b" * 12, overrides=["experiment=fast"]),
+            report(cell="c" * 12, pattern="2:4", target_sparsity=0.5, overrides=["pattern=2of4", "seed=0"]),
+            report(cell="d" * 12, pattern="2:4", target_sparsity=0.5, overrides=["optimizer.lr=0.2"]),
+        ]
+    )
+    assert [cell.label for cell in cells] == [
+        "4x1 at 90% experiment=fast",
+        "4x1 at 90% optimizer.lr=0.1",
+        "2:4 at 50% cccccc",
+        "2:4 at 50% optimizer.lr=0.2",
+    ]
+
+
+def test_cells_of_different_names_have_no_additions() -> None:
     names: list[dict[str, Any]] = [
         {}, {"target_sparsity": 0.5}, {"pattern": "2:4"}, {"model": "bert_mini"}, {"task": "sst2"},
         {"pattern": "mixed", "target_sparsity": None}, {"phase": "dense", "pattern": "dense", "target_sparsity": None},

@@ -1,4 +1,4 @@
-"""The results matrix as it is read: Markdown, CSV and JSON say the same, and the published figures stand beside."""
+"""The results matrix as Markdown, CSV and JSON, which agree, and beside the published figures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DROPS = {
 
 
 def like(row: Published, seed: int, difference: float, **changes: Any) -> RunReport:
-    """A run of the published row's config that differs so much from its dense model."""
+    """A run of the published row's config with this difference to its dense model."""
     final = {row.metric: 0.8 + difference, "accuracy": 0.8 + difference}
     names = {"model": row.model, "task": row.task, "pattern": row.pattern, "target_sparsity": row.target_sparsity}
     dense = {row.metric: 0.8, "accuracy": 0.8, "run": "x"}
@@ -39,12 +39,12 @@ def like(row: Published, seed: int, difference: float, **changes: Any) -> RunRep
 
 
 @given(_RUNS)
-def test_the_three_forms_agree(runs: Any) -> None:
+def test_the_three_formats_agree(runs: Any) -> None:
     cells = matrix(made(runs))
-    text, told = markdown(cells), json.loads(as_json(cells))
+    text, data = markdown(cells), json.loads(as_json(cells))
     lines = list(csv.DictReader(io.StringIO(comma_separated(cells))))
-    assert [cell["cell"] for cell in told["cells"]] == [cell.spec.cell for cell in cells]
-    scores = [(cell, score) for cell in told["cells"] for score in cell["scores"] or [None]]
+    assert [cell["cell"] for cell in data["cells"]] == [cell.spec.cell for cell in cells]
+    scores = [(cell, score) for cell in data["cells"] for score in cell["scores"] or [None]]
     assert [(line["cell"], line.get("metric") or None) for line in lines] == [
         (cell["cell"], score and score["metric"]) for cell, score in scores
     ]
@@ -63,7 +63,7 @@ def test_the_three_forms_agree(runs: Any) -> None:
         assert row["relative drop"] == ("-" if drop is None else f"{drop:+.2%}")
 
 
-def test_a_table_of_nothing() -> None:
+def test_an_empty_table() -> None:
     assert "No runs here yet" in markdown([])
     assert json.loads(as_json([]))["cells"] == []
     assert list(csv.reader(io.StringIO(comma_separated([])))) in ([], [[]])
@@ -81,7 +81,7 @@ def test_the_published_form() -> None:
     assert (row["seeds"], row["paired difference"], row["95% interval"]) == ("0 1 2", "-0.0020", "[-0.0153, +0.0114]")
 
 
-def test_the_best_epoch_has_a_column_that_says_how_it_was_chosen() -> None:
+def test_the_column_of_the_best_epoch_says_how_it_was_chosen() -> None:
     (row,) = table(markdown(matrix([report(0, 0.5, best={"accuracy": 0.75})])), "Seed by seed")
     assert row["best epoch mean / max (chosen on the evaluation data)"] == "0.7500 / 0.7500"
 
@@ -91,20 +91,20 @@ def test_missing_and_failed_seeds_are_marked() -> None:
     text = markdown(matrix(reports, [job(seed) for seed in range(4)]), [("outputs/x", "not finite")])
     (row,) = table(text, "Results")
     assert row["n"] == "**1 of 4** (failed 1, missing 2 3)"
-    assert "n of m: m were planned or begun" in text
+    assert "n of m: m were planned or started" in text
     assert "## Failed\n\n- outputs/x: not finite\n" in text
     (row,) = table(markdown(matrix([], [job(0)])), "Results")
     assert (row["sparse mean / max"], row["relative drop"], row["n"]) == ("-", "-", "**0 of 1** (missing 0)")
     assert "n of m" not in markdown(matrix([report(0)], [job(0)]))
 
 
-def test_a_score_that_is_no_number_is_marked() -> None:
+def test_a_score_that_is_not_finite_is_marked() -> None:
     text = markdown(matrix([report(0, None), report(1, 0.5)]))
     (row,) = table(text, "Results")
     assert (row["n"], row["sparse mean / max"]) == ("**1 of 2** (not a number 0)", "0.5000 / 0.5000")
 
 
-def test_dense_cells_have_a_table_of_their_own() -> None:
+def test_dense_cells_have_their_own_table() -> None:
     dense = [report(seed, 0.25 + seed / 4, phase="dense", pattern="dense", target_sparsity=None) for seed in (0, 1)]
     text = markdown(matrix(dense))
     (row,) = table(text, "Dense models")
@@ -116,24 +116,24 @@ def test_dense_cells_have_a_table_of_their_own() -> None:
     assert len({tuple(row[name] for name in ("model", "task", "pattern")) for row in rows}) == 2
 
 
-def test_a_mixed_pattern_has_no_target_to_name() -> None:
+def test_a_mixed_pattern_has_no_target() -> None:
     (row,) = table(markdown(matrix([report(pattern="mixed", target_sparsity=None)])), "Results")
     assert row["pattern"] == "mixed"
 
 
-def test_targets_that_round_alike_are_shown_apart() -> None:
+def test_targets_that_round_to_the_same_value_are_distinguished() -> None:
     reports = [report(cell=f"{target}", target_sparsity=target) for target in (0.875, 0.88, 0.885)]
     assert len({row["pattern"] for row in table(markdown(matrix(reports)), "Results")}) == 3
 
 
-def test_a_model_that_does_not_obey_its_pattern_is_said() -> None:
+def test_a_model_without_its_pattern_is_listed() -> None:
     text = markdown(matrix([report(3, pattern_ok=False), report(4)]))
-    assert "The saved model does NOT obey its pattern: tiny toy 4x1 at 90%, seed 3." in text
+    assert "The saved model does NOT have its pattern: tiny toy 4x1 at 90%, seed 3." in text
     assert json.loads(as_json(matrix([report(3, pattern_ok=False)])))["cells"][0]["broken"] == [3]
-    assert "NOT obey" not in markdown(matrix([report(4)]))
+    assert "NOT have its" not in markdown(matrix([report(4)]))
 
 
-def test_words_do_not_break_the_table() -> None:
+def test_overrides_do_not_break_the_table() -> None:
     reports = [report(cell=f"{word}", overrides=[f"task.path={word}"]) for word in ("a|b", "c")]
     assert [row["pattern"] for row in table(markdown(matrix(reports)), "Results")] == [
         "4x1 at 90% task.path=a\\|b",
@@ -157,7 +157,7 @@ def test_published_rows(row: Published) -> None:
     assert found["published 2"] == f"{row.drop:+.2%}"
 
 
-def test_every_published_row_is_there() -> None:
+def test_all_published_rows() -> None:
     assert {(row.model, row.task, row.pattern) for row in PUBLISHED} == set(DROPS)
     means = {(r.model, r.task, r.pattern): (r.dense_mean, r.dense_max, r.sparse_mean, r.sparse_max) for r in PUBLISHED}
     assert means == {
@@ -174,13 +174,13 @@ def test_every_published_row_is_there() -> None:
 
 @pytest.mark.parametrize(("away", "verdict"), [(0.0, "yes"), (0.02, "no"), (-0.02, "no")])
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row.model} {row.task} {row.pattern}")
-def test_whether_the_published_difference_lies_in_our_interval(row: Published, away: float, verdict: str) -> None:
+def test_whether_the_published_difference_is_in_our_interval(row: Published, away: float, verdict: str) -> None:
     # t(0.975, 2) = 4.3027, sd 0.001: the interval reaches 0.00248 to both sides.
     cells = matrix([like(row, seed, row.difference + away + (seed - 1) * 0.001) for seed in range(3)])
     (found,) = table(markdown(cells), "Beside the published figures")
-    said = found["published lies in our interval"]
-    assert said.split()[0] == verdict
-    assert ("repeats the scores of 4x1" in said) == ((row.task, row.pattern) == ("sst2", "1xchannel"))
+    answer = found["published lies in our interval"]
+    assert answer.split()[0] == verdict
+    assert ("repeats the scores of 4x1" in answer) == ((row.task, row.pattern) == ("sst2", "1xchannel"))
     assert found["published 3"] == f"{row.difference:+.4f}"
     (score, *others) = json.loads(as_json(cells))["cells"][0]["scores"]
     assert score["published_inside"] == (verdict == "yes")
@@ -194,7 +194,7 @@ def test_one_seed_gives_no_verdict() -> None:
     assert found["published lies in our interval"] == "unknown: an interval needs two seeds"
 
 
-def test_where_nothing_is_published_the_row_says_so() -> None:
+def test_a_row_without_a_published_one() -> None:
     other = like(PUBLISHED[0], 0, 0.0, cell="d" * 12, model="minilm")
     for reports in ([like(PUBLISHED[0], 0, 0.0), other], [other]):
         rows = table(markdown(matrix(reports)), "Beside the published figures")
@@ -202,7 +202,7 @@ def test_where_nothing_is_published_the_row_says_so() -> None:
         assert found["published lies in our interval"] == "nothing published"
 
 
-def test_mrpc_shows_both_metrics_and_says_which_one_is_published() -> None:
+def test_mrpc_shows_both_metrics_and_which_one_is_published() -> None:
     text = markdown(matrix([like(PUBLISHED[0], 0, 0.0)]))
     assert [row["metric"] for row in table(text, "Results")] == ["f1", "accuracy"]
     assert "MRPC: the published column holds F1" in text

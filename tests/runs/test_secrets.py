@@ -93,7 +93,7 @@ def test_a_run_leaves_no_secret(train: Callable[..., Any], planted: Path) -> Non
     assert "<redacted>" in shown.out
     finished = train(*words)
     assert finished.code == 0, finished.err
-    assert "gave up" in finished.out + finished.err
+    assert "continues without its tracker" in finished.out + finished.err
     mistyped = train(*words, f"tracker.pasword={CANARIES['typed']}")
     assert mistyped.code == 2
     assert "tracker.pasword=<redacted>" in mistyped.err

@@ -1,10 +1,12 @@
-"""What several files of tests look at."""
+"""A made-up sweep, and `hydraprune watch` without a terminal."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watch_helpers import METRICS, keep, planned
@@ -12,7 +14,7 @@ from watch_helpers import METRICS, keep, planned
 
 @pytest.fixture
 def swept(tmp_path: Path) -> Path:
-    """0 finished, 1 failed, 2 runs, 3 has been quiet for half an hour, 4 and 5 have not begun."""
+    """Job 0 is finished, 1 failed, 2 is running, 3 has not written for half an hour, 4 and 5 have not started."""
     folder = tmp_path / "multirun_sweeps" / "default"
     jobs = planned(folder, 6)
     keep(jobs[0], "finished")
@@ -24,3 +26,14 @@ def swept(tmp_path: Path) -> Path:
         os.utime(job.directory / "metrics.jsonl", (then, then))
         os.utime(job.directory / "report.json", (then - 100, then - 100))
     return folder
+
+
+@pytest.fixture
+def watch(hydraprune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`hydraprune watch ...` in this process, which has no terminal."""
+
+    def call(*words: object, columns: int = 100) -> Any:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        return hydraprune("watch", *map(str, words))
+
+    return call

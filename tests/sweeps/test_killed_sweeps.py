@@ -32,11 +32,11 @@ def test_a_killed_worker_of_joblib(
     assert victim in cut
     failures = [line for line in said.splitlines() if line.startswith("hydraprune: failed: ")]
     assert len(failures) == 2
-    assert f"hydraprune: failed: {victim}: it was cut: its process ended before it did" in failures
+    assert f"hydraprune: failed: {victim}: it was interrupted: its process ended before the run did" in failures
     assert "Traceback" not in said
     table = (workplace / "multirun_sweeps" / "default" / "matrix.md").read_text()
     assert table.count("**0 of 1** (missing 0)") == 2
-    assert f"- {victim}: it was cut" in table
+    assert f"- {victim}: it was interrupted" in table
     assert kept(done) == before
 
     last = train("-m", *words)

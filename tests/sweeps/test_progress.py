@@ -1,4 +1,4 @@
-"""How far a sweep is and how long it will take, from made-up folders and finished runs."""
+"""The progress of a sweep and estimates of its time, from made-up folders and finished runs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 from results_helpers import SINCE, begun, job, jobs_in, look, report
 from spec_helpers import changed
 
-from hydraprune.results.plan_file import Plan, told_apart, with_earlier
+from hydraprune.results.plan_file import Plan, unique_names, with_earlier
 from hydraprune.results.report import RunReport
-from hydraprune.sweeps.estimates import TimeLeft, duration, seconds_of, size, time_left
+from hydraprune.sweeps.estimates import TimeLeft, duration, seconds_of, time_left
 from hydraprune.sweeps.progress import progress
+from hydraprune.utils.sizes import format_bytes
 
-# Likenesses of a run to the job (100 steps), from the closest to the loosest; each with its own seconds per step.
+# Runs from the most to the least similar to the job (100 steps), each with its own seconds per step.
 CELL = report(1, steps=10, seconds={"total": 10.0})
 PATTERN = report(1, cell="p" * 12, steps=10, seconds={"total": 20.0})
 PRECISION = report(1, cell="q" * 12, pattern="2:4", steps=10, seconds={"total": 30.0})
@@ -36,12 +37,12 @@ WANTED = replace(job(0), steps=100)
         ([changed(NAMES, task="sst2")], None),
         ([changed(NAMES, phase="dense")], None),
         ([], None),
-        # The median of three, and runs that say nothing left out.
+        # The median of three; runs without times or steps are left out.
         ([CELL, replace(CELL, seconds={"total": 50.0}), replace(CELL, seconds={"total": 20.0})], 200.0),
         ([CELL, replace(CELL, steps=None), replace(CELL, steps=0), replace(CELL, seconds={})], 100.0),
     ],
 )
-def test_the_runs_most_alike_say_how_long_it_takes(runs: list[RunReport], seconds: float | None) -> None:
+def test_the_most_similar_runs_are_used(runs: list[RunReport], seconds: float | None) -> None:
     assert seconds_of(WANTED, runs) == seconds
     assert seconds_of(WANTED, runs[::-1]) == seconds
 
@@ -51,7 +52,7 @@ def test_a_run_of_unknown_steps_cannot_be_estimated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("estimates", "workers", "seconds", "said"),
+    ("estimates", "workers", "seconds", "text"),
     [
         ([], 1, 0.0, "0 s"),
         ([30.0, 30.0], 1, 60.0, "about 60 s"),
@@ -62,23 +63,23 @@ def test_a_run_of_unknown_steps_cannot_be_estimated() -> None:
         ([None], 2, 0.0, "unknown"),
     ],
 )
-def test_time_left(estimates: list[float | None], workers: int, seconds: float, said: str) -> None:
+def test_time_left(estimates: list[float | None], workers: int, seconds: float, text: str) -> None:
     found = time_left(estimates, workers)
     assert found == TimeLeft(seconds, estimates.count(None))
-    assert str(found) == said
+    assert str(found) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(0.4, "0 s"), (99.4, "99 s"), (100, "2 min"), (5940, "99 min"), (6000, "1 h 40 min"), (11100, "3 h 05 min")],
 )
-def test_durations_as_a_person_reads_them(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_durations_as_text(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "0 MB"), (493_064, "0 MB"), (2e6, "2 MB"), (1.25e9, "1.2 GB")])
-def test_sizes_as_a_person_reads_them(count: float, said: str) -> None:
-    assert size(count) == said
+@pytest.mark.parametrize(("count", "text"), [(0, "0 MB"), (493_064, "0 MB"), (2e6, "2 MB"), (1.25e9, "1.2 GB")])
+def test_byte_counts_as_text(count: float, text: str) -> None:
+    assert format_bytes(count) == text
 
 
 def test_the_states_of_a_sweeps_jobs(tmp_path: Path) -> None:
@@ -97,20 +98,20 @@ def test_the_states_of_a_sweeps_jobs(tmp_path: Path) -> None:
     assert found.waiting == (before, cut, new)
 
 
-def test_a_finished_run_whose_model_is_gone_is_not_done(tmp_path: Path) -> None:
+def test_a_finished_run_without_its_model_is_waiting(tmp_path: Path) -> None:
     (gone,) = jobs_in(tmp_path, 1)
     begun(gone, "finished", 10)
     (gone.directory / "model").rmdir()
     assert look(gone).waiting == (gone,)
 
 
-def test_another_run_in_the_jobs_folder_is_not_it(tmp_path: Path) -> None:
+def test_another_run_in_the_jobs_folder_does_not_count(tmp_path: Path) -> None:
     (wanted,) = jobs_in(tmp_path, 1)
     begun(changed(wanted, hash="other"), "finished", -10)
     assert look(wanted).waiting == (wanted,)
 
 
-def test_ancestors_are_told_of_while_they_run(tmp_path: Path) -> None:
+def test_ancestors_are_listed_while_they_run(tmp_path: Path) -> None:
     waiting, dense, later = (
         replace(job, steps=100) for job in (*jobs_in(tmp_path, 1), *jobs_in(tmp_path / "outputs", 2))
     )
@@ -135,7 +136,7 @@ def test_ancestors_are_told_of_while_they_run(tmp_path: Path) -> None:
         ("".join(f'{{"step": {step}, "train/loss": {step / 3}}}\n' for step in range(1, 2001)), 2000),
         ('{"step": 7}\n' + "x" * 100_000, 0),
     ],
-    ids=["no file", "empty", "whole", "torn", "no newline", "no step", "odd", "long", "no line in reach"],
+    ids=["no file", "empty", "whole", "torn", "no newline", "no step", "odd", "long", "no line within the tail"],
 )
 def test_the_last_step_of_a_running_job(lines: str | None, step: int, tmp_path: Path) -> None:
     (wanted,) = jobs_in(tmp_path, 1)
@@ -146,8 +147,8 @@ def test_the_last_step_of_a_running_job(lines: str | None, step: int, tmp_path: 
     assert (running.rate is None) == (step == 0)
 
 
-def test_time_left_from_the_running_job_alone(tmp_path: Path) -> None:
-    """No finished run says anything: the seconds per step so far do."""
+def test_time_left_from_the_running_job(tmp_path: Path) -> None:
+    """Without a finished run, its seconds per step so far are used."""
     running, new = jobs_in(tmp_path, 2)
     begun(running, "started", -10, '{"step": 15}\n')
     begin = (running.directory / "report.json").stat().st_mtime
@@ -173,7 +174,7 @@ LINES = "".join(
 )
 
 
-def test_what_a_running_job_wrote_last(tmp_path: Path) -> None:
+def test_the_latest_metrics_of_a_running_job(tmp_path: Path) -> None:
     (wanted,) = jobs_in(tmp_path, 1)
     begun(wanted, "started", -10, LINES + '{"step": 40, "tra')
     found = look(wanted).running[0].latest
@@ -215,7 +216,7 @@ def test_a_job_that_does_not_write_is_quiet(ran: float, ago: float, quiet: bool,
     assert progress(Plan((), 1, (wanted,), ()), 0.0).running[0].quiet is None
 
 
-def test_jobs_of_an_earlier_command_are_no_part_of_the_sweep(tmp_path: Path) -> None:
+def test_jobs_of_an_earlier_command_are_not_part_of_the_sweep(tmp_path: Path) -> None:
     own, other, done = jobs_in(tmp_path, 3)
     begun(done, "finished", -10)
     before = Plan((), 1, (own, other, done), ())
@@ -223,13 +224,13 @@ def test_jobs_of_an_earlier_command_are_no_part_of_the_sweep(tmp_path: Path) -> 
     assert [job.earlier for job in plan.jobs] == [False, True, True]
     found = progress(plan, SINCE)
     assert (found.waiting, found.done, found.total) == ((own,), (), 1)
-    # But what they took says how long this one will take.
+    # But their times are used for its estimate.
     assert found.left == TimeLeft(3.0, 0)
-    # Wanted again, they are.
+    # Unless they are planned again.
     assert not any(job.earlier for job in with_earlier(before, plan).jobs)
 
 
-def test_the_whole_of_a_sweep(tmp_path: Path) -> None:
+def test_the_totals_of_a_sweep(tmp_path: Path) -> None:
     done, failed, running, new = jobs_in(tmp_path, 4)
     (dense,) = jobs_in(tmp_path / "outputs", 1)
     begun(done, "finished", -10)
@@ -239,10 +240,10 @@ def test_the_whole_of_a_sweep(tmp_path: Path) -> None:
     found = look(done, failed, running, new, ancestors=(dense,))
     assert found.total == 4
     assert found.share == pytest.approx((1 + 1 + 0.5) / 4)
-    assert [run.ancestral for run in found.running] == [False, True]
+    assert [run.is_ancestor for run in found.running] == [False, True]
     assert found.passed == pytest.approx(time.time() - SINCE, abs=5)
     assert not found.over
-    # All over: up to the last job's end, and no longer.
+    # When all jobs have ended: up to the end of the last one.
     found = look(done, failed)
     assert found.over
     assert found.passed == pytest.approx(20, abs=0.1)
@@ -250,7 +251,7 @@ def test_the_whole_of_a_sweep(tmp_path: Path) -> None:
     assert not look(done, new).over
 
 
-def test_the_last_that_finished(tmp_path: Path) -> None:
+def test_the_last_finished_jobs(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path, 7)
     for wanted, after in zip(jobs, [10, 70, 20, 60, 30, 50, 40], strict=True):
         begun(wanted, "finished", -after)
@@ -258,10 +259,10 @@ def test_the_last_that_finished(tmp_path: Path) -> None:
     assert [job.spec.seed for job, _ in look(*jobs).done] == list(range(7))
 
 
-def test_jobs_of_one_name_are_told_apart_by_what_differs() -> None:
+def test_jobs_of_one_name_get_unique_names() -> None:
     jobs = [job(0, str(n), words=("task=toy", f"optimizer.lr={n}", "seed=0")) for n in (1, 2)]
     alone = job(1, "3", words=("task=toy", "optimizer.lr=1", "seed=1"))
-    assert list(told_apart([*jobs, alone]).values()) == [
+    assert list(unique_names([*jobs, alone]).values()) == [
         "toy tiny 4x1 seed 0 optimizer.lr=1",
         "toy tiny 4x1 seed 0 optimizer.lr=2",
         "toy tiny 4x1 seed 1",

@@ -1,4 +1,4 @@
-"""The pace of a run that was cut and goes on: by the steps of this piece of it alone."""
+"""The rate of a resumed run: from the steps since it was resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spec_helpers import changed
 
 from hydraprune.results.plan_file import Planned
 
-# Of a run of 10,000 steps that went on from step 9,000.
+# Of a run of 10,000 steps that was resumed from step 9,000.
 LINES = '{"step": 9000, "train/loss": 0.5}\n{"step": 9100, "train/loss": 0.5}\n'
 
 
@@ -29,7 +29,7 @@ def ages(run: Planned, report: float, metrics: float) -> None:
         os.utime(run.directory / name, (then, then))
 
 
-def test_steps_before_the_cut_are_not_of_this_pace(long: Planned) -> None:
+def test_steps_before_the_interruption_do_not_count(long: Planned) -> None:
     begun(long, "started", lines=LINES, from_step=9000)
     ages(long, 100, 0)
     new = changed(long, hash="new", directory=long.directory.with_name("new"))
@@ -37,12 +37,12 @@ def test_steps_before_the_cut_are_not_of_this_pace(long: Planned) -> None:
     (run,) = found.running
     assert (run.step, run.taken, run.share) == (9100, 100, 0.91)
     assert run.rate == pytest.approx(1.0, abs=0.1)
-    # A second a step: 900 steps of its own, 10,000 of the other.
+    # One second per step: 900 steps of this run, 10,000 of the other.
     assert run.left == pytest.approx(900, rel=0.1)
     assert found.left.seconds == pytest.approx(10_900, rel=0.1)
 
 
-def test_a_report_of_a_version_that_did_not_say(long: Planned) -> None:
+def test_a_report_of_an_older_version_without_from_step(long: Planned) -> None:
     begun(long, "started", lines=LINES)
     place = long.directory / "report.json"
     values = json.loads(place.read_text())
@@ -55,15 +55,15 @@ def test_a_report_of_a_version_that_did_not_say(long: Planned) -> None:
 
 
 @pytest.mark.parametrize("from_step", [None, 9000])
-def test_lines_of_the_piece_before_say_nothing_of_this_one(from_step: int | None, long: Planned) -> None:
-    """While it loads, or its dense model is trained anew."""
+def test_metrics_from_before_the_interruption_do_not_count(from_step: int | None, long: Planned) -> None:
+    """While it loads, or its dense model is trained again."""
     begun(long, "started", lines=LINES, from_step=from_step)
     ages(long, 50, 500)
     (run,) = look(long).running
     assert (run.step, run.rate, run.left) == (9100, None, None)
 
 
-def test_no_pace_before_the_first_line_of_this_piece(long: Planned) -> None:
+def test_no_rate_before_the_first_new_metrics(long: Planned) -> None:
     begun(long, "started", lines=LINES, from_step=9100)
     ages(long, 50, 40)
     assert look(long).running[0].rate is None
@@ -76,11 +76,13 @@ def test_no_pace_before_the_first_line_of_this_piece(long: Planned) -> None:
         (9000, 900, 600, False),
         (9000, 900, 4400, False),
         (9000, 900, 4600, True),
-        # It has written no line of its own yet: nothing is usual.
+        # Without new metrics there is no usual interval.
         (9100, 900, 70, True),
     ],
 )
-def test_what_is_usual_is_of_this_piece(from_step: int, ran: float, ago: float, quiet: bool, long: Planned) -> None:
+def test_the_usual_interval_is_measured_since_resuming(
+    from_step: int, ran: float, ago: float, quiet: bool, long: Planned
+) -> None:
     begun(long, "started", lines=LINES, from_step=from_step)
     ages(long, ago + ran, ago)
     (run,) = look(long, since=0.0).running

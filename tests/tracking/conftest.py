@@ -1,4 +1,4 @@
-"""W&B as in a fresh process and on a fresh machine: no key, no settings, nothing of the test before."""
+"""W&B as in a new process on a new machine: no key, no settings, no state of the previous test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    # Of a command line that ran in this process before; its stream is closed.
+    # Handlers of an earlier command line in this process write to a closed stream.
     for handler in [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler]:
         logging.getLogger().removeHandler(handler)
     yield home

@@ -1,4 +1,4 @@
-"""A tracker that fails or stands still, and the run that goes on."""
+"""Trackers in their own threads: one that fails or hangs is dropped, and the run continues."""
 
 from __future__ import annotations
 
@@ -13,88 +13,84 @@ import pytest
 from wandb_helpers import folders, read, warned
 
 from hydraprune.results.run_spec import RunSpec
-from hydraprune.tracking import About, Guarded, Outcome, Silent, WandB
-from hydraprune.tracking import background as guarded
+from hydraprune.tracking import About, BaseTracker, Guarded, Outcome, Several, WandB, guarded
+from hydraprune.tracking.background import Limits
 
 ABOUT = About(RunSpec("abc", "cell", "sparse", "m", "t", "p"), {}, Path(), 1)
 
 
-class Noted(Silent):
-    """Notes its calls and their threads; the method `stuck` waits for `abandon`, `broken` raises."""
+# Short limits for trackers that hang.
+SHORT = Limits(queued=10, log=0.1, start=0.2, end=0.2, cleanup=5.0)
+
+
+class Recorder(BaseTracker):
+    """Records its calls and their threads; the method `stuck` waits for `abandon`, `broken` raises."""
 
     def __init__(self, stuck: str = "", broken: str = "") -> None:
         self.stuck, self.broken = stuck, broken
         self.calls: list[object] = []
         self.threads: set[int] = set()
-        self.loose = threading.Event()
+        self.abandoned = threading.Event()
 
-    def _note(self, name: str, what: object) -> None:
-        self.calls.append(what)
+    def _record(self, name: str, call: object) -> None:
+        self.calls.append(call)
         self.threads.add(threading.get_ident())
         if name == self.broken:
             raise RuntimeError("broken")
         if name == self.stuck:
-            self.loose.wait(30)
+            self.abandoned.wait(30)
 
     def start(self, about: About) -> None:
-        self._note("start", "start")
+        self._record("start", "start")
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        self._note("log", (dict(values), step))
+        self._record("log", (dict(values), step))
 
     def end(self, outcome: Outcome) -> None:
-        self._note("end", "end")
+        self._record("end", "end")
 
     def close(self, error: BaseException | None) -> None:
-        self._note("close", "close")
+        self._record("close", "close")
 
     def abandon(self) -> None:
-        self.loose.set()
+        self.abandoned.set()
 
 
-def followed(tracker: Noted, logged: int) -> None:
-    held = Guarded(tracker)
-    held.start(ABOUT)
+def track(tracker: Recorder, logged: int, limits: Limits | None = None) -> None:
+    background = Guarded(tracker, limits)
+    background.start(ABOUT)
     values = {"a": 0.0}
     for step in range(logged):
-        values["a"] = float(step)  # the caller's own, which it changes
-        held.log(values, step)
-    held.end(Outcome({}, Path()))
-    held.close(None)
+        values["a"] = float(step)  # the caller reuses its dict
+        background.log(values, step)
+    background.end(Outcome({}, Path()))
+    background.close(None)
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarded, "_PATIENCE", 0.5)
-    monkeypatch.setattr(guarded, "_MOMENT", 1.0)
-    monkeypatch.setattr(guarded, "_WAITING", 10)
-
-
-def test_all_in_order_and_in_one_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarded, "_MOMENT", 30.0)
-    tracker = Noted()
-    followed(tracker, 500)
+def test_all_calls_in_order_in_one_other_thread() -> None:
+    tracker = Recorder()
+    track(tracker, 500)
     assert tracker.calls == ["start", *(({"a": float(step)}, step) for step in range(500)), "end", "close"]
     assert len(tracker.threads) == 1
     assert threading.get_ident() not in tracker.threads
 
 
 @pytest.mark.parametrize("method", ["start", "log", "end", "close"])
-def test_one_that_stands_still_is_given_up(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    tracker = Noted(stuck=method)
-    began = time.monotonic()
-    followed(tracker, 30)
-    assert time.monotonic() - began < 15
+def test_a_tracker_that_hangs_is_dropped(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = Recorder(stuck=method)
+    start = time.monotonic()
+    track(tracker, 30, SHORT)
+    assert time.monotonic() - start < 15
     (line,) = warned(caplog)
-    assert line.startswith("tracker Noted gave up, the run goes on without it: it")
+    assert line.startswith("The run continues without its tracker Recorder: it")
     assert tracker.calls[-1] == "close"
     assert ("end" in tracker.calls) == (method in ("end", "close"))
 
 
 @pytest.mark.parametrize("method", ["start", "log", "end"])
 def test_after_a_failure_only_close_is_called(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    tracker = Noted(broken=method)
-    followed(tracker, 3)
+    tracker = Recorder(broken=method)
+    track(tracker, 3)
     assert tracker.calls.count("close") == 1
     assert tracker.calls[-1] == "close"
     assert len(tracker.calls) == {"start": 2, "log": 3, "end": 6}[method]
@@ -102,18 +98,33 @@ def test_after_a_failure_only_close_is_called(method: str, caplog: pytest.LogCap
     assert line.endswith("RuntimeError: broken")
 
 
+def test_several_trackers_do_not_affect_each_other(caplog: pytest.LogCaptureFixture) -> None:
+    broken, stuck, working = Recorder(broken="start"), Recorder(stuck="log"), Recorder()
+    tracker = guarded(Several([broken, Several([stuck, working])]))
+    tracker.start(ABOUT)
+    tracker.log({"a": 1.0}, 1)
+    stuck.abandoned.set()
+    tracker.end(Outcome({}, Path()))
+    tracker.close(None)
+    assert broken.calls == ["start", "close"]
+    assert stuck.calls == working.calls == ["start", ({"a": 1.0}, 1), "end", "close"]
+    threads = broken.threads | stuck.threads | working.threads
+    assert len(threads) == 3
+    assert len(warned(caplog)) == 1
+
+
 STALLED = """
 import os, signal, sys, time
 from pathlib import Path
 from hydraprune.results.run_spec import RunSpec
-from hydraprune.tracking import About, Guarded, WandB
-from hydraprune.tracking import background as guarded, wandb_process as core
+from hydraprune.tracking import About, Guarded, WandB, wandb_process
+from hydraprune.tracking.background import Limits
 
-guarded._PATIENCE, guarded._MOMENT, core.AT_EXIT = 1.0, 5.0, 1.0
-wandb = WandB("offline", finish_timeout=1.0)
-tracker = Guarded(wandb)
+wandb_process.EXIT_SECONDS = 0.5
+wandb = WandB("offline", finish_timeout=0.5)
+tracker = Guarded(wandb, Limits(log=0.5, end=1.0))
 tracker.start(About(RunSpec("abc", "c", "sparse", "m", "t", "p"), {}, Path(), 1))
-os.kill(wandb._core.pid, signal.SIGSTOP)
+os.kill(wandb._service.pid, signal.SIGSTOP)
 for step in range(int(sys.argv[1])):
     tracker.log({"train/loss": 1.0}, step)
 tracker.close(None)
@@ -122,17 +133,17 @@ tracker.close(None)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="stops a process by a signal")
 @pytest.mark.parametrize("logged", [3, 100_000])
-def test_a_wandb_core_that_stands_still_holds_up_neither_run_nor_exit(logged: int, workplace: Path) -> None:
-    # Not a pipe: a process that was left behind would keep it open.
+def test_a_wandb_core_that_hangs_delays_neither_run_nor_exit(logged: int, workplace: Path) -> None:
+    # Not a pipe, which a leftover process would keep open.
     with (workplace / "out").open("w") as out:
         done = subprocess.run([sys.executable, "-c", STALLED, str(logged)], stdout=out, stderr=out, timeout=60)
-    said = (workplace / "out").read_text()
-    assert done.returncode == 0, said
-    (line,) = said.splitlines()
-    assert line.startswith("tracker WandB gave up, the run goes on without it: it")
+    printed = (workplace / "out").read_text()
+    assert done.returncode == 0, printed
+    (line,) = printed.splitlines()
+    assert line.startswith("The run continues without its tracker WandB: it")
 
 
-def test_a_cut_is_no_error_and_what_goes_on_has_none(workplace: Path) -> None:
+def test_an_interruption_is_not_an_error_and_resuming_clears_an_earlier_one(workplace: Path) -> None:
     for error in (KeyboardInterrupt(), RuntimeError("bad"), None):
         tracker = WandB("offline")
         tracker.start(ABOUT)
@@ -140,5 +151,5 @@ def test_a_cut_is_no_error_and_what_goes_on_has_none(workplace: Path) -> None:
     runs = {run.exit_code: run for run in map(read, folders(workplace))}
     assert set(runs) == {255, 1, 0}
     assert [runs[code].summary.get("error") for code in (255, 1, 0)] == [None, "RuntimeError: bad", None]
-    # Sent after the failed one, it takes its error away.
+    # Uploaded after the failed one, it removes its error.
     assert "error" in str(runs[0].of_type("summary"))

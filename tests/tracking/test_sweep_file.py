@@ -60,8 +60,8 @@ def expanded(
     agent = wandb.wandb_agent.Agent.__new__(wandb.wandb_agent.Agent)
     vars(agent).update(_in_jupyter=False, _function=None, _forward_signals=False, _run_processes={})
     agent._sweep_command = list(sweep["command"])
-    told = {name: {"value": value} for name, value in values.items()}
-    agent._command_run({"run_id": "r", "program": sweep["program"], "args": told})
+    arguments = {name: {"value": value} for name, value in values.items()}
+    agent._command_run({"run_id": "r", "program": sweep["program"], "args": arguments})
     (command,) = started
     return command
 

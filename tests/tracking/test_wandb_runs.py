@@ -1,4 +1,4 @@
-"""Whole runs followed by W&B, offline, read back by its own reader."""
+"""Whole runs tracked by W&B offline, read with W&B's own reader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from wandb_helpers import Read, folders, lines_of, read
 
-from hydraprune.results.mask_crops import mask_parts
+from hydraprune.results.mask_crops import mask_crops
 from hydraprune.utils.files import folders_with
 
 OFFLINE = ("tracker=wandb", "tracker.mode=offline")
@@ -30,7 +30,7 @@ def reports(place: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
 
 
 def by_id(place: Path) -> dict[str, Read]:
-    """Every W&B run below `place`; a second of the same id would be a failure."""
+    """Every W&B run below `place`; ids must be unique."""
     runs = [read(folder) for folder in folders(place)]
     found = {run.run["run_id"]: run for run in runs}
     assert len(found) == len(runs)
@@ -57,7 +57,7 @@ def test_a_run_and_its_dense_ancestor(train: Callable[..., Any], small: tuple[st
         assert run.config["training"]["batch_size"] == 32
         assert run.config["task"]["train_examples"] == 320
         assert run.history == lines_of(folder)
-        assert finished.out.count(f"`wandb sync {run.folder.relative_to(workplace)}` sends it") == 1
+        assert finished.out.count(f"`wandb sync {run.folder.relative_to(workplace)}` uploads it") == 1
 
         for name in ("final", "best", "dense"):
             for metric, value in (report[name] or {}).items():
@@ -103,11 +103,11 @@ def test_a_run_and_its_dense_ancestor(train: Callable[..., Any], small: tuple[st
     ]
     assert not any(key.startswith("masks/") for key in dense.summary)
 
-    (part,) = mask_parts(folder / "model", report["parts"])
+    (crop,) = mask_crops(folder / "model", report["parts"])
     shown = sparse.summary["masks/4x1"]
-    assert shown["caption"] == part.weight
-    picture = np.asarray(Image.open(sparse.folder / "files" / shown["path"]).convert("L"))
-    assert ((picture[4::8, 4::8] < 128) == part.kept).all()
+    assert shown["caption"] == crop.weight
+    image = np.asarray(Image.open(sparse.folder / "files" / shown["path"]).convert("L"))
+    assert ((image[4::8, 4::8] < 128) == crop.kept).all()
 
 
 def test_jobs_of_one_process_do_not_mix(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
@@ -132,13 +132,13 @@ from hydraprune.cli import main
 from hydraprune.training import checkpoints, loop
 
 checkpoints.SHARE = 1.0  # every checkpoint, however long the one before took
-goes_on = loop.take_step
+real_step = loop.take_step
 
 def take_step(run, batches, now, clock):
     if (now, run.steps) == (23, 30):
-        time.sleep(3)  # what W&B has not written yet is lost
+        time.sleep(3)  # W&B writes only once a second
         os.kill(os.getpid(), signal.SIGKILL)
-    return goes_on(run, batches, now, clock)
+    return real_step(run, batches, now, clock)
 
 loop.take_step = take_step
 sys.argv[0] = "hydraprune"
@@ -146,9 +146,7 @@ main()
 """
 
 
-def test_a_run_that_was_killed_goes_on_as_itself(
-    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
-) -> None:
+def test_a_killed_run_resumes_with_its_id(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
     words = (*small, *OFFLINE, "training.checkpoint_every=4", "training.log_every=5")
     killed = subprocess.run([sys.executable, "-c", KILLED, "train", *words], capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
@@ -167,7 +165,7 @@ def test_a_run_that_was_killed_goes_on_as_itself(
     assert [line["step"] for line in second.history if "train/loss" in line] == [25, 30]
 
 
-def test_the_tracker_is_no_part_of_a_run(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+def test_the_tracker_is_not_part_of_a_run(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
     assert train(*small).code == 0
     again = train(*small, *OFFLINE)
     assert again.code == 0, again.err
@@ -175,7 +173,7 @@ def test_the_tracker_is_no_part_of_a_run(train: Callable[..., Any], small: tuple
     assert not (workplace / "wandb").exists()
 
 
-def test_a_run_that_fails_says_so(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+def test_the_error_of_a_failed_run(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
     assert train(*small, *OFFLINE, "optimizer.lr=1e30", "distill=none").code != 0
     (failed,) = (run for run in by_id(workplace).values() if run.run["job_type"] == "sparse")
     assert failed.exit_code == 1
@@ -184,7 +182,7 @@ def test_a_run_that_fails_says_so(train: Callable[..., Any], small: tuple[str, .
 
 
 @pytest.mark.parametrize("method", ["start", "log", "end", "close"])
-def test_a_tracker_that_fails_ends_no_run(
+def test_a_failing_tracker_does_not_end_the_run(
     method: str,
     train: Callable[..., Any],
     small: tuple[str, ...],
@@ -192,8 +190,8 @@ def test_a_tracker_that_fails_ends_no_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (workplace / f"broken_{method}.py").write_text(
-        "from hydraprune.tracking import Silent\n"
-        "class Broken(Silent):\n"
+        "from hydraprune.tracking import BaseTracker\n"
+        "class Broken(BaseTracker):\n"
         f"    def {method}(self, *_):\n"
         "        raise RuntimeError('no more\\nof this')\n"
     )
@@ -203,7 +201,7 @@ def test_a_tracker_that_fails_ends_no_run(
     assert finished.code == 0, finished.err
     (report,) = (report for _, report in reports(workplace).values())
     assert report["status"] == "finished"
-    line = "tracker Broken gave up, the run goes on without it: RuntimeError: no more of this"
+    line = "The run continues without its tracker Broken: RuntimeError: no more of this"
     assert (finished.out + finished.err).count(line) == 1
 
 
@@ -220,13 +218,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_wandb_would_refuse_is_refused_before_anything(
+def test_values_that_wandb_would_refuse_are_refused_before_the_run(
     case: str, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
-    word, said = REFUSED[case]
+    word, message = REFUSED[case]
     finished = train(*small, "tracker=wandb", word)
     assert finished.code == 2
     (line,) = finished.err.splitlines()
-    for part in said:
+    for part in message:
         assert part in line
     assert list(workplace.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What decides where a run goes: what is typed, the environment, W&B's own settings, a sweep's agent."""
+"""The settings of W&B: overrides, the environment, W&B's files, and a sweep's agent."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def about(directory: Path, **other: Any) -> About:
     return about_of(directory, **{"config": config, **other})
 
 
-def followed(tracker: WandB, about: About) -> None:
+def track(tracker: WandB, about: About) -> None:
     tracker.start(about)
     tracker.log({"train/loss": 1.0}, 1)
     tracker.close(None)
 
 
-def test_the_environment_and_what_is_typed(
+def test_overrides_win_over_the_environment(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = (*small[:4], "training.epochs=1", "pattern=dense", "tracker=wandb")
@@ -49,7 +49,7 @@ def test_the_environment_and_what_is_typed(
     assert "tracker.mode=cloud: must be auto, online, offline or disabled" in refused.err
 
 
-def test_the_environments_project_and_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_project_and_entity_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         first = resolved(compose("config", ["tracker=wandb"]))["tracker"]
         monkeypatch.setenv("WANDB_PROJECT", "theirs")
@@ -60,14 +60,14 @@ def test_the_environments_project_and_its_default(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("word", "count"), [("", 1), ("dryrun", 1), ("offline", 1), ("disabled", 0)])
-def test_the_words_of_wandb_itself(word: str, count: int, workplace: Path) -> None:
-    followed(WandB(word, project="", entity=""), about(workplace))
+def test_wandbs_own_modes(word: str, count: int, workplace: Path) -> None:
+    track(WandB(word, project="", entity=""), about(workplace))
     assert len(folders(workplace)) == count
     assert (workplace / "wandb").exists() == bool(count)
 
 
 @pytest.mark.parametrize("how", ["WANDB_DISABLED", "its settings"])
-def test_auto_leaves_nothing_where_wandb_is_switched_off(
+def test_auto_writes_nothing_where_wandb_is_disabled(
     how: str, workplace: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if how == "WANDB_DISABLED":
@@ -75,7 +75,7 @@ def test_auto_leaves_nothing_where_wandb_is_switched_off(
     else:
         (fresh / "wandb_config_dir").mkdir()
         (fresh / "wandb_config_dir" / "settings").write_text("[default]\nmode = disabled\n")
-    followed(WandB(), about(workplace))
+    track(WandB(), about(workplace))
     assert list(workplace.iterdir()) == []
 
 
@@ -89,7 +89,7 @@ def test_auto_is_online_with_credentials_only(
         monkeypatch.setenv("WANDB_API_KEY", KEY)
     if where == "netrc":
         (fresh / "netrc").write_text(f"machine {address.removeprefix('http://')}\n  login user\n  password {KEY}\n")
-    followed(WandB(), about(workplace))
+    track(WandB(), about(workplace))
     tried = [line for line in warned(caplog) if "cannot be reached" in line]
     assert len(tried) == (0 if where == "nowhere" else 1)
     assert len(folders(workplace)) == 1
@@ -97,7 +97,7 @@ def test_auto_is_online_with_credentials_only(
 
 @pytest.mark.parametrize(("key", "cause"), [("", "no credentials"), ("short", "WANDB_API_KEY")])
 @pytest.mark.parametrize("mode", ["auto", "online"])
-def test_without_a_key_nobody_is_asked_for_one(
+def test_without_a_key_there_is_no_prompt(
     key: str,
     cause: str,
     mode: str,
@@ -107,7 +107,7 @@ def test_without_a_key_nobody_is_asked_for_one(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", key)
-    followed(WandB(mode), about(workplace))
+    track(WandB(mode), about(workplace))
     lines = warned(caplog)
     assert len(lines) == (0 if (key, mode) == ("", "auto") else 1)
     assert all(cause in line for line in lines)
@@ -115,20 +115,20 @@ def test_without_a_key_nobody_is_asked_for_one(
     assert [folder.name.startswith("offline-run-") for folder in folders(workplace)] == [True]
 
 
-def test_an_agents_run_is_the_one_that_was_asked_for(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agents_run_is_the_requested_one(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = {"pattern": "2:4", "optimizer.lr": 0.5, "model": {"layers": 5}}
     file = workplace / "config.yaml"
     file.write_text(json.dumps({key: {"value": value} for key, value in sweep.items()}))
     agents = {"SWEEP_ID": "sweep", "SWEEP_PARAM_PATH": str(file), "RUN_ID": "agents", "PROJECT": "theirs"}
     for name, value in agents.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    followed(WandB("offline", project="theirs"), about(workplace, hash="dense", phase="dense", asked=False))
-    followed(WandB("offline", project="theirs"), about(workplace, hash="sparse"))
+    track(WandB("offline", project="theirs"), about(workplace, hash="dense", phase="dense", requested=False))
+    track(WandB("offline", project="theirs"), about(workplace, hash="sparse"))
     dense, sparse = (read(folder) for folder in folders(workplace))
     assert (dense.run["run_id"], dense.run.get("sweep_id"), dense.run["project"]) == ("dense", None, "theirs")
     assert dense.config["pattern"] == {"rows": 4}
     assert (sparse.run["run_id"], sparse.run["sweep_id"], sparse.run["project"]) == ("agents", "sweep", "theirs")
-    # A sweep's word hides a group of its name, but what was composed is still there.
+    # A sweep's parameter hides the group of its name, but the composed config is stored too.
     assert sparse.config["pattern"] == "2:4"
     assert sparse.config["optimizer.lr"] == 0.5
     assert sparse.config["model"] == {"layers": 5, "heads": 4}
@@ -164,7 +164,7 @@ def test_odd_values_do_not_raise(workplace: Path) -> None:
     tracker.end(Outcome(report, workplace / "model", lambda: {"2:4": Mask("w", np.zeros((2, 3), np.bool_))}))
     tracker.close(KeyboardInterrupt())
     run = read(folders(workplace)[-1])
-    # It was finished; what comes afterwards, such as a signal that waited until the model was saved, is none of it.
+    # It was finished; a later signal, deferred until the model was saved, is not an error of the run.
     assert run.exit_code == 0
     assert run.summary.get("error") is None
     assert "t" * 64 in run.tags

@@ -1,4 +1,4 @@
-"""Reports as numbers and rows, masks as pictures."""
+"""Reports as summary values and rows, masks as images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hydraprune.tracking.wandb_tables import layer_rows, picture_of, result_rows, summary_of
+from hydraprune.tracking.wandb_tables import layer_rows, mask_image, report_summary, result_rows
 
 REPORT: dict[str, Any] = {
     "phase": "sparse",
@@ -22,8 +22,8 @@ REPORT: dict[str, Any] = {
 }
 
 
-def test_figures_that_there_are() -> None:
-    assert summary_of(REPORT) == {
+def test_missing_and_non_finite_values_are_left_out() -> None:
+    assert report_summary(REPORT) == {
         "final/f1": 0.5,
         "best/f1": 0.75,
         "best/accuracy": 0.5,
@@ -40,24 +40,24 @@ def test_figures_that_there_are() -> None:
     }
 
 
-def test_one_row_a_metric() -> None:
+def test_one_row_per_metric() -> None:
     assert result_rows(REPORT) == [["f1", 1.0, 0.5, -0.5, 0.75]]
     assert result_rows({**REPORT, "dense": None}) == [["f1", None, 0.5, None, 0.75]]
     assert result_rows({**REPORT, "phase": "dense", "dense": None}) == [["f1", 0.5, None, None, 0.75]]
 
 
-def test_one_row_a_layer() -> None:
+def test_one_row_per_layer() -> None:
     assert layer_rows(REPORT) == [["a.b", "ffn", "2:4", 0.5], ["head", None, None, 0.0]]
     assert layer_rows({**REPORT, "sparsity": None}) == []
 
 
-def test_each_weight_is_a_square_dark_where_it_is_kept() -> None:
+def test_each_kept_weight_is_a_dark_square() -> None:
     mask = np.array([[True, False, False], [False, True, False]])
-    picture = picture_of(mask)
-    assert picture.shape == (17, 25)
+    image = mask_image(mask)
+    assert image.shape == (17, 25)
     for row in range(2):
         for column in range(3):
-            square = picture[row * 8 + 1 : row * 8 + 8, column * 8 + 1 : column * 8 + 8]
+            square = image[row * 8 + 1 : row * 8 + 8, column * 8 + 1 : column * 8 + 8]
             assert len(np.unique(square)) == 1
             assert (square[0, 0] < 128) == mask[row, column]
-    assert len(np.unique(picture[::8])) == len(np.unique(picture[:, ::8])) == 1
+    assert len(np.unique(image[::8])) == len(np.unique(image[:, ::8])) == 1

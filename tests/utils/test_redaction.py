@@ -1,4 +1,4 @@
-"""What counts as a secret, how it may be spelled, and what is none."""
+"""Redaction: names, spellings and formats of secrets, and texts that must not change."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ import html
 import io
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import yaml
 
-from hydraprune.utils import redaction
-from hydraprune.utils.redaction import guard_logs, learn, redacted, secret_name, without_known
+from hydraprune.utils.redaction import (
+    forget_secrets,
+    guard_logs,
+    is_secret_name,
+    redact_known,
+    redacted,
+    register_secrets,
+)
 
 SECRET = "a 'secret'/with <marks> & \"spaces\" 42"
 
 
 @pytest.fixture(autouse=True)
-def nothing_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_met", set())
+def no_registered_secrets() -> Iterator[None]:
+    forget_secrets()
+    yield
+    forget_secrets()
 
 
 @pytest.mark.parametrize(
@@ -31,8 +40,8 @@ def nothing_met(monkeypatch: pytest.MonkeyPatch) -> None:
         *("a.b.password", "wandb.accessToken", "passwd", "credentials", "ssh_private_key"),
     ],
 )
-def test_names_of_secrets(name: str) -> None:
-    assert secret_name(name)
+def test_secret_names(name: str) -> None:
+    assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +51,8 @@ def test_names_of_secrets(name: str) -> None:
         *("HF_TOKEN_PATH", "PASSWORD_FILE", "patience", "pattern", "keep", "compatible", "monkey", "task.name"),
     ],
 )
-def test_names_of_no_secrets(name: str) -> None:
-    assert not secret_name(name)
+def test_names_that_are_not_secret(name: str) -> None:
+    assert not is_secret_name(name)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +68,9 @@ def test_names_of_no_secrets(name: str) -> None:
     ],
     ids=["plain", "json", "html", "address", "python", "yaml", "folded"],
 )
-def test_a_secret_is_found_however_it_is_spelled(spelled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_is_redacted_in_every_spelling(spelled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", SECRET)
-    for text in (redacted(spelled), without_known(spelled)):
+    for text in (redacted(spelled), redact_known(spelled)):
         assert "<redacted>" in text
         assert "42" not in text
 
@@ -87,7 +96,7 @@ def test_a_secret_is_found_however_it_is_spelled(spelled: str, monkeypatch: pyte
         ("tracker.settings={user: me, password: hunter2}", "tracker.settings={user: me, password: <redacted>}"),
         ("tracker={api_key:'a b',n:1}", "tracker={api_key:'<redacted>',n:1}"),
         ("tracker={n:1,api_key:abcdefgh", "tracker={n:1,api_key:<redacted>"),
-        # Plain words stay.
+        # Plain English is not changed.
         ("a basic training of bearer certificates",) * 2,
         ("{a: 1}, and no token: give one",) * 2,
         ("unknown token: give another", "unknown token: give another"),
@@ -95,30 +104,30 @@ def test_a_secret_is_found_however_it_is_spelled(spelled: str, monkeypatch: pyte
         ("pad_token=[PAD] task.revision=bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",) * 2,
     ],
 )
-def test_shapes(text: str, shown: str) -> None:
+def test_secrets_in_a_text_are_redacted(text: str, shown: str) -> None:
     assert redacted(text) == shown
 
 
-def test_what_a_secret_key_holds_is_hidden_and_met_again() -> None:
+def test_the_value_of_a_secret_key_is_redacted_wherever_it_appears() -> None:
     config = {"tracker": {"api_key": "correct-horse-77", "pin": {"password": 12345678}, "tags": ["a"]}, "seed": 1}
-    learn(config)
+    register_secrets(config)
     hidden = {"tracker": {"api_key": "<redacted>", "pin": {"password": "<redacted>"}, "tags": ["a"]}, "seed": 1}
     assert redacted(config) == hidden
     assert redacted("server: correct-horse-77?") == "server: <redacted>?"
-    learn(["x={a:{token:in-braces-1},b:2}"])
-    assert without_known("in-braces-1") == "<redacted>"
-    learn(["+x.token=first-one-1,second-one-2"])
-    assert without_known("second-one-2") == "<redacted>"
+    register_secrets(["x={a:{token:in-braces-1},b:2}"])
+    assert redact_known("in-braces-1") == "<redacted>"
+    register_secrets(["+x.token=first-one-1,second-one-2"])
+    assert redact_known("second-one-2") == "<redacted>"
 
 
-def test_words_and_numbers_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_common_words_and_numbers_are_not_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     for place, value in enumerate(["outputs", "12345678", "0.25", "hunter2", "magnitude"]):
         monkeypatch.setenv(f"A{place}_PASSWORD", value)
     text = "outputs/toy 0.12345678 magnitude hunter2"
     assert redacted(text) == text
 
 
-def test_files_with_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_contents_of_token_and_netrc_files_are_redacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("kept-by-the-hub-1\n")
     (tmp_path / "netrc").write_text("machine api.wandb.ai\n  login user\n  password 0123abcd0123abcd\n")
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
@@ -126,18 +135,18 @@ def test_files_with_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert redacted("kept-by-the-hub-1 0123abcd0123abcd user") == "<redacted> <redacted> user"
 
 
-def test_every_logger_and_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_TOKEN", "told-to-a-logger-1")
+def test_every_logger_and_handler_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "secret-for-a-logger-1")
     before = logging.getLogRecordFactory()
     out = io.StringIO()
     handler = logging.StreamHandler(out)
-    logger = logging.getLogger("somebody.elses")
+    logger = logging.getLogger("another.library")
     logger.addHandler(handler)
     try:
         guard_logs()
-        logger.error("%s and %d", "told-to-a-logger-1", 5, stack_info=True)
+        logger.error("%s and %d", "secret-for-a-logger-1", 5, stack_info=True)
         try:
-            raise ValueError("told-to-a-logger-1")
+            raise ValueError("secret-for-a-logger-1")
         except ValueError:
             logger.exception("failed")
     finally:
@@ -145,12 +154,12 @@ def test_every_logger_and_handler(monkeypatch: pytest.MonkeyPatch) -> None:
         logging.setLogRecordFactory(before)
     assert "<redacted> and 5" in out.getvalue()
     assert "ValueError: <redacted>" in out.getvalue()
-    assert "told-to" not in out.getvalue()
+    assert "secret-for" not in out.getvalue()
 
 
-def test_words_behind_a_secret_are_none() -> None:
-    """Hydra joins what was typed by commas; only the secret's own items are learned."""
-    learn("+tracker.api_key=first-one-1,model=tiny,training.epochs=1")
+def test_overrides_joined_to_a_secret_are_not_redacted() -> None:
+    """Hydra joins overrides with commas; only the secret's own items are registered."""
+    register_secrets("+tracker.api_key=first-one-1,model=tiny,training.epochs=1")
     assert redacted("first-one-1 model=tiny training.epochs=1") == "<redacted> model=tiny training.epochs=1"
-    learn("+tracker.token='padded-one-2=='")
+    register_secrets("+tracker.token='padded-one-2=='")
     assert redacted("padded-one-2== model=tiny") == "<redacted> model=tiny"

@@ -1,4 +1,4 @@
-"""What a process asks of its machine; whoever said otherwise in the environment is obeyed."""
+"""Allocator, idle threads and available memory; variables that the user has set take precedence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C lib
 
 
 def printed(program: str, **environment: str) -> str:
-    """What a fresh process prints, in which none of our variables is set but those given."""
+    """The output of a new process, in which only these of our variables are set."""
     inherited = {name: value for name, value in os.environ.items() if name not in OURS}
     done = subprocess.run(
         [sys.executable, "-c", program], env={**inherited, **environment}, capture_output=True, text=True, check=True
@@ -34,7 +34,7 @@ def test_freed_memory_is_kept() -> None:
 
 
 @pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"])
-def test_an_allocator_that_was_set_is_left_alone(name: str) -> None:
+def test_the_allocator_settings_of_the_user_are_kept(name: str) -> None:
     assert printed(KEEP, **{name: "1000000"}) == "False"
 
 
@@ -54,7 +54,7 @@ print(first > 10 and second < first / 10)
 
 
 @glibc
-def test_kept_memory_is_not_faulted_in_again() -> None:
+def test_kept_memory_causes_no_page_faults() -> None:
     assert printed(FAULTS) == "True"
     assert printed(FAULTS, MALLOC_MMAP_THRESHOLD_="1000000") == "False"
 
@@ -66,16 +66,16 @@ print(let_threads_sleep(), os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP
 """
 
 
-def test_threads_are_let_sleep() -> None:
+def test_idle_threads_sleep() -> None:
     assert printed(SLEEP) == f"True {SPINS} None"
 
 
 @pytest.mark.parametrize(("name", "left"), [("OMP_WAIT_POLICY", "None active"), ("GOMP_SPINCOUNT", "active None")])
-def test_a_way_of_waiting_that_was_set_is_left_alone(name: str, left: str) -> None:
+def test_the_thread_settings_of_the_user_are_kept(name: str, left: str) -> None:
     assert printed(SLEEP, **{name: "active"}) == f"False {left}"
 
 
-def test_once_torch_is_loaded_it_is_too_late() -> None:
+def test_after_torch_is_imported_nothing_is_set() -> None:
     assert printed(f"import torch{SLEEP}") == "False None None"
 
 
@@ -87,7 +87,7 @@ def test_the_command_line_lets_threads_sleep_before_torch_is_loaded(module: str)
 
 
 CGROUPS = {
-    # how the process is listed, the group's files, what is left
+    # /proc/self/cgroup, the group's folder, its limit and usage, its page cache
     "v2": ("0::/job\n", "sys/fs/cgroup/job", ("memory.max", "memory.current"), "inactive_file"),
     "v1": (
         "4:memory:/job\n",
@@ -101,7 +101,7 @@ CGROUPS = {
 
 
 @pytest.mark.parametrize("kind", CGROUPS)
-def test_the_memory_left_is_that_of_the_cgroup(kind: str, tmp_path: Path) -> None:
+def test_the_available_memory_is_that_of_the_control_group(kind: str, tmp_path: Path) -> None:
     listed, folder, (limit, usage), cache = CGROUPS[kind]
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text(listed)

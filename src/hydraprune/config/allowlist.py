@@ -29,6 +29,7 @@ _OWN = (
     "hydraprune.models.families",
     "hydraprune.models.pretrained",
     "hydraprune.data.tasks",
+    "hydraprune.tracking.trackers.Several",
     "hydraprune.tracking.trackers.Silent",
     "hydraprune.tracking.wandb_tracker.WandB",
 )

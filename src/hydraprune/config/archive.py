@@ -10,7 +10,7 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydraprune.utils.files import write_text
-from hydraprune.utils.redaction import learn, redacted
+from hydraprune.utils.redaction import redacted, register_secrets
 
 _FOLDER = ".hydra"
 
@@ -18,7 +18,7 @@ _FOLDER = ".hydra"
 def as_yaml(config: DictConfig | ListConfig | Mapping[str, Any]) -> str:
     """A config as YAML without secrets; interpolations are not resolved."""
     values = OmegaConf.to_container(config) if OmegaConf.is_config(config) else config
-    learn(values)
+    register_secrets(values)
     return OmegaConf.to_yaml(OmegaConf.create(redacted(values)))
 
 

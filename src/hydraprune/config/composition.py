@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +13,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from hydraprune.config.renamed_targets import with_current_targets
 from hydraprune.errors import UserError
-from hydraprune.utils.redaction import learn
+from hydraprune.utils.redaction import register_secrets
 
 # Overrides -> what they compose to, interpolations not resolved.
 Compose = Callable[[Sequence[str]], DictConfig]
@@ -45,7 +46,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         values = {str(key): _plain_value(config, str(key)) for key in config if key != "hydra"}
     except MissingMandatoryValue as error:
         raise missing_value(str(error.full_key)) from None
-    learn(values)
+    register_secrets(values)
     current: dict[str, Any] = with_current_targets(values)
     return current
 
@@ -79,11 +80,37 @@ def choices_of(config: DictConfig) -> dict[str, str]:
     return {str(k): v for k, v in config.hydra.runtime.choices.items() if isinstance(v, str)}
 
 
-# Keys that name a model or data set, by hub id or path.
-_LOADED = ("model.path", "task.path", "dense.source", "distill.teacher")
+@dataclass(frozen=True)
+class LoadedPath:
+    """A model or data set that a run loads.
+
+    Args:
+        key: its config key.
+        path: local, or a hub id.
+        kind: a `file` is never a hub id.
+    """
+
+    key: str
+    path: str
+    kind: Literal["model", "dataset", "file"]
 
 
-def loaded_paths(config: DictConfig) -> list[str]:
-    """What a run loads, by hub id or path."""
-    values = [OmegaConf.select(config, key, throw_on_missing=False) for key in _LOADED]
-    return [value for value in values if isinstance(value, str) and value != "auto"]
+def loaded_paths(config: DictConfig) -> list[LoadedPath]:
+    """The models and data sets that a run of `config` loads."""
+    data: Literal["dataset", "file"] = (
+        "file" if str(OmegaConf.select(config, "task._target_")).endswith("FileTask") else "dataset"
+    )
+    kinds: dict[str, Literal["model", "dataset", "file"]] = {
+        "model.path": "model",
+        "task.path": data,
+        "task.validation_path": data,
+        "dense.source": "model",
+        "distill.teacher": "model",
+    }
+    found = ((key, OmegaConf.select(config, key, throw_on_missing=False), kind) for key, kind in kinds.items())
+    # dense.source=auto: the run's own dense model.
+    return [
+        LoadedPath(key, path, kind)
+        for key, path, kind in found
+        if isinstance(path, str) and (key, path) != ("dense.source", "auto")
+    ]

@@ -1,12 +1,21 @@
-"""A pruning configuration of Neural Compressor 2.x -> an experiment of ours. Reads and writes; trains nothing.
+"""Converts pruning configurations of Neural Compressor 2.x to experiment files. It reads and writes; it trains nothing.
 
-`reading` finds the dicts in a file, `entries` and `shapes` know their keys and patterns, `orders` says the same in our
-words, `writing` and `saving` make the file that Hydra finds.
+`reader` finds the dicts in a file, `schema` checks their keys, `patterns` and `translate` express them in our config,
+`yaml_writer` and `destination` write the file where Hydra finds it.
 """
 
-from hydraprune.convert.destination import command, place, save, word
+from hydraprune.convert.destination import experiment_name, experiment_path, save, train_command
 from hydraprune.convert.reader import read
 from hydraprune.convert.schema import entries_of
-from hydraprune.convert.yaml_writer import Converted, written
+from hydraprune.convert.yaml_writer import Converted, as_experiment
 
-__all__ = ["Converted", "command", "entries_of", "place", "read", "save", "word", "written"]
+__all__ = [
+    "Converted",
+    "as_experiment",
+    "entries_of",
+    "experiment_name",
+    "experiment_path",
+    "read",
+    "save",
+    "train_command",
+]

@@ -1,4 +1,4 @@
-"""Which keys does a pruner of Neural Compressor 2.x have, and what may they be?"""
+"""The keys of a pruner in Neural Compressor 2.x: their types, defaults and checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hydraprune.config.schema import nearest
 from hydraprune.convert.reader import Source
 from hydraprune.errors import UserError
 
-# Criteria that score by gradients: without a step before the update there is no score.
+# Criteria that need gradients: they have no scores before the first step.
 SCORED_BY_STEPS = ("gradient", "snip", "snip_momentum", "block_mask")
 CRITERIA = ("magnitude", "gradient", "snip", "snip_momentum")
 PROGRESSIVE = "_progressive"
@@ -25,9 +25,9 @@ TYPES = ("Linear", "Conv1d", "Conv2d", "Conv1D")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value must be, in words and as a check."""
+    """The type of a value, in words and as a check."""
 
-    right: str
+    description: str
     fits: Callable[[Any], bool]
     words: tuple[str, ...] = ()
 
@@ -57,7 +57,7 @@ _COEFFICIENT = Kind("a number of at least 0", lambda value: _number(value) and 0
 
 @dataclass(frozen=True)
 class Key:
-    """One key of theirs: what it may be, and its value where nothing is said."""
+    """A key: the type of its value, and its default."""
 
     kind: Kind
     default: Any = None
@@ -88,7 +88,7 @@ KEYS: dict[str, Key] = {
     "backend": Key(Kind("text", lambda value: isinstance(value, str))),
 }
 _LISTS = [name for name, key in KEYS.items() if key.kind is _WORDS]
-# Names of before 2.0, some of which their own older files still have.
+# Names from before 2.0, which some of their own files still use.
 RENAMED = {
     "names": "op_names",
     "excluded_names": "excluded_op_names",
@@ -106,11 +106,11 @@ RENAMED = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One pruner of theirs.
+    """One pruner of a Neural Compressor configuration.
 
     Args:
-        values: key -> the value in force, the defaults included.
-        places: key -> where it was said, for messages; only keys that were said.
+        values: key -> its value or default.
+        places: key -> where the file gives it, for errors; only keys that it gives.
     """
 
     values: Mapping[str, Any]
@@ -119,30 +119,25 @@ class Entry:
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
 
-    def said(self, key: str) -> bool:
+    def has(self, key: str) -> bool:
         """Whether the file gives the key."""
         return key in self.places
 
-    def wrong(self, key: str, right: str) -> UserError:
-        """The error of a value that cannot be, in one line."""
-        return UserError(f"{self.places.get(key, key)}={shown(self[key])}: {right}")
-
-
-def shown(value: Any) -> str:
-    """A value as a person would type it."""
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+    def error(self, key: str, reason: str, cure: str | None = None) -> UserError:
+        """The error of an invalid value."""
+        return UserError(reason, key=self.places.get(key, key), value=self[key], cure=cure)
 
 
 def entries_of(source: Source) -> list[Entry]:
-    """One entry per pruner: a dict's own value, else the shared one, else the default. null inherits.
+    """One entry per pruner, with its own values, else the shared ones, else the defaults; null inherits.
 
     Raises:
-        UserError: an unknown key, or a value that is of the wrong kind or cannot be.
+        UserError: an unknown key, or a value of the wrong type or out of range.
     """
     common = _checked(source.common, "")
     entries = []
     for index, item in enumerate(source.own):
-        where = f"{source.called}[{index}]."
+        where = f"{source.list_name}[{index}]."
         own = _checked(item, where)
         values = {name: own.get(name, common.get(name, key.default)) for name, key in KEYS.items()}
         places = {name: name for name in common} | {name: f"{where}{name}" for name in own}
@@ -153,29 +148,30 @@ def entries_of(source: Source) -> list[Entry]:
 
 
 def _checked(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The keys that say something, each held against its kind."""
+    """The keys with a value, each checked."""
     values = {}
     for name, value in given.items():
         if name not in KEYS:
             if name in RENAMED:
-                raise UserError(f"{where}{name}={value}: in Neural Compressor 2.x this key is {RENAMED[name]}")
-            raise UserError(f"{where}{name}={value}: no such key{nearest(name, KEYS, where)}")
+                reason = f"in Neural Compressor 2.x this key is {RENAMED[name]}"
+                raise UserError(reason, key=f"{where}{name}", value=value)
+            raise UserError(f"no such key{nearest(name, KEYS, where)}", key=f"{where}{name}", value=value)
         if value is None:
             continue
         if name in _LISTS:
-            # A lone word is a list of one; letter by letter, as there, is never meant.
+            # A single string is a list of one; Neural Compressor would read its letters as a list.
             value = [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
         kind = KEYS[name].kind
         if not kind.fits(value):
             near = nearest(value, kind.words) if isinstance(value, str) and kind.words else ""
-            raise UserError(f"{where}{name}={shown(value)}: must be {kind.right}{near}")
+            raise UserError(f"must be {kind.description}{near}", key=f"{where}{name}", value=value)
         values[name] = value
     for name in ("op_names", "excluded_op_names"):
         for expression in values.get(name, []):
             try:
                 re.compile(expression)
             except re.error as error:
-                raise UserError(f"{where}{name}={expression}: not a regular expression ({error})") from None
+                raise UserError(f"not a regular expression ({error})", key=f"{where}{name}", value=expression) from None
     _check_parameters(values.get("parameters", {}), f"{where}parameters.")
     return values
 
@@ -183,26 +179,25 @@ def _checked(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _check_parameters(parameters: Mapping[str, Any], where: str) -> None:
     for name, value in parameters.items():
         if name != "reg_coeff":
-            raise UserError(f"{where}{name}={value}: no such key; did you mean {where}reg_coeff?")
+            cure = f"did you mean {where}reg_coeff?"
+            raise UserError("no such key", key=f"{where}{name}", value=value, cure=cure)
         if not _COEFFICIENT.fits(value):
-            raise UserError(f"{where}{name}={value}: must be {_COEFFICIENT.right}")
+            raise UserError(f"must be {_COEFFICIENT.description}", key=f"{where}{name}", value=value)
 
 
 def _check_together(entry: Entry) -> None:
-    """What two keys cannot be at once, as there."""
+    """Refuse values that exclude each other, as Neural Compressor does."""
     start, end = entry["start_step"], entry["end_step"]
     if end < start:
-        raise entry.wrong("end_step", f"must be at least start_step={start}")
+        raise entry.error("end_step", f"must be at least start_step={start}")
     if entry["min_sparsity_ratio_per_op"] > (most := entry["max_sparsity_ratio_per_op"]):
-        raise entry.wrong("min_sparsity_ratio_per_op", f"must be at most max_sparsity_ratio_per_op={most}")
+        raise entry.error("min_sparsity_ratio_per_op", f"must be at most max_sparsity_ratio_per_op={most}")
     for word in entry["pruning_op_types"]:
         if not types_of(word):
-            raise UserError(
-                f"{entry.places['pruning_op_types']}={word}: no such layer can be pruned; must be Conv, "
-                f"{', '.join(TYPES[:-1])} or {TYPES[-1]}"
-            )
+            cure = f"must be Conv, {', '.join(TYPES[:-1])} or {TYPES[-1]}"
+            raise UserError("no such layer can be pruned", key=entry.places["pruning_op_types"], value=word, cure=cure)
 
 
 def types_of(word: str) -> list[str]:
-    """Module types whose name holds `word`, which is how they choose: `Conv` is all convolutions."""
+    """Module types whose name contains `word`, which is how Neural Compressor chooses: `Conv` is all convolutions."""
     return [name for name in TYPES if word and word in name]

@@ -1,4 +1,4 @@
-"""Orders of ours -> the text of an experiment file for Hydra."""
+"""Translated pruners as the text of an experiment file for Hydra."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from hydraprune.convert.schema import Entry
-from hydraprune.convert.translate import POST_TRAINING, Orders, orders_of
+from hydraprune.convert.translate import POST_TRAINING, Translation, translate
 
 _GROUPS = ("pruner", "scheduler", "progressive", "regularizer")
-# More words, or longer, and a part is called by its number.
+# With more words or characters a part is numbered.
 _MOST_WORDS, _LONGEST_NAME = 3, 30
 
 
@@ -23,49 +23,52 @@ class Converted:
 
     Args:
         text: of the file.
-        notes: what was dropped or means something else here; they stand at the top of the text too.
+        notes: what was dropped or has another meaning here; also comments at the top of the text.
     """
 
     text: str
     notes: Sequence[str]
 
 
-def written(entries: Sequence[Entry], steps: int | None, origin: str, notes: Sequence[str] = ()) -> Converted:
-    """The experiment that does what the entries say.
+def as_experiment(entries: Sequence[Entry], steps: int | None, origin: str, notes: Sequence[str] = ()) -> Converted:
+    """The experiment file for some pruners.
 
     Args:
-        steps: of the whole training; may be None when no entry prunes over a window.
-        origin: what was read, for the file's first lines.
-        notes: what reading it left out.
+        steps: of the whole training; may be None if every entry has a single update.
+        origin: the name of the file that was read.
+        notes: what the reader left out.
 
     Raises:
-        UserError: see `orders_of`.
+        UserError: see `translate`.
     """
-    orders = [orders_of(entry, steps) for entry in entries]
+    translations = [translate(entry, steps) for entry in entries]
     names = part_names(entries)
-    notes = [*notes, *_notes(orders, names)]
-    counted = any("frequency" in o.nodes.get("scheduler", ("", {}))[1] for o in orders)
+    notes = [*notes, *_notes(translations, names)]
+    counted = any("frequency" in o.nodes.get("scheduler", ("", {}))[1] for o in translations)
     length = f", for a training of {steps} steps" if counted else ""
     head = [
         "# @package _global_",
         f"# From {origin}, a Neural Compressor 2.x configuration{length}.",
         *_comments(notes),
     ]
-    if len(orders) == 1:
-        defaults, body = _alone(orders[0])
+    if len(translations) == 1:
+        defaults, body = _alone(translations[0])
     else:
-        defaults, body = _together(orders, names)
+        defaults, body = _together(translations, names)
     lines = [*head, "defaults:", *(f"  - {entry}" for entry in defaults), *(["", _dumped(body)] if body else [""])]
     return Converted("\n".join(lines), notes)
 
 
-def _notes(orders: Sequence[Orders], names: Sequence[str]) -> list[str]:
-    """Each note once; with the part that it is about, where it is not about all of them."""
+def _notes(translations: Sequence[Translation], names: Sequence[str]) -> list[str]:
+    """Each note once, with its parts if it is not about all of them."""
     whose: dict[str, list[str]] = {}
-    for name, each in zip(names, orders, strict=True):
+    for name, each in zip(names, translations, strict=True):
         for note in each.notes:
             whose.setdefault(note, []).append(name)
-    return [note if len(about) == len(orders) else f"{note} (part {', '.join(about)})" for note, about in whose.items()]
+    return [
+        note if len(about) == len(translations) else f"{note} (part {', '.join(about)})"
+        for note, about in whose.items()
+    ]
 
 
 def _comments(notes: Sequence[str]) -> list[str]:
@@ -73,26 +76,28 @@ def _comments(notes: Sequence[str]) -> list[str]:
 
 
 def _dumped(body: dict[str, Any]) -> str:
-    # Blocks for what has keys below it, one line for what has none: as the files in conf/.
+    # Nested keys as blocks and leaves in one line, as in conf/.
     text: str = yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
     return text
 
 
-def _alone(orders: Orders) -> tuple[list[str], dict[str, Any]]:
-    nodes = {group: orders.nodes[group] for group in _GROUPS if group in orders.nodes}
-    body: dict[str, Any] = {"pattern": orders.keys} if orders.keys else {}
+def _alone(translation: Translation) -> tuple[list[str], dict[str, Any]]:
+    nodes = {group: translation.nodes[group] for group in _GROUPS if group in translation.nodes}
+    body: dict[str, Any] = {"pattern": translation.keys} if translation.keys else {}
     body |= {group: keys for group, (_, keys) in nodes.items() if keys}
-    return ["_self_", *_overrides({"pattern": orders.pattern} | {g: word for g, (word, _) in nodes.items()})], body
+    return ["_self_", *_overrides({"pattern": translation.pattern} | {g: word for g, (word, _) in nodes.items()})], body
 
 
-def _together(orders: Sequence[Orders], names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """A mixed pattern. What all parts say alike is said once, for all."""
+def _together(translations: Sequence[Translation], names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """A mixed pattern; nodes that all parts have in common are set once."""
     shared = {
-        g: orders[0].nodes.get(g) for g in _GROUPS if all(o.nodes.get(g) == orders[0].nodes.get(g) for o in orders)
+        g: translations[0].nodes.get(g)
+        for g in _GROUPS
+        if all(o.nodes.get(g) == translations[0].nodes.get(g) for o in translations)
     }
     common = {group: node for group, node in shared.items() if node is not None}
     chosen, parts = [], {}
-    for name, each in zip(names, orders, strict=True):
+    for name, each in zip(names, translations, strict=True):
         own = {group: node for group, node in each.nodes.items() if group not in shared}
         if each.pattern == "lock":
             parts[name] = _locked(each)
@@ -106,14 +111,14 @@ def _together(orders: Sequence[Orders], names: Sequence[str]) -> tuple[list[str]
                 chosen.append(f"/{group}@pattern.parts.{name}.{group}: {word}")
     body: dict[str, Any] = {"pattern": {"parts": parts}}
     body |= {group: keys for group, (_, keys) in common.items() if keys}
-    # Hydra wants overrides last.
+    # Hydra requires overrides at the end.
     words = {"pattern": "parts"} | {group: word for group, (word, _) in common.items()}
     return [*chosen, "_self_", *_overrides(words)], body
 
 
-def _locked(orders: Orders) -> dict[str, Any]:
-    """A lock as a part: conf/pattern/lock.yaml speaks for the whole config, so here its class is named."""
-    layers = {"_target_": "hydraprune.sparsity.Layers", **orders.keys.get("layers", {})}
+def _locked(translation: Translation) -> dict[str, Any]:
+    """A lock as a part, by its class: conf/pattern/lock.yaml sets the whole config."""
+    layers = {"_target_": "hydraprune.sparsity.Layers", **translation.keys.get("layers", {})}
     return {"_target_": "hydraprune.sparsity.lock", "layers": layers}
 
 
@@ -122,7 +127,7 @@ def _overrides(words: dict[str, str]) -> list[str]:
 
 
 def part_names(entries: Sequence[Entry]) -> list[str]:
-    """A name for each part: of its layers where they have a short one, else part1, part2."""
+    """A name for each part: from its layers if that is short and unique, else part1, part2."""
     wanted = [_layer_words(entry["op_names"]) for entry in entries]
     return [
         name if name and wanted.count(name) == 1 and len(name) <= _LONGEST_NAME else f"part{index}"

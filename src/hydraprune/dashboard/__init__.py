@@ -1,4 +1,4 @@
-"""One page that shows what came of some runs, in a single file."""
+"""The dashboard: all results of some runs on one page, in a single HTML file."""
 
 from hydraprune.dashboard.export import write_figures
 from hydraprune.dashboard.page import write_page

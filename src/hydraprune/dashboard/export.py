@@ -1,4 +1,4 @@
-"""The page's figures as files of their own, for papers and slides."""
+"""The figures of the dashboard as SVG and PNG files, for papers and slides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hydraprune.dashboard.records import records
 from hydraprune.dashboard.studies import Row
 from hydraprune.errors import UserError
 
-# Pixels of a figure's width, by its kind.
+# Width of a figure in pixels, by its kind.
 _WIDTHS = {"wide": 860, "third": 420, "layers": 420, "mask": 420}
 
 
@@ -24,48 +24,48 @@ def write_figures(folders: Sequence[Path], out: Path) -> list[Path]:
     """Write every figure of the page as SVG and PNG.
 
     Args:
-        out: their folder, made if need be.
+        out: their folder; created if needed.
 
     Raises:
-        UserError: a folder is not there, or a file cannot be written.
+        UserError: a folder does not exist, or a file cannot be written.
     """
     found = records(folders)
     written = []
     try:
         out.mkdir(parents=True, exist_ok=True)
         for figure in all_figures(found):
-            spec = json.dumps(_whole(figure))
-            picture = out / f"{figure.id}.svg"
-            picture.write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
-            picture.with_suffix(".png").write_bytes(vl_convert.vegalite_to_png(spec, scale=2.0))
-            written += [picture, picture.with_suffix(".png")]
+            spec = json.dumps(_standalone(figure))
+            svg, png = out / f"{figure.id}.svg", out / f"{figure.id}.png"
+            image = vl_convert.vegalite_to_svg(spec)
+            svg.write_text(image, encoding="utf-8")
+            png.write_bytes(vl_convert.svg_to_png(image, scale=2.0))
+            written += [svg, png]
     except OSError as error:
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror or error}); give another --figures FOLDER"
-        ) from None
+        reason = f"cannot be written ({error.strerror or error})"
+        raise UserError(reason, key=str(out), cure="give another --figures FOLDER") from None
     return written
 
 
-def _whole(figure: Figure) -> Spec:
-    """A specification with its rows, of the headline metric, on white."""
+def _standalone(figure: Figure) -> Spec:
+    """The specification with its rows, of the headline metric, on white."""
 
-    def measured(rows: Sequence[Row]) -> list[Row]:
+    def of_metric(rows: Sequence[Row]) -> list[Row]:
         return [row for row in rows if row.get("metric") in (None, figure.metric)]
 
     width = _WIDTHS[figure.kind]
     height = figure.spec["height"] if figure.shape is None else round(width * figure.shape)
-    datasets = {**figure.spec.get("datasets", {}), "rows": measured(figure.rows), "dense": measured(figure.dense)}
-    look = {**theme.alone(theme.light()), "background": "white", "padding": 12}
-    # Fonts of a browser's own are not to be had here.
-    look["font"] = "sans-serif"
+    datasets = {**figure.spec.get("datasets", {}), "rows": of_metric(figure.rows), "dense": of_metric(figure.dense)}
+    config = {**theme.with_legend(theme.light()), "background": "white", "padding": 12}
+    # vl-convert has none of the browser's fonts.
+    config["font"] = "sans-serif"
     title = figure.title if figure.metric is None else f"{figure.title}: {figure.metric}"
     size = {"width": width, "height": height}
     spec = _with_legend(figure.spec, datasets["rows"])
-    return {**spec, **size, "title": title, "datasets": datasets, "config": look}
+    return {**spec, **size, "title": title, "datasets": datasets, "config": config}
 
 
 def _with_legend(spec: Spec, rows: Sequence[Row]) -> Spec:
-    """The legend that a theme turns on, of what is drawn alone."""
+    """The specification with a legend of what it shows."""
     drawn = {"dense" if row.get("pattern") == "dense" else row.get("label") for row in rows}
     spec = copy.deepcopy(spec)
     for layer in spec.get("layer", ()):

@@ -1,4 +1,4 @@
-"""Records -> the figures of the page: specification, rows, and what they say in words."""
+"""The figures of the page: specifications, rows, captions and text alternatives."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hydraprune.dashboard.charts import Spec
 from hydraprune.dashboard.records import Records
 from hydraprune.dashboard.studies import Row, Study
 
-# Pixels that are kept beside a figure's own height: for an axis and its title, for a legend above it, and for a
-# title below a mask. A few more than they take, so that fonts of another machine find room as well.
+# Pixels to reserve in addition to a figure's own height: for an axis with its title, for a legend above it, and for
+# the title below a mask. A few more than needed, for wider fonts.
 _AXIS, _LEGEND, _MASK_TITLE = 66, 26, 21
 
 
@@ -21,21 +21,21 @@ class Figure:
     """One figure.
 
     Args:
-        id: of its element, and the name of its files.
-        title: what it shows.
-        reading: how it is to be read.
-        says: what it says, for those who do not see it.
-        rows: what is drawn, and what can be downloaded; filtered by task, model, pattern and metric.
-        dense: of the dense models, which no filter takes away.
-        pattern: of a figure that is about one pattern alone.
-        metric: the one that is shown first, of rows that have several.
-        shape: height / width, where that matters.
+        id: of its HTML element; also the name of its files.
+        title: of the figure.
+        caption: how to read it.
+        summary: its content in words, for screen readers.
+        rows: the data; filtered by task, model, pattern and metric.
+        dense: data of dense models, which no filter hides.
+        pattern: of a figure about a single pattern.
+        metric: the one that is shown first, if the rows have several.
+        shape: height / width, if it is fixed.
     """
 
     id: str
     title: str
-    reading: str
-    says: str
+    caption: str
+    summary: str
     spec: Spec
     rows: Sequence[Row]
     dense: Sequence[Row] = ()
@@ -46,7 +46,7 @@ class Figure:
 
     @property
     def room(self) -> str:
-        """CSS for the place that it takes before it is drawn, so that nothing moves when it is."""
+        """CSS for the room that it takes before it is drawn, so that drawing it moves nothing."""
         if self.shape is not None:
             return f"--room: calc({self.shape:.4f} * 100% + {_MASK_TITLE}px)"
         height = self.spec["height"]
@@ -57,20 +57,20 @@ class Figure:
 
     @property
     def measured(self) -> bool:
-        """Whether its rows are of a metric, which the reader chooses."""
+        """Whether its rows are of a metric that the reader chooses."""
         return any("metric" in row for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Section:
-    """One model on one task, and its figures."""
+    """The figures of one model on one task."""
 
     study: Study
     figures: Sequence[Figure]
 
 
 def over_all(records: Records) -> list[Figure]:
-    """The figures about all runs that have anything to show."""
+    """The figures about all runs, without empty ones."""
     return [figure for figure in (cost(records), time_spent(records)) if figure is not None]
 
 
@@ -87,7 +87,7 @@ def all_figures(records: Records) -> list[Figure]:
 
 
 def cost(records: Records) -> Figure | None:
-    """What sparsity costs, over all models and tasks; None where nothing was compared."""
+    """The differences to the dense models, over all models and tasks; None without any."""
     rows = []
     for cell in (cell for cell in records.cells if cell.spec.phase == "sparse" and cell.scores):
         score, row = cell.scores[0], cell.published
@@ -102,7 +102,7 @@ def cost(records: Records) -> Figure | None:
                 "pattern": cell.spec.pattern,
                 "label": cell.label,
                 "name": config_name({"task": cell.spec.task, "model": cell.spec.model, "label": cell.label}, records),
-                # Of the headline metric only: the metric chosen elsewhere does not take it away.
+                # Not named metric: the choice of a metric does not filter these rows.
                 "measure": score.metric,
                 "difference": score.difference.mean,
                 "low": low,
@@ -114,15 +114,15 @@ def cost(records: Records) -> Figure | None:
     if not rows:
         return None
     beside = any(row["published"] is not None for row in rows)
-    says = [
+    summary = [
         f"{row['name']}: {row['measure']} {row['difference']:+.4f} over {_seeds(int(str(row['n'])))}" for row in rows
     ]
     return Figure(
         "cost",
-        "What sparsity costs",
-        "Sparse model minus the dense model of the same seed, by the task's headline metric: the mean, and its 95 % "
-        "interval where there are two seeds or more." + beside * " A hollow diamond is the published difference.",
-        "; ".join(says),
+        "Cost of sparsity",
+        "Sparse model minus dense model of the same seed, in the task's headline metric: the mean, and its 95 % "
+        "confidence interval if there are at least two seeds." + beside * " Hollow diamond: the published difference.",
+        "; ".join(summary),
         charts.cost(records.labels, beside),
         rows,
         dense=[{"mean": 0}],
@@ -130,7 +130,7 @@ def cost(records: Records) -> Figure | None:
 
 
 def time_spent(records: Records) -> Figure | None:
-    """Where the time of all finished runs went; None without one."""
+    """The time of all finished runs by phase; None without one."""
     rows = []
     for run in (run for run in records.runs if run["total"]):
         known = {part: float(run[part] or 0.0) for part in ("train", "teacher", "eval")}
@@ -145,28 +145,28 @@ def time_spent(records: Records) -> Figure | None:
     total = sum(row["seconds"] for row in rows)
     return Figure(
         "time",
-        "Where the time went",
-        "Seconds of each run: training steps, asking the teacher, evaluating; other is loading, encoding, saving.",
-        f"{len(rows) // 4} runs took {total:,.0f} seconds together",
+        "Time by phase",
+        "Seconds of each run for training steps, teacher outputs and evaluation; other: loading, encoding, saving.",
+        f"{len(rows) // 4} runs took {total:,.0f} seconds in total",
         charts.time_spent(),
         rows,
     )
 
 
 def of_study(study: Study, labels: Sequence[str], number: int) -> Iterator[Figure]:
-    """The figures of one model on one task that have anything to show.
+    """The figures of one model on one task, without empty ones.
 
     Args:
-        labels: all that the page tells apart by colour.
-        number: of the study, for names that differ.
+        labels: all labels of the page, for their colors.
+        number: of the study, for unique ids.
     """
-    name = f"{_plain(study.task)}-{_plain(study.model)}-{number}"
+    name = f"{_safe(study.task)}-{_safe(study.model)}-{number}"
     if study.points:
         yield Figure(
             f"accuracy-{name}",
             "Score against sparsity",
-            "Every finished run: a small mark per seed, a large one for the mean of a pattern's seeds. Dashed: the "
-            "dense models that they started from, the band from the least to the greatest.",
+            "All finished runs: a small mark per seed, a large one for the mean over the seeds of a pattern. Dashed: "
+            "the mean of the dense models that they started from, in a band from minimum to maximum.",
             "; ".join(_means(study)),
             charts.against_sparsity(labels),
             study.points,
@@ -178,22 +178,22 @@ def of_study(study: Study, labels: Sequence[str], number: int) -> Iterator[Figur
     yield from _masks(study, name)
 
 
-# Of each curve: title, how to read it, the axis's number format, whether the axis begins at 0.
+# For each curve: title, caption, number format of the axis, whether the axis starts at 0.
 _CURVES = {
-    "score": ("Score", "After each epoch; the dense models' own training dashed.", ".3f", False),
-    "loss": ("Training loss", "A dense model's loss is of another kind: it has no teacher.", ".2~f", True),
-    "sparsity": ("Sparsity", "Zeros / prunable weights, while the sparsity schedule runs.", ".0%", True),
+    "score": ("Score", "After each epoch; dashed: the training of the dense models.", ".3f", False),
+    "loss": ("Training loss", "Not comparable with the loss of a dense model, which has no teacher.", ".2~f", True),
+    "sparsity": ("Sparsity", "Zeros / prunable weights during the sparsity schedule.", ".0%", True),
 }
 
 
 def _curves(study: Study, labels: Sequence[str], name: str) -> Iterator[Figure]:
-    for key, (title, reading, form, zero) in _CURVES.items():
+    for key, (title, caption, form, zero) in _CURVES.items():
         if rows := study.curves[key]:
             yield Figure(
                 f"{key}-{name}",
                 f"{title} over steps",
-                f"{reading} The line is the mean over seeds, the band from the least to the greatest."
-                + " Faint: not all seeds are there." * any(not row["whole"] for row in rows),
+                f"{caption} Line: the mean over seeds; band: minimum to maximum."
+                + " Faint: some seeds are missing." * any(not row["whole"] for row in rows),
                 "; ".join(_ends(rows, study.metric)),
                 charts.over_steps(labels, form, zero),
                 rows,
@@ -207,7 +207,7 @@ def _layers(study: Study, name: str) -> Iterator[Figure]:
         first = layers[0]
         least, most = min(layers, key=_sparsity), max(layers, key=_sparsity)
         yield Figure(
-            f"layers-{name}-{_plain(first['pattern'])}-{first['cell']}",
+            f"layers-{name}-{_safe(first['pattern'])}-{first['cell']}",
             str(first["label"]),
             "Share of zeros in each Linear layer, the mean over seeds.",
             f"from {least['sparsity']:.1%} in {least['layer']} to {most['sparsity']:.1%} in {most['layer']}",
@@ -226,11 +226,11 @@ def _masks(study: Study, name: str) -> Iterator[Figure]:
         place = f"rows {row['top']} to {row['top'] + tall - 1}, columns {row['left']} to {row['left'] + wide - 1}"
         part = "" if row["part"] in (row["shape"], row["pattern"]) else f", {row['part']} ({row['shape']})"
         yield Figure(
-            f"mask-{name}-{number}-{_plain(row['part'])}",
+            f"mask-{name}-{number}-{_safe(row['part'])}",
             f"{row['label']}{part}",
             f"{row['weight']}, {place}, seed {row['seed']}. A square is a weight that is kept"
-            + (f"; lines are borders of {row['shape']}." if any(charts.borders(str(row["shape"]))) else "."),
-            f"{len(kept)} of {tall * wide} weights are kept here, {row['sparsity']:.1%} of the whole layer are zero",
+            + (f"; lines separate the units of {row['shape']}." if any(charts.borders(str(row["shape"]))) else "."),
+            f"{len(kept)} of {tall * wide} weights are kept here; {row['sparsity']:.1%} of the whole layer is zero",
             charts.mask(str(row["shape"]), tall, wide, row["top"], row["left"]),
             [{"row": i, "column": j} for i, j in kept],
             pattern=str(row["pattern"]),
@@ -239,25 +239,25 @@ def _masks(study: Study, name: str) -> Iterator[Figure]:
         )
 
 
-def _plain(name: str) -> str:
-    """A name as part of a file's."""
+def _safe(name: str) -> str:
+    """A name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name.replace(":", "of"))
 
 
 def run_name(run: Row, records: Records) -> str:
-    """What a run is called among all of the page."""
+    """The name of a run, unique on the page."""
     return f"{config_name(run, records)} seed {run['seed']}"
 
 
 def config_name(config: Row, records: Records) -> str:
-    """What a config is called among all of the page."""
+    """The name of a config, unique on the page."""
     return " ".join([*_subject(config["task"], config["model"], records), str(config["label"])])
 
 
 def _subject(task: str, model: str, records: Records) -> list[str]:
-    """Task and model, where the page has several."""
+    """Task and model, each if the page has several."""
     several = [len({getattr(study, key) for study in records.studies}) > 1 for key in ("task", "model")]
-    return [name for name, said in zip((task, model), several, strict=True) if said]
+    return [name for name, shown in zip((task, model), several, strict=True) if shown]
 
 
 def _means(study: Study) -> Iterator[str]:

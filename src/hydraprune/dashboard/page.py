@@ -1,4 +1,4 @@
-"""Records and figures -> one HTML file that asks nobody for anything."""
+"""Renders the page as one HTML file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hydraprune.dashboard.studies import Row
 from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, Score
 from hydraprune.results.number_format import NONE, figure, percent, signed
-from hydraprune.results.statistics import spread
+from hydraprune.results.rows import SEED_COLUMNS, cell_row
 from hydraprune.results.tables import verdict
 from hydraprune.utils.files import write_text
 
@@ -31,27 +31,28 @@ NAME = "dashboard.html"
 
 
 def write_page(folders: Sequence[Path], out: Path | None = None, title: str | None = None) -> Path:
-    """Draw all runs below `folders` on one page.
+    """Write a page with the results of all runs below `folders`.
 
     Args:
-        out: the file; None: dashboard.html in the first folder.
+        out: the HTML file; None: dashboard.html in the first folder.
         title: of the page; None: the first folder's name.
 
     Returns:
-        The file, written whole or not at all; the same reports give the same bytes.
+        The file, written atomically; equal reports give equal bytes.
 
     Raises:
-        UserError: a folder is not there, or the file holds something else or cannot be written.
+        UserError: a folder does not exist, or the file exists and is not a dashboard, or cannot be written.
     """
     place = folders[0] / NAME if out is None else out
     if place.is_file() and not _is_page(place):
-        raise UserError(f"--out {place}: is there already, and no page of ours; give another FILE")
+        raise UserError("exists and is not a dashboard", key=f"--out {place}", cure="give another FILE")
     page = html(records(folders), title or folders[0].resolve().name)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_text(place, page)
     except OSError as error:
-        raise UserError(f"{place}: cannot be written ({error.strerror or error}); give --out FILE") from None
+        reason = f"cannot be written ({error.strerror or error})"
+        raise UserError(reason, key=str(place), cure="give --out FILE") from None
     return place
 
 
@@ -63,15 +64,15 @@ def _is_page(file: Path) -> bool:
 
 
 def html(found: Records, title: str) -> str:
-    """The page."""
+    """The text of the page."""
     over_all, sections = figures.over_all(found), figures.sections(found)
     shown = [*over_all, *(drawn for section in sections for drawn in section.figures)]
     rows = [_matrix_row(cell, score) for cell in found.cells for score in cell.scores or [None]]
-    looks = {"light": theme.light(), "dark": theme.dark()}
+    themes = {"light": theme.light(), "dark": theme.dark()}
     data = {
-        "figures": {drawn.id: _told(drawn) for drawn in shown},
+        "figures": {drawn.id: _figure_data(drawn) for drawn in shown},
         "tables": {"matrix": rows, "runs": found.runs},
-        "themes": {name: [look, theme.alone(look)] for name, look in looks.items()},
+        "themes": {name: [colors, theme.with_legend(colors)] for name, colors in themes.items()},
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters.update(figure=figure, signed=signed, percent=percent, seconds=_seconds)
@@ -94,19 +95,19 @@ def html(found: Records, title: str) -> str:
     )
 
 
-def _told(drawn: Figure) -> dict[str, Any]:
+def _figure_data(drawn: Figure) -> dict[str, Any]:
     return {"spec": drawn.spec, "rows": drawn.rows, "dense": drawn.dense, "shape": drawn.shape}
 
 
 def _choices(found: Records) -> dict[str, list[str]]:
-    """What can be filtered by: what differs between the runs."""
+    """The filters of the page: tasks, models and patterns, each if there are several."""
     by_key = {key: list(dict.fromkeys(getattr(cell.spec, key) for cell in found.cells)) for key in ("task", "model")}
     by_key["pattern"] = list(dict.fromkeys(cell.spec.pattern for cell in found.cells if cell.spec.phase == "sparse"))
     return {key: values for key, values in by_key.items() if len(values) > 1}
 
 
 def _tiles(found: Records, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """(figure, what it is): what a person wants to know first."""
+    """(value, description) of the main results at the top of the page."""
     finished = sum(run["status"] == "finished" for run in found.runs)
     tiles = [(f"{finished} of {len(found.runs)}" if finished < len(found.runs) else str(finished), "runs finished")]
     headline = [
@@ -115,62 +116,61 @@ def _tiles(found: Records, rows: Sequence[Row]) -> list[tuple[str, str]]:
     if headline:
         best = max(headline, key=lambda row: float(row["drop_of_means"]))
         tiles.append(
-            (percent(best["drop_of_means"]), f"{best['metric']} beside dense at best: {config_name(best, found)}")
+            (
+                percent(best["drop_of_means"]),
+                f"{best['metric']} relative to dense, best pattern: {config_name(best, found)}",
+            )
         )
         close = [row for row in headline if row["drop_of_means"] >= -0.01 and row["prunable"] is not None]
         if close:
             far = max(close, key=lambda row: float(row["prunable"]))
             tiles.append(
-                (f"{far['prunable']:.1%}", f"zeros at less than 1 % of {far['metric']} lost: {config_name(far, found)}")
+                (
+                    f"{far['prunable']:.1%}",
+                    f"sparsity with less than 1 % loss of {far['metric']}: {config_name(far, found)}",
+                )
             )
-        obey = [run["pattern_ok"] for run in found.runs if run["pattern_ok"] is not None and run["phase"] == "sparse"]
-        tiles.append((f"{sum(obey)} of {len(obey)}", "saved models obey their pattern"))
+        patterns_ok = [
+            run["pattern_ok"] for run in found.runs if run["pattern_ok"] is not None and run["phase"] == "sparse"
+        ]
+        tiles.append((f"{sum(patterns_ok)} of {len(patterns_ok)}", "saved models have their pattern"))
     if found.failures:
         tiles.append((str(len(found.failures)), "failed or unfinished"))
     return tiles
 
 
+# Columns of `cell_row` -> their names on the page.
+_RENAMED = {
+    "prunable_sparsity": "prunable",
+    "difference_mean": "difference",
+    "difference_low": "low",
+    "difference_high": "high",
+}
+_ON_THE_PAGE = (
+    *("cell", "phase", "task", "model", "pattern", "ratio", "prunable", "metric"),
+    *("sparse_mean", "sparse_max", "sparse_sd", "dense_mean", "dense_max", "difference", "low", "high"),
+    *("drop", "drop_of_means"),
+)
+_PUBLISHED = ("ratio", "dense_mean", "dense_max", "sparse_mean", "sparse_max", "drop", "difference")
+
+
 def _matrix_row(cell: Cell, score: Score | None) -> Row:
-    """A line of the results matrix, figures in full."""
-    row: Row = {name: getattr(cell.spec, name) for name in ("cell", "phase", "task", "model", "pattern")}
-    row["label"] = cell.label
-    row |= {
-        "ratio": cell.ratio.mean if cell.ratio else None,
-        "prunable": cell.prunable.mean if cell.prunable else None,
+    """A row of the results table, with unrounded numbers."""
+    values = {_RENAMED.get(name, name): value for name, value in cell_row(cell, score).items()}
+    if cell.spec.phase == "dense":  # its own scores are those of a dense model
+        values |= {f"dense_{key}": values.get(f"sparse_{key}") for key in ("mean", "max")}
+        values |= {f"sparse_{key}": None for key in ("mean", "max", "sd")}
+    published = cell.published if score and cell.published and cell.published.metric == score.metric else None
+    return {
+        **{name: values.get(name) for name in _ON_THE_PAGE},
+        **{name: " ".join(map(str, values[name])) for name in SEED_COLUMNS},
+        "label": cell.label,
         "finished": len(cell.finished),
         "wanted": len(cell.finished) + len(cell.failed) + len(cell.missing),
-        "failed": " ".join(map(str, cell.failed)),
-        "missing": " ".join(map(str, cell.missing)),
-        "broken": " ".join(map(str, cell.broken)),
-    }
-    mine = spread(list(score.sparse.values())) if score else None
-    dense = spread([score.dense[seed] for seed in score.differences]) if score else None
-    if cell.spec.phase == "dense":
-        mine, dense = None, mine
-    published = cell.published if score and cell.published and cell.published.metric == score.metric else None
-    low, high = (score.interval if score else None) or (None, None)
-    return row | {
-        "metric": score.metric if score else None,
-        # Of the values that the figures are made of; a score may be no number.
+        # Less than the finished seeds if a score is not finite.
         "n": len(score.sparse) if score else 0,
         "headline": bool(score) and score == cell.scores[0],
-        "sparse_mean": mine.mean if mine else None,
-        "sparse_max": mine.max if mine else None,
-        "sparse_sd": mine.sd if mine else None,
-        "dense_mean": dense.mean if dense else None,
-        "dense_max": dense.max if dense else None,
-        "difference": score.difference.mean if score and score.difference else None,
-        "low": low,
-        "high": high,
-        "drop": score.drop if score else None,
-        "drop_of_means": score.mean_drop if score else None,
-        "published_ratio": published.ratio if published else None,
-        "published_dense_mean": published.dense_mean if published else None,
-        "published_dense_max": published.dense_max if published else None,
-        "published_sparse_mean": published.sparse_mean if published else None,
-        "published_sparse_max": published.sparse_max if published else None,
-        "published_drop": published.drop if published else None,
-        "published_difference": published.difference if published else None,
+        **{f"published_{name}": getattr(published, name, None) for name in _PUBLISHED},
         "verdict": verdict(score, published, cell.typed) if published else None,
     }
 
@@ -186,17 +186,17 @@ def _asset(name: str) -> str:
 
 @lru_cache
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, as vl-convert carries them."""
+    """Vega, Vega-Lite and Vega-Embed in one script, from vl-convert."""
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _in_script(code: str) -> str:
-    """Code that does not end the script element it is put into."""
+    """Code that cannot end the script element that it is put into."""
     return re.sub(
         r"</(?=script)|<(?=!--)", lambda match: match.group().replace("<", "\\x3c"), code, flags=re.IGNORECASE
     )
 
 
 def _json(value: Any) -> str:
-    """JSON for a script element, whatever words are in it."""
+    """JSON that cannot end the script element that it is put into."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

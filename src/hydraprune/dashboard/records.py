@@ -1,4 +1,4 @@
-"""Folders -> all that the page shows: the cells of the matrix, a study per model and task, a row per run."""
+"""Reads folders of runs into the contents of the page: cells of the matrix, a study per model and task, runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from hydraprune.dashboard.studies import Row, Study, studies
 from hydraprune.results.collect import Gathered, gather
 from hydraprune.results.matrix import Cell
 from hydraprune.results.report import RunReport, read_report
+from hydraprune.results.rows import report_row
 
 
 @dataclass(frozen=True)
 class Records:
-    """All that the page shows.
+    """The contents of the page.
 
     Args:
         cells: of the results matrix, sparse ones first.
-        runs: a row per run, dense ones that only an heir names among them.
-        failures: (what, why).
+        runs: a row per run, with the dense runs that sparse runs started from.
+        failures: (folder, reason).
     """
 
     cells: list[Cell]
@@ -30,49 +31,49 @@ class Records:
 
     @property
     def labels(self) -> list[str]:
-        """What curves and points are told apart by, in the order of the matrix."""
+        """The labels of sparse cells in the order of the matrix; each has its own color."""
         return list(dict.fromkeys(cell.label for cell in self.cells if cell.spec.phase == "sparse"))
 
 
 def records(folders: Sequence[Path]) -> Records:
-    """Read all runs below `folders`, and the dense models that they started from, wherever these are.
+    """Read all runs below `folders`, and the dense runs that they started from, wherever those are.
 
     Raises:
-        UserError: a folder is not there.
+        UserError: a folder does not exist.
     """
     found = gather(folders)
     dense = _dense_runs(found, folders)
-    # A run that is here already may have been found by another way.
+    # A dense run may be below `folders` too, under another spelling of its path.
     known = {place.resolve() for place in found.runs}
     others = {place: report for place, report in dense.values() if place.resolve() not in known}
     everything = replace(found, runs={**found.runs, **others})
     cells = sorted(everything.cells, key=lambda cell: cell.spec.phase != "sparse")
     labels = {cell.spec.cell: cell.label for cell in cells}
     runs = _once(everything.runs, [cell.spec.cell for cell in cells])
-    # A sweep's failures are its own; a dense run found elsewhere may belong to anybody.
-    failures = [(_from(folders[0], Path(what)), why) for what, why in found.failures]
+    # Without the failures of dense runs found elsewhere, which are not part of these folders.
+    failures = [(_relative(folders[0], Path(what)), why) for what, why in found.failures]
     started_from = {name: report for name, (_, report) in dense.items()}
-    rows = [_run(*run, labels, folders[0]) for run in runs]
+    rows = [_run_row(*run, labels, folders[0]) for run in runs]
     return Records(cells, studies(runs, cells, started_from), rows, failures)
 
 
-def _from(folder: Path, place: Path) -> str:
-    """A place as seen from the first folder, where the page lies by default: it says nothing of the disk above."""
+def _relative(folder: Path, place: Path) -> str:
+    """A path relative to the first folder, so that the page reveals nothing about the disk above it."""
     return Path(os.path.relpath(place.resolve(), folder.resolve())).as_posix()
 
 
 def _once(runs: Mapping[Path, RunReport], order: Sequence[str]) -> list[tuple[Path, RunReport]]:
-    """Every run once, a finished copy before one that is not; by cell in the `order` given, and by seed."""
+    """Each run once, a finished copy if there is one; sorted by cell in the given `order`, and by seed."""
     found: dict[str, tuple[Path, RunReport]] = {}
     for place, report in sorted(runs.items(), key=lambda run: (not run[1].finished, str(run[0]))):
-        # Without a cell: words that made no config, which the failures tell of.
+        # Without a cell: overrides that made no valid config, which are among the failures.
         if report.spec.cell:
             found.setdefault(report.spec.hash, (place, report))
     return sorted(found.values(), key=lambda run: (order.index(run[1].spec.cell), run[1].spec.seed, run[1].spec.hash))
 
 
 def _dense_runs(found: Gathered, folders: Sequence[Path]) -> dict[str, tuple[Path, RunReport]]:
-    """The dense models that sparse runs name, where they say that these are: from here, or from a folder above."""
+    """The dense runs that sparse runs name, relative to the current folder or to a folder above theirs."""
     above = [Path(), *(parent for folder in folders for parent in folder.resolve().parents)]
     named = {str(report.dense["run"]) for report in found.runs.values() if report.dense and report.dense.get("run")}
     runs = {}
@@ -85,32 +86,6 @@ def _dense_runs(found: Gathered, folders: Sequence[Path]) -> dict[str, tuple[Pat
     return runs
 
 
-def _run(place: Path, report: RunReport, labels: Mapping[str, str], folder: Path) -> Row:
-    seconds, metric = report.seconds, report.metric or ""
-    score, dense = report.final.get(metric), (report.dense or {}).get(metric)
-    train = seconds.get("train")
-    return {
-        "hash": report.spec.hash,
-        "task": report.spec.task,
-        "model": report.spec.model,
-        "pattern": report.spec.pattern,
-        "label": labels.get(report.spec.cell, report.spec.pattern),
-        "phase": report.spec.phase,
-        "seed": report.spec.seed,
-        "status": report.status,
-        "metric": metric,
-        "score": score,
-        "dense": dense,
-        "difference": None if score is None or dense is None else score - dense,
-        "sparsity": (report.sparsity or {}).get("prunable"),
-        "pattern_ok": report.pattern_ok,
-        "steps": report.steps,
-        **{part: seconds.get(part) for part in ("total", "train", "eval", "teacher")},
-        "steps_per_second": report.steps / train if report.steps and train else None,
-        "examples_per_second": report.examples / train if report.examples and train else None,
-        "device": report.device,
-        "threads": report.threads,
-        "precision": report.spec.precision,
-        "error": report.error,
-        "folder": _from(folder, place),
-    }
+def _run_row(place: Path, report: RunReport, labels: Mapping[str, str], folder: Path) -> Row:
+    label = labels.get(report.spec.cell, report.spec.pattern)
+    return {**report_row(report), "label": label, "folder": _relative(folder, place)}

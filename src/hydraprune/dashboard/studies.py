@@ -1,4 +1,4 @@
-"""The runs of one model on one task -> the rows of its figures. Plain values, as JSON has them."""
+"""Studies: the runs of one model on one task as rows for its figures, in plain values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydraprune.results.curves import History, band, read_history
-from hydraprune.results.mask_crops import mask_parts
+from hydraprune.results.mask_crops import mask_crops
 from hydraprune.results.matrix import Cell
 from hydraprune.results.report import RunReport
 from hydraprune.results.statistics import spread
@@ -21,15 +21,15 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Study:
-    """One model on one task: what is drawn together.
+    """One model on one task: the rows of its figures.
 
     Args:
-        metric: the headline one; what else was measured is in `metrics`.
+        metric: the headline metric, one of `metrics`.
         points: a row per finished sparse run and metric.
-        dense: a row per metric and dense config: the spread over the models that those runs started from.
-        curves: {score, loss, sparsity} -> rows of bands, dense runs among them; of the score a band per metric.
+        dense: a row per metric and dense config: statistics of the models that the runs started from.
+        curves: {score, loss, sparsity} -> rows of bands, with those of dense runs; of scores a band per metric.
         layers: a row per cell and layer, the mean over seeds.
-        masks: a row per part of a mask; `kept` are lines of 0 and 1.
+        masks: a row per mask crop; `kept` has a line of 0 and 1 for each row.
     """
 
     task: str
@@ -44,7 +44,7 @@ class Study:
 
     @property
     def labels(self) -> set[str]:
-        """Of its sparse runs, finished or not."""
+        """The labels of its sparse runs, finished or not."""
         rows = [*self.points, *(row for curve in self.curves.values() for row in curve)]
         return {str(row["label"]) for row in rows if row["pattern"] != "dense"}
 
@@ -55,9 +55,9 @@ def studies(
     """A study per model and task.
 
     Args:
-        runs: folder and report, every run once.
+        runs: folder and report, each run once.
         cells: of the results matrix.
-        dense: the dense models that sparse runs started from, by the names that these give them.
+        dense: the dense runs that sparse runs started from, by the names that their reports use.
     """
 
     def subject(run: tuple[Path, RunReport]) -> tuple[str, str]:
@@ -82,7 +82,7 @@ def _study(
     by_cell = {cell.spec.cell: [run for run in runs if run[1].spec.cell == cell.spec.cell] for cell in mine}
     histories = {key: [read_history(place) for place, _ in found] for key, found in by_cell.items()}
     ancestors = {dense[name].spec.cell for _, report in runs if (name := _started_from(report)) in dense}
-    # Beside sparse runs only those dense ones that they started from; others may be of any recipe.
+    # With sparse runs, only the dense ones that they started from; others may have another recipe.
     drawn = [cell for cell in mine if cell.spec.phase == "sparse" or cell.spec.cell in ancestors or not sparse]
     names = {cell.spec.cell: _dense_name(cell, drawn) for cell in drawn if cell.spec.phase == "dense"}
     curves = {
@@ -96,7 +96,7 @@ def _study(
         metric=metric,
         metrics=metrics,
         points=[row for cell in sparse for row in _points(cell, by_cell[cell.spec.cell])],
-        dense=[row for name in metrics for row in _strips(name, mine, names)],
+        dense=[row for name in metrics for row in _dense_bands(name, mine, names)],
         curves=curves,
         layers=[row for cell in sparse for row in _layers(cell, by_cell[cell.spec.cell])],
         masks=[row for cell in sparse for row in _masks(cell, by_cell[cell.spec.cell])],
@@ -108,7 +108,7 @@ def _started_from(report: RunReport) -> str:
 
 
 def _dense_name(cell: Cell, drawn: Sequence[Cell]) -> str:
-    """`dense`, and what tells it from others where there are several."""
+    """`dense`; the label of its cell if there are several."""
     return "dense" if sum(other.spec.phase == "dense" for other in drawn) == 1 else cell.label
 
 
@@ -129,17 +129,17 @@ def _points(cell: Cell, runs: Iterable[tuple[Path, RunReport]]) -> list[Row]:
     ]
 
 
-def _strips(metric: str, cells: Sequence[Cell], names: Mapping[str, str]) -> list[Row]:
-    """The dense models that sparse runs started from, each once though several patterns start from it.
+def _dense_bands(metric: str, cells: Sequence[Cell], names: Mapping[str, str]) -> list[Row]:
+    """Statistics of the dense models that sparse runs started from, each model once.
 
-    Configs that started from others are told apart by their values: two models of one seed are not the same.
+    Sparse cells whose dense scores of a seed differ started from other models and get a band of their own.
     """
     sparse = [cell for cell in cells if cell.spec.phase == "sparse"]
     groups: list[tuple[str, dict[int, float]]] = []
     for cell in sparse or cells:
         for score in (score for score in cell.scores if score.metric == metric):
             values = dict(score.dense if sparse else score.sparse)
-            same = [known for _, known in groups if sparse and _agree(known, values)]
+            same = [known for _, known in groups if sparse and _same_models(known, values)]
             if same:
                 same[0].update(values)
             elif values:
@@ -153,8 +153,8 @@ def _strips(metric: str, cells: Sequence[Cell], names: Mapping[str, str]) -> lis
     return rows
 
 
-def _agree(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
-    """Whether values by seed can be of the same models."""
+def _same_models(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
+    """Whether scores by seed can be of the same models."""
     shared = one.keys() & other.keys()
     return bool(shared) and all(one[seed] == other[seed] for seed in shared)
 
@@ -166,14 +166,14 @@ def _curves(
     name: str,
     **more: str,
 ) -> list[Row]:
-    """Rows of bands; `whole` where all seeds of the config that were ever there still are."""
+    """Rows of bands; `whole` at steps where no seed of the config is missing."""
     rows = []
     for cell in cells:
         seeds = sum(name in history for history in histories[cell.spec.cell])
-        told = {**_named(cell), "label": names.get(cell.spec.cell, cell.label), **more}
+        common = {**_named(cell), "label": names.get(cell.spec.cell, cell.label), **more}
         for at in band(histories[cell.spec.cell], name):
             known = {"step": at.step, "mean": at.mean, "low": at.low, "high": at.high, "n": at.n}
-            rows.append({**told, **known, "whole": at.n == seeds})
+            rows.append({**common, **known, "whole": at.n == seeds})
     return rows
 
 
@@ -182,9 +182,9 @@ def _layers(cell: Cell, runs: Iterable[tuple[Path, RunReport]]) -> list[Row]:
     for _, report in runs:
         for layer, sparsity in ((report.sparsity or {}).get("per_layer") or {}).items():
             by_layer.setdefault(layer, []).append(float(sparsity))
-    places = _places(list(by_layer))
+    positions = _positions(list(by_layer))
     return [
-        {**_named(cell), "layer": layer, **places[layer], "sparsity": sum(values) / len(values), "n": len(values)}
+        {**_named(cell), "layer": layer, **positions[layer], "sparsity": sum(values) / len(values), "n": len(values)}
         for layer, values in by_layer.items()
     ]
 
@@ -192,39 +192,39 @@ def _layers(cell: Cell, runs: Iterable[tuple[Path, RunReport]]) -> list[Row]:
 _NUMBERED = re.compile(r"^(?:(.*?)\.)?(\d+)\.(.+)$")
 
 
-def _places(layers: Sequence[str]) -> dict[str, Row]:
-    """What each layer does, and how deep it lies: `attention.self.query`, 3. Heads lie behind all of them.
+def _positions(layers: Sequence[str]) -> dict[str, Row]:
+    """The role and depth of each layer: `attention.self.query`, 3; the depth of a head is `head`.
 
-    What stands before the number is said only where the rest would name two layers alike.
+    The part of the name before the depth is shown only if the roles would not be unique otherwise.
     """
     split = {layer: match.groups() for layer in layers if (match := _NUMBERED.match(layer))}
     short = Counter((depth, role) for _, depth, role in split.values())
-    alike = any(count > 1 for count in short.values())
+    ambiguous = any(count > 1 for count in short.values())
     places = {}
     for layer in layers:
         before, depth, role = split.get(layer, (None, "head", layer.removeprefix("bert.")))
-        whole = f"{before}.{role}" if before and alike else role
+        whole = f"{before}.{role}" if before and ambiguous else role
         places[layer] = {"role": whole.removesuffix(".dense"), "depth": depth}
     return places
 
 
 def _masks(cell: Cell, runs: Sequence[tuple[Path, RunReport]]) -> list[Row]:
-    """Of the first seed whose model is there; the others look alike."""
+    """Mask crops of the first seed whose model exists; those of the others look alike."""
     for place, report in runs:
-        if report.finished and (found := mask_parts(place / "model", report.parts)):
+        if report.finished and (found := mask_crops(place / "model", report.parts)):
             return [
                 {
                     **_named(cell),
                     "seed": report.spec.seed,
-                    "part": part.part,
-                    "shape": part.pattern,
-                    "weight": part.weight,
-                    "top": part.top,
-                    "left": part.left,
-                    "sparsity": part.sparsity,
-                    "kept": ["".join("1" if kept else "0" for kept in row) for row in part.kept],
+                    "part": crop.pruner,
+                    "shape": crop.pattern,
+                    "weight": crop.weight,
+                    "top": crop.top,
+                    "left": crop.left,
+                    "sparsity": crop.sparsity,
+                    "kept": ["".join("1" if kept else "0" for kept in row) for row in crop.kept],
                 }
-                for part in found
+                for crop in found
             ]
     return []
 

@@ -1,4 +1,4 @@
-"""`hydraprune doctor`: what a run would find here, looked at one by one, and what to do about it.
+"""`hydraprune doctor`: checks of what a run needs on this machine, each with a cure.
 
-Nothing but the standard library is needed to import it: it is asked when something else is broken.
+Importing it needs only the standard library, since it is used when something else is broken.
 """

@@ -1,4 +1,4 @@
-"""`python -m hydraprune.doctor`: where not even the command line can be imported."""
+"""`python -m hydraprune.doctor`: for when not even the command line can be imported."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What was looked at, what was found, what to do about it."""
+"""The result of a check: its state, what was found, and a cure."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from enum import Enum
 
 
 class State(Enum):
-    """How it stands: well; a run works, but; a run does not."""
+    """OK; WARN: a run works, with a restriction; BAD: a run does not work."""
 
     OK = "ok"
     WARN = "warn"
     BAD = "bad"
 
 
-_ORDER = list(State)
+_BY_SEVERITY = list(State)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Of one check.
+    """The result of one check.
 
     Args:
-        found: as it is.
-        todo: what to do; empty when all is well.
-        name: of the check; whoever runs it knows.
+        found: what the check found.
+        todo: the cure; empty if all is well.
+        name: of the check; set by the runner.
     """
 
     state: State
@@ -35,26 +35,26 @@ class Finding:
 
 
 def ok(found: str) -> Finding:
-    """All is well."""
+    """A finding with nothing to do."""
     return Finding(State.OK, found)
 
 
 def warn(found: str, todo: str) -> Finding:
-    """A run works, but."""
+    """A finding that restricts a run."""
     return Finding(State.WARN, found, todo)
 
 
 def bad(found: str, todo: str) -> Finding:
-    """A run does not work."""
+    """A finding that makes a run impossible."""
     return Finding(State.BAD, found, todo)
 
 
-def together(parts: Sequence[Finding]) -> Finding:
-    """Several things about one subject, as bad as the worst of them."""
+def merge(parts: Sequence[Finding]) -> Finding:
+    """Several findings of one check as one, in the worst of their states."""
     todo = "; ".join(dict.fromkeys(part.todo for part in parts if part.todo))
     return Finding(worst(parts), ", ".join(part.found for part in parts if part.found), todo)
 
 
 def worst(findings: Sequence[Finding]) -> State:
-    """The worst state among them."""
-    return max((finding.state for finding in findings), key=_ORDER.index, default=State.OK)
+    """The worst state among findings; OK without any."""
+    return max((finding.state for finding in findings), key=_BY_SEVERITY.index, default=State.OK)

@@ -1,55 +1,45 @@
-"""What a run with these words would use: folders, threads, device, tracker, paths."""
+"""What a run with given overrides uses: folders, threads, device, launcher, tracker, models and data."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydraprune.errors import UserError
+from hydraprune.utils.launchers import workers_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from hydraprune.config.composition import LoadedPath
 
-@dataclass(frozen=True)
-class Named:
-    """Something that a run loads.
-
-    Args:
-        key: of the config.
-        path: local, or a hub id.
-        kind: `model`; `data`, a data set; `file`, which is never a hub id.
-    """
-
-    key: str
-    path: str
-    kind: str
-
-
-_CACHE = Path(os.path.expanduser("~/.cache/hydraprune"))
+_DEFAULT_CACHE = Path(os.path.expanduser("~/.cache/hydraprune"))
+# Overrides of these groups choose what is loaded.
+_CHOOSING_GROUPS = {"task", "model", "dense", "distill", "experiment", "matrix", "demo_matrix", "method"}
 
 
 @dataclass(frozen=True)
-class Meant:
-    """What a run would use.
+class RunConfig:
+    """The part of a run's config that the checks need; the defaults are those of conf/.
 
     Args:
-        runs, sweeps: folders; `runs_key` is what the first is called in the config.
+        runs, sweeps: folders; `runs_key` is the config key of the first.
         max_gb: of the cache, in 10^9 bytes.
-        threads: that torch computes with; None: its own choice.
-        jobs: of a sweep, at once.
-        launcher: of a sweep, as Hydra calls it.
-        tracker: mode of W&B; None where it is not used.
-        chosen: whether the words choose a task or a model.
+        threads: of torch; None: torch's default.
+        jobs: of a sweep, at a time on this machine.
+        launcher: of a sweep, its name in `hydra/launcher=`.
+        tracker: the mode of W&B; None if it is not used.
+        loaded: models and data sets that the run loads.
+        chosen: whether the overrides choose a task or a model.
     """
 
     runs: Path = Path("outputs")
     runs_key: str = "run.root"
     sweeps: Path = Path("multirun_sweeps/default")
-    cache: Path = _CACHE
+    cache: Path = _DEFAULT_CACHE
     max_gb: float = 20.0
     threads: int | None = None
     compiled: bool = True
@@ -57,21 +47,18 @@ class Meant:
     jobs: int = 1
     launcher: str = "basic"
     tracker: str | None = None
-    named: tuple[Named, ...] = ()
+    loaded: tuple[LoadedPath, ...] = ()
     chosen: bool = False
 
 
-_CHOOSING = {"task", "model", "dense", "distill", "experiment", "matrix", "demo_matrix", "method"}
-
-
-def meant(words: Sequence[str], cores: int) -> Meant:
-    """Of the words of `hydraprune train`; of a sweep's the first job's.
+def read_run_config(overrides: Sequence[str], cores: int) -> RunConfig:
+    """The run that overrides of `hydraprune train` describe; of a sweep, its first job.
 
     Args:
-        cores: that there are.
+        cores: of this machine.
 
     Raises:
-        UserError: a mistake in the words.
+        UserError: a mistake in the overrides.
     """
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
@@ -84,92 +71,65 @@ def meant(words: Sequence[str], cores: int) -> Meant:
     register()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return _of(compose("config", _first_job(words), return_hydra_config=True), words, cores)
+            return _from_composed(compose("config", _first_job(overrides), return_hydra_config=True), overrides, cores)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from None
 
 
-def _of(composed: DictConfig, words: Sequence[str], cores: int) -> Meant:
+def _from_composed(composed: DictConfig, overrides: Sequence[str], cores: int) -> RunConfig:
     from omegaconf import OmegaConf
 
-    from hydraprune.config.composition import resolved
+    from hydraprune.config.composition import loaded_paths, resolved
     from hydraprune.config.schema import override_key
     from hydraprune.utils.cache import cache_of
 
-    config = resolved(composed)
+    config = OmegaConf.create(resolved(composed))
     directory = str(OmegaConf.to_container(composed.hydra.run)["dir"])  # type: ignore[index,call-overload]
-    ours = "${hydraprune" in directory
-    cache = cache_of(config["cache"])
-    launcher: dict[str, Any] = OmegaConf.to_container(composed.hydra.launcher)  # type: ignore[assignment]
-    return Meant(
-        runs=Path(config["run"]["root"] if ours else composed.hydra.run.dir),
-        runs_key="run.root" if ours else "hydra.run.dir",
+    is_default = "${hydraprune" in directory
+    cache = cache_of(config.cache)
+    jobs, remote = workers_of(OmegaConf.to_container(composed.hydra.launcher), cores)
+    return RunConfig(
+        runs=Path(config.run.root if is_default else composed.hydra.run.dir),
+        runs_key="run.root" if is_default else "hydra.run.dir",
         sweeps=Path(composed.hydra.sweep.dir),
         cache=cache.folder,
         max_gb=cache.max_gb,
-        threads=_threads(config["runtime"]["threads"]),
-        compiled=bool(config["runtime"]["compiled"]),
-        device=str(config["training"]["device"]),
-        jobs=_jobs(launcher, cores),
+        threads=_threads(config.runtime.threads),
+        compiled=bool(config.runtime.compiled),
+        device=str(config.training.device),
+        jobs=1 if remote else jobs,
         launcher=str(composed.hydra.runtime.choices["hydra/launcher"]),
-        tracker=_tracker(config["tracker"]),
-        named=_named(config),
-        chosen=any(override_key(word).split(".")[0] in _CHOOSING for word in words),
+        tracker=_wandb_mode(OmegaConf.to_container(config.tracker)),
+        loaded=tuple(loaded_paths(config)),
+        chosen=any(override_key(override).split(".")[0] in _CHOOSING_GROUPS for override in overrides),
     )
 
 
-def _first_job(words: Sequence[str]) -> list[str]:
-    """`seed=0` of `seed=0,1,2`."""
+def _first_job(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a sweep's first job: `seed=0` for `seed=0,1,2`."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = parser.parse_overrides(list(words))
-    firsts = [next(iter(word.sweep_string_iterator()), None) if word.is_sweep_override() else None for word in parsed]
+    parsed = parser.parse_overrides(list(overrides))
+    firsts = [next(iter(each.sweep_string_iterator()), None) if each.is_sweep_override() else None for each in parsed]
     return [
-        typed if first is None else f"{word.get_key_element()}={first}"
-        for typed, word, first in zip(words, parsed, firsts, strict=True)
+        typed if first is None else f"{each.get_key_element()}={first}"
+        for typed, each, first in zip(overrides, parsed, firsts, strict=True)
     ]
 
 
 def _threads(value: Any) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
-    raise UserError(f"runtime.threads={value}: must be a whole number of at least 1, or null")
+    raise UserError("must be a whole number of at least 1, or null", key="runtime.threads", value=value)
 
 
-def _jobs(launcher: dict[str, Any], cores: int) -> int:
-    """How many jobs of a sweep share this machine."""
-    target = str(launcher.get("_target_", ""))
-    jobs = launcher.get("n_jobs")
-    if "joblib" not in target or not isinstance(jobs, int):
-        return 1
-    # joblib counts back from all cores: -1 all of them, -2 all but one.
-    return max(1, jobs if jobs > 0 else cores + 1 + jobs)
-
-
-def _tracker(node: dict[str, Any]) -> str | None:
-    return str(node.get("mode", "auto")) if str(node.get("_target_", "")).endswith("WandB") else None
-
-
-def _named(config: dict[str, Any]) -> tuple[Named, ...]:
-    task = str(config["task"].get("_target_", ""))
-    data = "file" if task.endswith("FileTask") else "data"
-    found = [
-        Named(f"{group}.{key}", value, kind)
-        for group, key, kind in (
-            ("model", "path", "model"),
-            ("task", "path", data),
-            ("task", "validation_path", data),
-            ("dense", "source", "model"),
-            ("distill", "teacher", "model"),
-        )
-        if isinstance(value := (config.get(group) or {}).get(key), str)
-    ]
-    return tuple(named for named in found if (named.key, named.path) != ("dense.source", "auto"))
-
-
-def home_of_the_hub() -> Path:
-    """Where what comes from the hub is kept."""
-    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("HF_HOME", f"{base}/huggingface")).expanduser()
+def _wandb_mode(node: Any) -> str | None:
+    """The mode of the W&B tracker in a tracker node, which may be one of several."""
+    if not isinstance(node, Mapping):
+        return None
+    if str(node.get("_target_", "")).endswith(".WandB"):
+        return str(node.get("mode", "auto"))
+    several = node.get("trackers")
+    return next(filter(None, map(_wandb_mode, several if isinstance(several, list) else [])), None)

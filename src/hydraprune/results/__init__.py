@@ -1,1 +1,1 @@
-"""Reports of runs, and the tables, statistics and figures made from them."""
+"""Reports of runs, and the tables, statistics and curves made from them."""

@@ -1,4 +1,4 @@
-"""All reports below some folders, whatever left them there."""
+"""Collects the reports and plans below some folders, and writes the results matrix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, matrix
 from hydraprune.results.plan_file import NAME as PLAN
-from hydraprune.results.plan_file import Plan, Planned, read_plan, straight
+from hydraprune.results.plan_file import Plan, Planned, read_plan, resolved_folder
 from hydraprune.results.report import NAME, REFUSED, RunReport, read_report
 from hydraprune.results.tables import as_json, comma_separated, markdown
 from hydraprune.utils.files import folders_with, write_text
@@ -19,11 +19,11 @@ FILES = ("matrix.md", "matrix.csv", "matrix.json")
 
 @dataclass(frozen=True)
 class Gathered:
-    """What stands in some folders at this moment.
+    """The reports and plans found below some folders.
 
     Args:
         runs: directory -> its report.
-        planned: jobs of the plans found there.
+        planned: jobs of the plans.
     """
 
     runs: dict[Path, RunReport]
@@ -31,12 +31,12 @@ class Gathered:
 
     @property
     def cells(self) -> list[Cell]:
-        """The rows of the results matrix."""
+        """The cells of the results matrix."""
         return matrix(self.runs.values(), self.planned)
 
     @property
     def failures(self) -> list[tuple[str, str]]:
-        """(directory, why) of what was planned or begun and is not finished."""
+        """(directory, why) of runs that were planned or started and are not finished."""
         done = {report.spec.hash for report in self.runs.values() if report.finished}
         found = {}
         for job in self.planned:
@@ -45,28 +45,30 @@ class Gathered:
         known = {job.spec.hash for job in self.planned} | done
         for directory, report in self.runs.items():
             if report.spec.hash not in known or not report.spec.hash:
-                why = report.error if report.status == "failed" else "not finished: running, or cut"
+                why = report.error if report.status == "failed" else "not finished: running, or interrupted"
                 if not report.finished and str(directory) not in found:
                     found[str(directory)] = why or "failed"
         return sorted(found.items())
 
     def markdown(self) -> str:
-        """The whole report."""
+        """The results matrix and failures as Markdown."""
         return markdown(self.cells, self.failures)
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
-    """Read every report below `folders`, and what their plans name elsewhere. Nothing else is read.
+    """Read every report below `folders`, and those of jobs of their plans that are stored elsewhere.
 
     Raises:
-        UserError: a folder is not there.
+        UserError: a folder does not exist.
     """
     runs: dict[Path, RunReport] = {}
     planned: list[Planned] = []
     for named in folders:
         if not named.is_dir():
-            raise UserError(f"{named}: no such folder; give one that holds runs, such as multirun_sweeps/default")
-        folder = straight(named)
+            raise UserError(
+                "no such folder", key=str(named), cure="give one that contains runs, such as multirun_sweeps/default"
+            )
+        folder = resolved_folder(named)
         plans = {place: plan for place in folders_with(PLAN, folder) if (plan := read_plan(place))}
         jobs = [job for plan in plans.values() for job in plan.jobs]
         planned += jobs
@@ -78,14 +80,14 @@ def gather(folders: Sequence[Path]) -> Gathered:
 
 
 def _stale(plans: dict[Path, Plan]) -> Iterable[Path]:
-    """Refusals of earlier words, which the plan in force does not name."""
+    """Folders of refusals by an earlier plan, which the current one does not name."""
     for folder, plan in plans.items():
         named = {job.refusal for job in plan.jobs}
         yield from (place.parent for place in (folder / REFUSED).glob(f"*/{NAME}") if place.parent not in named)
 
 
 def write_matrix(gathered: Gathered, folder: Path) -> None:
-    """Write `matrix.md`, `matrix.csv` and `matrix.json`, each atomically; the same reports, the same bytes.
+    """Write `matrix.md`, `matrix.csv` and `matrix.json`, each atomically; equal reports give equal bytes.
 
     Raises:
         UserError: the folder cannot be written.
@@ -97,6 +99,5 @@ def write_matrix(gathered: Gathered, folder: Path) -> None:
         for name, text in zip(FILES, texts, strict=True):
             write_text(folder / name, text)
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot write {FILES[0]} there ({error.strerror or error}); give --out FOLDER"
-        ) from None
+        reason = f"cannot write {FILES[0]} there ({error.strerror or error})"
+        raise UserError(reason, key=str(folder), cure="give --out FOLDER") from None

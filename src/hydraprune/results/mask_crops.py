@@ -1,4 +1,4 @@
-"""Parts of real masks, small enough to look at, read from a saved model."""
+"""Crops of the masks of a saved model, small enough to show each weight."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-# Of a picture: enough rows and columns for a pattern to be seen, and few enough to see each weight.
+# Rows and columns of a crop: enough to show the pattern, few enough to show each weight.
 ROWS, COLUMNS = 24, 40
 
 
 @dataclass(frozen=True)
-class MaskPart:
-    """A part of one layer's mask.
+class MaskCrop:
+    """A crop of one layer's mask.
 
     Args:
-        part: name of the pruner that made it.
+        pruner: name of the pruner that made it.
+        pattern: name of its pattern.
         weight: name of the layer's weight.
-        top, left: place of the part in the weight.
-        kept: rows x columns, true where a weight is not zero.
+        top, left: position of the crop in the weight, seen as a matrix.
+        kept: bool [rows, columns], True where a weight is not zero.
         sparsity: of the whole layer.
     """
 
-    part: str
+    pruner: str
     pattern: str
     weight: str
     top: int
@@ -36,18 +37,18 @@ class MaskPart:
     sparsity: float
 
 
-def mask_parts(model: Path, parts: Mapping[str, Any], rows: int = ROWS, columns: int = COLUMNS) -> list[MaskPart]:
-    """One part of a mask for each pruner of a run.
+def mask_crops(model: Path, parts: Mapping[str, Any], rows: int = ROWS, columns: int = COLUMNS) -> list[MaskCrop]:
+    """A typical mask crop for each pruner of a run, always the same.
 
-    Of all layers the one whose sparsity is nearest to the pruner's, and of this layer the part whose sparsity is
-    nearest to the layer's: neither the emptiest nor the fullest, and always the same.
+    It is taken from the layer whose sparsity is nearest to the pruner's, where its own sparsity is
+    nearest to the layer's.
 
     Args:
-        model: folder that holds safetensors files.
+        model: folder with safetensors files.
         parts: as in a report.
 
     Returns:
-        Nothing for a model that is not there or whose layers are not there under their names.
+        No crop for pruners whose layers are not found in the model.
     """
     found = []
     for name, part in parts.items():
@@ -56,7 +57,7 @@ def mask_parts(model: Path, parts: Mapping[str, Any], rows: int = ROWS, columns:
         masks = list(_masks(model, part["weights"]))
         if masks:
             weight, kept = min(masks, key=lambda mask: abs(1 - mask[1].mean() - part["sparsity"]))
-            found.append(_typical(name, part["pattern"], weight, kept, rows, columns))
+            found.append(_typical_crop(name, part["pattern"], weight, kept, rows, columns))
     return found
 
 
@@ -67,7 +68,7 @@ def _masks(model: Path, weights: list[str]) -> list[tuple[str, NDArray[np.bool_]
             with safe_open(file, framework="np") as tensors:
                 names = set(tensors.keys())
                 found += [(name, _matrix(tensors.get_tensor(name)) != 0) for name in weights if name in names]
-        except (OSError, SafetensorError, TypeError, AttributeError):  # cut short, or of a type that numpy lacks
+        except (OSError, SafetensorError, TypeError, AttributeError):  # incomplete, or of a type that numpy lacks
             continue
     return found
 
@@ -76,15 +77,15 @@ def _matrix(weight: NDArray[Any]) -> NDArray[Any]:
     return weight.reshape(len(weight), -1)
 
 
-def _typical(part: str, pattern: str, weight: str, kept: NDArray[np.bool_], rows: int, columns: int) -> MaskPart:
+def _typical_crop(pruner: str, pattern: str, weight: str, kept: NDArray[np.bool_], rows: int, columns: int) -> MaskCrop:
     sparsity = 1 - float(kept.mean())
     height, width = min(rows, kept.shape[0]), min(columns, kept.shape[1])
-    places = [
+    corners = [
         (top, left)
         for top in range(0, kept.shape[0] - height + 1, height)
         for left in range(0, kept.shape[1] - width + 1, width)
     ]
     top, left = min(
-        places, key=lambda at: abs(1 - kept[at[0] : at[0] + height, at[1] : at[1] + width].mean() - sparsity)
+        corners, key=lambda at: abs(1 - kept[at[0] : at[0] + height, at[1] : at[1] + width].mean() - sparsity)
     )
-    return MaskPart(part, pattern, weight, top, left, kept[top : top + height, left : left + width], sparsity)
+    return MaskCrop(pruner, pattern, weight, top, left, kept[top : top + height, left : left + width], sparsity)

@@ -1,30 +1,29 @@
-"""Reports of runs -> the rows of the results matrix. Pure: the same reports, the same rows."""
+"""The results matrix: reports of runs grouped into cells, with the scores of all seeds. Pure functions."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from hydraprune.results.labels import Named, differences
 from hydraprune.results.plan_file import Planned
 from hydraprune.results.reference import Published, published
 from hydraprune.results.report import RunReport
 from hydraprune.results.run_spec import RunSpec
 from hydraprune.results.statistics import Spread, mean_interval, spread
 
-# Rows stand in the order of the published table, other patterns behind.
+# Rows are in the order of the published table, other patterns at the end.
 _PATTERNS = ("dense", "4x1", "2:4", "1xchannel", "mixed")
 
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of a cell, over its seeds.
+    """One metric of a cell, by seed.
 
     Args:
-        sparse: metric of the final evaluation, by seed.
-        dense: of the dense model that the run started from, by seed; empty for a dense cell.
-        best: of the best epoch at full target, by seed; chosen by looking at the evaluation data, so it
-            flatters.
+        sparse: of the final evaluation.
+        dense: of the dense model that the run started from; empty for a dense cell.
+        best: of the best epoch at the full target; optimistic, since it is chosen on the evaluation data.
     """
 
     metric: str
@@ -34,29 +33,29 @@ class Score:
 
     @property
     def differences(self) -> dict[int, float]:
-        """Sparse - dense of the same seed."""
+        """sparse - dense of the same seed."""
         return {seed: value - self.dense[seed] for seed, value in self.sparse.items() if seed in self.dense}
 
     @property
     def difference(self) -> Spread | None:
-        """Of the paired differences."""
+        """The spread of the paired differences."""
         return spread(list(self.differences.values()))
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % t-interval of the mean paired difference."""
+        """The 95 % t-interval of the mean paired difference."""
         return mean_interval(list(self.differences.values()))
 
     @property
     def drop(self) -> float | None:
-        """Relative drop as published: best sparse run / best dense run - 1."""
+        """The relative drop as published: best sparse run / best dense run - 1."""
         paired = self.differences
         best = max((self.dense[seed] for seed in paired), default=0.0)
         return max(self.sparse[seed] for seed in paired) / best - 1 if best > 0 else None
 
     @property
     def mean_drop(self) -> float | None:
-        """Relative drop of the means: mean of the sparse runs / mean of their dense runs - 1."""
+        """The relative drop of the means: mean of the sparse runs / mean of their dense runs - 1."""
         paired = self.differences
         total = sum(self.dense[seed] for seed in paired)
         return sum(self.sparse[seed] for seed in paired) / total - 1 if total > 0 else None
@@ -67,14 +66,14 @@ class Cell:
     """All seeds of one config.
 
     Args:
-        spec: of one of its runs; the seed in it says nothing.
-        differs: what was typed that other cells of the same name do not share.
+        spec: of one of its runs; its seed has no meaning.
+        differs: what distinguishes it from other cells of the same name, see `labels.differences`.
         ratio: zeros / weights of all Linear layers, heads included: the published column.
         prunable: zeros / weights of the pruned layers.
         scores: the headline metric first.
         finished, failed, missing: seeds.
-        typed: words beyond those that a published row stands for.
-        broken: seeds whose saved model does not obey its pattern.
+        typed: overrides that make it another experiment than the published row.
+        broken: seeds whose saved model does not have its pattern.
     """
 
     spec: RunSpec
@@ -91,24 +90,24 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Its pattern, how far, and what tells it from others: `4x1 at 90%`."""
+        """Its pattern, target, and what distinguishes it from others: `4x1 at 90%`."""
         target = "" if self.spec.target_sparsity is None else f" at {self.spec.target_sparsity * 100:.6g}%"
         return " ".join(filter(None, [f"{self.spec.pattern}{target}", self.differs]))
 
     @property
     def published(self) -> Published | None:
-        """The published row that this one reproduces, if there is one."""
+        """The published row that it reproduces, if there is one."""
         return published(self.spec.model, self.spec.task, self.spec.pattern, self.spec.target_sparsity)
 
 
 def matrix(reports: Iterable[RunReport], planned: Iterable[Planned] = ()) -> list[Cell]:
-    """The rows of all reports that name a cell, and of what is planned and has none.
+    """The cells of all reports, and of planned runs without a report.
 
     Args:
         reports: a hash that occurs twice counts once; a finished report wins.
     """
     runs: dict[str, RunReport] = {}
-    # In an order of our own: where two seeds or copies were typed differently, the same one gives the words.
+    # In a fixed order: if two seeds or copies were typed differently, the overrides of the same one are used.
     for report in sorted(reports, key=lambda report: (not report.finished, report.spec.seed, repr(report))):
         if report.spec.cell:
             runs.setdefault(report.spec.hash, report)
@@ -121,18 +120,21 @@ def matrix(reports: Iterable[RunReport], planned: Iterable[Planned] = ()) -> lis
         wanted.setdefault(job.spec.cell, []).append(job)
     cells = [_cell(by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}]
     words = {key: _words(by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}}
-    cells = [replace(cell, typed=tuple(filter(_matters, words[cell.spec.cell]))) for cell in cells]
-    return sorted((_told_apart(cell, cells, words) for cell in cells), key=_order)
+    cells = [replace(cell, typed=tuple(filter(_changes_the_result, words[cell.spec.cell]))) for cell in cells]
+    named = [Named(_name(cell), cell.spec, words[cell.spec.cell], cell.spec.cell) for cell in cells]
+    return sorted(
+        (replace(cell, differs=differs) for cell, differs in zip(cells, differences(named), strict=True)), key=_order
+    )
 
 
-# Words that name a published row, or do not change what it is about.
-_ROW = ("matrix", "model", "task", "pattern", "model.path", "task.path", "experiment", "training.device")
-_APART = ("runtime", "cache", "run", "tracker", "hydra", "hydra/launcher")
+# Keys that name a published row, or that do not change its results.
+_NAMING = ("matrix", "model", "task", "pattern", "model.path", "task.path", "experiment", "training.device")
+_WITHOUT_EFFECT = ("runtime", "cache", "run", "tracker", "hydra", "hydra/launcher")
 
 
-def _matters(word: str) -> bool:
+def _changes_the_result(word: str) -> bool:
     key = word.lstrip("+~").partition("=")[0]
-    return key not in _ROW and key.split(".")[0] not in _APART
+    return key not in _NAMING and key.split(".")[0] not in _WITHOUT_EFFECT
 
 
 def _cell(reports: Sequence[RunReport], jobs: Sequence[Planned]) -> Cell:
@@ -169,19 +171,6 @@ def _sparsity(reports: Sequence[RunReport], kind: str) -> Spread | None:
 def _words(reports: Sequence[RunReport], jobs: Sequence[Planned]) -> list[str]:
     typed = [*reports[0].spec.overrides] if reports else [*jobs[0].words]
     return [word for word in typed if word.partition("=")[0] not in ("seed", "sweep", "run.root", "plan")]
-
-
-def _told_apart(cell: Cell, cells: Sequence[Cell], words: Mapping[str, Sequence[str]]) -> Cell:
-    """The cell with what tells it from others of the same name."""
-    alike = [other.spec.cell for other in cells if _name(other) == _name(cell)]
-    if len(alike) == 1:
-        return cell
-    shared = set.intersection(*(set(words[key]) for key in alike))
-    own = {key: " ".join(word for word in words[key] if word not in shared) for key in alike}
-    mine = own[cell.spec.cell]
-    # The same words may mean another config, where a default has changed since.
-    alone = bool(mine) and Counter(own.values())[mine] == 1
-    return replace(cell, differs=mine if alone else f"{mine} {cell.spec.cell[:6]}".strip())
 
 
 def _name(cell: Cell) -> tuple[object, ...]:

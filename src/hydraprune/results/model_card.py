@@ -6,7 +6,7 @@ from hydraprune.results.report import RunReport
 
 
 def model_card(report: RunReport) -> str:
-    """A README.md for the model folder, front matter included."""
+    """The text of README.md for the model folder, with its front matter."""
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in report.final.items() if value is not None)
     lines = [
         "---",
@@ -27,8 +27,8 @@ def model_card(report: RunReport) -> str:
             f"weights and {report.sparsity['model']:.4f} of all parameters are zero",
             f"- criterion {report.spec.criterion}, schedule {report.spec.scheduler}",
             "",
-            "The weights are stored dense, with zeros: they need nothing but transformers to load, and a kernel that "
-            "knows the pattern to run faster.",
+            "The weights are stored dense, with zeros: transformers alone can load them; to run faster they need a "
+            "kernel for the pattern.",
         ]
     lines += ["", f"Made by hydraprune {report.versions.get('hydraprune', '')}, run {report.spec.hash}."]
     return "\n".join(lines) + "\n"

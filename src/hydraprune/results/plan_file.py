@@ -1,4 +1,4 @@
-"""What a sweep is to come to: its jobs, kept as `plan.json` in its folder."""
+"""The plan of a sweep: its jobs, stored as `plan.json` in its folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hydraprune.results.labels import Named, differences
 from hydraprune.results.report import RunReport, finished_run, read_report
 from hydraprune.results.run_spec import RunSpec, split_spec
 from hydraprune.utils.files import write_text
@@ -20,18 +21,18 @@ NAME = "plan.json"
 
 @dataclass(frozen=True)
 class Planned:
-    """One run that is wanted.
+    """One planned run.
 
     Args:
         directory: of the run.
-        words: as typed.
-        steps: optimizer steps; None where that could not be found out.
-        model_bytes, answer_bytes, token_bytes: disk that it needs for its model and, in the cache, for its
-            teacher's answers and its task's tokens.
-        ancestor: hash of the dense run that it starts from, if that is one of ours.
+        words: its overrides as typed.
+        steps: optimizer steps; None if unknown.
+        model_bytes, answer_bytes, token_bytes: disk space for its model and, in the cache, for its teacher's
+            outputs and its task's tokens.
+        ancestor: hash of the dense run that it starts from, if it has one.
         refused: why it cannot run; None if it can.
-        refusal: folder of the report that says so.
-        earlier: wanted by an earlier command in the same folder, and not by the one that the plan is of.
+        refusal: folder for the report of its refusal.
+        earlier: part of an earlier command in the same folder, and not of the command of this plan.
     """
 
     spec: RunSpec
@@ -48,18 +49,18 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """What a person calls it; its words where they make no config."""
+        """A name for people; its overrides if they make no valid config."""
         return self.spec.name if self.spec.hash else " ".join(self.words)
 
     def report(self) -> RunReport | None:
-        """The report of this very run, if there is one; of its refusal where it was refused when it was to start."""
+        """Its report, if there is one; or the report of its refusal."""
         found = read_report(self.directory)
         if found is not None and found.spec.hash == self.spec.hash:
             return found
         return None if self.refusal is None else read_report(self.refusal)
 
     def finished(self) -> RunReport | None:
-        """The report of this very run if it is finished and its model is there."""
+        """Its report if it is finished and its model exists."""
         return finished_run(self.directory, self.spec.hash)
 
     def failure(self) -> str | None:
@@ -74,17 +75,18 @@ class Planned:
         if report.status == "failed":
             return report.error or "it failed"
         if report.finished:
-            return "its report says finished, but its model is gone"
-        return "it was cut: its process ended before it did"
+            return "its report says finished, but its model is missing"
+        return "it was interrupted: its process ended before the run did"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a sweep, and the dense runs that some start from and that no job is.
+    """The jobs of a sweep.
 
     Args:
-        command: the words of the sweep, as typed.
+        command: the overrides of the sweep, as typed.
         workers: jobs that run at a time.
+        ancestors: dense runs that jobs start from and that are not jobs themselves.
     """
 
     command: tuple[str, ...]
@@ -93,21 +95,16 @@ class Plan:
     ancestors: tuple[Planned, ...]
 
 
-def told_apart(jobs: Sequence[Planned]) -> dict[Path, str]:
-    """directory -> name and the words that differ, of jobs that share their name with others."""
-    alike: dict[str, list[Planned]] = {}
-    for job in jobs:
-        alike.setdefault(job.name, []).append(job)
-    names = {}
-    for name, several in alike.items():
-        shared = set.intersection(*(set(job.words) for job in several))
-        for job in several:
-            names[job.directory] = " ".join([name, *(word for word in job.words if word not in shared)])
-    return names
+def unique_names(jobs: Sequence[Planned]) -> dict[Path, str]:
+    """directory -> name of each job, with the overrides in which it differs from others of the same name."""
+    named = [Named(job.name, job.spec, job.words, job.spec.hash) for job in jobs]
+    return {
+        job.directory: f"{job.name} {differs}".rstrip() for job, differs in zip(jobs, differences(named), strict=True)
+    }
 
 
 def with_earlier(plan: Plan, earlier: Plan | None) -> Plan:
-    """The plan, with the jobs of an earlier one in the same folder behind its own: what is missing stays missing."""
+    """The plan with the jobs of an earlier one in the same folder at the end, so that missing runs stay listed."""
     known = {job.directory for job in plan.jobs}
     rest = () if earlier is None else earlier.jobs
     missing = [job for job in rest if job.directory not in known and not job.refused]
@@ -115,15 +112,15 @@ def with_earlier(plan: Plan, earlier: Plan | None) -> Plan:
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
-    """Write `plan.json`, atomically; folders in it are relative to its own, so that a sweep can be moved.
+    """Write `plan.json` atomically; folders in it are relative to its own, so that a sweep can be moved.
 
     Raises:
         OSError: the folder cannot be written.
     """
 
-    def told(job: Planned) -> dict[str, Any]:
+    def entry(job: Planned) -> dict[str, Any]:
         places = {"directory": job.directory, "refusal": job.refusal}
-        shown = {key: None if place is None else _between(folder, place) for key, place in places.items()}
+        shown = {key: None if place is None else _relative(folder, place) for key, place in places.items()}
         values = asdict(job)
         del values["spec"]
         return {**job.spec.as_dict(), **values, **shown}
@@ -132,28 +129,28 @@ def write_plan(plan: Plan, folder: Path) -> None:
         "schema": SCHEMA,
         "command": plan.command,
         "workers": plan.workers,
-        "jobs": [told(job) for job in plan.jobs],
-        "ancestors": [told(job) for job in plan.ancestors],
+        "jobs": [entry(job) for job in plan.jobs],
+        "ancestors": [entry(job) for job in plan.ancestors],
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / NAME, json.dumps(redacted(values), indent=1) + "\n")
 
 
-def _between(folder: Path, place: Path) -> str:
+def _relative(folder: Path, place: Path) -> str:
     return os.path.relpath(os.path.realpath(place), os.path.realpath(folder))
 
 
-def straight(folder: Path) -> Path:
-    """The folder as it was named, unless that leads through a link or `..`, behind which the way back is another."""
+def resolved_folder(folder: Path) -> Path:
+    """The folder as given; resolved if its path has links or `..`, from which relative paths would lead elsewhere."""
     real = folder.resolve()
     return folder if Path.cwd() / folder == real else real
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """The plan kept in a folder; None when there is none that can be read."""
+    """The plan stored in a folder; None if there is none that can be read."""
     try:
         values: Mapping[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        jobs, ancestors = (_read(values[key], straight(folder)) for key in ("jobs", "ancestors"))
+        jobs, ancestors = (_read(values[key], resolved_folder(folder)) for key in ("jobs", "ancestors"))
         return Plan(tuple(values["command"]), int(values["workers"]), jobs, ancestors)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -1,4 +1,4 @@
-"""The published results table of the recipe that we reproduce, figure by figure."""
+"""The published results of the recipes that we reproduce."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """One published row, a mean and a maximum over runs whose number and seeds are not known.
+    """One published row: means and maxima over an unknown number of runs.
 
-    Where a single figure was printed, it stands for both.
+    Where a single figure was published, it is used for both.
 
     Args:
-        target_sparsity: what the run was asked for; follows from the commands, or for channels from
-            the ratio.
-        metric: what the figures are: F1 for MRPC (no printed value is a count of 408 examples, all are
-            reachable F1 scores, and the origin's list of models prints the same numbers as f1).
-        ratio: zeros / weights of all Linear layers, as printed.
-        doubt: why a figure should not be leant on.
+        target_sparsity: from the published commands, or for channels from the ratio.
+        metric: F1 for MRPC: no published value is a share of 408 examples, all can be F1 scores, and the
+            list of models of the same source gives the same numbers as f1.
+        ratio: zeros / weights of all Linear layers, as published.
+        doubt: why the row is unreliable, if it is.
     """
 
     model: str
@@ -70,6 +69,6 @@ PUBLISHED = (
 
 
 def published(model: str, task: str, pattern: str, target_sparsity: float | None) -> Published | None:
-    """The published row of the same model, task, pattern and target; None where nothing was published."""
+    """The published row of this model, task, pattern and target; None if there is none."""
     wanted = (model, task, pattern, target_sparsity)
     return next((row for row in PUBLISHED if (row.model, row.task, row.pattern, row.target_sparsity) == wanted), None)

@@ -1,4 +1,4 @@
-"""`report.json`: the one source of truth for every table."""
+"""`report.json`: the report of a run, from which all tables are made."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hydraprune.utils.redaction import redacted
 
 SCHEMA = 1
 NAME = "report.json"
-# Where a sweep keeps the reports of jobs that were refused before they began.
+# Subfolder of a sweep for the reports of jobs that were refused before they started.
 REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run was, and what came of it. Fields as in docs/report.md; times are not part of a result."""
+    """The description and results of a run; fields as in docs/report.md."""
 
     spec: RunSpec
     status: str
@@ -46,11 +46,11 @@ class RunReport:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run has finished."""
         return self.status == "finished"
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as `report.json` has it: the fields of the spec stand beside the others."""
+        """The contents of `report.json`, in which the fields of the spec are at the top level."""
         values = asdict(self)
         del values["spec"]
         return {"status": values.pop("status"), **self.spec.as_dict(), **values}
@@ -58,23 +58,23 @@ class RunReport:
 
 def write_report(report: RunReport, directory: Path) -> None:
     """Write `report.json` into a run's directory, atomically."""
-    write_text(directory / NAME, json.dumps(_finite(redacted(report.as_dict())), indent=2, allow_nan=False) + "\n")
+    write_text(directory / NAME, json.dumps(_without_nan(redacted(report.as_dict())), indent=2, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no word for a number that is none: null."""
+def _without_nan(value: Any) -> Any:
+    """NaN and inf become null."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_report(directory: Path) -> RunReport | None:
-    """The report in a run's directory; None when there is none that can be read."""
+    """The report in a run's directory; None if there is none that can be read."""
     try:
         text = (directory / NAME).read_text(encoding="utf-8")
-        # NaN and Infinity, which others write, are null as in ours.
+        # NaN and Infinity, which other programs may write, become null.
         values: Mapping[str, Any] = json.loads(text, parse_constant=lambda _: None)
         spec, others = split_spec(values)
         return RunReport(spec, **{key: others[key] for key in others if key in RunReport.__dataclass_fields__})
@@ -83,7 +83,7 @@ def read_report(directory: Path) -> RunReport | None:
 
 
 def finished_run(directory: Path, identity: str) -> RunReport | None:
-    """The report of the run of that hash if it is finished and its model is there."""
+    """The report in a run's directory if it has that hash, is finished and its model exists."""
     report = read_report(directory)
-    whole = report is not None and report.finished and report.spec.hash == identity
-    return report if whole and (directory / "model").is_dir() else None
+    complete = report is not None and report.finished and report.spec.hash == identity
+    return report if complete and (directory / "model").is_dir() else None

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a run is, in plain values. It is made once, from the run's config, and handed on.
+    """The description of a run in plain values, made once from its config.
 
     Args:
         hash: of the config; equal configs have equal hashes.
@@ -40,7 +40,7 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """What a person calls the run: `mrpc bert_mini 4x1 seed 0`; its overrides where they make no config."""
+        """A name for people: `mrpc bert_mini 4x1 seed 0`; the overrides if they make no valid config."""
         if not self.hash:
             return " ".join(self.overrides)
         return f"{self.task} {self.model} {self.pattern} seed {self.seed}"

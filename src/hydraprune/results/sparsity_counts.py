@@ -1,4 +1,4 @@
-"""A saved model's sparsity, as a report states it."""
+"""The sparsity of a saved model, as in a report."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hydraprune.utils.names import snake
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Counts on a model's weights; the pruners say only which weights and how much was asked.
+class SparsityCounts:
+    """Zeros and units counted in a model's weights.
 
     Args:
         units: {target, pruned, total} over all pruners.
-        parts: the same per pruner, with its pattern, criterion, schedule, layers and element sparsity.
+        parts: the same per pruner, with its pattern, criterion, schedule, weights and element sparsity.
         sparsity: {prunable, linear, model, per_layer} as in report.json.
-        pattern_ok: every pool has at least its target of whole units at zero.
+        pattern_ok: whether each pool has at least its target of pruned units.
     """
 
     units: dict[str, int]
@@ -29,8 +29,8 @@ class Figures:
     pattern_ok: bool
 
 
-def figures(model: nn.Module, pruners: Sequence[Pruner]) -> Figures:
-    """Count `model`, which has the architecture that `pruners` were made for."""
+def count_sparsity(model: nn.Module, pruners: Sequence[Pruner]) -> SparsityCounts:
+    """Count the zeros and pruned units of `model`, which has the architecture that `pruners` were made for."""
     weights = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
     parts: dict[str, Any] = {}
     pattern_ok, zeros, prunable = True, 0, 0
@@ -55,7 +55,7 @@ def figures(model: nn.Module, pruners: Sequence[Pruner]) -> Figures:
         }
         pattern_ok, zeros, prunable = pattern_ok and holds, zeros + empty, prunable + pruner.total
     layers = layer_sparsity(model)
-    return Figures(
+    return SparsityCounts(
         units={key: sum(part["units"][key] for part in parts.values()) for key in ("target", "pruned", "total")},
         parts=parts,
         sparsity={

@@ -1,4 +1,4 @@
-"""Means, spreads and intervals over seeds."""
+"""Means, standard deviations and confidence intervals over seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Spread:
-    """Some values, one per seed.
+    """Statistics of values, one per seed.
 
     Args:
         sd: sample standard deviation (n - 1); None for a single value.
@@ -27,7 +27,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """The spread of finite values; None without any."""
+    """The statistics of finite values; None without any."""
     if not values:
         return None
     sd = statistics.stdev(values) if len(values) > 1 else None
@@ -35,9 +35,9 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Student's t-interval of the mean: mean -+ t(0.975, n - 1) x sd / sqrt(n); None for fewer than two values."""
+    """The t-interval of the mean, mean -+ t(0.975, n - 1) x sd / sqrt(n); None for fewer than two values."""
     found = spread(values)
     if found is None or found.sd is None:
         return None
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, found.n - 1)) * found.sd / math.sqrt(found.n)
-    return found.mean - reach, found.mean + reach
+    half = float(t.ppf((1 + CONFIDENCE) / 2, found.n - 1)) * found.sd / math.sqrt(found.n)
+    return found.mean - half, found.mean + half

@@ -1,39 +1,43 @@
-"""The short table at the end of a run."""
+"""The summary that is printed at the end of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from hydraprune.results.metric_rows import MetricRow, metric_rows
 from hydraprune.results.report import RunReport
 
 
 def summary(report: RunReport, directory: Path) -> str:
-    """What a person wants to know first."""
-    rows: list[tuple[str, str]] = [
-        ("run", f"{report.spec.task}, {report.spec.model}, {report.spec.pattern}, seed {report.spec.seed}")
+    """The main results of a run as an aligned list.
+
+    Args:
+        directory: of the run.
+    """
+    spec = report.spec
+    lines: list[tuple[str, str]] = [("run", f"{spec.task}, {spec.model}, {spec.pattern}, seed {spec.seed}")]
+    lines += [
+        (row.metric, _metric(row, has_dense=report.dense is not None))
+        for row in metric_rows(report.final, dense=report.dense)
     ]
-    for metric, value in report.final.items():
-        if value is None:
-            rows.append((metric, "not a number"))
-        elif report.dense is not None:
-            dense = report.dense.get(metric)
-            change = f"  ({value - dense:+.4f})" if dense is not None else ""
-            rows.append((metric, f"dense {_number(dense)}   sparse {value:.4f}{change}"))
-        else:
-            rows.append((metric, f"{value:.4f}"))
-    if report.units is not None and report.sparsity is not None and report.spec.phase == "sparse":
-        target = "per part" if report.spec.target_sparsity is None else f"{report.spec.target_sparsity:g}"
+    if report.units is not None and report.sparsity is not None and spec.phase == "sparse":
+        target = "per part" if spec.target_sparsity is None else f"{spec.target_sparsity:g}"
         units = report.units
-        rows.append(("sparsity", f"target {target}   achieved {report.sparsity['prunable']:.4f} of prunable weights"))
-        rows.append(("units", f"{units['pruned']:,} of {units['total']:,} pruned, {units['target']:,} asked for"))
-        rows.append(
-            ("pattern", f"{report.spec.pattern} {'holds' if report.pattern_ok else 'DOES NOT HOLD'} in the saved model")
-        )
-    rows.append(("model", str(directory / "model")))
-    rows.append(("look", f"hydraprune verify {directory / 'model'}"))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+        lines.append(("sparsity", f"target {target}   achieved {report.sparsity['prunable']:.4f} of prunable weights"))
+        lines.append(("units", f"{units['pruned']:,} of {units['total']:,} pruned, target {units['target']:,}"))
+        holds = "holds" if report.pattern_ok else "DOES NOT HOLD"
+        lines.append(("pattern", f"{spec.pattern} {holds} in the saved model"))
+    lines.append(("model", str(directory / "model")))
+    lines.append(("verify", f"hydraprune verify {directory / 'model'}"))
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in lines)
 
 
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4f}"
+def _metric(row: MetricRow, has_dense: bool) -> str:
+    if row.final is None:
+        return "not a number"
+    if not has_dense:
+        return f"{row.final:.4f}"
+    dense = "unknown" if row.dense is None else f"{row.dense:.4f}"
+    change = "" if row.difference is None else f"  ({row.difference:+.4f})"
+    return f"dense {dense}   sparse {row.final:.4f}{change}"

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from hydraprune.errors import one_line
-from hydraprune.results.mask_crops import mask_parts
+from hydraprune.results.mask_crops import mask_crops
 from hydraprune.results.report import RunReport, write_report
 from hydraprune.results.run_spec import invalid_spec
-from hydraprune.results.sparsity_counts import Figures
+from hydraprune.results.sparsity_counts import SparsityCounts
 from hydraprune.runs.experiment import Experiment
 from hydraprune.tracking import About, Mask, Outcome
 from hydraprune.training.progress import Progress
@@ -49,7 +49,7 @@ def finished_report(
     experiment: Experiment,
     training: TrainingSetup,
     progress: Progress,
-    counted: Figures,
+    counted: SparsityCounts,
     dense: dict[str, Any] | None,
     seconds: dict[str, float],
 ) -> RunReport:
@@ -95,7 +95,7 @@ def outcome(report: RunReport, model: Path) -> Outcome:
     """What a tracker gets when a run finishes."""
 
     def masks() -> dict[str, Mask]:
-        return {part.part: Mask(part.weight, part.kept) for part in mask_parts(model, report.parts)}
+        return {crop.pruner: Mask(crop.weight, crop.kept) for crop in mask_crops(model, report.parts)}
 
     return Outcome(report.as_dict(), model, masks)
 

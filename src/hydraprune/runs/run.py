@@ -21,7 +21,7 @@ from hydraprune.models.saving import save_model
 from hydraprune.results.curves import NAME as METRICS
 from hydraprune.results.model_card import model_card
 from hydraprune.results.report import NAME, RunReport, write_report
-from hydraprune.results.sparsity_counts import figures
+from hydraprune.results.sparsity_counts import count_sparsity
 from hydraprune.results.summary import summary
 from hydraprune.runs import setup
 from hydraprune.runs.dense import dense_model, finished
@@ -30,7 +30,7 @@ from hydraprune.runs.directory import check_directory, stamp
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.failures import as_user_error
 from hydraprune.runs.setup import TaskLoader
-from hydraprune.tracking import Guarded, JsonLines, ProgressBar, RunTracker, Several
+from hydraprune.tracking import JsonLines, ProgressBar, RunTracker, Several, guarded
 from hydraprune.training.checkpoints import Checkpoints, Start
 from hydraprune.training.clock import Clock
 from hydraprune.training.loop import fit
@@ -130,7 +130,7 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
                 with clock.measure("other"):
                     saved = save_model(training.model, prepared.tokenizer, directory)
                     # Counted on what was written, not on what was in memory.
-                    counted = figures(PretrainedModel("saved", str(saved)).load(), training.pruners)
+                    counted = count_sparsity(PretrainedModel("saved", str(saved)).load(), training.pruners)
                 report = finished_report(experiment, training, progress, counted, dense_scores, clock.seconds())
                 write_text(saved / "README.md", model_card(report))
                 write_report(report, directory)
@@ -163,7 +163,7 @@ def _tracked(experiment: Experiment, start: Start) -> Iterator[RunTracker]:
         [
             JsonLines(experiment.directory / METRICS, start.metrics_size),
             # Before the progress bar, which messages at its start would cut.
-            Guarded(make(experiment.config, "tracker")),
+            guarded(make(experiment.config, "tracker")),
             ProgressBar(shown=None if experiment.alone else False),
         ]
     )

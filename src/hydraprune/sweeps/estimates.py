@@ -1,4 +1,4 @@
-"""How long will it take? By the finished runs that are most alike."""
+"""Estimates of running times from the most similar finished runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from hydraprune.results.plan_file import Planned
 from hydraprune.results.report import RunReport
 
-# From the closest likeness to the loosest that still says something.
-_ALIKE: tuple[Callable[[RunReport, Planned], bool], ...] = (
+# From the most similar to the least.
+_SIMILARITIES: tuple[Callable[[RunReport, Planned], bool], ...] = (
     lambda run, job: run.spec.cell == job.spec.cell,
     lambda run, job: _names(run) == _names(job) and _how(run) == _how(job),
     lambda run, job: _names(run) == _names(job) and run.spec.precision == job.spec.precision,
@@ -27,19 +27,19 @@ def _how(run: RunReport | Planned) -> tuple[str, str | None]:
 
 
 def seconds_of(job: Planned, finished: Iterable[RunReport]) -> float | None:
-    """Seconds that a run will take: its steps x the median seconds per step of the runs most alike.
+    """Estimated seconds of a run: its steps x the median seconds per step of the most similar finished runs.
 
-    Of runs without a step, which prune without training, the median seconds.
+    For runs without steps, which prune without training, the median seconds of such runs.
 
     Returns:
-        None where no finished run says anything about it.
+        None if no finished run is similar.
     """
     if job.steps is None:
         return None
     timed = [run for run in finished if run.steps is not None and run.seconds.get("total")]
     runs = [run for run in timed if (run.steps == 0) == (job.steps == 0)]
-    for alike in _ALIKE:
-        if rates := [run.seconds["total"] / (run.steps or 1) for run in runs if alike(run, job)]:
+    for similar in _SIMILARITIES:
+        if rates := [run.seconds["total"] / (run.steps or 1) for run in runs if similar(run, job)]:
             return statistics.median(rates) * (job.steps or 1)
     return None
 
@@ -49,8 +49,8 @@ class TimeLeft:
     """Time until several runs are done.
 
     Args:
-        seconds: of those that can be estimated.
-        unknown: how many cannot.
+        seconds: of the runs that can be estimated.
+        unknown: number of runs that cannot.
     """
 
     seconds: float
@@ -64,7 +64,7 @@ class TimeLeft:
 
 
 def time_left(estimates: Sequence[float | None], workers: int) -> TimeLeft:
-    """Time until runs of these lengths (seconds) are done, `workers` at a time."""
+    """Time until runs of these lengths (seconds; None if unknown) are done, `workers` at a time."""
     known = [value for value in estimates if value is not None]
     at_once = max(1, min(workers, len(estimates)))
     return TimeLeft(max([sum(known) / at_once, *known], default=0.0), len(estimates) - len(known))
@@ -76,8 +76,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(count: float) -> str:
-    """Bytes as a person reads them."""
-    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

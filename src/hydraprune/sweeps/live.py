@@ -1,4 +1,4 @@
-"""One live view of a sweep in the terminal; plain lines where nobody watches."""
+"""The live view of a sweep in its own terminal; plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ from rich.text import Text
 
 from hydraprune.results.plan_file import Planned
 from hydraprune.sweeps.progress import Progress
-from hydraprune.sweeps.terminal import figures, overall
+from hydraprune.sweeps.render import progress_view, result_line
+from hydraprune.utils.terminal import is_interactive
 
-# Seconds between two looks at the jobs' folders.
+# Seconds between two readings of the jobs' folders.
 _PERIOD = 1.0
 
 
 class View:
-    """While it is entered: shows how far the jobs are, and says once of each what came of it.
+    """A context in which the progress is shown, with one line for each job that ends.
 
     Args:
-        look: how far they are now.
+        look: returns the current progress.
     """
 
     def __init__(self, look: Callable[[], Progress]) -> None:
         self._look = look
         self._console = Console(file=sys.stderr, highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True) if _watched() else None
-        self._told: set[str] = set()
+        self._live = (
+            Live(console=self._console, auto_refresh=False, transient=True) if is_interactive(sys.stderr) else None
+        )
+        self._printed: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> View:
-        # What was done before the sweep began is in its plan, and is not told again.
-        self._told = {str(job.directory) for job, _ in self._look().done}
+        # Jobs that were done before are in the plan that was printed.
+        self._printed = {str(job.directory) for job, _ in self._look().done}
         if self._live is not None:
             self._live.start()
         self._thread.start()
@@ -58,19 +61,15 @@ class View:
     def _show(self) -> None:
         now = self._look()
         for job, report in now.done:
-            self._tell(job, f"done    {job.name}: {figures(report)}", now)
+            self._print_once(job, f"done    {job.name}: {result_line(report)}", now)
         for job, why in now.failed:
-            self._tell(job, f"failed  {job.name}: {why}", now)
+            self._print_once(job, f"failed  {job.name}: {why}", now)
         if self._live is not None:
-            self._live.update(Group(*overall(now, self._console.width)), refresh=True)
+            self._live.update(Group(*progress_view(now, self._console.width)), refresh=True)
 
-    def _tell(self, job: Planned, line: str, now: Progress) -> None:
-        if str(job.directory) in self._told:
+    def _print_once(self, job: Planned, line: str, now: Progress) -> None:
+        if str(job.directory) in self._printed:
             return
-        self._told.add(str(job.directory))
+        self._printed.add(str(job.directory))
         count = f"{len(now.done) + len(now.failed)} of {now.total}"
         self._console.print(Text(f"{line}  ({count}, {now.left} left)"), soft_wrap=True)
-
-
-def _watched() -> bool:
-    return sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""What is there to watch in a folder: a sweep that keeps a plan, or runs that nobody planned."""
+"""Finds what to watch in a folder: a sweep with a plan, or runs without one."""
 
 from __future__ import annotations
 
@@ -7,38 +7,42 @@ from pathlib import Path
 
 from hydraprune.errors import UserError
 from hydraprune.results.plan_file import NAME as PLAN
-from hydraprune.results.plan_file import Planned, read_plan, straight, told_apart
+from hydraprune.results.plan_file import Planned, read_plan, resolved_folder, unique_names
 from hydraprune.results.report import NAME, RunReport, read_report
 from hydraprune.sweeps.estimates import time_left
-from hydraprune.sweeps.progress import Progress, newest, progress, running_at, written
+from hydraprune.sweeps.progress import Progress, last_written, newest, progress, running_at
 from hydraprune.utils.files import folders_with
 
 
 def look(named: Path) -> Progress:
-    """How far the sweep in a folder is, or the runs below it where there is no plan.
+    """The progress of the sweep in a folder, or of the runs below it if there is no plan.
 
     Raises:
-        UserError: the folder is not there, holds several sweeps, or nothing to watch.
+        UserError: the folder does not exist, or contains several sweeps or nothing to watch.
     """
     if not named.is_dir():
-        raise UserError(f"{named}: no such folder; give one that holds runs, such as multirun_sweeps/default")
-    folder = straight(named)
+        raise UserError(
+            "no such folder", key=str(named), cure="give one that contains runs, such as multirun_sweeps/default"
+        )
+    folder = resolved_folder(named)
     places = [folder] if (folder / PLAN).is_file() else folders_with(PLAN, folder)
     if len(places) > 1:
-        raise UserError(f"{named}: holds {len(places)} sweeps; give one of {', '.join(map(str, places))}")
+        cure = f"give one of {', '.join(map(str, places))}"
+        raise UserError(f"contains {len(places)} sweeps", key=str(named), cure=cure)
     for place in places:
-        # First the time: a sweep that starts between the two is shown by its new plan from its old beginning, once.
-        since = written(place / PLAN)
+        # The time first: if a sweep starts in between, its new plan is shown once with its old start.
+        since = last_written(place / PLAN)
         if (plan := read_plan(place)) is not None:
             return progress(plan, since)
     return _unplanned(folder, named)
 
 
 def _unplanned(folder: Path, named: Path) -> Progress:
-    """Runs by their reports alone: how many are to come, and how long they are, nobody has said."""
+    """The progress of runs without a plan; how many follow, and their lengths, are unknown."""
     found = [(place, report) for place in folders_with(NAME, folder) if (report := read_report(place)) is not None]
     if not found:
-        raise UserError(f"{named}: holds no runs and no {PLAN}; give a sweep's folder, or one that holds runs")
+        cure = "give a sweep's folder, or one that contains runs"
+        raise UserError(f"contains no runs and no {PLAN}", key=str(named), cure=cure)
     jobs = [(_as_planned(report, place), report) for place, report in found]
     done = [(job, report) for job, report in jobs if report.finished]
     failed = [(job, report.error or "failed") for job, report in jobs if report.status == "failed"]
@@ -50,9 +54,9 @@ def _unplanned(folder: Path, named: Path) -> Progress:
         (),
         time_left([None] * len(running), 1),
         newest(done),
-        idle=max(0.0, time.time() - max(written(place / NAME) for place, _ in found)),
+        idle=max(0.0, time.time() - max(last_written(place / NAME) for place, _ in found)),
         planned=found[0][0] == folder,
-        names=told_apart([job for job, _ in jobs]),
+        names=unique_names([job for job, _ in jobs]),
     )
 
 

@@ -17,8 +17,9 @@ from hydraprune.runs.directory import check_directory
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.preflight import Needs, check, check_device, check_numbers
 from hydraprune.runs.setup import TaskLoader
-from hydraprune.sweeps.estimates import duration, seconds_of, size, time_left
+from hydraprune.sweeps.estimates import duration, seconds_of, time_left
 from hydraprune.utils.files import folders_with, nearest
+from hydraprune.utils.sizes import format_bytes
 
 
 @dataclass(frozen=True)
@@ -208,28 +209,13 @@ def _disk(todo: Sequence[Planned], folder: Path, workers: int) -> str:
     tokens = sum({(job.spec.task, job.spec.model): job.token_bytes for job in todo}.values())
     free = shutil.disk_usage(nearest(folder)).free
     passing = sum(sorted((job.model_bytes for job in todo), reverse=True)[:workers]) * _CHECKPOINTS
-    text = f"about {size(models)} of models, {size(answers + tokens)} in the cache, and up to {size(passing)} of "
-    text += f"checkpoints while jobs run; {size(free)} free"
+    text = (
+        f"about {format_bytes(models)} of models, {format_bytes(answers + tokens)} in the cache, and up to "
+        f"{format_bytes(passing)} of checkpoints while jobs run; {format_bytes(free)} free"
+    )
     return f"{text}: NOT ENOUGH" if models + answers + tokens + passing > free else text
 
 
 def _once(plan: Plan) -> list[Planned]:
     """Refused jobs, of those with one reason the first."""
     return list({job.refused: job for job in reversed(plan.jobs) if job.refused}.values())[::-1]
-
-
-def workers_of(launcher: object, cores: int) -> tuple[int, bool]:
-    """How many jobs a Hydra launcher runs at a time, and whether on other machines.
-
-    Args:
-        launcher: the node `hydra.launcher`, as a mapping.
-        cores: of this machine.
-    """
-    node = dict(launcher) if isinstance(launcher, dict) else {}
-    target = str(node.get("_target_", ""))
-    here = "BasicLauncher" in target or "JoblibLauncher" in target
-    for key in ("n_jobs", "array_parallelism"):
-        count = node.get(key)
-        if isinstance(count, int) and count != 0:
-            return (count if count > 0 else max(1, cores + 1 + count)), not here
-    return 1, not here

@@ -1,4 +1,4 @@
-"""How far is a sweep? Read from its jobs' folders, by anyone, at any time."""
+"""The progress of a sweep, read from the folders of its jobs by any process at any time."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hydraprune.results.curves import NAME as METRICS
-from hydraprune.results.plan_file import Plan, Planned, told_apart
+from hydraprune.results.plan_file import Plan, Planned, unique_names
 from hydraprune.results.report import NAME, RunReport
 from hydraprune.sweeps.estimates import TimeLeft, seconds_of, time_left
-from hydraprune.sweeps.tail import Latest, latest
+from hydraprune.sweeps.tail import Latest, read_latest
 
-# What a run writes to while it is under way; the newest of them says when it was last seen.
-_WRITTEN = (NAME, METRICS, "train.log")
-# A run is quiet when it has not written for so many seconds, and not for so many times as long as it usually takes.
-_QUIET, _TIMES = 60.0, 5
-# How many of the runs that ended are shown.
-_LAST = 5
-# After so many seconds without a new run, a folder that no plan speaks for is done.
-_SETTLED = 30.0
+# Files that a running job writes; the newest says when it was last active.
+_ACTIVITY = (NAME, METRICS, "train.log")
+# A run is quiet if it has not written for this many seconds, and for this many times its usual interval.
+_QUIET_SECONDS, _QUIET_INTERVALS = 60.0, 5
+# Finished runs that are shown.
+_SHOWN = 5
+# A folder without a plan is done after this many seconds without a new run.
+_SETTLED_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Running:
-    """A run that is under way.
+    """A running job.
 
     Args:
-        latest: what it wrote last.
-        seconds: since it began, or went on after it was cut; loading and a dense ancestor trained on the way included.
-        taken: optimizer steps in that time, without those of earlier pieces.
-        quiet: seconds since it last wrote, where that is long ago: its process may be dead.
-        left: seconds until it is done; None where nothing says.
-        ancestral: it is no job, but the dense run that jobs start from.
+        latest: its latest metrics.
+        seconds: since it started or was resumed, with the time for loading and for training its dense model.
+        taken: optimizer steps in that time.
+        quiet: seconds since it last wrote, if that is unusually long: its process may be dead.
+        left: seconds until it is done; None if unknown.
+        is_ancestor: not a job itself, but a dense run that jobs start from.
     """
 
     job: Planned
@@ -43,21 +43,21 @@ class Running:
     taken: int
     quiet: float | None = None
     left: float | None = None
-    ancestral: bool = False
+    is_ancestor: bool = False
 
     @property
     def step(self) -> int:
-        """Optimizer steps done, those before it was cut included."""
+        """Optimizer steps done, including those before it was resumed."""
         return self.latest.step
 
     @property
     def rate(self) -> float | None:
-        """Seconds per step since it began or went on; None before the first line of metrics after that."""
+        """Seconds per step since it started or was resumed; None before its first metrics."""
         return self.seconds / self.taken if self.taken else None
 
     @property
     def share(self) -> float:
-        """How much of it is done."""
+        """The share of its steps that is done, from 0 to 1."""
         return min(1.0, self.step / self.job.steps) if self.job.steps else 0.0
 
 
@@ -68,14 +68,13 @@ class Progress:
     Args:
         done: with their reports.
         failed: with the reason.
-        running: dense ancestors included.
-        waiting: jobs not begun; those cut in an earlier sweep among them.
-        last: of those done the few that ended last, the newest at the end.
-        passed: seconds since the sweep began, up to its last job's end where all have ended; None where nothing says
-            when it began.
-        idle: seconds since a job last began or ended.
-        planned: whether all jobs are known; otherwise more may come.
-        names: of jobs whose own names would not tell them apart, by directory.
+        running: including dense runs that jobs start from.
+        waiting: jobs that have not started, and those interrupted in an earlier sweep.
+        last: the last few that finished, the newest at the end.
+        passed: seconds from the start of the sweep until now, or until the end of its last job; None if unknown.
+        idle: seconds since a job last started or ended.
+        planned: whether all jobs are known; otherwise more may follow.
+        names: unique names of the jobs, by directory.
     """
 
     done: tuple[tuple[Planned, RunReport], ...]
@@ -90,33 +89,33 @@ class Progress:
     names: Mapping[Path, str] = field(default_factory=dict)
 
     def name(self, job: Planned) -> str:
-        """What a person calls a job of this sweep."""
+        """The unique name of a job."""
         return self.names.get(job.directory, job.name)
 
     @property
     def total(self) -> int:
-        """Jobs; running ancestors are none."""
-        running = sum(not run.ancestral for run in self.running)
+        """The number of jobs, without dense runs that are not jobs."""
+        running = sum(not run.is_ancestor for run in self.running)
         return len(self.done) + len(self.failed) + len(self.waiting) + running
 
     @property
     def share(self) -> float:
-        """How much of all jobs is done, from 0 to 1; running ones by their steps."""
-        begun = sum(run.share for run in self.running if not run.ancestral)
-        return (len(self.done) + len(self.failed) + begun) / max(1, self.total)
+        """The share of all jobs that is done, from 0 to 1; of running ones, their share of steps."""
+        partly = sum(run.share for run in self.running if not run.is_ancestor)
+        return (len(self.done) + len(self.failed) + partly) / max(1, self.total)
 
     @property
     def over(self) -> bool:
-        """Whether nothing is to come."""
-        return not self.running and not self.waiting and (self.planned or self.idle > _SETTLED)
+        """Whether nothing is left to run."""
+        return not self.running and not self.waiting and (self.planned or self.idle > _SETTLED_SECONDS)
 
 
 def progress(plan: Plan, since: float, evidence: Sequence[RunReport] = ()) -> Progress:
-    """How far the jobs of `plan` are; those of an earlier command in its folder are no part of it.
+    """The progress of the jobs of `plan`, without those of an earlier command in its folder.
 
     Args:
-        since: the time (seconds since the epoch) at which the sweep began; what began before is not running.
-        evidence: finished runs to estimate by, besides those of the plan.
+        since: when the sweep started (seconds since the epoch); runs that started before are not running.
+        evidence: more finished runs to estimate times from.
     """
     done, failed, running, waiting = [], [], [], []
     missing: list[Planned] = []
@@ -137,7 +136,7 @@ def progress(plan: Plan, since: float, evidence: Sequence[RunReport] = ()) -> Pr
     for job in plan.ancestors:
         report = job.report()
         if report is not None and report.status == "started" and _time(job) >= since:
-            running.append(replace(running_at(job), ancestral=True))
+            running.append(replace(running_at(job), is_ancestor=True))
         elif report is None or report.status == "started":
             missing.append(job)
     others = [*plan.ancestors, *(job for job in plan.jobs if job.earlier)]
@@ -163,45 +162,45 @@ def progress(plan: Plan, since: float, evidence: Sequence[RunReport] = ()) -> Pr
         newest(done),
         max(0.0, (now if running or waiting else last) - since),
         max(0.0, now - last),
-        names=told_apart(jobs),
+        names=unique_names(jobs),
     )
 
 
 def newest(done: Sequence[tuple[Planned, RunReport]]) -> tuple[tuple[Planned, RunReport], ...]:
-    """The few that ended last, the newest at the end."""
-    return tuple(sorted(done, key=lambda pair: _time(pair[0]))[-_LAST:])
+    """The last few that finished, the newest at the end."""
+    return tuple(sorted(done, key=lambda pair: _time(pair[0]))[-_SHOWN:])
 
 
 def running_at(job: Planned) -> Running:
-    """A run that has begun and not ended, as it is now."""
+    """The progress of a run that has started and not ended."""
     now, begun = time.time(), _time(job)
-    # Lines older than the report are of an earlier piece: the run has not yet cut them to what stays.
-    own = written(job.directory / METRICS) >= begun
-    found = latest(job.directory)
-    # Only after the lines: a run says where it goes on from before it cuts them.
+    # Metrics older than the report are from before the interruption: a resumed run has not truncated them yet.
+    own = last_written(job.directory / METRICS) >= begun
+    found = read_latest(job.directory)
+    # Read after the metrics: a resumed run reports its first step before it truncates them.
     taken = max(0, found.step - _from_step(job)) if own else 0
     run = Running(job, found, max(0.0, now - begun), taken)
-    wrote = max(written(job.directory / name) for name in _WRITTEN)
-    # Up to its last line: the silence itself says nothing of how long is usual.
+    wrote = max(last_written(job.directory / name) for name in _ACTIVITY)
+    # Up to its last line, so that the current silence does not count.
     usual = found.every * max(0.0, wrote - begun) / taken if taken else 0.0
     silent = now - wrote
-    return replace(run, quiet=silent if silent > max(_QUIET, _TIMES * usual) else None)
+    return replace(run, quiet=silent if silent > max(_QUIET_SECONDS, _QUIET_INTERVALS * usual) else None)
 
 
 def _from_step(job: Planned) -> int:
-    """The step that the run went on from, 0 if it was never cut or its report is of a version that did not say."""
+    """The step that the run was resumed from; 0 if it was not, or if its report is from an older version."""
     report = job.report()
     return 0 if report is None else report.from_step or 0
 
 
 def _time(job: Planned) -> float:
-    """When the job's report was last written; 0 if it is not there."""
+    """When the job's report was last written; 0 if there is none."""
     places = [place for place in (job.directory, job.refusal) if place is not None]
-    return next((found for place in places if (found := written(place / NAME))), 0.0)
+    return next((found for place in places if (found := last_written(place / NAME))), 0.0)
 
 
-def written(path: Path) -> float:
-    """When a file was last written (seconds since the epoch); 0 if it is not there."""
+def last_written(path: Path) -> float:
+    """When a file was last written (seconds since the epoch); 0 if it does not exist."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -24,6 +24,7 @@ from hydraprune.runs.folders import SWEEP_SUBDIR, refusal_folder, sweep_subdir
 from hydraprune.utils import signals
 from hydraprune.utils.files import write_text
 from hydraprune.utils.hub_access import quiet_libraries
+from hydraprune.utils.launchers import workers_of
 
 if TYPE_CHECKING:
     from hydraprune.runs.experiment import DenseExperiments
@@ -61,7 +62,7 @@ def sweep(
 
     folder = Path(master.hydra.sweep.dir)
     launcher = OmegaConf.to_container(master.hydra.launcher)
-    workers, elsewhere = planning.workers_of(launcher, os.cpu_count() or 1)
+    workers, elsewhere = workers_of(launcher, os.cpu_count() or 1)
     command = typed_words(master)
     dense_experiments = DenseExperiments(alone=False)
     jobs = [_job(job, number, folder, compose, dense_experiments) for number, job in enumerate(words)]

@@ -1,4 +1,4 @@
-"""What did a run write last? The end of its `metrics.jsonl`, read while it may be writing."""
+"""The latest metrics of a run, from the end of its `metrics.jsonl`, which it may be writing."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 
 from hydraprune.results.curves import NAME as METRICS
 
-# Far enough to reach the last evaluation of an epoch of several thousand steps.
+# Bytes to read: enough to reach the last evaluation of an epoch of several thousand steps.
 _TAIL = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Latest:
-    """The newest figures of a run.
+    """The latest metrics of a run.
 
     Args:
         step: optimizer steps done.
         every: steps between its last two lines; 0 before the second.
-        loss, sparsity: None where no line says; NaN where it was no number.
-        scores: of the last evaluation.
+        loss, sparsity: None if not logged yet; NaN if they were not finite.
+        scores: metrics of the last evaluation.
     """
 
     step: int = 0
@@ -34,12 +34,12 @@ class Latest:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def latest(directory: Path) -> Latest:
-    """What the run in a folder wrote last; nothing of it where it has not written yet."""
+def read_latest(directory: Path) -> Latest:
+    """The latest metrics of the run in a folder; empty if it has not written any."""
     steps: list[int] = []
     loss = sparsity = None
     scores: dict[str, float] = {}
-    for step, values in _from_the_end(directory):
+    for step, values in _lines_backwards(directory):
         if len(steps) < 2 and step not in steps:
             steps.append(step)
         loss = _number(values, "train/loss") if loss is None else loss
@@ -54,8 +54,8 @@ def latest(directory: Path) -> Latest:
     return Latest(max(steps, default=0), abs(steps[0] - steps[1]) if len(steps) == 2 else 0, loss, sparsity, scores)
 
 
-def _from_the_end(directory: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(step, values) of every whole line in reach, the last first."""
+def _lines_backwards(directory: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(step, values) of every complete line, the last first."""
     try:
         with (directory / METRICS).open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
@@ -71,6 +71,6 @@ def _from_the_end(directory: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _number(values: Mapping[str, Any], key: str) -> float | None:
-    """A figure of a line; NaN for null, which stands for a number that JSON has no word for."""
+    """A number in a line; NaN for null, which is how NaN and inf are written."""
     value = values.get(key, "not there")
     return math.nan if value is None else float(value) if isinstance(value, (int, float)) else None

@@ -1,4 +1,4 @@
-"""`hydraprune watch`: a sweep as it runs, seen from another terminal. It only reads."""
+"""`hydraprune watch`: the progress of a sweep, from any terminal. It only reads."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ from rich.text import Text
 
 from hydraprune.sweeps.lookup import look
 from hydraprune.sweeps.progress import Progress
-from hydraprune.sweeps.terminal import ended, overall
+from hydraprune.sweeps.render import ended_lines, progress_view
+from hydraprune.utils.terminal import is_interactive
 
-# Columns where no terminal says how many it has.
+# Columns if the output is not a terminal.
 _WIDTH = 120
 
 
 def watch(folder: Path, once: bool, period: float) -> int:
-    """Show how far the sweep in a folder is, until all is done; one picture with `once`, or where nobody watches.
+    """Show the progress of the sweep in a folder until all jobs have ended; only once if not in a terminal.
 
     Args:
-        period: seconds between two looks.
+        once: show it once and return.
+        period: seconds between two readings of the folder.
 
     Returns:
-        1 when a job failed, otherwise 0.
+        1 if a job failed, otherwise 0.
 
     Raises:
         UserError: there is nothing to watch.
     """
-    now = look(folder)
-    if once or not _watched():
-        console = Console(highlight=False, width=None if _watched() or "COLUMNS" in os.environ else _WIDTH)
-        for part in _picture(folder, now, console, whole=not _watched()):
-            # A line that somebody reads later, or searches, is not cut.
+    now, interactive = look(folder), is_interactive(sys.stdout)
+    if once or not interactive:
+        console = Console(highlight=False, width=None if interactive or "COLUMNS" in os.environ else _WIDTH)
+        for part in _view(folder, now, console, whole=not interactive):
+            # Lines in a file or pipe are not truncated.
             console.print(part, soft_wrap=isinstance(part, Text))
     else:
         console = Console(highlight=False)
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(Group(*_picture(folder, now, console)), refresh=True)
+                live.update(Group(*_view(folder, now, console)), refresh=True)
                 if now.over:
                     break
                 time.sleep(period)
@@ -49,14 +51,10 @@ def watch(folder: Path, once: bool, period: float) -> int:
     return 1 if now.failed else 0
 
 
-def _picture(folder: Path, now: Progress, console: Console, whole: bool = False) -> list[RenderableType]:
+def _view(folder: Path, now: Progress, console: Console, whole: bool = False) -> list[RenderableType]:
     title = Text(str(folder), style="bold")
     if not whole:
         title.truncate(console.width, overflow="ellipsis")
-    # What is refreshed in place must not be taller than the terminal; a third of it for failures.
+    # What is redrawn in place must fit the terminal: at most a third of it for failures.
     most = None if whole or now.over else max(3, console.height // 3)
-    return [title, *overall(now, console.width), *ended(now, 0 if whole else console.width, most)]
-
-
-def _watched() -> bool:
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return [title, *progress_view(now, console.width), *ended_lines(now, 0 if whole else console.width, most)]

@@ -1,12 +1,13 @@
-"""Where a run's metrics go: JSON lines always, and whoever else listens."""
+"""Trackers: metrics.jsonl of every run, the progress bar, Weights & Biases, and trackers of your own."""
 
-from hydraprune.tracking.background import Guarded
-from hydraprune.tracking.base import About, Mask, Outcome, RunTracker
+from hydraprune.tracking.background import Guarded, guarded
+from hydraprune.tracking.base import About, BaseTracker, Mask, Outcome, RunTracker
 from hydraprune.tracking.trackers import JsonLines, ProgressBar, Several, Silent
 from hydraprune.tracking.wandb_tracker import WandB
 
 __all__ = [
     "About",
+    "BaseTracker",
     "Guarded",
     "JsonLines",
     "Mask",
@@ -16,4 +17,5 @@ __all__ = [
     "Several",
     "Silent",
     "WandB",
+    "guarded",
 ]

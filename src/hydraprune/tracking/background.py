@@ -1,4 +1,4 @@
-"""A tracker that can neither end a run nor hold it up."""
+"""Runs a tracker in a thread of its own, so that it can neither end nor delay a run."""
 
 from __future__ import annotations
 
@@ -7,70 +7,92 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from hydraprune.errors import one_line
 from hydraprune.tracking.base import About, Outcome, RunTracker
+from hydraprune.tracking.trackers import Several
 
 log = logging.getLogger(__name__)
 
-# Values that wait for the tracker before the training waits for it.
-_WAITING = 1000
-# Seconds: for room for one more value; for the start, or the end besides what the tracker itself asks for it.
-_PATIENCE, _MOMENT, _TIDYING = 10.0, 30.0, 5.0
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a run waits for its tracker.
+
+    Args:
+        queued: calls of `log` that may wait for the tracker; beyond that the training waits.
+        log: seconds until a call of `log` finds room in the queue.
+        start: seconds for `start`.
+        end: seconds for each of `end` and `close`, on top of the tracker's `patience`.
+        cleanup: seconds for a call that was abandoned to return.
+    """
+
+    queued: int = 1000
+    log: float = 10.0
+    start: float = 30.0
+    end: float = 30.0
+    cleanup: float = 5.0
+
+
+def guarded(tracker: RunTracker) -> RunTracker:
+    """`tracker` in a thread of its own; each tracker of `Several` in its own, so that one cannot affect the others."""
+    if isinstance(tracker, Several):
+        return Several([guarded(each) for each in tracker.trackers])
+    return Guarded(tracker)
 
 
 class Guarded:
-    """Keeps a run from its tracker: what it raises is told once, and where it stands still it is given up.
+    """Calls a tracker in a daemon thread. After an error or a time-out it only gets the call of `close`.
 
-    The tracker lives in a thread of its own, from its start to its close, and the training waits for it only so long.
-    One that failed or was given up hears of the run's end only.
-
-    Args:
-        patience: seconds that `end` and `close` may take, besides half a minute each; None: the tracker's `patience`.
+    Not a `utils.time_limit.BackgroundCall`: all calls of one tracker share one thread and keep their order.
     """
 
-    def __init__(self, tracker: RunTracker, patience: float | None = None) -> None:
+    def __init__(self, tracker: RunTracker, limits: Limits | None = None) -> None:
         self._tracker = tracker
-        self._patience = getattr(tracker, "patience", 0.0) if patience is None else patience
-        self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(_WAITING)
+        self._limits = limits or Limits()
+        self._patience: float = getattr(tracker, "patience", 0.0)
+        self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(self._limits.queued)
         self._thread: threading.Thread | None = None
-        self._telling = threading.Lock()
-        self._lost = False
+        self._warning = threading.Lock()
+        self._dropped = False
 
     def start(self, about: About) -> None:
-        # A daemon: a process can end though its tracker does not.
+        # A daemon: the process can exit though the tracker hangs.
         self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
         self._thread.start()
-        self._wait_for(lambda: self._tracker.start(about), _MOMENT, "start")
+        self._call(lambda: self._tracker.start(about), self._limits.start, "start")
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        if self._thread is None or self._lost:
+        if self._thread is None or self._dropped:
             return
-        kept = dict(values)
+        copied = dict(values)
         try:
-            self._calls.put(self._unless_lost(lambda: self._tracker.log(kept, step)), timeout=_PATIENCE)
+            call = self._unless_dropped(lambda: self._tracker.log(copied, step))
+            self._calls.put(call, timeout=self._limits.log)
         except queue.Full:
-            self._abandon(f"it took nothing for {_PATIENCE:g} s")
+            self._abandon(f"its queue was full for {self._limits.log:g} s")
 
     def end(self, outcome: Outcome) -> None:
-        if self._thread is not None and not self._lost:
-            self._wait_for(lambda: self._tracker.end(outcome), self._patience + _MOMENT, "end")
+        if self._thread is not None and not self._dropped:
+            self._call(lambda: self._tracker.end(outcome), self._patience + self._limits.end, "end")
 
     def close(self, error: BaseException | None) -> None:
         if self._thread is None:
             return
-        self._wait_for(lambda: self._tracker.close(error), self._patience + _MOMENT, "close", always=True)
-        # Without a wait: where the queue is full, the thread is stuck, and stays so.
+        self._call(lambda: self._tracker.close(error), self._patience + self._limits.end, "close", always=True)
+        # Without waiting: if the queue is full, the thread hangs.
         if not self._calls.full():
             self._calls.put_nowait(None)
         self._thread = None
 
-    def _wait_for(self, call: Callable[[], None], seconds: float, name: str, always: bool = False) -> None:
+    def _call(self, call: Callable[[], None], seconds: float, name: str, always: bool = False) -> None:
+        """Queue a call and wait for it, at most so many seconds; `always`: even if the tracker was dropped."""
         done = threading.Event()
 
         def called() -> None:
             try:
-                (self._guard(call) if always else self._unless_lost(call))()
+                (self._caught(call) if always else self._unless_dropped(call))()
             finally:
                 done.set()
 
@@ -82,35 +104,35 @@ class Guarded:
             return
         if not done.wait(max(0.0, deadline - time.monotonic())):
             self._abandon(f"its {name} took more than {seconds:g} s")
-            # Got loose, it may tidy up; a program that ends in the middle of that would say so.
-            done.wait(_TIDYING)
+            # Interrupted, it may clean up; an exit in the middle of that would print errors.
+            done.wait(self._limits.cleanup)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
 
-    def _unless_lost(self, call: Callable[[], None]) -> Callable[[], None]:
-        guarded = self._guard(call)
-        return lambda: None if self._lost else guarded()
+    def _unless_dropped(self, call: Callable[[], None]) -> Callable[[], None]:
+        caught = self._caught(call)
+        return lambda: None if self._dropped else caught()
 
-    def _guard(self, call: Callable[[], None]) -> Callable[[], None]:
-        def guarded() -> None:
+    def _caught(self, call: Callable[[], None]) -> Callable[[], None]:
+        def caught() -> None:
             try:
                 call()
-            except BaseException as error:  # whatever somebody else's code raises; nobody else would hear of it
-                self._lose(one_line(error))
+            except BaseException as error:  # anything that a user's tracker raises; nobody else would see it
+                self._drop(one_line(error))
 
-        return guarded
+        return caught
 
-    def _lose(self, why: str) -> None:
-        with self._telling:
-            told, self._lost = self._lost, True
-        if not told:
-            log.warning("tracker %s gave up, the run goes on without it: %s", type(self._tracker).__name__, why)
+    def _drop(self, why: str) -> None:
+        with self._warning:
+            warned, self._dropped = self._dropped, True
+        if not warned:
+            log.warning("The run continues without its tracker %s: %s", type(self._tracker).__name__, why)
 
     def _abandon(self, why: str) -> None:
-        """Give up a tracker that stands still; one with a method `abandon` is helped to get loose."""
-        self._lose(why)
-        loose = getattr(self._tracker, "abandon", None)
-        if loose is not None:
-            self._guard(loose)()
+        """Drop a tracker that hangs, and interrupt it if it has a method `abandon`."""
+        self._drop(why)
+        interrupt = getattr(self._tracker, "abandon", None)
+        if interrupt is not None:
+            self._caught(interrupt)()

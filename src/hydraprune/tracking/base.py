@@ -1,4 +1,8 @@
-"""What a tracker is told, and when."""
+"""The tracker contract: what a tracker is called with, and when.
+
+A tracker of your own is a class with the methods of `RunTracker`; derive it from `BaseTracker` to write only those
+that it needs, and name it in a config: `tracker: {_target_: mine.Csv}`. `Several` runs more than one.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,15 @@ from hydraprune.results.run_spec import RunSpec
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a run when it starts or resumes.
+    """The run to be tracked, known when it starts or resumes.
 
     Args:
-        spec: the run's description.
-        config: nested as composed, plain values.
+        spec: its description.
+        config: as composed, in plain dicts and lists, without secrets.
         directory: the run's folder.
-        steps: optimizer steps of the whole training, of which `done` were made before.
-        done: see `steps`.
-        asked: False for a dense model that is trained because a sparse run needs it.
+        steps: optimizer steps of the whole training.
+        done: of these, the steps done before the run was interrupted.
+        requested: False for a dense model that is trained only because a sparse run needs it.
     """
 
     spec: RunSpec
@@ -31,16 +35,16 @@ class About:
     directory: Path
     steps: int
     done: int = 0
-    asked: bool = True
+    requested: bool = True
 
     @property
     def id(self) -> str:
-        """The run's hash: the same whenever, wherever and however often it is started."""
+        """The run's hash, the same each time it is started."""
         return self.spec.hash
 
     @property
     def group(self) -> str:
-        """The name of the cell, which all seeds of one config share."""
+        """The name of the cell: all seeds of one config."""
         return f"{self._name} {self.spec.cell}"
 
     @property
@@ -50,7 +54,7 @@ class About:
 
     @property
     def name(self) -> str:
-        """What a person calls the run."""
+        """A name for people: `mrpc bert_mini 4x1 0.9 seed 0`."""
         return f"{self._name} seed {self.spec.seed}"
 
     @property
@@ -68,11 +72,11 @@ class About:
 
 @dataclass(frozen=True)
 class Mask:
-    """A part of one layer's mask.
+    """A crop of one layer's mask.
 
     Args:
-        weight: the layer's.
-        kept: rows x columns of it, true where a weight is kept.
+        weight: name of the layer's weight.
+        kept: bool [rows, columns], True where a weight is kept.
     """
 
     weight: str
@@ -81,12 +85,12 @@ class Mask:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run that finished.
+    """The results of a finished run.
 
     Args:
-        report: as in its report.json.
-        masks: reads one for each pruner, by its name: `4x1`, `2:4`; of a mixed pattern `attention`, `ffn`.
+        report: the contents of its report.json.
         model: folder of the saved model.
+        masks: reads a mask crop for each pruner, by its name: `4x1`, `2:4`; `attention`, `ffn` of a mixed pattern.
     """
 
     report: Mapping[str, Any]
@@ -95,20 +99,37 @@ class Outcome:
 
 
 class RunTracker(Protocol):
-    """Follows one run. `start` comes first and `close` last; `end` only where the run finished.
+    """Tracks one run: `start` is called first, then `log`, `end` if the run finishes, and `close` last.
 
-    What any of them raises is told once, and the run goes on without the tracker. So it does where one does not come
-    back in time. All are called in one thread that is not the main one. Two more are optional: `patience`, seconds that
-    `end` and `close` may take besides half a minute, and `abandon()`, called from another thread when the tracker was
-    given up, to get loose what it waits for.
+    All calls come from one thread, which is not the main one. A tracker cannot end or delay a run:
+    if it raises, or does not return in time, one warning is logged and the run continues without it
+    (only `close` is still called). Two more members are optional: `patience`, seconds that `end`
+    and `close` may take on top of half a minute, and `abandon()`, called from another thread when
+    a call did not return in time, to interrupt what it waits for.
     """
 
     def start(self, about: About) -> None: ...
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Values after the `step`-th optimizer step; a run that goes on after it was cut may repeat some."""
+        """Metrics after optimizer step `step`. A resumed run may repeat steps."""
 
     def end(self, outcome: Outcome) -> None: ...
 
     def close(self, error: BaseException | None) -> None:
-        """The run is over; `error` says what ended it too early."""
+        """The run is over; `error` is what ended it early, if anything did."""
+
+
+class BaseTracker:
+    """A tracker that does nothing; a base class for trackers that need only some of the methods."""
+
+    def start(self, about: About) -> None:
+        pass
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        pass
+
+    def end(self, outcome: Outcome) -> None:
+        pass
+
+    def close(self, error: BaseException | None) -> None:
+        pass

@@ -1,4 +1,4 @@
-"""Who takes note? Trackers satisfy `hydraprune.tracking.RunTracker`."""
+"""The trackers besides W&B: none, metrics.jsonl, the progress bar, and several at once."""
 
 from __future__ import annotations
 
@@ -8,42 +8,30 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hydraprune.tracking.base import About, Outcome, RunTracker
+from hydraprune.tracking.base import About, BaseTracker, Outcome, RunTracker
 
 log = logging.getLogger(__name__)
 
 
-class Silent:
-    """Takes no note."""
-
-    def start(self, about: About) -> None:
-        pass
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        pass
-
-    def end(self, outcome: Outcome) -> None:
-        pass
-
-    def close(self, error: BaseException | None) -> None:
-        pass
+class Silent(BaseTracker):
+    """No tracker: `tracker=none`."""
 
 
-class JsonLines(Silent):
-    """One JSON object a line: `step` and the values. Numbers that JSON has no word for become null.
+class JsonLines(BaseTracker):
+    """Writes one JSON object per line: `step` and the values; NaN and inf become null.
 
     Args:
-        kept: bytes of the file that stay, since an earlier piece of the run wrote them; what follows is cut off.
+        kept: bytes of the file to keep, written before the run was interrupted; what follows is cut off.
 
     Raises:
-        OSError: the file cannot be written, or is not there any more.
+        OSError: the file cannot be written, or was removed.
     """
 
     def __init__(self, path: Path, kept: int = 0) -> None:
@@ -53,7 +41,7 @@ class JsonLines(Silent):
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        # A file that nobody can find any more takes lines without a word.
+        # Writing to a removed file raises no error.
         if not self._path.is_file() or not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno())):
             raise OSError(errno.ENOENT, "was removed or replaced while the run wrote it", str(self._path))
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
@@ -63,11 +51,11 @@ class JsonLines(Silent):
         self._file.close()
 
 
-class ProgressBar(Silent):
-    """Loss, sparsity, last metrics and time left on a terminal; a line per evaluation in the log.
+class ProgressBar(BaseTracker):
+    """A progress bar with loss, sparsity, the last metrics and the time left; logs a line per evaluation.
 
     Args:
-        shown: whether there is a bar; None: where somebody watches, so not in a file or a pipe.
+        shown: whether to show the bar; None: if stderr is a terminal.
     """
 
     def __init__(self, shown: bool | None = None) -> None:
@@ -102,7 +90,7 @@ class ProgressBar(Silent):
                 log.info("%s epoch %g, step %d of %d: %s", self._name, values["epoch"], step, self._steps, shown)
 
     def end(self, outcome: Outcome) -> None:
-        # What is logged from here on must not cut the bar in pieces.
+        # Or log messages from now on would be printed into the bar.
         self._bar.close()
 
     def close(self, error: BaseException | None) -> None:
@@ -110,23 +98,33 @@ class ProgressBar(Silent):
 
 
 class Several:
-    """All of `trackers`, in turn."""
+    """Several trackers at once.
+
+    In a config, `trackers` is a list of nodes; a run calls each tracker in a thread of its own:
+
+        tracker:
+          _target_: hydraprune.tracking.Several
+          trackers:
+            - {_target_: hydraprune.tracking.WandB, mode: offline}
+            - {_target_: mine.Csv, path: metrics.csv}
+    """
 
     def __init__(self, trackers: Sequence[RunTracker]) -> None:
-        self._trackers = tuple(trackers)
+        self.trackers = tuple(trackers)
 
     def start(self, about: About) -> None:
-        for tracker in self._trackers:
+        for tracker in self.trackers:
             tracker.start(about)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        for tracker in self._trackers:
+        for tracker in self.trackers:
             tracker.log(values, step)
 
     def end(self, outcome: Outcome) -> None:
-        for tracker in self._trackers:
+        for tracker in self.trackers:
             tracker.end(outcome)
 
     def close(self, error: BaseException | None) -> None:
-        for tracker in self._trackers:
-            tracker.close(error)
+        with ExitStack() as stack:  # all are closed, even if one raises
+            for tracker in reversed(self.trackers):
+                stack.callback(tracker.close, error)

@@ -1,28 +1,29 @@
-"""Is Weights & Biases to be had? Its settings, credentials and server, without a prompt and without waiting long."""
+"""W&B login, mode and reachability, found out without a prompt and within a time limit."""
 
 from __future__ import annotations
 
 import os
-import threading
 from enum import Enum, auto
 from typing import Any
 
-# A server's first answer, in seconds; the look-up of its name, which no timeout of a request covers, included.
-_ANSWER = 5.0
+from hydraprune.utils.time_limit import TimeLimitError, call_within
+
+# The time limit for a server's first answer, in seconds.
+_ANSWER_SECONDS = 5.0
 _TRUE = ("1", "true", "yes", "on")
 
 
 def quiet_settings() -> Any:
-    """W&B's own settings, from the environment and its files; from here on it is silent in this process."""
-    # Its reports about itself go to the same server: where that hangs, so would our exit, for 20 seconds.
+    """W&B's settings, from the environment and its files. W&B prints nothing in this process from now on."""
+    # W&B sends its error reports to the same server: if that hangs, the exit of this process would take 20 s more.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     return wandb.setup(wandb.Settings(silent=True)).settings
 
 
-def chosen_mode(mode: str) -> str:
-    """What `auto` means here: as the person set W&B up, and without credentials not online."""
+def resolved_mode(mode: str) -> str:
+    """`mode`, with `auto` resolved to W&B's own setting, and to offline without credentials."""
     if mode != "auto":
         return mode
     if os.environ.get("WANDB_DISABLED", "").lower() in _TRUE:
@@ -30,17 +31,17 @@ def chosen_mode(mode: str) -> str:
     settings = quiet_settings()
     if settings.mode in ("offline", "dryrun", "disabled"):
         return "disabled" if settings.mode == "disabled" else "offline"
-    return "offline" if _key(settings) is _Key.MISSING else "online"
+    return "offline" if _key_state(settings) is _Key.MISSING else "online"
 
 
-def why_not_online(settings: Any) -> str | None:
-    """What keeps a run from being online, as far as can be told without W&B; None when nothing does."""
-    return credentials(settings) or unreachable(settings)
+def online_problem(settings: Any) -> str | None:
+    """Why a run cannot be online, as far as can be checked without W&B; None if it can."""
+    return credentials_problem(settings) or server_problem(settings, _ANSWER_SECONDS)
 
 
-def credentials(settings: Any) -> str | None:
-    """What is wrong with the key that W&B would find for its server by itself; None when nothing is."""
-    key = _key(settings)
+def credentials_problem(settings: Any) -> str | None:
+    """What is wrong with the API key that W&B would use; None if nothing is."""
+    key = _key_state(settings)
     if key is _Key.MISSING:
         return "no credentials (`wandb login`, or WANDB_API_KEY)"
     return None if key is _Key.FOUND else key
@@ -51,39 +52,38 @@ class _Key(Enum):
     MISSING = auto()
 
 
-def _key(settings: Any) -> _Key | str:
-    """The key's state; a text says what is wrong with one that is there."""
+def _key_state(settings: Any) -> _Key | str:
+    """The state of the API key; a text says what is wrong with an invalid one."""
     try:
-        # Its own function: it knows which of its addresses share a key. It neither asks nor sends anything.
+        # W&B's own function: it knows which of its addresses share a key. It neither prompts nor sends anything.
         from wandb.sdk.lib.wbauth import authenticate_session
 
         host = settings.base_url
         found = authenticate_session(host=host, source="hydraprune", prompt=False, update_session=False)
-    except Exception as error:  # whatever W&B says of a key that is none
+    except Exception as error:  # W&B's various errors for an invalid key
         return " ".join(str(error).split())
     return _Key.MISSING if found is None else _Key.FOUND
 
 
-def unreachable(settings: Any, seconds: float = _ANSWER) -> str | None:
-    """Why the server does not answer within so many seconds; any answer is one."""
+def server_problem(settings: Any, seconds: float) -> str | None:
+    """Why the W&B server does not answer within `seconds`; None if it does, whatever the answer."""
     import requests
 
-    outcome: list[str | None] = []
-
-    def ask() -> None:
-        own = {"http": settings.http_proxy, "https": settings.https_proxy}
-        proxies = {scheme: proxy for scheme, proxy in own.items() if proxy}
+    def ask() -> str | None:
+        configured = {"http": settings.http_proxy, "https": settings.https_proxy}
+        proxies = {scheme: proxy for scheme, proxy in configured.items() if proxy}
         try:
             requests.head(
                 settings.base_url, timeout=seconds, proxies=proxies, verify=not settings.insecure_disable_ssl
             ).close()
-            outcome.append(None)
         except requests.exceptions.SSLError:
-            outcome.append(None)  # somebody answered; whether to trust them, W&B decides by other certificates
+            return None  # the server answered; W&B checks it against other certificates
         except (requests.RequestException, OSError, ValueError) as error:
-            outcome.append(f"{settings.base_url} cannot be reached ({type(error).__name__})")
+            return f"{settings.base_url} cannot be reached ({type(error).__name__})"
+        return None
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(seconds)
-    return outcome[0] if outcome else f"{settings.base_url} does not answer"
+    try:
+        # The timeout of the request does not cover the name look-up.
+        return call_within(seconds, ask)
+    except TimeLimitError:
+        return f"{settings.base_url} does not answer"

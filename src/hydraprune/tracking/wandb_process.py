@@ -1,4 +1,4 @@
-"""W&B's own process, `wandb-core`: ending it, and keeping it from holding us up."""
+"""W&B's service process, `wandb-core`: ending it, and limiting how long it can delay our exit."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-# Seconds that it has to end by itself when this process ends; W&B would wait for ever.
-AT_EXIT = 15.0
+# Seconds that it has to end by itself when this process exits; W&B would wait without a limit.
+EXIT_SECONDS = 15.0
 
-_watched: set[int] = set()
+_limited: set[int] = set()
 
 
-def own_process() -> Any:
-    """The process that W&B started for this one, a `subprocess.Popen`; None when there is none, or it is another's."""
-    # No public name leads there: of a W&B that is built otherwise we have no process, and wait as W&B does.
+def service_process() -> Any:
+    """The `subprocess.Popen` of the service that W&B started for this process; None if there is none."""
+    # W&B has no public way to it. Where a version is built differently we have no process, and wait as W&B does.
     with suppress(AttributeError, ImportError):
         from wandb.sdk import wandb_setup
 
@@ -24,28 +24,28 @@ def own_process() -> Any:
     return None
 
 
-def watch_exit(process: Any) -> None:
-    """See to it that `process` does not hold up the end of this one longer than `AT_EXIT`."""
-    if process is None or process.pid in _watched:
+def limit_exit(process: Any) -> None:
+    """Kill `process` if it has not ended `EXIT_SECONDS` after this process starts to exit."""
+    if process is None or process.pid in _limited:
         return
-    _watched.add(process.pid)
-    leaving = threading.Event()
+    _limited.add(process.pid)
+    exiting = threading.Event()
 
     def watch() -> None:
-        leaving.wait()
+        exiting.wait()
         try:
-            process.wait(AT_EXIT)
+            process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
 
-    # A thread that is there already: at its end an interpreter may start no more.
+    # Started now: an exiting interpreter cannot start threads.
     threading.Thread(target=watch, name="wandb-core at exit", daemon=True).start()
-    # Registered after W&B's own waiting, and so called before it.
-    atexit.register(leaving.set)
+    # Registered after W&B's own exit handler, and so called before it.
+    atexit.register(exiting.set)
 
 
-def start_anew() -> None:
-    """End the process: it would hold the id of a run that failed, or is dead. The next run gets another."""
+def restart_service() -> None:
+    """End the service, which would keep the id of a failed run, or is dead; the next run starts another."""
     import wandb
 
     with suppress(Exception, SystemExit):

@@ -1,55 +1,56 @@
-"""A report as numbers and rows for a tracker, and a mask as a picture."""
+"""A report as W&B summary values and table rows, and a mask as an image."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Row = list[Any]
+from hydraprune.results.metric_rows import MetricRow, finite, metric_rows
+
+TableRow = list[Any]
 
 RESULT_COLUMNS = ("metric", "dense", "sparse", "difference", "best epoch")
 LAYER_COLUMNS = ("layer", "part", "pattern", "sparsity")
 
-# Of a picture: pixels of a weight, the line after it included; shades from black to white.
-_CELL = 8
+# Pixels per weight, including the grid line, and the gray values of the image.
+_PIXELS = 8
 _KEPT, _PRUNED, _LINE = 40, 245, 200
 
 
-def summary_of(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report's figures under flat names; those that it lacks are left out."""
-    final, dense = _numbers(report["final"]), _numbers(report["dense"])
-    sparsity = _numbers(report["sparsity"])
-    figures = {
-        **_prefixed("final", final),
-        **_prefixed("best", _numbers(report["best"])),
-        **_prefixed("dense", dense),
-        **_prefixed("difference", {name: final[name] - dense[name] for name in final if name in dense}),
-        **_prefixed("sparsity", sparsity),
-        **_prefixed("seconds", _numbers(report["seconds"])),
+def report_summary(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a report under flat names; missing and non-finite ones are left out.
+
+    Args:
+        report: as in report.json.
+    """
+    rows = _metrics(report)
+    values = {
+        **{f"final/{row.metric}": row.final for row in rows},
+        **_prefixed("best", report["best"]),
+        **_prefixed("dense", report["dense"]),
+        **{f"difference/{row.metric}": row.difference for row in rows},
+        **_prefixed("sparsity", report["sparsity"]),
+        **_prefixed("seconds", report["seconds"]),
         "pattern_ok": report["pattern_ok"],
         "steps": report["steps"],
-        "headline": final.get(report["metric"]),
+        "headline": next((row.final for row in rows if row.metric == report["metric"]), None),
     }
-    return {name: value for name, value in figures.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def result_rows(report: Mapping[str, Any]) -> list[Row]:
-    """One row a metric, as `RESULT_COLUMNS` says; a dense run has no sparse figures."""
-    final, best, before = _numbers(report["final"]), _numbers(report["best"]), _numbers(report["dense"])
+def result_rows(report: Mapping[str, Any]) -> list[TableRow]:
+    """One row per metric, with `RESULT_COLUMNS`; a dense run has no sparse values."""
+    rows = [row for row in _metrics(report) if row.final is not None]
     if report["phase"] == "dense":
-        return [[name, value, None, None, best.get(name)] for name, value in final.items()]
-    return [
-        [name, before.get(name), value, value - before[name] if name in before else None, best.get(name)]
-        for name, value in final.items()
-    ]
+        return [[row.metric, row.final, None, None, row.best] for row in rows]
+    return [[row.metric, row.dense, row.final, row.difference, row.best] for row in rows]
 
 
-def layer_rows(report: Mapping[str, Any]) -> list[Row]:
-    """One row a layer, as `LAYER_COLUMNS` says; layers that no part prunes have no part."""
+def layer_rows(report: Mapping[str, Any]) -> list[TableRow]:
+    """One row per layer, with `LAYER_COLUMNS`; layers that are not pruned have no part."""
     layers = (report["sparsity"] or {}).get("per_layer") or {}
     parts = {
         weight.removesuffix(".weight"): (name, part["pattern"])
@@ -59,21 +60,20 @@ def layer_rows(report: Mapping[str, Any]) -> list[Row]:
     return [[layer, *parts.get(layer, (None, None)), float(sparsity)] for layer, sparsity in layers.items()]
 
 
-def picture_of(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Each weight a square, dark where it is kept, with thin lines between."""
+def mask_image(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A mask [rows, columns] as a gray image: a square per weight, dark if it is kept, with grid lines between."""
     rows, columns = mask.shape
-    picture = np.full((rows * _CELL + 1, columns * _CELL + 1), _LINE, np.uint8)
-    for row in range(1, _CELL):
-        for column in range(1, _CELL):
-            picture[row::_CELL, column::_CELL] = np.where(mask, _KEPT, _PRUNED)
-    return picture
+    image = np.full((rows * _PIXELS + 1, columns * _PIXELS + 1), _LINE, np.uint8)
+    for row in range(1, _PIXELS):
+        for column in range(1, _PIXELS):
+            image[row::_PIXELS, column::_PIXELS] = np.where(mask, _KEPT, _PRUNED)
+    return image
 
 
-def _numbers(values: Mapping[str, Any] | None) -> dict[str, float]:
-    """What of `values` is a finite number; the folder of a dense run is none, nor are figures layer by layer."""
-    numbers = {name: float(value) for name, value in (values or {}).items() if isinstance(value, (int, float))}
-    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+def _metrics(report: Mapping[str, Any]) -> list[MetricRow]:
+    return metric_rows(report["final"], report["best"], report["dense"])
 
 
-def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {f"{prefix}/{name}": value for name, value in values.items()}
+def _prefixed(prefix: str, values: Mapping[str, Any] | None) -> dict[str, float]:
+    numbers = {name: finite(value) for name, value in (values or {}).items()}
+    return {f"{prefix}/{name}": value for name, value in numbers.items() if value is not None}

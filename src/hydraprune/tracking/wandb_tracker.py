@@ -1,4 +1,4 @@
-"""Weights & Biases: one W&B run per run of ours. `wandb` is imported when a run starts, not before."""
+"""The Weights & Biases tracker: one W&B run per run. `wandb` is imported only when a run starts."""
 
 from __future__ import annotations
 
@@ -10,47 +10,46 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from hydraprune.errors import one_line
-from hydraprune.tracking.base import About, Outcome
-from hydraprune.tracking.trackers import Silent
-from hydraprune.tracking.wandb_auth import chosen_mode, quiet_settings, why_not_online
-from hydraprune.tracking.wandb_process import own_process, start_anew, watch_exit
+from hydraprune.errors import UserError, one_line
+from hydraprune.tracking.base import About, BaseTracker, Outcome
+from hydraprune.tracking.wandb_auth import online_problem, quiet_settings, resolved_mode
+from hydraprune.tracking.wandb_process import limit_exit, restart_service, service_process
 from hydraprune.tracking.wandb_tables import (
     LAYER_COLUMNS,
     RESULT_COLUMNS,
     layer_rows,
-    picture_of,
+    mask_image,
+    report_summary,
     result_rows,
-    summary_of,
 )
 from hydraprune.utils.redaction import redacted
 
 log = logging.getLogger(__name__)
 
 _MODES = ("auto", "online", "offline", "disabled")
-# What WANDB_MODE may still say in W&B's older words; empty is as good as not set.
-_OLDER_WORDS = {"dryrun": "offline", "run": "online", "": "auto"}
-_REFUSED_IN_A_PROJECT = r"/\#?%:"
+# Older values of WANDB_MODE; empty is the same as not set.
+_OLDER_MODES = {"dryrun": "offline", "run": "online", "": "auto"}
+_NOT_IN_A_PROJECT_NAME = r"/\#?%:"
 _LONGEST_NAME, _LONGEST_TAG = 128, 64
-_LONGEST_CAUSE = 300
-# Seconds: with those that the server has for its first answer, and those to start anew offline, below 20.
+_LONGEST_REASON = 300
+# Seconds; together with the time for the server's first answer and for a second start offline less than 20.
 _INIT_TIMEOUT = 9.0
 _FLUSH_INTERVAL = 1.0
 
 
-class WandB(Silent):
-    """Follows a run in Weights & Biases, online or in a folder that `wandb sync` sends.
+class WandB(BaseTracker):
+    """Tracks a run in Weights & Biases, online or in a folder for `wandb sync`.
 
     Args:
         mode: auto (online with credentials, else offline) | online | offline | disabled.
-        project: W&B's, made when it is not there.
-        entity: user or team; None: the account's own.
-        tags: besides those of the run.
-        log_model: keep the saved model as an artifact.
+        project: of W&B; created if needed.
+        entity: user or team; None: the account's default.
+        tags: in addition to those of the run.
+        log_model: upload the saved model as an artifact.
         finish_timeout: seconds that `close` waits for the upload.
 
     Raises:
-        ValueError: a value that W&B would refuse.
+        UserError: a value that W&B would refuse.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class WandB(Silent):
         log_model: bool = False,
         finish_timeout: float = 120.0,
     ) -> None:
-        self._mode = _OLDER_WORDS.get(mode, mode)
+        self._mode = _OLDER_MODES.get(mode, mode)
         self._project = project or "hydraprune"
         self._entity = entity or None
         self._tags = (tags,) if isinstance(tags, str) else tuple(tags)
@@ -70,48 +69,49 @@ class WandB(Silent):
         self._finish_timeout = finish_timeout
         self._run: Any = None
         self._ended = False
-        self._core: Any = None
+        self._service: Any = None
         self._about: About | None = None
         if self._mode not in _MODES:
-            raise ValueError(f"mode={mode}: must be auto, online, offline or disabled")
-        if len(self._project) > _LONGEST_NAME or set(self._project) & set(_REFUSED_IN_A_PROJECT):
-            raise ValueError(
-                f"project={project}: must be at most {_LONGEST_NAME} characters, none of {_REFUSED_IN_A_PROJECT}"
-            )
+            raise UserError("must be auto, online, offline or disabled", key="tracker.mode", value=mode)
+        if len(self._project) > _LONGEST_NAME or set(self._project) & set(_NOT_IN_A_PROJECT_NAME):
+            reason = f"must be at most {_LONGEST_NAME} characters, none of {_NOT_IN_A_PROJECT_NAME}"
+            raise UserError(reason, key="tracker.project", value=project)
         for tag in self._tags:
             if not 1 <= len(tag) <= _LONGEST_TAG:
-                raise ValueError(f"tags={tag}: must be at most {_LONGEST_TAG} characters each, and not empty")
+                raise UserError(
+                    f"must be at most {_LONGEST_TAG} characters each, and not empty", key="tracker.tags", value=tag
+                )
         if not 0 < finish_timeout < float("inf"):
-            raise ValueError(f"finish_timeout={finish_timeout}: must be above 0, in seconds")
+            raise UserError("must be above 0, in seconds", key="tracker.finish_timeout", value=finish_timeout)
 
     @property
     def patience(self) -> float:
-        """Seconds that the end of a run may take."""
+        """Seconds that `end` and `close` may take, on top of those of every tracker."""
         return self._finish_timeout
 
     def start(self, about: About) -> None:
-        mode = chosen_mode(self._mode)
+        mode = resolved_mode(self._mode)
         if mode == "disabled":
             return
         self._about = about
         settings = quiet_settings()
-        self._core = own_process()
-        why = why_not_online(settings) if mode == "online" else None
-        if mode == "online" and why is None:
-            why = self._try_online(about)
+        self._service = service_process()
+        problem = online_problem(settings) if mode == "online" else None
+        if mode == "online" and problem is None:
+            problem = self._try_online(about)
         if self._run is None:
-            self._run = self._begun(about, "offline")
-        self._core = own_process()
-        watch_exit(self._core)
-        # Of a piece of the run that failed before: it goes on.
+            self._run = self._init(about, "offline")
+        self._service = service_process()
+        limit_exit(self._service)
+        # The error of an earlier attempt, which this one resumes.
         self._run.summary["error"] = None
         _define_metrics(self._run)
         _keep_composed(self._run, about.config)
-        self._tell(why)
+        self._log_start(problem)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         if self._run is not None:
-            # Never W&B's own step: it drops what goes back, as a run does that goes on from a checkpoint.
+            # Not W&B's own step: W&B drops values of earlier steps, which a resumed run repeats.
             self._run.log({**values, "step": step})
 
     def end(self, outcome: Outcome) -> None:
@@ -129,58 +129,58 @@ class WandB(Silent):
             if rows:
                 shown[name] = wandb.Table(columns=list(columns), data=rows)
         for pruner, mask in outcome.masks().items():
-            # It becomes a file's name, in which some systems have no colon.
+            # It becomes a file name, in which some systems allow no colon.
             name = pruner.replace(":", "of")
-            shown[f"masks/{name}"] = wandb.Image(picture_of(mask.kept), caption=mask.weight)
+            shown[f"masks/{name}"] = wandb.Image(mask_image(mask.kept), caption=mask.weight)
         if shown:
             self._run.log({**shown, "step": report["steps"]})
-        self._run.summary.update(summary_of(report))
+        self._run.summary.update(report_summary(report))
         if self._log_model:
-            self._keep_model(outcome)
+            self._upload_model(outcome)
 
     def close(self, error: BaseException | None) -> None:
         run, self._run = self._run, None
         if run is None:
             return
-        # What was cut by Ctrl-C did not fail, and goes on; W&B's own word for it is 255.
-        cut = isinstance(error, KeyboardInterrupt)
+        # A run interrupted by Ctrl-C did not fail and can be resumed; W&B's exit code for that is 255.
+        interrupted = isinstance(error, KeyboardInterrupt)
         if self._ended:
-            error = None  # what came after its end, such as a signal that was put off, is none of this run
-        if error is not None and not cut:
+            error = None  # a deferred signal, for example: the run itself was finished
+        if error is not None and not interrupted:
             run.summary["error"] = redacted(one_line(error))
         try:
-            run.finish(exit_code=0 if error is None else 255 if cut else 1)
+            run.finish(exit_code=0 if error is None else 255 if interrupted else 1)
         except TimeoutError:
             log.warning(
-                "W&B: not all was uploaded within tracker.finish_timeout=%g s; `wandb sync --include-online %s` sends "
-                "the rest",
+                "W&B: the upload was not finished within tracker.finish_timeout=%g s; `wandb sync --include-online %s` "
+                "uploads the rest",
                 self._finish_timeout,
                 _place(run),
             )
         except Exception:
-            start_anew()
+            restart_service()
             raise
 
     def abandon(self) -> None:
-        """End W&B's own process, from any thread: what waits for it comes back with an error."""
-        if self._core is not None:
-            self._core.kill()
+        """Kill W&B's service process: calls that wait for it return with an error."""
+        if self._service is not None:
+            self._service.kill()
 
     def _try_online(self, about: About) -> str | None:
-        """Begin the run online; or say why that did not work."""
+        """Start the run online; returns why that failed, if it did."""
         try:
-            self._run = self._begun(about, "online")
-        except Exception as error:  # W&B's many kinds
-            start_anew()
+            self._run = self._init(about, "online")
+        except Exception as error:  # W&B raises many classes
+            restart_service()
             return one_line(error)
         return None
 
-    def _begun(self, about: About, mode: Literal["online", "offline"]) -> Any:
+    def _init(self, about: About, mode: Literal["online", "offline"]) -> Any:
         import wandb
 
-        with _outside_a_sweep(quiet_settings(), hidden=not about.asked), _words_redacted():
+        with _outside_a_sweep(quiet_settings(), hidden=not about.requested), _redacted_command_line():
             return wandb.init(
-                # What a sweep's agent says of project, entity and id comes first in there.
+                # The project, entity and id of a sweep's agent take precedence in wandb.init.
                 project=self._project,
                 entity=self._entity,
                 id=about.id,
@@ -191,7 +191,7 @@ class WandB(Silent):
                 config=dict(about.config),
                 mode=mode,
                 resume="allow",
-                # Else a second run of one process gets the first, if that was not finished.
+                # Otherwise a second run of one process gets the first one, if that was not finished.
                 reinit="create_new",
                 settings=wandb.Settings(
                     silent=True,
@@ -199,7 +199,7 @@ class WandB(Silent):
                     save_code=False,
                     disable_code=True,
                     x_disable_stats=True,
-                    # A killed run loses what was not yet written: W&B's own choice is 15 seconds.
+                    # A killed run loses what was not written yet; W&B's default is 15 seconds.
                     x_transaction_log_flush_interval=_FLUSH_INTERVAL,
                     init_timeout=_INIT_TIMEOUT,
                     finish_timeout=self._finish_timeout,
@@ -207,27 +207,29 @@ class WandB(Silent):
                 ),
             )
 
-    def _tell(self, why: str | None) -> None:
+    def _log_start(self, problem: str | None) -> None:
         place = _place(self._run)
-        if why is not None:
+        if problem is not None:
             log.warning(
-                "W&B goes on offline: %s; `wandb sync %s` sends the run later", redacted(why)[:_LONGEST_CAUSE], place
+                "W&B: continuing offline: %s; `wandb sync %s` uploads the run later",
+                redacted(problem)[:_LONGEST_REASON],
+                place,
             )
         elif self._run.offline:
-            log.info("W&B: offline in %s; `wandb sync %s` sends it", place, place)
+            log.info("W&B: offline in %s; `wandb sync %s` uploads it", place, place)
         else:
             log.info("W&B: %s", self._run.url)
 
-    def _keep_model(self, outcome: Outcome) -> None:
+    def _upload_model(self, outcome: Outcome) -> None:
         import wandb
 
         assert self._about is not None
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self._about.name)[: _LONGEST_NAME - len(self._about.id) - 1]
         known = {key: outcome.report[key] for key in ("task", "model", "pattern", "seed")}
         artifact = wandb.Artifact(
-            f"{name}-{self._about.id}", type="model", metadata={**known, **summary_of(outcome.report)}
+            f"{name}-{self._about.id}", type="model", metadata={**known, **report_summary(outcome.report)}
         )
-        # Not a second copy of every model: what is sent later is read from the run's folder.
+        # Without copying the model: a later upload reads it from the run's folder.
         artifact.add_dir(str(outcome.model.absolute()), policy="immutable")
         self._run.log_artifact(artifact)
 
@@ -235,26 +237,26 @@ class WandB(Silent):
 def _define_metrics(run: Any) -> None:
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")
-    # Of all others the last value, W&B's default: the best of all epochs would be that of a model not yet sparse.
+    # Other metrics keep W&B's default, the last value: the best epoch may be one before the model was sparse.
     run.define_metric("train/loss", step_metric="step", summary="last,min")
 
 
 def _keep_composed(run: Any, config: Mapping[str, Any]) -> None:
-    """A sweep's words stand in W&B's config under their own names, `pattern` too: ours as composed, beside them."""
+    """Add our config as `composed` where a W&B sweep's parameters have replaced values in W&B's config."""
     if any(run.config[key] != value for key, value in config.items()):
         run.config.update({"composed": dict(config)})
 
 
 def _place(run: Any) -> str:
-    """The folder of a W&B run, as a person would type it from here."""
+    """The folder of a W&B run, relative to the current one."""
     return os.path.relpath(str(run.settings.sync_dir))
 
 
 @contextmanager
 def _outside_a_sweep(settings: Any, hidden: bool) -> Iterator[None]:
-    """With `hidden`, W&B does not see that a sweep's agent started this process.
+    """With `hidden`, W&B ignores that a sweep's agent started this process.
 
-    The agent's id is that of the run that was asked for, not of a dense model trained on the way to it.
+    The agent's run id belongs to the requested run, not to a dense model that is trained for it.
     """
     kept = {name: getattr(settings, name) for name in ("sweep_id", "sweep_param_path")} if hidden else {}
     for name in kept:
@@ -267,8 +269,8 @@ def _outside_a_sweep(settings: Any, hidden: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _words_redacted() -> Iterator[None]:
-    """Within it W&B, which keeps the command line of a run, reads it without secrets."""
+def _redacted_command_line() -> Iterator[None]:
+    """Redact `sys.argv`, which W&B stores, within the context."""
     kept, sys.argv = sys.argv, redacted(sys.argv)
     try:
         yield

@@ -1,32 +1,32 @@
-"""A W&B workspace for our runs: which panels it has, and saving it. `wandb_workspaces` is imported only here."""
+"""A W&B workspace for hydraprune's runs: its panels, and saving it. Only here `wandb_workspaces` is imported."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 from hydraprune.errors import UserError, one_line
-from hydraprune.tracking.wandb_auth import credentials, quiet_settings
+from hydraprune.tracking.wandb_auth import credentials_problem, quiet_settings
+from hydraprune.utils.time_limit import TimeLimitError, call_within
 
-# As `hub.metrics` names them, the commoner first.
+# As in `data.metrics`, the most common first.
 METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman", "f1_macro")
 # Of the patterns in conf/; a mixed one has several.
 PRUNERS = ("4x1", "2of4", "1xchannel", "channelx1", "1x1", "attention", "attention_output", "ffn")
-# All runs of the published matrix, dense ones included; W&B shows ten if not told otherwise.
+# Enough for the published matrix with its dense runs; W&B's default is ten.
 _RUNS = 200
-# Seconds: for each answer of the server, and for all of them together.
-_ANSWER, _PATIENCE = 10, 45.0
+# Time limits in seconds: for one answer of the server, and for saving as a whole.
+_ANSWER_SECONDS, _SAVE_SECONDS = 10, 45.0
 
 
 def build(entity: str, project: str, name: str) -> Any:
-    """The workspace; nothing is asked of a server.
+    """Build the workspace, without a server.
 
-    The run list is not grouped: panels of lines and bars group by run group themselves, so that scatters, tables and
-    the comparer still show single runs.
+    The run list is not grouped, so that scatter plots, tables and the run comparer show single runs;
+    line and bar plots group by run group themselves.
 
     Raises:
         UserError: the package is missing, or refuses the name.
@@ -67,10 +67,10 @@ def build(entity: str, project: str, name: str) -> Any:
         entity=entity,
         project=project,
         name=name,
-        sections=[_made(ws, section, place) for place, section in enumerate(sections)],
+        sections=[_section_of(ws, section, place) for place, section in enumerate(sections)],
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=_RUNS),
         runset_settings=ws.RunsetSettings(
-            # No filter by state: W&B may count a run that Ctrl-C has cut as failed, and it goes on.
+            # No filter by state: W&B may count a run interrupted by Ctrl-C as failed, though it can be resumed.
             order=[ws.Ordering(ws.Metric(key), ascending=True) for key in ("Group", "JobType", "Name")],
             pinned_columns=[
                 "run:displayName",
@@ -78,7 +78,7 @@ def build(entity: str, project: str, name: str) -> Any:
                 *(f"summary:{key}" for key in ("headline", "sparsity/prunable", "pattern_ok")),
             ],
         ),
-        # Keys that nobody can name beforehand, such as masks of other patterns, get panels of their own behind ours.
+        # Panels for keys that are not known here, such as masks of other patterns, at the end.
         auto_generate_panels=True,
     )
     workspace._internal_runset_id = _id("runs")
@@ -86,65 +86,56 @@ def build(entity: str, project: str, name: str) -> Any:
 
 
 def as_json(workspace: Any) -> str:
-    """What would be saved; the same workspace, the same text."""
+    """The workspace as JSON; equal workspaces give equal texts."""
     view = workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json")
     return json.dumps(view, indent=1, sort_keys=True) + "\n"
 
 
 def save(entity: str | None, project: str, name: str) -> str:
-    """Build the workspace, and save it as a new view of the project.
+    """Build the workspace and save it as a new view of the project.
 
     Args:
-        entity: user or team; None: the account's own.
+        entity: user or team; None: the account's default.
 
     Returns:
-        Its address.
+        Its URL.
 
     Raises:
-        UserError: no credentials, no entity, a server that does not answer in time or refuses.
+        UserError: no credentials, no entity, or a server that refuses or does not answer in time.
     """
     _packages()
     _check_name(name)
-    outcome: list[str | BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(_saved(entity, project, name))
-        except BaseException as error:
-            outcome.append(error)
-
-    # W&B tries again and again, and not each of its tries has an end.
-    working = threading.Thread(target=work, daemon=True)
-    working.start()
-    working.join(_PATIENCE)
-    if not outcome:
-        raise UserError(f"W&B: {_server()} does not answer; see WANDB_BASE_URL, or write a file with --out FILE")
-    if isinstance(found := outcome[0], BaseException):
-        raise found
-    return found
+    try:
+        # W&B retries again and again, and not all of its requests have a time limit.
+        return call_within(_SAVE_SECONDS, lambda: _save(entity, project, name))
+    except TimeLimitError:
+        raise UserError(
+            f"{_server()} does not answer", key="W&B", cure="check WANDB_BASE_URL, or write a file with --out FILE"
+        ) from None
 
 
-def _saved(entity: str | None, project: str, name: str) -> str:
+def _save(entity: str | None, project: str, name: str) -> str:
     settings = quiet_settings()
-    if (why := credentials(settings)) is not None:
-        raise UserError(f"W&B: {why}; --out FILE needs none")
+    if (problem := credentials_problem(settings)) is not None:
+        raise UserError(problem, key="W&B", cure="--out FILE needs none")
     import wandb
 
     try:
-        # In any case first: of a server that is not there it learns sooner than a workspace being saved.
-        api = wandb.Api(timeout=_ANSWER)
+        # First, in any case: it notices an unreachable server sooner than `save` does.
+        api = wandb.Api(timeout=_ANSWER_SECONDS)
         owner = entity or api.default_entity
         if not owner:
-            raise UserError("W&B: the account has no default entity; give --entity, or set WANDB_ENTITY")
+            raise UserError("the account has no default entity", key="W&B", cure="give --entity, or set WANDB_ENTITY")
         workspace = build(owner, project, name).save()
         return str(workspace.url)
     except UserError:
         raise
-    except Exception as error:  # W&B's many kinds
+    except Exception as error:  # W&B raises many classes
         place = f"{entity or 'the default entity'}/{project} at {settings.base_url}"
         raise UserError(
-            f"W&B: cannot save in {place}: {one_line(error).rstrip('.')}; "
-            f"see --entity, --project, WANDB_API_KEY and WANDB_BASE_URL, or write a file with --out FILE"
+            f"cannot save in {place}: {one_line(error).rstrip('.')}",
+            key="W&B",
+            cure="check --entity, --project, WANDB_API_KEY and WANDB_BASE_URL, or write a file with --out FILE",
         ) from None
 
 
@@ -153,7 +144,9 @@ def _packages() -> tuple[Any, Any]:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ModuleNotFoundError as error:
-        raise UserError(f"dashboard --wandb: no module {error.name}; pip install 'hydraprune[workspaces]'") from None
+        raise UserError(
+            f"no module {error.name}", key="dashboard --wandb", cure="pip install 'hydraprune[workspaces]'"
+        ) from None
     return ws, wr
 
 
@@ -163,7 +156,7 @@ def _check_name(name: str) -> None:
     try:
         validate_no_emoji(name)
     except ValueError:
-        raise UserError(f"--name {name}: must have no emojis, W&B refuses them") from None
+        raise UserError("must have no emojis: W&B refuses them", key=f"--name {name}") from None
 
 
 def _server() -> str:
@@ -187,7 +180,7 @@ def _masks_and_layers(wr: Any) -> Iterator[Any]:
 
 
 def _line(wr: Any, key: str, title: str) -> Any:
-    """Over steps; all seeds of a cell are one line, their mean, in a band of a standard deviation."""
+    """A metric over steps: a line per cell, the mean over its seeds, in a band of one standard deviation."""
     return wr.LinePlot(
         title=title,
         x="step",
@@ -201,7 +194,7 @@ def _line(wr: Any, key: str, title: str) -> Any:
 
 
 def _bar(wr: Any, keys: list[str], title: str) -> Any:
-    """Of summaries; the mean over the seeds of a cell, with a standard deviation."""
+    """Summary values: a bar per cell, the mean over its seeds, with one standard deviation."""
     return wr.BarPlot(
         title=title,
         metrics=keys,
@@ -214,7 +207,7 @@ def _bar(wr: Any, keys: list[str], title: str) -> Any:
 
 
 def _scatter(wr: Any, key: str) -> Any:
-    """A dot a run."""
+    """A summary value against sparsity: a dot per run."""
     return wr.ScatterPlot(
         title=f"{key} against sparsity",
         x=wr.SummaryMetric("sparsity/prunable"),
@@ -230,10 +223,10 @@ def _section(name: str, panels: list[Any], columns: int = 3, rows: int = 2) -> _
     return name, panels, columns, rows
 
 
-def _made(ws: Any, section: _Section, place: int) -> Any:
+def _section_of(ws: Any, section: _Section, place: int) -> Any:
     name, panels, columns, rows = section
     for number, panel in enumerate(panels):
-        # Drawn at random otherwise; they need only differ from each other.
+        # Random by default; ids only need to differ from each other.
         panel._id = _id(f"{name}/{number}")
     return ws.Section(
         name=name,

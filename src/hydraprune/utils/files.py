@@ -1,4 +1,4 @@
-"""Can a folder be made and written? Light to import."""
+"""Files and folders: what can be written, atomic text files, and a search for folders of runs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import tempfile
 from pathlib import Path
 
 from hydraprune.errors import UserError
-from hydraprune.utils.redaction import without_known
+from hydraprune.utils.atomic import atomic_write
+from hydraprune.utils.redaction import redact_known
 
-# How folders begin that are made to see whether one can be. Another process may see one, and a killed one leaves it.
+# Prefix of the folders that are made only to test whether one can be. Other processes may see them, and a killed
+# process leaves one behind.
 PROBE = ".hydraprune-probe-"
+# Folders inside a run, which contain no runs.
+_INSIDE_A_RUN = ("model", "checkpoints", ".hydra")
 
 
 def nearest(directory: Path) -> Path:
-    """`directory`, or the part of its path that is there; its root where nothing is.
+    """The longest part of the path of `directory` that exists; its root if none does.
 
     Raises:
         OSError: the system refuses to look.
@@ -26,10 +30,13 @@ def nearest(directory: Path) -> Path:
 
 
 def check_place(directory: Path, key: str) -> None:
-    """Refuse a folder that cannot be made or written.
+    """Check that a folder can be made and written.
+
+    Args:
+        key: the config key that names it.
 
     Raises:
-        UserError: naming the part of the path that is no folder or does not let us write.
+        UserError: naming the part of the path that is not a folder or not writable.
     """
     place = directory.absolute()
     try:
@@ -38,37 +45,28 @@ def check_place(directory: Path, key: str) -> None:
             pass
     except OSError as error:
         shown = f"{str(place)[:80]}..." if len(str(place)) > 80 else place
-        raise UserError(
-            f"{key}: cannot write in {shown} ({os.strerror(error.errno or 0)}); give another folder"
-        ) from None
+        reason = f"cannot write in {shown} ({os.strerror(error.errno or 0)})"
+        raise UserError(reason, key=key, cure="give another folder") from None
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, whatever is cut: the process or the power; and without known secrets."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(without_known(text))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write a text file atomically, without known secrets; it is on the disk when this returns.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(redact_known(text), encoding="utf-8")
 
 
 def folders_with(name: str, folder: Path) -> list[Path]:
-    """The folders below one (itself included) that hold a file of that name, sorted.
+    """The folders below `folder`, itself included, that hold a file called `name`; sorted.
 
-    Jobs may write there meanwhile: a folder that goes away under our hands is passed over.
+    Jobs may be running there: a folder that disappears meanwhile is skipped.
     """
     found = []
     for place, inner, files in os.walk(folder):
-        inner[:] = [below for below in inner if below not in _NO_RUNS]
+        inner[:] = [below for below in inner if below not in _INSIDE_A_RUN]
         if name in files:
             found.append(Path(place))
     return sorted(found)
-
-
-# Inside a run; no run is in there.
-_NO_RUNS = ("model", "checkpoints", ".hydra")

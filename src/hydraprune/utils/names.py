@@ -1,4 +1,4 @@
-"""Names in the spellings that files and tables use."""
+"""Spellings of names."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import re
 
 
 def snake(name: str) -> str:
-    """`snip_momentum` of `SnipMomentum`."""
+    """A class name in snake case: `snip_momentum` for `SnipMomentum`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -1,4 +1,8 @@
-"""No secret in what is written or printed: what counts as one, and where texts pass on their way out."""
+"""Redaction of secrets in everything that is written or printed. Needs only the standard library.
+
+A text is searched for known secrets (`register_secrets`, variables and files with credentials), for tokens with a
+well-known format, and for values beside the name of a secret, such as `api_key=...`.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,17 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+from hydraprune.utils.hub_home import token_file
+
 REDACTED = "<redacted>"
 
-_WORDS = r"token|secret|passw(?:or)?d|passphrase|credentials?|api_?key|access_key(?:_id)?|private_key|secret_key"
-_SECRET = re.compile(rf"(?:^|_)(?:{_WORDS}|pat)$|(?:secret|passw(?:or)?d)(?!.*_(?:file|path|dir|name)$)")
-# Of tokenizers: no secrets, and numbers and words of ours.
-_NO_SECRET = re.compile(r"(?:bos|eos|pad|cls|sep|unk|mask|image|audio|video|decoder_start|per)_token$")
-_SHAPES = re.compile(
+# Names of secrets, in snake case: as the last words of a name, and the two that also count further in front.
+_SECRET_WORDS = r"token|secret|passw(?:or)?d|passphrase|credentials?|api_?key|access_key(?:_id)?|private_key|secret_key"
+_SECRET_NAME = re.compile(rf"(?:^|_)(?:{_SECRET_WORDS}|pat)$|(?:secret|passw(?:or)?d)(?!.*_(?:file|path|dir|name)$)")
+# Special tokens of tokenizers.
+_TOKENIZER_NAME = re.compile(r"(?:bos|eos|pad|cls|sep|unk|mask|image|audio|video|decoder_start|per)_token$")
+# Tokens with a format of their own: Hugging Face, GitHub, GitLab, Slack, AWS, W&B, OpenAI, JWT, PEM.
+_TOKEN_FORMATS = re.compile(
     r"(?<![A-Za-z0-9_-])(?:"
     r"hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}"
     r"|(?:AKIA|ASIA)[A-Z0-9]{16}|wandb_v\d_\w{20,}|local-[0-9a-f]{40}|sk-[\w-]{20,}"
@@ -31,154 +39,165 @@ _SHAPES = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
-_IN_URL = re.compile(r"(?<=://)(?P<user>[^\s/@:'\"<>]*):[^\s/'\"<>]+(?=@)|(?<=://)[^\s/@:'\"<>]{16,}(?=@)")
-# A word of plain English may stand there as well; it has no digit, and no capital behind a small letter.
+# `user:password@` and a long `token@` in a URL.
+_URL_PASSWORD = re.compile(r"(?<=://)(?P<user>[^\s/@:'\"<>]*):[^\s/'\"<>]+(?=@)|(?<=://)[^\s/@:'\"<>]{16,}(?=@)")
+# `Bearer x`; not `bearer certificates`: a token has a digit, or a capital after a small letter.
 _BEARER = re.compile(r"\b(?i:(bearer|basic))(\s+)(?=[\w.~+/-]*(?:\d|[a-z][A-Z]|=))[\w.~+/-]{8,}=*")
+_INTERPOLATION = re.compile(r"\$\{[\w.:]+\}")
+_KEY = rf"(?P<key>[\w.@/-]*(?:{_SECRET_WORDS}|pat)\w*)"
 _VALUE = r"(?P<value>\$\{[^}\n]*\}|\"[^\"\n]*\"|'[^'\n]*'|[^\s;&)\]}\"'][^\s;&)\]}\"']*)"
-_KEY = rf"(?P<key>[\w.@/-]*(?:{_WORDS}|pat)\w*)"
-# `api_key=...` anywhere; with a colon as in JSON, or on a line of YAML: `no token: give one` is plain English.
-_NAMED = re.compile(rf"(?i)(?<![\w.]){_KEY}(?P<between>\\?[\"']\s*:\s*|\s?=\s?){_VALUE}")
-_IN_YAML = re.compile(rf"(?im)^[ \t-]*{_KEY}(?P<between>:[ ]+){_VALUE}(?=\s*$)")
-# In a typed `{user: me, password: ...}`, which may lack its end; looked for behind the first brace alone.
-_IN_BRACES = re.compile(
-    rf"(?i)(?<=[{{,])\s*{_KEY}(?P<between>\s*:\s*)(?P<value>\"[^\"\n]*\"|'[^'\n]*'|\$\{{[^}}\n]*\}}|[^\s,{{}}\[\]\"']+)"
+# `api_key=x` anywhere; with a colon only in JSON or alone on a line of YAML: `no token: give one` is plain English.
+_ASSIGNED = (
+    re.compile(rf"(?i)(?<![\w.]){_KEY}(?:\\?[\"']\s*:\s*|\s?=\s?){_VALUE}"),
+    re.compile(rf"(?im)^[ \t-]*{_KEY}:[ ]+{_VALUE}(?=\s*$)"),
 )
-_REFERENCE = re.compile(r"\$\{[\w.:]+\}")
+# `{user: me, password: x}` as typed for Hydra, perhaps without its end; searched for only after a brace.
+_ASSIGNED_IN_BRACES = re.compile(
+    rf"(?i)(?<=[{{,])\s*{_KEY}\s*:\s*(?P<value>\"[^\"\n]*\"|'[^'\n]*'|\$\{{[^}}\n]*\}}|[^\s,{{}}\[\]\"']+)"
+)
+# Shorter values are not searched for: they occur in other words.
 _SHORTEST = 8
-# As values of secret keys that this process has met: whoever got one may say it in a message.
-_met: set[str] = set()
+_registered: set[str] = set()
 
 
 @lru_cache(maxsize=4096)
-def secret_name(name: str) -> bool:
+def is_secret_name(name: str) -> bool:
     """Whether a key or variable of this name holds a secret: `WANDB_API_KEY`, `tracker.password`."""
     leaf = re.split(r"[.@/]", name)[-1]
     leaf = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", leaf).replace("-", "_").lower()
-    return bool(_SECRET.search(leaf)) and not _NO_SECRET.search(leaf)
+    return bool(_SECRET_NAME.search(leaf)) and not _TOKENIZER_NAME.search(leaf)
 
 
 def redacted(value: Any) -> Any:
-    """A text, or all texts in plain values, without secrets; whatever a secret key holds is one."""
+    """A text, or all texts in nested dicts and lists, without secrets; the values of secret keys are replaced."""
     if isinstance(value, str):
-        return _line(value)
+        return _redact(value)
     if isinstance(value, Mapping):
-        return {redacted(key): _held(key, item) for key, item in value.items()}
+        return {redacted(key): _redacted_item(key, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [redacted(item) for item in value]
     return value
 
 
-def _held(key: Any, value: Any) -> Any:
-    if not secret_name(str(key)) or isinstance(value, Mapping) or value is None or isinstance(value, bool):
+def _redacted_item(key: Any, value: Any) -> Any:
+    if not is_secret_name(str(key)) or isinstance(value, Mapping) or value is None or isinstance(value, bool):
         return redacted(value)
-    return value if isinstance(value, str) and _REFERENCE.fullmatch(value) else REDACTED
+    return value if isinstance(value, str) and _INTERPOLATION.fullmatch(value) else REDACTED
 
 
-def _line(text: str) -> str:
-    text = without_known(text)
-    text = _IN_URL.sub(lambda found: f"{found['user']}:{REDACTED}" if found["user"] else REDACTED, text)
+def _redact(text: str) -> str:
+    text = redact_known(text)
+    text = _URL_PASSWORD.sub(lambda found: f"{found['user']}:{REDACTED}" if found["user"] else REDACTED, text)
     text = _BEARER.sub(rf"\1\2{REDACTED}", text)
-    for pattern in (_NAMED, _IN_YAML):
-        text = pattern.sub(_value_hidden, text)
+    for pattern in _ASSIGNED:
+        text = pattern.sub(_without_value, text)
     before, brace, braced = text.partition("{")
-    return before + _IN_BRACES.sub(_value_hidden, brace + braced)
+    return before + _ASSIGNED_IN_BRACES.sub(_without_value, brace + braced)
 
 
-def _value_hidden(found: re.Match[str]) -> str:
+def _without_value(found: re.Match[str]) -> str:
     value = found["value"]
-    if not secret_name(found["key"]) or _REFERENCE.fullmatch(value) or value in ("null", "None", "...", REDACTED):
+    if not is_secret_name(found["key"]) or _INTERPOLATION.fullmatch(value):
+        return found[0]
+    if value in ("null", "None", "...", REDACTED):
         return found[0]
     quotes = value[0] if value[0] in "\"'" else ""
-    before = found[0].removesuffix(value)
-    return f"{before}{quotes}{REDACTED}{quotes}"
+    return f"{found[0].removesuffix(value)}{quotes}{REDACTED}{quotes}"
 
 
-def without_known(text: str) -> str:
-    """A text of any kind, code too, without known secrets and what has the shape of one."""
-    secrets = frozenset(_met | _of_environment() | _of_files(*_files()))
-    if secrets:
-        text = _pattern(secrets).sub(REDACTED, text)
-    return _SHAPES.sub(REDACTED, text)
+def redact_known(text: str) -> str:
+    """A text of any kind, code too, without known secrets and tokens with a well-known format."""
+    if secrets := frozenset(_registered | _from_environment() | _from_files(token_file(), _netrc_file())):
+        text = _search_pattern(secrets).sub(REDACTED, text)
+    return _TOKEN_FORMATS.sub(REDACTED, text)
 
 
-def learn(node: Any) -> None:
-    """Remember what secret keys hold, in plain values or in words such as `tracker.api_key=...`."""
+def register_secrets(node: Any) -> None:
+    """Remember the values of secret keys, so that they are redacted wherever they appear.
+
+    Args:
+        node: nested dicts and lists, or overrides such as `tracker.api_key=...`.
+    """
     if isinstance(node, Mapping):
         for key, value in node.items():
-            if secret_name(str(key)):
-                _met.update(_worth(_leaves(value)))
-            learn(value)
+            if is_secret_name(str(key)):
+                _registered.update(_worth_hiding(_texts(value)))
+            register_secrets(value)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            learn(value)
+            register_secrets(value)
     elif isinstance(node, str):
-        pairs = _IN_BRACES.finditer("".join(node.partition("{")[1:]))
-        _met.update(_worth(pair["value"].strip("\"'") for pair in pairs if secret_name(pair["key"])))
+        pairs = _ASSIGNED_IN_BRACES.finditer("".join(node.partition("{")[1:]))
+        _registered.update(_worth_hiding(pair["value"].strip("\"'") for pair in pairs if is_secret_name(pair["key"])))
         key, equals, value = node.partition("=")
-        if equals and re.fullmatch(r"[+~\w.@/-]+", key) and secret_name(key):
-            _met.update(_worth(_listed(value)))
+        if equals and re.fullmatch(r"[+~\w.@/-]+", key) and is_secret_name(key):
+            _registered.update(_worth_hiding(_override_items(value)))
 
 
-def _listed(value: str) -> list[str]:
-    """A typed value and the items that it lists; other words behind it, as in Hydra's `override_dirname`, are none."""
+def forget_secrets() -> None:
+    """Forget what `register_secrets` was given in this process."""
+    _registered.clear()
+
+
+def _override_items(value: str) -> list[str]:
+    """The value of an override and the items that it lists, without the overrides joined to it by Hydra's commas."""
     first, *rest = re.split(r"[,\[\]{}\"']", value)
-    words = [item for item in rest if re.match(r"[+~\w.@/-]+=[^=]", item)]
-    return [first, *(item for item in rest if item not in words), *([] if words else [value])]
+    joined = [item for item in rest if re.match(r"[+~\w.@/-]+=[^=]", item)]
+    return [first, *(item for item in rest if item not in joined), *([] if joined else [value])]
 
 
-def _leaves(value: Any) -> Iterator[str]:
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in nested dicts and lists."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _leaves(item)
+            yield from _texts(item)
     elif isinstance(value, str):
         yield value
 
 
-def _worth(values: Iterable[str]) -> set[str]:
-    """Those that are no word, number or reference, which a text may hold for other reasons."""
+def _worth_hiding(values: Iterable[str]) -> set[str]:
+    """Those that are not a word, number or interpolation, which a text may contain for other reasons."""
     stripped = (value.strip() for value in values)
-    return {value for value in stripped if len(value) >= _SHORTEST and not _common(value)}
+    return {value for value in stripped if len(value) >= _SHORTEST and not _is_common(value)}
 
 
-def _common(value: str) -> bool:
+def _is_common(value: str) -> bool:
     if REDACTED in value or "${" in value:
         return True
     return (value.isalpha() and len(value) < 2 * _SHORTEST) or bool(re.fullmatch(r"[-+.\deE]+", value))
 
 
-def _of_environment() -> set[str]:
-    return _worth(value for name, value in os.environ.items() if secret_name(name))
+def _from_environment() -> set[str]:
+    return _worth_hiding(value for name, value in os.environ.items() if is_secret_name(name))
 
 
-def _files() -> tuple[str, str]:
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
-    return os.environ.get("HF_TOKEN_PATH") or f"{home}/token", os.environ.get("NETRC") or "~/.netrc"
+def _netrc_file() -> Path:
+    return Path(os.path.expanduser(os.environ.get("NETRC") or "~/.netrc"))
 
 
 @lru_cache(maxsize=8)
-def _of_files(token: str, hosts: str) -> frozenset[str]:
-    """The token that `hf auth login` keeps, and the passwords of netrc, where `wandb login` keeps its key."""
+def _from_files(token: Path, hosts: Path) -> frozenset[str]:
+    """The token that `hf auth login` stores, and the passwords in netrc, where `wandb login` stores its key."""
     found: list[str] = []
-    with suppress(OSError, UnicodeError, RuntimeError):
-        found.append(Path(token).expanduser().read_text(encoding="utf-8"))
-    with suppress(OSError, UnicodeError, RuntimeError, netrc.NetrcParseError):
-        found += [password or "" for _, _, password in netrc.netrc(Path(hosts).expanduser()).hosts.values()]
-    return frozenset(_worth(found))
+    with suppress(OSError, UnicodeError):
+        found.append(token.read_text(encoding="utf-8"))
+    with suppress(OSError, UnicodeError, netrc.NetrcParseError):
+        found += [password or "" for _, _, password in netrc.netrc(hosts).hosts.values()]
+    return frozenset(_worth_hiding(found))
 
 
 @lru_cache(maxsize=8)
-def _pattern(secrets: frozenset[str]) -> re.Pattern[str]:
+def _search_pattern(secrets: frozenset[str]) -> re.Pattern[str]:
     spellings = {spelling for secret in secrets for spelling in _spellings(secret)}
-    # The longest first: one may begin with another. White space may be folded on the way.
+    # The longest first, since one may begin with another; white space may have been folded.
     words = [r"\s+".join(map(re.escape, spelling.split())) for spelling in sorted(spellings, key=len, reverse=True)]
     return re.compile("|".join(words))
 
 
 def _spellings(secret: str) -> set[str]:
-    """As it stands in JSON, YAML, HTML, an address and Python."""
+    """A secret as written in JSON, YAML, HTML, a URL and Python."""
     return {
         secret,
         json.dumps(secret)[1:-1],
@@ -190,34 +209,34 @@ def _spellings(secret: str) -> set[str]:
     }
 
 
-class _Record(logging.LogRecord):
-    """A record of any logger, for any handler, whose message and traceback hold no secret."""
+class _RedactedRecord(logging.LogRecord):
+    """A log record without secrets in its message and traceback, for any logger and handler."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         if self.exc_info and self.exc_info[0] is not None:
-            # A formatter takes what is there already.
-            self.exc_text = _line("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"))
+            # Formatters use this text instead of formatting the traceback again.
+            self.exc_text = _redact("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"))
         if self.stack_info:
-            self.stack_info = _line(self.stack_info)
+            self.stack_info = _redact(self.stack_info)
 
     def getMessage(self) -> str:  # noqa: N802 logging's own name
-        return _line(super().getMessage())
+        return _redact(super().getMessage())
 
 
 def guard_logs() -> None:
-    """From here on no logger of this process says a secret. Safe to call again."""
-    logging.setLogRecordFactory(_Record)
+    """Redact all log records of this process from now on. Safe to call again."""
+    logging.setLogRecordFactory(_RedactedRecord)
 
 
-class _Stream:
-    """A stream to a terminal that says no secret; in all else the stream itself."""
+class _RedactedStream:
+    """A text stream that redacts what is written; everything else is passed to the stream itself."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        self._stream.write(_line(text))
+        self._stream.write(_redact(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -230,11 +249,13 @@ class _Stream:
 
 @contextmanager
 def guarded_terminal() -> Iterator[None]:
-    """Within it nothing that Python prints holds a secret, whoever prints it: Hydra's `--cfg job` too."""
+    """Redact everything that this process prints, logs or prints through Hydra (`--cfg job`) within the context."""
     kept = sys.stdout, sys.stderr
-    learn(sys.argv[1:])
+    register_secrets(sys.argv[1:])
     guard_logs()
-    sys.stdout, sys.stderr = (stream if isinstance(stream, _Stream) else _Stream(stream) for stream in kept)
+    sys.stdout, sys.stderr = (
+        stream if isinstance(stream, _RedactedStream) else _RedactedStream(stream) for stream in kept
+    )
     try:
         yield
     finally:

@@ -4,25 +4,25 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const views = new Map(), seen = new Set();
 
-  // Colours: as the system has them, or as the reader chose.
+  // Colors: as set in the system, or as the reader chose.
   const system = matchMedia("(prefers-color-scheme: dark)");
   const themes = ["auto", "light", "dark"];
   let theme = "auto";
   try { theme = themes.includes(localStorage.hydraprune) ? localStorage.hydraprune : "auto"; } catch { /* no storage */ }
   const isDark = () => theme === "dark" || (theme === "auto" && system.matches);
-  const looks = () => page.themes[isDark() ? "dark" : "light"];
-  const look = () => looks()[0];
+  const configs = () => page.themes[isDark() ? "dark" : "light"];
+  const config = () => configs()[0];
   function paint() {
     document.documentElement.classList.toggle("dark", isDark());
     const button = document.getElementById("theme");
     button.textContent = theme[0].toUpperCase() + theme.slice(1);
-    const said = { auto: "as the system has them", light: "light", dark: "dark" }[theme];
-    button.setAttribute("aria-label", `Colours: ${said}. Press to change`);
-    const colors = look().range.category;
+    const shown = { auto: "as set in the system", light: "light", dark: "dark" }[theme];
+    button.setAttribute("aria-label", `Colors: ${shown}. Press to change`);
+    const colors = config().range.category;
     for (const mark of all("[data-swatch]")) mark.style.background = colors[Number(mark.dataset.swatch) % colors.length];
   }
 
-  // What is chosen. Nothing chosen of a kind: all of it.
+  // The chosen filters. If nothing of a kind is chosen, all of it is shown.
   const form = document.getElementById("filters");
   const kinds = ["task", "model", "pattern"];
   const chosen = () => Object.fromEntries(kinds.map((kind) => [kind, new Set(
@@ -44,7 +44,7 @@
   function embed(figure, place, config) {
     const { spec, shape } = page.figures[figure.dataset.figure];
     const full = { ...structuredClone(spec), datasets: { ...spec.datasets, ...rowsOf(figure) } };
-    // The legend that a theme turns on, of what is drawn alone.
+    // A config with a legend shows only the labels of the data.
     const drawn = new Set(full.datasets.rows.map((row) => (row.pattern === "dense" ? "dense" : row.label)));
     for (const { encoding } of config.legend.disable ? [] : full.layer ?? []) {
       for (const channel of [encoding?.color, encoding?.strokeDash]) {
@@ -52,7 +52,7 @@
       }
     }
     if (shape) full.height = Math.round(place.clientWidth * shape);
-    // A line per name; Vega-Lite's own heights by step do not go with a width that is the container's.
+    // A row per name: Vega-Lite's heights by step do not work with the width of the container.
     if (spec.height.step) full.height = spec.height.step * new Set(full.datasets.rows.map((row) => row.name ?? row.role)).size;
     const renderer = shape ? "canvas" : "svg";
     return vegaEmbed(place, full, { mode: "vega-lite", actions: false, renderer, config, tooltip: { theme: "page" } });
@@ -61,10 +61,10 @@
     drop(figure);
     note(figure);
     const plot = figure.querySelector(".plot");
-    // Inside of it: Vega takes the role and the words of the element that it draws in.
+    // In an inner element: Vega overwrites the role and label of the element that it draws in.
     const place = plot.firstElementChild ?? plot.appendChild(document.createElement("div"));
-    if (!plot.hidden) views.set(figure, await embed(figure, place, look()));
-    // The room that was kept stays where the picture all but fills it, so that nothing below moves.
+    if (!plot.hidden) views.set(figure, await embed(figure, place, config()));
+    // The reserved room stays if the figure nearly fills it, so that nothing below moves.
     if (place.offsetHeight < plot.offsetHeight - 12) plot.removeAttribute("style");
     figure.dataset.drawn = "true";
   }
@@ -72,12 +72,12 @@
     views.get(figure)?.finalize();
     views.delete(figure);
   }
-  // A picture to take away has a ground and a legend of its own.
-  async function picture(figure, kind) {
-    const place = document.createElement("div"), ground = getComputedStyle(figure).backgroundColor;
+  // A downloaded image has its own background and legend.
+  async function image(figure, kind) {
+    const place = document.createElement("div"), background = getComputedStyle(figure).backgroundColor;
     Object.assign(place.style, { position: "absolute", left: "-9999px", width: `${figure.clientWidth - 36}px` });
     document.body.append(place);
-    const embedded = await embed(figure, place, { ...looks()[1], background: ground, padding: 12 });
+    const embedded = await embed(figure, place, { ...configs()[1], background, padding: 12 });
     const url = await embedded.view.toImageURL(kind, 2);
     embedded.finalize();
     place.remove();
@@ -101,7 +101,7 @@
     await view.data("rows", data.rows).resize().runAsync();
     if (page.figures[figure.dataset.figure].dense.length) await view.data("dense", data.dense).runAsync();
   }
-  // What is hidden has no width to be drawn in: it is drawn anew when it is seen again.
+  // A hidden figure has no width to be drawn in: it is drawn again when it comes into view.
   function forget(figure) {
     drop(figure);
     seen.delete(figure);
@@ -109,7 +109,7 @@
     near.observe(figure);
   }
 
-  // Figures are drawn when they come near: a page of many studies opens at once.
+  // Figures are drawn when they come near the viewport, so that a page with many studies opens fast.
   const near = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
@@ -120,8 +120,8 @@
   }, { rootMargin: "600px" });
   const figures = all("[data-figure]");
 
-  // In a frame without an address of its own there is nothing to remember it in.
-  const remember = (words) => { try { history.replaceState(null, "", words); } catch { /* not to be had */ } };
+  // The filters are kept in the URL, which a frame without an address of its own does not have.
+  const remember = (hash) => { try { history.replaceState(null, "", hash); } catch { /* no URL */ } };
   function filter(event) {
     const wanted = chosen();
     for (const element of all("tr[data-task], section[data-task], figure[data-pattern]")) {
@@ -147,14 +147,14 @@
     select.addEventListener("change", () => all("[data-figure]", select.closest("section")).forEach(refresh));
   }
 
-  // Data to take away.
+  // Downloads.
   function csv(rows) {
     const names = [...new Set(rows.flatMap(Object.keys))];
-    const word = (value) => {
+    const field = (value) => {
       const text = value === null || value === undefined ? "" : String(value);
       return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
     };
-    return [names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(word).join(",")).join("\n") + "\n";
+    return [names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(field).join(",")).join("\n") + "\n";
   }
   function save(name, url) {
     const link = document.createElement("a");
@@ -176,10 +176,10 @@
     }
     const figure = button.closest("figure"), kind = button.dataset.save, name = `${figure.id}.${kind}`;
     if (kind === "csv") return saveText(name, csv(rowsOf(figure).rows));
-    return save(name, await picture(figure, kind));
+    return save(name, await image(figure, kind));
   });
 
-  // Figures as tables, for those who do not see them or want the numbers.
+  // The data of a figure as a table.
   function tabulate(details) {
     const { rows } = rowsOf(details.closest("figure")), table = document.createElement("table");
     const names = [...new Set(rows.flatMap(Object.keys))].filter((name) => !["cell", "place", "whole"].includes(name));
@@ -199,7 +199,7 @@
   }
   for (const details of all("details")) details.addEventListener("toggle", () => details.open && tabulate(details));
 
-  // Runs, sorted by a column.
+  // Tables sorted by a column.
   for (const button of all(".sortable thead button")) {
     button.addEventListener("click", () => {
       const head = button.closest("th"), column = [...head.parentNode.children].indexOf(head);

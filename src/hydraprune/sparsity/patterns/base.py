@@ -43,6 +43,10 @@ class Pattern(Protocol):
     def share(self) -> Fraction:
         """The largest element sparsity that the pattern allows: 1 for blocks, (of-keep)/of for N:M."""
 
+    @property
+    def borders(self) -> tuple[int, int]:
+        """Rows and columns from one border between units to the next, for pictures; 0: no border worth a line."""
+
     def misfit(self, shape: ViewShape) -> str | None:
         """Why the pattern cannot tile a view of `shape`; None when it can."""
 

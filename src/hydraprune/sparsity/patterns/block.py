@@ -41,6 +41,12 @@ class Block:
     def share(self) -> Fraction:
         return Fraction(1)
 
+    @property
+    def borders(self) -> tuple[int, int]:
+        if self.rows == "channel" or self.cols == "channel":
+            return 0, 0
+        return self.rows if self.rows > 1 else 0, self.cols if self.cols > 1 else 0
+
     def _tiling(self, shape: ViewShape) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """(shape to reshape a view to, its axes inside one block, shape of the grid of units)."""
         rows, positions, columns = shape

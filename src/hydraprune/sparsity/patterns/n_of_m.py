@@ -44,6 +44,10 @@ class NofM:
     def share(self) -> Fraction:
         return Fraction(self.of - self.keep, self.of)
 
+    @property
+    def borders(self) -> tuple[int, int]:
+        return 0, self.of
+
     def misfit(self, shape: ViewShape) -> str | None:
         # Groups run along input channels, within one place of a kernel.
         columns = shape[2]

@@ -1,4 +1,4 @@
-"""A sweep's progress as a picture for the terminal: one look for whoever shows it."""
+"""The progress of a sweep as rich renderables, for the live view and `hydraprune watch`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hydraprune.results.metric_rows import metric_rows
 from hydraprune.results.report import RunReport
 from hydraprune.sweeps.estimates import duration
 from hydraprune.sweeps.progress import Progress, Running
 
-# Columns of a terminal from which every figure has one of its own.
-_WIDE = 96
-# A sweep of which no run has written for so many seconds may be dead.
-_DEAD = 60.0
+# Terminal columns from which running jobs are shown as a table.
+_TABLE_WIDTH = 96
+# A sweep without a running job for this many seconds may be dead.
+_DEAD_SECONDS = 60.0
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def overall(now: Progress, width: int) -> list[RenderableType]:
-    """The whole and its running jobs.
+def progress_view(now: Progress, width: int) -> list[RenderableType]:
+    """The sweep as a whole, and its running jobs.
 
     Args:
         width: columns of the terminal.
@@ -33,49 +34,48 @@ def overall(now: Progress, width: int) -> list[RenderableType]:
     head.add_row(ProgressBar(1.0, now.share, width=bar), _counts(now))
     if times := _times(now):
         head.add_row("", Text(times, style="dim"))
-    if now.waiting and not now.running and now.idle > _DEAD:
-        quiet = f"nothing runs, and nothing was heard for {duration(now.idle)}: the same command goes on from here"
-        head.add_row("", Text(quiet, style="yellow"))
+    if now.waiting and not now.running and now.idle > _DEAD_SECONDS:
+        idle = f"nothing has run for {duration(now.idle)}; start the same command again to resume"
+        head.add_row("", Text(idle, style="yellow"))
     parts: list[RenderableType] = [head]
     if now.running:
-        parts.append(_columns(now) if width >= _WIDE else _stacked(now, bar, width))
+        parts.append(_columns(now) if width >= _TABLE_WIDTH else _stacked(now, bar, width))
     return parts
 
 
-def ended(now: Progress, width: int, most: int | None = None) -> list[RenderableType]:
-    """The last few that finished, and what failed: a line each where there is room.
+def ended_lines(now: Progress, width: int, most: int | None = None) -> list[RenderableType]:
+    """The last few finished jobs and the failed ones, a line each if there is room.
 
     Args:
-        width: columns of the terminal; 0: whole lines.
-        most: failures shown; all if None.
+        width: columns of the terminal; 0: unlimited.
+        most: failures to show; None: all.
     """
-    told = [(now.name(job), figures(report)) for job, report in now.last]
-    room = max((len(name) for name, _ in told), default=0)
-    lines = [Text(f"{name:<{room}}  {scores}") for name, scores in told]
+    results = [(now.name(job), result_line(report)) for job, report in now.last]
+    room = max((len(name) for name, _ in results), default=0)
+    lines = [Text(f"{name:<{room}}  {scores}") for name, scores in results]
     if width and any(len(line) + 2 > width for line in lines):
-        lines = [Text(line) for name, scores in told for line in (name, f"  {scores}")]
+        lines = [Text(line) for name, scores in results for line in (name, f"  {scores}")]
     parts = _titled("last finished", lines, "green")
     shown = now.failed[:most]
-    lines = [Text.assemble(_cut(now.name(job), width // 2), f": {' '.join(why.split())}") for job, why in shown]
+    lines = [Text.assemble(_truncated(now.name(job), width // 2), f": {' '.join(why.split())}") for job, why in shown]
     if len(shown) < len(now.failed):
         lines.append(Text(f"and {len(now.failed) - len(shown)} more", style="dim"))
     parts += _titled("failed", lines, "red")
-    return [_cut(line, width) for line in parts]
+    return [_truncated(line, width) for line in parts]
 
 
-def figures(report: RunReport) -> str:
-    """What came of a run: its scores, their difference to the dense model's, its time."""
+def result_line(report: RunReport) -> str:
+    """The result of a run: its metrics, their differences to the dense model, and its time."""
     shown = []
-    for metric, value in report.final.items():
-        dense = (report.dense or {}).get(metric)
-        change = "" if dense is None or value is None else f" ({value - dense:+.4f})"
-        shown.append(f"{metric} {'not a number' if value is None else f'{value:.4f}'}{change}")
+    for row in metric_rows(report.final, dense=report.dense):
+        change = "" if row.difference is None else f" ({row.difference:+.4f})"
+        shown.append(f"{row.metric} {'not a number' if row.final is None else f'{row.final:.4f}'}{change}")
     total = report.seconds.get("total")
     return ", ".join(shown + ([] if total is None else [duration(total)]))
 
 
-def _cut(text: Text | str, width: int) -> Text:
-    """In so many columns; 0: whole."""
+def _truncated(text: Text | str, width: int) -> Text:
+    """A text truncated to `width` columns; 0: not truncated."""
     shown = Text(text) if isinstance(text, str) else text.copy()
     if width:
         shown.truncate(width, overflow="ellipsis")
@@ -99,27 +99,27 @@ def _times(now: Progress) -> str:
     if now.over:
         return f"{duration(now.passed)} in all" if now.passed else ""
     so_far = [] if now.passed is None else [f"{duration(now.passed)} so far"]
-    # Of runs that nobody planned, nobody knows how many are to come.
+    # Without a plan it is unknown how many runs follow.
     return ", ".join([*so_far, f"{now.left} left"] if now.planned else so_far)
 
 
 def _columns(now: Progress) -> Table:
-    """A line per running job."""
+    """Running jobs as a table."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for name in ("", "running", "step", "loss", "sparsity", "scores", "s/step", "left"):
-        table.add_column(name, no_wrap=name != "running", min_width=18 if name == "running" else None)
+    for column in ("", "running", "step", "loss", "sparsity", "scores", "s/step", "left"):
+        table.add_column(column, no_wrap=column != "running", min_width=18 if column == "running" else None)
     for run in now.running:
-        told = Text.assemble(now.name(run.job), *((f"\n{note}", "yellow") for note in _notes(run, now)))
+        name = Text.assemble(now.name(run.job), *((f"\n{note}", "yellow") for note in _notes(run, now)))
         scores = "\n".join(f"{metric} {_number(value)}" for metric, value in run.latest.scores.items())
         rate = "" if run.rate is None else f"{run.rate:.3g}"
         left = "" if run.left is None else duration(run.left)
         loss, sparsity = _number(run.latest.loss), _number(run.latest.sparsity, 3)
-        table.add_row(_bar(run, 12), told, _steps(run), loss, sparsity, scores, rate, left)
+        table.add_row(_bar(run, 12), name, _steps(run), loss, sparsity, scores, rate, left)
     return table
 
 
 def _stacked(now: Progress, bar: int, width: int) -> Table:
-    """Two lines or more per running job, where columns find no room."""
+    """Running jobs with two lines or more each, for a narrow terminal."""
     table = Table.grid(padding=(0, 2))
     for run in now.running:
         known = [f"step {_steps(run)}"]
@@ -129,9 +129,9 @@ def _stacked(now: Progress, bar: int, width: int) -> Table:
         known += [f"{run.rate:.3g} s/step"] if run.rate is not None else []
         known += [f"{duration(run.left)} left"] if run.left is not None else []
         table.add_row(_bar(run, bar), Text(now.name(run.job)))
-        # Break between figures, not within one: textwrap leaves these spaces alone.
-        told = ", ".join(figure.replace(" ", _NO_BREAK) for figure in known)
-        lines = textwrap.wrap(told, max(20, width - bar - 2))
+        # Lines break between figures, not within one: textwrap keeps no-break spaces.
+        text = ", ".join(figure.replace(" ", _NO_BREAK) for figure in known)
+        lines = textwrap.wrap(text, max(20, width - bar - 2))
         table.add_row("", Text("\n".join(lines).replace(_NO_BREAK, " "), style="dim"))
         for note in _notes(run, now):
             table.add_row("", Text(note, style="yellow"))
@@ -139,10 +139,10 @@ def _stacked(now: Progress, bar: int, width: int) -> Table:
 
 
 def _notes(run: Running, now: Progress) -> list[str]:
-    """What hinders a running job."""
+    """What a running job waits for, or a warning that it may be dead."""
     if not run.step and run.job.ancestor in {other.job.spec.hash for other in now.running}:
-        return ["its dense model first"]
-    return [] if run.quiet is None else [f"quiet for {duration(run.quiet)}; may be dead"]
+        return ["training its dense model first"]
+    return [] if run.quiet is None else [f"no output for {duration(run.quiet)}; may be dead"]
 
 
 def _bar(run: Running, width: int) -> RenderableType:
