@@ -37,7 +37,7 @@ from hydraprune.sparsity import (
     n_of_m,
     zeros_of,
 )
-from hydraprune.sparsity.pruners import lock
+from hydraprune.sparsity.plans import lock
 
 STEPS = 14
 
