@@ -43,7 +43,7 @@ def blank(request: Request) -> RunReport:
         model=config.model.name,
         task=config.task.name,
         pattern=pattern.name,
-        criterion=_shared(snake(type(plan.criterion).__name__) for plan in pattern.parts.values()),
+        criterion=_shared(plan.criterion.name for plan in pattern.parts.values() if plan.criterion),
         scheduler=_shared(snake(type(plan.schedule).__name__) for plan in pattern.parts.values()),
         recipe={"name": config.recipe.name, "source": config.recipe.source},
         seed=config.seed,

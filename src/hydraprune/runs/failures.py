@@ -17,7 +17,7 @@ from hydraprune.sparsity import SparsityError
 def in_words(error: Exception, request: Request) -> Exception:
     """A `UserError` where a disk, memory or a choice of method ended the run; anything else as it is."""
     if isinstance(error, SparsityError):
-        return UserError(_of_the_config(error, request.config))
+        return _of_the_config(error, request.config)
     if isinstance(error, OSError):
         return UserError(_of_the_disk(error, request.directory))
     if _is_memory(error):
@@ -28,10 +28,8 @@ def in_words(error: Exception, request: Request) -> Exception:
     return error
 
 
-def _of_the_config(error: SparsityError, config: DictConfig) -> str:
-    if error.pruner is None:
-        return str(error)
-    return assembly.in_config_words(str(error), assembly.plans(config), error.pruner)
+def _of_the_config(error: SparsityError, config: DictConfig) -> UserError:
+    return UserError.of(error) if error.pruner is None else assembly.in_config_words(error, assembly.plans(config))
 
 
 def _of_the_disk(error: OSError, directory: Path) -> str:

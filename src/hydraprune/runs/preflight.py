@@ -11,7 +11,7 @@ from torch import nn
 
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.identity import escapes
-from hydraprune.config.instantiate import Parts, in_place
+from hydraprune.config.instantiate import Parts, as_user_error
 from hydraprune.data.encoding import check_tokenizer, estimated_tokens, positions_of
 from hydraprune.data.examples import Examples, TaskData
 from hydraprune.data.splits import check_splits
@@ -19,7 +19,7 @@ from hydraprune.data.tasks import check_metrics
 from hydraprune.errors import UserError
 from hydraprune.models.families import is_known
 from hydraprune.runs.setup import check_head, load
-from hydraprune.sparsity import Keep, SparsityError
+from hydraprune.sparsity import SparsityError
 from hydraprune.utils.cache import cache_of
 from hydraprune.utils.files import check_place
 
@@ -63,7 +63,7 @@ def check(config: DictConfig, dense: str | None) -> Needs:
     made = assembly.parts(config)
     if made.settings.epochs == 0 and not made.plans.parts:
         raise UserError("training.epochs=0: a dense run neither trains nor prunes then; give at least 1")
-    if dense is None and any(isinstance(plan.criterion, Keep) for plan in made.plans.parts.values()):
+    if dense is None and any(plan.criterion and plan.criterion.needs_zeros for plan in made.plans.parts.values()):
         raise UserError(
             f"pattern=lock: dense.source={config.dense.source} trains a model without zeros to keep; name a "
             f"sparse one: dense.source=<folder or hub id>"
@@ -96,7 +96,7 @@ def _check_start(made: Parts, model: nn.Module, steps: int, per_epoch: int) -> N
         try:
             pruner.begin()
         except SparsityError as error:
-            raise UserError(assembly.in_config_words(str(error), made.plans, pruner.name)) from None
+            raise assembly.in_config_words(error.of(pruner.name), made.plans) from None
 
 
 def _kept(config: DictConfig, made: Parts, model: Any, tokenizer: Any, data: TaskData) -> tuple[int, int]:
@@ -163,7 +163,7 @@ def _check_optimizer(config: DictConfig, steps: int, steps_per_epoch: int) -> No
         key = "lr_scheduler"
         _maker(config, key, steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
-        raise UserError(in_place(key, error)) from None
+        raise as_user_error(error, key) from None
 
 
 def _maker(config: DictConfig, key: str, **arguments: int) -> Any:

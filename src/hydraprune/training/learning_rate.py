@@ -17,7 +17,9 @@ def _warming(step: int, warmup: int) -> float:
 def _rising(warmup: Duration, steps: int, steps_per_epoch: int) -> int:
     rising = in_steps(warmup, steps_per_epoch, "warmup")
     if rising > steps > 0:  # without a step there is no rate
-        raise SparsityError(f"warmup={warmup}: {rising} steps are longer than the training's {steps}; shorten it")
+        raise SparsityError(
+            f"{rising} steps are longer than the training's {steps}", key="warmup", value=warmup, cure="shorten it"
+        )
     return rising
 
 
