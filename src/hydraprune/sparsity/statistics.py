@@ -52,14 +52,13 @@ def layer_sparsity(model: nn.Module) -> list[LayerSparsity]:
     layers obey, if it obeys that one too.
     """
     layers = list(prunable_layers(model))
-    found = [_obeyed(view != 0) for _, _, view in layers]
-    counted = Counter(pattern for pattern in found if isinstance(pattern, Pattern)).most_common()
-    common = [pattern for pattern, _ in counted]
+    found = [_regular_pattern(view != 0) for _, _, view in layers]
+    common = [pattern for pattern, _ in Counter(pattern for pattern in found if pattern is not None).most_common()]
     result = []
     for (name, weight, view), pattern in zip(layers, found, strict=True):
-        if isinstance(pattern, Pattern):
-            pattern = next(likely for likely in common if _obeys(view != 0, likely)).name
-        result.append(LayerSparsity(name, tuple(weight.shape), zeros_of(weight), weight.numel(), pattern))
+        likely = pattern and next(likely for likely in common if _obeys(view != 0, likely))
+        word = likely.name if likely else _irregular(view != 0)
+        result.append(LayerSparsity(name, tuple(weight.shape), zeros_of(weight), weight.numel(), word))
     return result
 
 
@@ -75,17 +74,21 @@ def obeyed_pattern(keep: Tensor) -> str:
     `dense` without a zero, `empty` without a non-zero, `1x1` when the zeros follow none of these:
     channels, blocks whose sides are powers of two up to 32, registered patterns, common N:M groups.
     """
-    pattern = _obeyed(keep)
-    return pattern if isinstance(pattern, str) else pattern.name
+    pattern = _regular_pattern(keep)
+    return pattern.name if pattern else _irregular(keep)
 
 
-def _obeyed(keep: Tensor) -> Pattern | str:
-    """The pattern, or the word where there is none."""
+def _regular_pattern(keep: Tensor) -> Pattern | None:
+    if bool(keep.all()) or not bool(keep.any()):
+        return None
+    return next((pattern for pattern in candidates(shape_of(keep)) if _obeys(keep, pattern)), None)
+
+
+def _irregular(keep: Tensor) -> str:
+    """The word for zeros of no regular pattern."""
     if bool(keep.all()):
         return "dense"
-    if not bool(keep.any()):
-        return "empty"
-    return next((pattern for pattern in candidates(shape_of(keep)) if _obeys(keep, pattern)), "1x1")
+    return "1x1" if bool(keep.any()) else "empty"
 
 
 def _obeys(keep: Tensor, pattern: Pattern) -> bool:
