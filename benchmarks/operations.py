@@ -49,10 +49,10 @@ def scoring(folder: Path) -> None:
     weights = [torch.randn(shape).unsqueeze(1) for shape in SHAPES]
     gradients = [torch.randn(shape).unsqueeze(1) for shape in SHAPES]
     criterion, pattern = SnipMomentum(), Block(4, 1)
-    memory = criterion.remember(None, weights, gradients, pattern)
+    memory = criterion.update_state(None, weights, gradients, pattern)
 
     def ours() -> None:
-        criterion.remember(memory, weights, gradients, pattern)
+        criterion.update_state(memory, weights, gradients, pattern)
 
     use_compiled(folder)
     library, products._compiled = products._compiled, None
@@ -118,7 +118,7 @@ def selecting() -> None:
     race(
         "2:4, two lowest of each group, one layer",
         {
-            "by rank": lambda: NofM(2, 4)._lowest(cells),
+            "by rank": lambda: NofM(2, 4).zeroed(cells),
             "by sorting": lambda: cells.reshape(-1, 4).argsort(dim=-1, stable=True),
         },
     )

@@ -37,7 +37,7 @@ def ran(criterion: Criterion, steps: Sequence[tuple[Tensor, Tensor]], pattern: P
     """The scores after some (weight, gradient) matrices, and the memory they came from."""
     memory = None
     for weight, gradient in steps:
-        memory = criterion.remember(memory, [weight.unsqueeze(1)], [gradient.unsqueeze(1)], pattern)
+        memory = criterion.update_state(memory, [weight.unsqueeze(1)], [gradient.unsqueeze(1)], pattern)
     assert memory is not None
     return [criterion.scores(memory, [steps[-1][0].unsqueeze(1)], pattern)[0], memory[0]]
 

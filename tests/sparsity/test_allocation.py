@@ -13,14 +13,14 @@ from sparsity_helpers import PLAIN, examples
 from torch import nn
 
 from hydraprune.sparsity import Magnitude, OneShot, Pruner, Selection, SparsityError, attach, block
-from hydraprune.sparsity.allocation import Extent, allot, erk_goals
+from hydraprune.sparsity.allocation import LayerSize, allot, erk_goals
 
 LAYERS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=6)
 ONE = Fraction(1)
 
 
-def extents(sides: list[tuple[int, int]]) -> list[Extent]:
-    return [Extent(rows * columns, (rows, columns)) for rows, columns in sides]
+def extents(sides: list[tuple[int, int]]) -> list[LayerSize]:
+    return [LayerSize(rows * columns, (rows, columns)) for rows, columns in sides]
 
 
 @given(LAYERS, st.integers(0, 99), st.integers(0, 60), st.integers(40, 100))
@@ -71,7 +71,7 @@ def test_a_layer_that_would_keep_more_than_all_is_left_dense() -> None:
 
 
 def test_kernels_count_as_sides() -> None:
-    layers = [Extent(16 * 16 * 9, (16, 16, 9)), Extent(16 * 16 * 9, (48, 48))]
+    layers = [LayerSize(16 * 16 * 9, (16, 16, 9)), LayerSize(16 * 16 * 9, (48, 48))]
     first, second = erk_goals(Selection(0.5, "erk", cap=1.0), layers, ONE)
     densities = [1 - first / layers[0].units, 1 - second / layers[1].units]
     assert densities[0] / densities[1] == pytest.approx((41 / (16 * 16 * 9)) / (96 / 48**2), rel=1e-2)

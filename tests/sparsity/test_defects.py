@@ -42,7 +42,7 @@ from hydraprune.sparsity import (
     n_of_m,
     zeros_of,
 )
-from hydraprune.sparsity.patterns import heads
+from hydraprune.sparsity.plans import heads
 
 STEPS = 12
 

@@ -43,7 +43,7 @@ def test_it_minimises_the_proximal_problem(plans: Plans) -> None:
     pattern = plans.parts[plans.name].pattern
 
     def objective(weight: torch.Tensor) -> float:
-        norms = type(pattern)(pattern.rows, pattern.cols, "sum").pool(weight.unsqueeze(1).double().square()).sqrt()  # type: ignore[union-attr, call-arg]
+        norms = type(pattern)(pattern.rows, pattern.cols, "sum").to_cells(weight.unsqueeze(1).double().square()).sqrt()  # type: ignore[union-attr, call-arg]
         size = weight.numel() / norms.numel()
         return float(0.5 * (weight - before).double().square().sum() + rate * strength * size**0.5 * norms.sum())
 

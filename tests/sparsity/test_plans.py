@@ -76,7 +76,7 @@ def test_never_is_over_no_training_and_unscored_scores_nothing() -> None:
         Never().over(10)
     assert Unscored().horizon == 0
     with pytest.raises(SparsityError, match="pruner=none"):
-        Unscored().remember(None, [torch.ones(1, 1, 1)], None, Block(1, 1))
+        Unscored().update_state(None, [torch.ones(1, 1, 1)], None, Block(1, 1))
 
 
 @pytest.mark.parametrize(("keep", "of"), [(2, 4), (1, 4), (1, 3), (5, 7)])

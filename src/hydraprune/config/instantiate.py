@@ -23,10 +23,8 @@ from hydraprune.sparsity import Calibration, Never, Plans, Pruner, SparsityError
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
 
-_GROUP_KEYS = {"scheduler": ("warmup", "cooldown", "frequency"), "progressive": ("parts", "order")}
 # Nodes that all parts of a pattern share, in the order in which a plan takes them.
 _SHARED = ("pruner", "scheduler", "progressive", "regularizer")
-_LAYER_KEYS = ("roles", "include", "exclude", "types")
 
 
 class Components:
@@ -71,7 +69,7 @@ def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any
     """Instantiate the node at `key` of a resolved config (or `node` in its place).
 
     Raises:
-        UserError: what the target says of its arguments, with the key before it.
+        UserError: what the target raises about its arguments, with the key before them.
     """
     node = config[key] if node is None else node
     # Plain values, so that a target inside a list is found too.
@@ -81,20 +79,25 @@ def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any
         return hydra.utils.instantiate(node, **arguments, _convert_="all")
     except hydra.errors.InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from None
-        where = re.search(r"full_key: (\S+)", str(error))
+        where = re.search(r"full_key: (\S+)", str(error))  # Hydra does not give it as a field
         at = where.group(1) if where else key
         at = at if at.split(".")[0] == key else f"{key}.{at}"
-        if isinstance(cause, (ValueError, TypeError)):
-            raise UserError(in_place(at, cause)) from None
+        if isinstance(cause, (UserError, ValueError, TypeError)):
+            raise as_user_error(cause, at) from None
         raise
 
 
-def in_place(key: str, error: Exception) -> str:
-    """What a target says of its argument `x=...`, said of the key `key.x`."""
+def as_user_error(error: Exception, key: str) -> UserError:
+    """The error of a target whose config stands at `key`, about that key or one below it."""
+    if isinstance(error, SparsityError):
+        return UserError.of(error, key)
+    if isinstance(error, UserError):
+        # Without a key, or with the whole key, there is nothing to add.
+        return error if error.key is None or error.key.startswith(f"{key}.") else error.under(key)
     message = " ".join(str(error).split())
-    return f"{key}.{message}" if re.match(r"\w+=", message) else f"{key}: {message}"
+    argument, equals, _ = message.partition("=")
+    # Classes that raise a ValueError put the argument first: `weight=2: must be ...`.
+    return UserError(f"{key}.{message}" if equals and argument.isidentifier() else f"{key}: {message}")
 
 
 def plans(config: Mapping[str, Any]) -> Plans:
@@ -131,7 +134,7 @@ def plans(config: Mapping[str, Any]) -> Plans:
     try:
         return Plans(made.name, {name: plan.completed(*common) for name, plan in made.parts.items()})
     except SparsityError as error:
-        raise UserError(str(error)) from None
+        raise UserError.of(error) from None
 
 
 def pattern_name(config: Mapping[str, Any]) -> str:
@@ -195,19 +198,24 @@ def pruners(
         family = replace(family or ModelFamily(kind), heads=heads)
         return attach(model, plans.parts, family, steps, steps_per_epoch, calibration)
     except SparsityError as error:
-        raise UserError(in_config_words(str(error), plans, error.pruner)) from None
+        raise in_config_words(error, plans) from None
 
 
-def in_config_words(message: str, plans: Plans, pruner: str | None) -> str:
-    """`cap=...` of the core is `pattern.cap=...` on the command line, or `pattern.parts.<name>.cap=...`."""
-    part = "pattern." if len(plans.parts) <= 1 else f"pattern.parts.{pruner}."
-    message = re.sub(r"(?<![\w.])layers\.(?=\w)", f"{part}layers.", message)
-    key = re.match(r"(\w+)=", message)
+def in_config_words(error: SparsityError, plans: Plans) -> UserError:
+    """An error of a pruner under the config's keys: `cap` becomes `pattern.cap`, or `pattern.parts.<name>.cap`.
+
+    Keys of nodes that all parts of a pattern share (`scheduler.warmup`) stay as they are.
+    """
+    single = len(plans.parts) <= 1
+    part = "pattern" if single else f"pattern.parts.{error.pruner}"
+    key, reason, cure = error.key, error.reason, error.cure_under(part)
     if key is None:
-        return message if "pattern." in message else f"pattern={plans.name}: {message}"
-    if key.group(1) in (*_SHARED, "pattern"):
-        return message
-    for group, keys in _GROUP_KEYS.items():
-        if key.group(1) in keys:
-            return f"{group}.{message}" if len(plans.parts) <= 1 else f"{group}.{message} (or {part}{group})"
-    return f"{part}layers.{message}" if key.group(1) in _LAYER_KEYS else f"{part}{message}"
+        # A setting that cures it says which pattern is meant.
+        known = {} if error.setting else {"key": "pattern", "value": plans.name}
+        return UserError(reason, cure=cure, **known)
+    group = key.partition(".")[0]
+    if group not in (*_SHARED, "pattern"):
+        key = f"{part}.{key}"
+    elif group != key and not single:
+        cure = f"{cure or reason} (or {part}.{group})"
+    return UserError.of(SparsityError(reason, key=key, value=error.value, cure=cure))

@@ -40,7 +40,7 @@ def count_sparsity(model: nn.Module, pruners: Sequence[Pruner]) -> SparsityCount
         pools = [units for _, units in pruner.pools]
         parts[pruner.name] = {
             "pattern": pruner.plan.pattern.name,
-            "criterion": snake(type(pruner.plan.criterion).__name__),
+            "criterion": pruner.plan.criterion.name if pruner.plan.criterion else None,
             "scheduler": snake(type(pruner.plan.schedule).__name__),
             "scope": pruner.plan.selection.scope,
             "target_sparsity": pruner.target_sparsity,

@@ -5,7 +5,7 @@ It is built once, where a command enters, and handed on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -177,14 +177,14 @@ def _spec(config: Mapping[str, Any], identity: Identity, plans: Plans, overrides
         target_sparsity=plans.target_sparsity,
         seed=config["seed"],
         precision=config["training"].get("precision", Settings.precision),
-        criterion=_shared(type(plan.criterion).__name__ for plan in plans.parts.values()),
-        scheduler=_shared(type(plan.schedule).__name__ for plan in plans.parts.values()),
+        criterion=_shared(plan.criterion.name for plan in plans.parts.values() if plan.criterion),
+        scheduler=_shared(snake(type(plan.schedule).__name__) for plan in plans.parts.values()),
         recipe={"name": config["recipe"]["name"], "source": config["recipe"]["source"]},
         overrides=tuple(redacted(list(overrides))),
     )
 
 
-def _shared(classes: Any) -> str | None:
+def _shared(names: Iterable[str]) -> str | None:
     """The name that all pruners share; `mixed` where they differ, None without pruners."""
-    names = {snake(name) for name in classes}
-    return None if not names else names.pop() if len(names) == 1 else "mixed"
+    different = set(names)
+    return None if not different else different.pop() if len(different) == 1 else "mixed"

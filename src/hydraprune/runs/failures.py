@@ -17,9 +17,9 @@ def as_user_error(error: Exception, experiment: Experiment) -> UserError | None:
     if isinstance(error, UserError):
         return error
     if isinstance(error, SparsityError):
-        plans = experiment.components.plans
-        message = str(error)
-        return UserError(message if error.pruner is None else instantiate.in_config_words(message, plans, error.pruner))
+        if error.pruner is None:
+            return UserError.of(error)
+        return instantiate.in_config_words(error, experiment.components.plans)
     if isinstance(error, OSError):
         return _of_disk(error, experiment.directory)
     if _is_memory(error):

@@ -11,7 +11,7 @@ from torch import nn
 
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.identity import escapes
-from hydraprune.config.instantiate import Components, in_place
+from hydraprune.config.instantiate import Components, as_user_error
 from hydraprune.data.encoding import estimated_tokens
 from hydraprune.data.examples import Examples, TaskData
 from hydraprune.data.splits import check_splits
@@ -23,7 +23,7 @@ from hydraprune.runs.dense import finished
 from hydraprune.runs.directory import check_directory
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.setup import TaskLoader, check_head
-from hydraprune.sparsity import Keep, SparsityError
+from hydraprune.sparsity import SparsityError
 from hydraprune.utils.cache import cache_of
 from hydraprune.utils.files import check_place
 
@@ -86,7 +86,7 @@ def check(experiment: Experiment, load_data: TaskLoader) -> Needs:
         raise UserError(
             "a dense run neither trains nor prunes then", key="training.epochs", value=0, cure="give at least 1"
         )
-    if dense is None and any(isinstance(plan.criterion, Keep) for plan in plans.parts.values()):
+    if dense is None and any(plan.criterion and plan.criterion.needs_zeros for plan in plans.parts.values()):
         raise UserError(
             f"dense.source={config['dense']['source']} trains a model without zeros to keep",
             key="pattern=lock",
@@ -121,7 +121,7 @@ def _check_start(made: Components, model: nn.Module, steps: int, per_epoch: int)
         try:
             pruner.begin()
         except SparsityError as error:
-            raise UserError(assembly.in_config_words(str(error), made.plans, pruner.name)) from None
+            raise assembly.in_config_words(error.of(pruner.name), made.plans) from None
 
 
 def _kept(config: Mapping[str, Any], made: Components, model: Any, tokenizer: Any, data: TaskData) -> tuple[int, int]:
@@ -150,7 +150,7 @@ def check_device(experiment: Experiment) -> None:
     try:
         experiment.components.settings.check_device()
     except ValueError as error:
-        raise UserError(in_place("training", error)) from None
+        raise as_user_error(error, "training") from None
 
 
 def check_sweep(name: object) -> None:
@@ -200,7 +200,7 @@ def _check_optimizer(config: Mapping[str, Any], steps: int, steps_per_epoch: int
         key = "lr_scheduler"
         _maker(config, key, steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
-        raise UserError(in_place(key, error)) from None
+        raise as_user_error(error, key) from None
 
 
 def _maker(config: Mapping[str, Any], key: str, **arguments: int) -> Any:

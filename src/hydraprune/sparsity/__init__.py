@@ -10,6 +10,7 @@ Use it in a training loop of your own:
 
 from hydraprune.sparsity.attach import attach
 from hydraprune.sparsity.criteria import (
+    ALL_STEPS,
     BlockMask,
     Criterion,
     Fisher,
@@ -22,20 +23,33 @@ from hydraprune.sparsity.criteria import (
     SnipMomentum,
     SoftMovement,
     Unscored,
+    add_decayed,
+    given,
+    steps_remembered,
 )
 from hydraprune.sparsity.durations import Duration, in_steps
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member, Structure
 from hydraprune.sparsity.layers import Family, Layers
 from hydraprune.sparsity.layouts import Weight
-from hydraprune.sparsity.methods import Keep, SrSte
-from hydraprune.sparsity.patterns import Block, NofM, Pattern, parse
+from hydraprune.sparsity.methods import LockZeros, Method, SrSte
+from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce, ViewShape, parse, register, unregister
 from hydraprune.sparsity.patterns.heads import Heads
-from hydraprune.sparsity.plans import Method, Plan, Plans, block, dense, heads, lock, mixed, n_of_m
-from hydraprune.sparsity.posttraining import Calibration, PostTraining, RetrainFree, SparseGpt, Wanda, only
+from hydraprune.sparsity.plans import Plan, Plans, block, custom, dense, heads, lock, mixed, n_of_m
+from hydraprune.sparsity.posttraining import (
+    Calibration,
+    MaskDecision,
+    PostTraining,
+    PruningTask,
+    RetrainFree,
+    SparseGpt,
+    Wanda,
+    ignore_padding,
+)
 from hydraprune.sparsity.progressive import AtOnce, Progressive
 from hydraprune.sparsity.pruners.base import Pruner, Units
-from hydraprune.sparsity.regularizers import GroupLasso, Unregularized
+from hydraprune.sparsity.pruners.factory import PrunerFactory
+from hydraprune.sparsity.regularizers import GroupLasso, Regularizer, Unregularized
 from hydraprune.sparsity.saliency_kernels import use_compiled
 from hydraprune.sparsity.schedules import (
     Cos,
@@ -59,8 +73,14 @@ from hydraprune.sparsity.statistics import (
     obeyed_pattern,
     zeros_of,
 )
+from hydraprune.sparsity.validation import check_choice, check_number, check_whole
+
+# Names of earlier versions.
+Keep = LockZeros
+only = ignore_padding
 
 __all__ = [
+    "ALL_STEPS",
     "AtOnce",
     "Block",
     "BlockMask",
@@ -82,7 +102,9 @@ __all__ = [
     "LayerSparsity",
     "Layers",
     "Linear",
+    "LockZeros",
     "Magnitude",
+    "MaskDecision",
     "Member",
     "Method",
     "Movement",
@@ -96,6 +118,10 @@ __all__ = [
     "PostTraining",
     "Progressive",
     "Pruner",
+    "PrunerFactory",
+    "PruningTask",
+    "Reduce",
+    "Regularizer",
     "RetrainFree",
     "Rigl",
     "Schedule",
@@ -112,16 +138,24 @@ __all__ = [
     "Unregularized",
     "Unscored",
     "Updates",
+    "ViewShape",
     "Wanda",
     "Weight",
+    "add_decayed",
     "attach",
     "block",
     "cheapest",
+    "check_choice",
+    "check_number",
+    "check_whole",
     "choose",
+    "custom",
     "dense",
     "exact",
+    "given",
     "heads",
     "holds_pattern",
+    "ignore_padding",
     "in_steps",
     "layer_sparsity",
     "lock",
@@ -131,6 +165,9 @@ __all__ = [
     "obeyed_pattern",
     "only",
     "parse",
+    "register",
+    "steps_remembered",
+    "unregister",
     "use_compiled",
     "zeros_of",
 ]

@@ -1,7 +1,7 @@
-"""How is a target spread over layers? Pools of layers that compete, each with a target of its own.
+"""Allocation of a target over layers: pools of layers that compete, each with a target of its own.
 
 global: one pool. local (uniform): every layer gets the target. erk: wide layers get more of it.
-Cap and floor bound every layer whatever the rule.
+Cap and floor bound every layer under each rule.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from fractions import Fraction
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.selection import Selection, exact
 
-# Halvings of an interval of floats until nothing between is left.
+# Halvings after which an interval of floats has no float left inside.
 _HALVINGS = 200
 
 
 @dataclass(frozen=True)
-class Extent:
+class LayerSize:
     """How large a layer is.
 
     Args:
         units: units of the pattern.
-        sides: sizes of the weight's axes.
+        shape: of the weight.
     """
 
     units: int
-    sides: tuple[int, ...]
+    shape: tuple[int, ...]
 
 
-def allot(selection: Selection, layers: Sequence[Extent], share: Fraction) -> list[tuple[list[int], Selection]]:
-    """Pools of layers (indices), each with what is asked of it.
+def allot(selection: Selection, layers: Sequence[LayerSize], share: Fraction) -> list[tuple[list[int], Selection]]:
+    """Pools of layers (indices), each with its own target and bounds.
 
     Raises:
         SparsityError: caps and floors leave no room for the target.
@@ -49,10 +49,10 @@ def allot(selection: Selection, layers: Sequence[Extent], share: Fraction) -> li
     return pools
 
 
-def erk_goals(selection: Selection, layers: Sequence[Extent], share: Fraction) -> list[int]:
+def erk_goals(selection: Selection, layers: Sequence[LayerSize], share: Fraction) -> list[int]:
     """Units to prune per layer by the Erdos-Renyi-kernel rule: floor(all units x target) in all.
 
-    A layer keeps a share of its units in proportion to (sum of its sides) / (product of its sides),
+    A layer keeps a share of its units in proportion to (sum of its shape) / (product of its shape),
     bounded by floor and cap. Mocanu et al. 2018, arXiv:1707.04780; Evci et al. 2020, arXiv:1911.11134.
 
     Raises:
@@ -62,10 +62,12 @@ def erk_goals(selection: Selection, layers: Sequence[Extent], share: Fraction) -
     budget = replace(selection, scope="global").budget(units, share)
     if not sum(budget.floors) <= budget.goal <= sum(budget.caps):
         raise SparsityError(
-            f"target_sparsity={selection.target_sparsity}: needs {budget.goal} of {sum(units)} units, and "
-            f"floor={selection.floor} and cap={selection.cap} let {sum(budget.floors)} to {sum(budget.caps)} go"
+            f"needs {budget.goal} of {sum(units)} units, and floor={selection.floor} and cap={selection.cap} allow "
+            f"{sum(budget.floors)} to {sum(budget.caps)}",
+            key="target_sparsity",
+            value=selection.target_sparsity,
         )
-    raw = [sum(layer.sides) / math.prod(layer.sides) for layer in layers]
+    raw = [sum(layer.shape) / math.prod(layer.shape) for layer in layers]
 
     def pruned(scale: float) -> list[float]:
         bounds = zip(units, raw, budget.floors, budget.caps, strict=True)
@@ -79,7 +81,7 @@ def erk_goals(selection: Selection, layers: Sequence[Extent], share: Fraction) -
 
 
 def _whole(wanted: Sequence[float], goal: int, floors: Sequence[int], caps: Sequence[int]) -> list[int]:
-    """Whole numbers nearest to those wanted that add up to `goal`: largest remainders first, within the bounds."""
+    """Whole numbers close to those wanted that add up to `goal`: by largest remainder, within the bounds."""
     counts = [max(int(value), floor) for value, floor in zip(wanted, floors, strict=True)]
     order = sorted(range(len(counts)), key=lambda i: (counts[i] - wanted[i], i))
     while (missing := goal - sum(counts)) != 0:
@@ -90,7 +92,7 @@ def _whole(wanted: Sequence[float], goal: int, floors: Sequence[int], caps: Sequ
     return counts
 
 
-def check(selection: Selection, layers: Sequence[Extent], share: Fraction, pattern: str) -> None:
+def check(selection: Selection, layers: Sequence[LayerSize], share: Fraction, pattern: str) -> None:
     """Refuse a target that the pattern, the caps or the floors make impossible.
 
     Raises:

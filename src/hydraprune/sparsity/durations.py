@@ -1,4 +1,4 @@
-"""How long is `3`, and how long `1ep`? Durations in optimizer steps or epochs."""
+"""Durations in optimizer steps (`3`) or epochs (`1ep`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def in_steps(duration: Duration, steps_per_epoch: int | None, key: str) -> int:
         return int(text)
     match = _EPOCHS.fullmatch(text)
     if match is None:
-        raise SparsityError(f"{key}={duration}: must be a whole number of steps, or epochs such as 1ep")
+        raise SparsityError("must be a whole number of steps, or epochs such as 1ep", key=key, value=duration)
     if steps_per_epoch is None:
-        raise SparsityError(f"{key}={duration}: epochs need steps_per_epoch")
+        raise SparsityError("epochs need steps_per_epoch", key=key, value=duration)
     return int(Fraction(match.group(1)) * steps_per_epoch)

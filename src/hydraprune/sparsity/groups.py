@@ -1,4 +1,4 @@
-"""What is pruned together? A weight by itself, or several whose units are one: an attention head."""
+"""Weights that are pruned together: one by itself, or several whose units are one, as of an attention head."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hydraprune.sparsity.layers import Family
 from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.patterns import Pattern
+from hydraprune.sparsity.patterns.heads import Heads
 
 
 @dataclass(frozen=True)
 class Member:
-    """A weight and the pattern by which it is cut."""
+    """A weight and the pattern by which it is pruned."""
 
     weight: Weight
     pattern: Pattern
 
     @property
     def units(self) -> int:
-        """Units of the weight."""
+        """How many units the weight has."""
         return self.pattern.units(self.weight.view_shape)
 
+    @property
+    def values(self) -> Tensor:
+        """The view of the weight as it is now, without a graph."""
+        return self.weight.view(self.weight.parameter.detach())
+
     def empty(self, tensor: Tensor) -> Tensor:
-        """Which units of a tensor shaped like the parameter are zero as far as the pattern asks: bool, flat [units]."""
+        """Which units are pruned in a tensor shaped like the parameter: bool, flat [units]."""
         return self.pattern.empty_units(self.weight.view(tensor) != 0)
 
 
@@ -38,12 +45,12 @@ class Structure:
 
     @property
     def units(self) -> int:
-        """Units of the structure, which each member has as many of."""
+        """How many units the structure has; each member has as many."""
         return self.members[0].units
 
     @property
     def total(self) -> int:
-        """Weights in it."""
+        """How many weights it has."""
         return sum(member.weight.parameter.numel() for member in self.members)
 
     @property
@@ -52,13 +59,13 @@ class Structure:
         return sum(m.pattern.unit_zeros(m.weight.view_shape) for m in self.members)
 
     @property
-    def sides(self) -> tuple[int, ...]:
-        """Sizes of the axes of its first weight: channels, and those of a kernel."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape of its first weight: channels, and those of a kernel."""
         return tuple(self.members[0].weight.parameter.shape)
 
     def cost(self, cells: Sequence[Tensor]) -> Tensor:
         """Cells of each member -> what pruning each unit would lose, flat [units]: the members' mean."""
-        costs = [member.pattern.cost(part) for member, part in zip(self.members, cells, strict=True)]
+        costs = [member.pattern.cost(scores) for member, scores in zip(self.members, cells, strict=True)]
         return costs[0] if len(costs) == 1 else torch.stack(costs).mean(0)
 
     def empty(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -67,6 +74,11 @@ class Structure:
         return empties[0] if len(empties) == 1 else torch.stack(empties).all(0)
 
 
-def apart(weights: Sequence[Weight], pattern: Pattern) -> tuple[Structure, ...]:
-    """Every weight a structure of its own."""
-    return tuple(Structure(weight.name, (Member(weight, pattern),)) for weight in weights)
+def structures_of(pattern: Pattern | Heads, weights: Sequence[Weight], family: Family) -> tuple[Structure, ...]:
+    """The structures into which a pattern couples some weights.
+
+    Raises:
+        SparsityError: the pattern cannot couple them.
+    """
+    coupled = pattern.couple(weights, family)
+    return tuple(Structure(name, tuple(Member(*member) for member in members)) for name, members in coupled.items())

@@ -1,4 +1,4 @@
-"""Which weights? Chosen by role, by name pattern and by module type."""
+"""Layers to prune: chosen by role, by name and by module type."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hydraprune.sparsity.layouts import LAYOUTS, Weight, module_type
 
 @dataclass(frozen=True)
 class Family:
-    """What a model family calls its parts, as data.
+    """The names that a model family gives its layers.
 
     Args:
         name: the family, for messages.
         roles: role -> regular expressions that match whole module names.
         outside: exact names of modules outside the encoder (pooler, classifier); never pruned.
-        heads: attention heads of a layer, of the model at hand; None: not known.
+        heads: attention heads per layer of this model; None: not known.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Family:
 
 
 def words(value: str | Sequence[str]) -> tuple[str, ...]:
-    """A lone string is one word; it would otherwise be read letter by letter."""
+    """A tuple of words; a lone string is one word, not a sequence of letters."""
     return (value,) if isinstance(value, str) else tuple(value)
 
 
@@ -51,7 +51,7 @@ ROLE_GROUPS = {"attention": ("query", "key", "value"), "ffn": ("ffn_in", "ffn_ou
 
 @dataclass(frozen=True)
 class Layers:
-    """A choice of layers; with nothing said, every layer of the allowed types inside the encoder.
+    """A choice of layers; by default every layer of the allowed types inside the encoder.
 
     Args:
         roles: roles of the model family (`query`, `attention_output`, `ffn_in`, ...), or the groups
@@ -76,36 +76,43 @@ class Layers:
             object.__setattr__(self, key, given)
             for word in given:
                 if not isinstance(word, str):
-                    raise SparsityError(f"{key}={word}: must be text, not {type(word).__name__}")
+                    raise SparsityError(f"must be text, not {type(word).__name__}", key=key, value=word)
         for key in ("include", "exclude"):
             for expression in getattr(self, key):
                 try:
                     re.compile(expression)
                 except re.error as error:
-                    raise SparsityError(f"{key}={expression}: not a regular expression ({error})") from None
+                    raise SparsityError(f"not a regular expression ({error})", key=key, value=expression) from None
         for name in self.types:
             if name not in LAYOUTS:
-                raise SparsityError(f"types={name}: prunable module types are {', '.join(LAYOUTS)}")
+                raise SparsityError(f"prunable module types are {', '.join(LAYOUTS)}", key="types", value=name)
 
     def select(self, model: nn.Module, family: Family) -> list[Weight]:
-        """The chosen weights of `model`, in the order in which it registers them."""
+        """The chosen weights of `model`, in the order in which it registers them.
+
+        Raises:
+            SparsityError: a selector matches nothing, no layer is left, or a weight is not a parameter.
+        """
         layers = {name: module for name, module in model.named_modules() if module_type(module) in self.types}
         candidates = {name: module for name, module in layers.items() if name not in family.outside}
         chosen = self._by_role(candidates, family) | self._by_name("include", candidates)
         if not self.roles and not self.include:
             chosen = set(candidates)
-        # What lies outside is left out anyway; to say so once more is no mistake.
+        # Layers outside the encoder are never chosen; excluding them as well is no mistake.
         chosen -= self._by_name("exclude", layers)
         if not chosen:
             raise SparsityError(
                 f"no layer is left to prune: the model has {len(candidates)} of types {', '.join(self.types)} inside "
-                f"its encoder; loosen roles, include or exclude"
+                f"its encoder",
+                cure="loosen roles, include or exclude",
             )
         weights = []
         for name, module in candidates.items():
             if name in chosen:
                 if not isinstance(module.weight, nn.Parameter):
-                    raise SparsityError(f"{name}: its weight is computed (parametrized), not a parameter; exclude it")
+                    raise SparsityError(
+                        f"{name}: its weight is computed (parametrized), not a parameter", cure="exclude it"
+                    )
                 kind = module_type(module)
                 assert kind is not None
                 weights.append(Weight(f"{name}.weight" if name else "weight", module.weight, LAYOUTS[kind]))
@@ -118,7 +125,9 @@ class Layers:
             found = {name for name in candidates if family.role_of(name) in wanted}
             if not found:
                 known = ", ".join([*family.roles, *(g for g in ROLE_GROUPS if family.roles)]) or "none"
-                raise SparsityError(f"roles={role}: matches no layer of this {family.name} model; its roles: {known}")
+                raise SparsityError(
+                    f"matches no layer of this {family.name} model", key="roles", value=role, cure=f"its roles: {known}"
+                )
             chosen |= found
         return chosen
 
@@ -128,6 +137,8 @@ class Layers:
             found = {name for name in candidates if re.search(expression, name)}
             if not found:
                 example = next(iter(candidates), "none")
-                raise SparsityError(f"{key}={expression}: matches no prunable layer; layer names look like {example}")
+                raise SparsityError(
+                    "matches no prunable layer", key=key, value=expression, cure=f"layer names look like {example}"
+                )
             chosen |= found
         return chosen

@@ -1,8 +1,8 @@
-"""Which axis of a weight is which? Every prunable weight read as [rows, positions, columns].
+"""Layouts: which axis of a weight is which. Every prunable weight is seen as [rows, positions, columns].
 
-Rows are output channels, columns input channels, positions the places of a convolution kernel
-(one for linear layers). Patterns speak of this view only, so a transposed or convolutional
-weight needs no special case in them.
+Rows are output channels, columns input channels, positions the places of a convolution kernel (one
+for linear layers). Patterns see this view only, so a transposed or convolutional weight needs no
+special case in them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 class Layout(Protocol):
     """How one kind of module stores its weight."""
 
+    # Whether each output is a sum over one row of inputs: not so in a convolution.
+    linear: bool
+
     def view(self, weight: Tensor) -> Tensor:
         """The weight as [rows, positions, columns]; shares memory where torch can."""
 
@@ -27,6 +30,8 @@ class Layout(Protocol):
 @dataclass(frozen=True)
 class LinearLayout:
     """`nn.Linear`: [out, in]."""
+
+    linear = True
 
     def view(self, weight: Tensor) -> Tensor:
         return weight.unsqueeze(1)
@@ -39,6 +44,8 @@ class LinearLayout:
 class TransposedLayout:
     """Hugging Face's `Conv1D` (GPT-2): a linear layer stored as [in, out]."""
 
+    linear = True
+
     def view(self, weight: Tensor) -> Tensor:
         return weight.t().unsqueeze(1)
 
@@ -49,6 +56,8 @@ class TransposedLayout:
 @dataclass(frozen=True)
 class ConvLayout:
     """`nn.Conv1d` and `nn.Conv2d`: [out, in, *kernel]; input channels are the fastest axis of the view."""
+
+    linear = False
 
     def view(self, weight: Tensor) -> Tensor:
         return weight.flatten(2).transpose(1, 2)
@@ -74,6 +83,11 @@ def module_type(module: nn.Module) -> str | None:
     return None
 
 
+def layer_of(parameter: str) -> str:
+    """The module name of a weight's parameter name: `encoder.query` of `encoder.query.weight`."""
+    return parameter.removesuffix("weight").removesuffix(".")
+
+
 @dataclass(frozen=True)
 class Weight:
     """One weight that a pruner may mask: its parameter name, the parameter and its layout."""
@@ -82,9 +96,18 @@ class Weight:
     parameter: nn.Parameter
     layout: Layout
 
+    @property
+    def layer(self) -> str:
+        """The name of the module that holds it."""
+        return layer_of(self.name)
+
     def view(self, tensor: Tensor) -> Tensor:
         """`tensor` (shaped like the parameter) as [rows, positions, columns]."""
         return self.layout.view(tensor)
+
+    def unview(self, view: Tensor) -> Tensor:
+        """The inverse of `view`: shaped like the parameter."""
+        return self.layout.weight(view, self.parameter.shape)
 
     @property
     def view_shape(self) -> tuple[int, int, int]:

@@ -1,35 +1,107 @@
-"""Ways to choose units other than scoring them step by step: what `pruner` may name beside a criterion."""
+"""Methods: how a plan chooses its units, and which pruner carries that out.
+
+What `pruner` may name: a criterion (`criteria`), a post-training method (`posttraining`), or one of the two here.
+"""
 
 from __future__ import annotations
 
+import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.validation import check_number
+
+if TYPE_CHECKING:  # both import methods
+    from hydraprune.sparsity.plans import Plan
+    from hydraprune.sparsity.pruners.base import Pruner
+    from hydraprune.sparsity.pruners.factory import PrunerFactory
+
+
+class Method(ABC):
+    """A way to choose units."""
+
+    # Whether a plan with it prunes anything.
+    prunes: ClassVar[bool] = True
+    # Whether the model must have zeros when training starts.
+    needs_zeros: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """The word for it in reports and messages: `snip_momentum` for `SnipMomentum`."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def check_plan(self, plan: Plan) -> None:  # noqa: B027 most methods take every plan
+        """Refuse a schedule, transition or regularizer that the method would ignore.
+
+        Raises:
+            SparsityError: with the method, and what fits it.
+        """
+
+    @abstractmethod
+    def make_pruner(self, factory: PrunerFactory) -> Pruner:
+        """The pruner that carries out the factory's plan with this method.
+
+        Raises:
+            SparsityError: the plan is impossible with this method.
+        """
 
 
 @dataclass(frozen=True)
-class Keep:
-    """Nothing is chosen: what is zero stays zero."""
+class LockZeros(Method):
+    """No unit is chosen: weights that are zero when training starts stay zero."""
+
+    needs_zeros = True
+
+    @property
+    def name(self) -> str:
+        return "keep"  # as in reports of earlier versions
+
+    def check_plan(self, plan: Plan) -> None:
+        check_plain(plan, "pattern", "lock")
+
+    def make_pruner(self, factory: PrunerFactory) -> Pruner:
+        return factory.lock()
 
 
 @dataclass(frozen=True)
-class SrSte:
+class SrSte(Method):
     """Straight-through estimation with a sparse-refined term (SR-STE). Zhou et al. 2021, arXiv:2102.04010.
 
-    The forward pass sees the weights under a mask, the cheapest units by magnitude at zero; the
-    gradient found there moves all weights, and those under the mask decay towards zero besides:
-    g + decay * (1 - mask) * w. The mask is chosen anew before every step of the window, and fixed
+    The forward pass sees the weights under a mask, in which the cheapest units by magnitude are zero;
+    its gradient moves all weights, and those under the mask decay towards zero besides:
+    g + decay * (1 - mask) * w. The mask is chosen again before every step of the window, and fixed
     in the cooldown.
 
     Args:
         decay: of masked weights, at least 0; 0 is the plain straight-through estimator.
 
     Raises:
-        SparsityError: it is negative.
+        SparsityError: it is not.
     """
 
     decay: float = 2e-4
 
     def __post_init__(self) -> None:
-        if isinstance(self.decay, bool) or not 0.0 <= self.decay < float("inf"):
-            raise SparsityError(f"decay={self.decay}: must be at least 0")
+        check_number("decay", self.decay, 0, float("inf"), from_low=True)
+
+    def check_plan(self, plan: Plan) -> None:
+        check_plain(plan, "pruner", self.name)
+
+    def make_pruner(self, factory: PrunerFactory) -> Pruner:
+        return factory.straight_through(self)
+
+
+def check_plain(plan: Plan, key: str, value: str) -> None:
+    """Refuse a plan with a progressive transition or a regularizer, which the method `key=value` would ignore.
+
+    Raises:
+        SparsityError: with the method, and what fits it.
+    """
+    if plan.transition is not None and plan.transition.parts > 1:
+        raise SparsityError("its masks change at once", key=key, value=value, cure="use progressive=none")
+    if plan.regularizer is not None and plan.regularizer.acts:
+        raise SparsityError(
+            "has no later update that units could shrink towards", key=key, value=value, cure="use regularizer=none"
+        )

@@ -1,4 +1,4 @@
-"""C compiled on the spot, where there is a compiler. Whoever uses it has a path without."""
+"""Compiling and loading C code, where there is a compiler. Every caller has a path without it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# No contraction and no fast math: compiled and plain path must give the same bits.
+# No contraction and no fast math: the compiled and the PyTorch path must give the same bits.
 _FLAGS = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")
 _SECONDS = 60
 # What `build` raises.
@@ -28,7 +28,7 @@ def compiler() -> str | None:
 def load(
     source: Path, folder: Path, functions: Mapping[str, Sequence[Any]], flags: Sequence[str] = ("-march=native",)
 ) -> ctypes.CDLL | None:
-    """`build`, or None where that fails: whoever asks has a path without."""
+    """`build`, or None where that fails."""
     try:
         return build(source, folder, functions, flags)
     except UNFIT:
@@ -42,7 +42,7 @@ def build(
     flags: Sequence[str] = ("-march=native",),
     seconds: float = _SECONDS,
 ) -> ctypes.CDLL:
-    """`source` as a loaded library, compiled into `folder` unless that was done before on such a processor.
+    """`source` as a loaded library, compiled into `folder` unless it is there already for this kind of processor.
 
     Args:
         functions: name -> ctypes of its arguments; all of them return nothing.
@@ -59,52 +59,52 @@ def build(
     text = source.read_text(encoding="utf-8")
     # A home folder may be shared by machines whose processors differ.
     key = hashlib.sha256("\n".join([text, *flags, *_FLAGS, command, processor()]).encode()).hexdigest()[:16]
-    place = folder / f"{source.stem}-{key}.so"
+    path = folder / f"{source.stem}-{key}.so"
     try:
-        return _made(command, source, place, functions, flags, seconds)
+        return _made(command, source, path, functions, flags, seconds)
     except PermissionError:
         raise
     except UNFIT:
-        # A file that a crash left half written is made once more.
+        # A crash may have left the file half written: compile it again.
         with suppress(OSError):
-            place.unlink(missing_ok=True)
-        return _made(command, source, place, functions, flags, seconds)
+            path.unlink(missing_ok=True)
+        return _made(command, source, path, functions, flags, seconds)
 
 
 def _made(
     command: str,
     source: Path,
-    place: Path,
+    path: Path,
     functions: Mapping[str, Sequence[Any]],
     flags: Sequence[str],
     seconds: float,
 ) -> ctypes.CDLL:
-    if not place.exists():
-        _compile(command, source, place, flags, seconds)
-    if not (private(place.parent) and private(place)):
-        raise PermissionError(f"others may write in {place.parent}")
-    return _loaded(place, functions)
+    if not path.exists():
+        _compile(command, source, path, flags, seconds)
+    if not (private(path.parent) and private(path)):
+        raise PermissionError(f"others may write in {path.parent}")
+    return _loaded(path, functions)
 
 
 def private(path: Path) -> bool:
-    """Whether nobody else can have written there: what is loaded runs."""
+    """Whether only this user can have written there; a loaded library is code that runs."""
     status = path.stat()
     return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
-def _loaded(place: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
-    loaded = ctypes.CDLL(str(place))
+def _loaded(path: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(path))
     for name, arguments in functions.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = list(arguments), None
     return loaded
 
 
-def _compile(command: str, source: Path, place: Path, flags: Sequence[str], seconds: float) -> None:
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+def _compile(command: str, source: Path, path: Path, flags: Sequence[str], seconds: float) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # With OpenMP it shares torch's threads; compilers without it (Apple's) leave one thread.
+        # With OpenMP it shares torch's threads; compilers without OpenMP (Apple's) give one thread.
         for parallel in (("-fopenmp",), ()):
             line = [command, *_FLAGS, *flags, *parallel, str(source), "-o", str(temporary), "-lm"]
             done = subprocess.run(line, capture_output=True, timeout=seconds, check=False)
@@ -112,16 +112,16 @@ def _compile(command: str, source: Path, place: Path, flags: Sequence[str], seco
                 temporary.chmod(0o700)
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
-                os.replace(temporary, place)
+                os.replace(temporary, path)
                 return
-        told = done.stderr.decode(errors="replace").splitlines()
-        raise OSError(f"{command}: {next((line for line in told if 'error' in line), 'it failed without a word')}")
+        output = done.stderr.decode(errors="replace").splitlines()
+        raise OSError(f"{command}: {next((line for line in output if 'error' in line), 'failed without a message')}")
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def processor() -> str:
-    """What kind of processor this is: all that decides how code for it computes."""
+    """The kind of this processor: everything that decides how code compiled for it computes."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What is to be pruned, how, and how far? Plans: a pattern with its layers, amounts and timing."""
+"""Plans: a pattern with its layers, its amounts, its method and its timing."""
 
 from __future__ import annotations
 
@@ -6,25 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from hydraprune.sparsity.criteria import Criterion, Unscored
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layers import Layers
-from hydraprune.sparsity.methods import Keep, SrSte
+from hydraprune.sparsity.methods import LockZeros, Method
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce
 from hydraprune.sparsity.patterns.heads import ROLES, Heads
-from hydraprune.sparsity.posttraining.base import PostTraining
 from hydraprune.sparsity.progressive import AtOnce, Transition
 from hydraprune.sparsity.regularizers import Regularizer, Unregularized
 from hydraprune.sparsity.schedules import Never, OneShot, Schedule
 from hydraprune.sparsity.selection import Scope, Selection
 
-# How units are chosen: step by step by a criterion, once by calibration batches, or in a way of its own.
-Method = Criterion | PostTraining | SrSte | Keep
-
 
 @dataclass(frozen=True)
 class Plan:
-    """One pruner's orders. What is left None is what all parts share."""
+    """What one pruner does. A field that is None is taken from the arguments of `completed`."""
 
     pattern: Pattern | Heads
     selection: Selection
@@ -41,10 +36,10 @@ class Plan:
         transition: Transition | None = None,
         regularizer: Regularizer | None = None,
     ) -> Plan:
-        """This plan with what it does not say itself taken from the arguments.
+        """This plan, with every field that is None taken from the arguments.
 
         Raises:
-            SparsityError: what it would get is the criterion or schedule of a run that prunes nothing.
+            SparsityError: the criterion or schedule is that of a run that prunes nothing.
         """
         plan = replace(
             self,
@@ -53,31 +48,66 @@ class Plan:
             transition=self.transition or transition or AtOnce(),
             regularizer=self.regularizer or regularizer or Unregularized(),
         )
-        if isinstance(plan.criterion, Unscored):
-            raise SparsityError(f"pruner=none prunes nothing; choose another for {plan.pattern.name}, or pattern=dense")
-        if isinstance(plan.schedule, Never):
-            raise SparsityError(
-                f"scheduler=none prunes nothing; choose another for {plan.pattern.name}, or pattern=dense"
-            )
+        assert plan.criterion is not None
+        assert plan.schedule is not None
+        for key, prunes in (("pruner", plan.criterion.prunes), ("scheduler", plan.schedule.prunes)):
+            if not prunes:
+                raise SparsityError(
+                    "prunes nothing",
+                    key=key,
+                    value="none",
+                    cure=f"choose another for {plan.pattern.name}, or pattern=dense",
+                )
         return plan
 
 
 @dataclass(frozen=True)
 class Plans:
-    """What a model's pruners are to do, by name; none of them for a dense model."""
+    """The plans of a model's pruners by name; none of them for a dense model."""
 
     name: str
     parts: Mapping[str, Plan]
 
     @property
     def target_sparsity(self) -> float | None:
-        """The target that all parts share; None when they differ or there are none."""
+        """The target that all plans share; None when they differ or there are none."""
         targets = {float(plan.selection.target_sparsity) for plan in self.parts.values()}
         return targets.pop() if len(targets) == 1 else None
 
 
-def _single(plan: Plan) -> Plans:
-    return Plans(plan.pattern.name, {plan.pattern.name: plan})
+def custom(
+    pattern: Pattern | Heads,
+    target_sparsity: float | None = None,
+    scope: Scope = "global",
+    floor: float = 0.0,
+    cap: float = 0.98,
+    layers: Layers | None = None,
+    pruner: Method | None = None,
+    scheduler: Schedule | None = None,
+    progressive: Transition | None = None,
+    regularizer: Regularizer | None = None,
+    initial_sparsity: float | None = None,
+) -> Plans:
+    """One plan for any pattern, a pattern of your own included.
+
+    Args:
+        target_sparsity: None: all that the pattern allows, where its `share` is below 1.
+        scope, floor, cap, initial_sparsity: see `Selection`.
+        layers: which layers; None: all of the allowed types.
+        pruner, scheduler, progressive, regularizer: None: what `Plan.completed` gives.
+
+    Raises:
+        SparsityError: an amount is out of range.
+    """
+    if target_sparsity is None and pattern.share == 1:
+        raise SparsityError("must be a number", key="target_sparsity", value=None)
+    target = pattern.share if target_sparsity is None else target_sparsity
+    selection = Selection(target, scope, floor, cap, initial_sparsity)
+    plan = Plan(pattern, selection, layers or Layers(), pruner, scheduler, progressive, regularizer)
+    return Plans(pattern.name, {pattern.name: plan})
+
+
+# Keyword arguments of these three are keys of conf/pattern/, so each names them all.
 
 
 def block(
@@ -95,10 +125,9 @@ def block(
     regularizer: Regularizer | None = None,
     initial_sparsity: float | None = None,
 ) -> Plans:
-    """Blocks of `rows` x `cols` (output x input channels; a side may be `channel`). See `Block`, `Selection`."""
-    selection = Selection(target_sparsity, scope, floor, cap, initial_sparsity)
-    pattern = Block(rows, cols, reduce)
-    return _single(Plan(pattern, selection, layers or Layers(), pruner, scheduler, progressive, regularizer))
+    """Blocks of `rows` x `cols` (output x input channels; a side may be `channel`). See `Block`, `custom`."""
+    shared = (layers, pruner, scheduler, progressive, regularizer, initial_sparsity)
+    return custom(Block(rows, cols, reduce), target_sparsity, scope, floor, cap, *shared)
 
 
 def n_of_m(
@@ -116,11 +145,9 @@ def n_of_m(
     regularizer: Regularizer | None = None,
     initial_sparsity: float | None = None,
 ) -> Plans:
-    """N:M groups that keep `keep` of every `of` columns; no target means all of them. See `NofM`, `Selection`."""
-    pattern = NofM(keep, of, reduce)
-    target = pattern.share if target_sparsity is None else target_sparsity
-    selection = Selection(target, scope, floor, cap, initial_sparsity)
-    return _single(Plan(pattern, selection, layers or Layers(), pruner, scheduler, progressive, regularizer))
+    """N:M groups that keep `keep` of every `of` columns; without a target all groups do. See `NofM`, `custom`."""
+    shared = (layers, pruner, scheduler, progressive, regularizer, initial_sparsity)
+    return custom(NofM(keep, of, reduce), target_sparsity, scope, floor, cap, *shared)
 
 
 def heads(
@@ -136,17 +163,17 @@ def heads(
     regularizer: Regularizer | None = None,
     initial_sparsity: float | None = None,
 ) -> Plans:
-    """Whole attention heads; with no layers named, those of every attention block. See `Heads`, `Selection`."""
-    selection = Selection(target_sparsity, scope, floor, cap, initial_sparsity)
+    """Whole attention heads; by default those of every attention block. See `Heads`, `custom`."""
     layers = layers or Layers()
     if not layers.roles and not layers.include:
         layers = replace(layers, roles=ROLES)
-    return _single(Plan(Heads(reduce), selection, layers, pruner, scheduler, progressive, regularizer))
+    shared = (layers, pruner, scheduler, progressive, regularizer, initial_sparsity)
+    return custom(Heads(reduce), target_sparsity, scope, floor, cap, *shared)
 
 
 def lock(layers: Layers | None = None) -> Plans:
-    """Every zero that the chosen layers have when training starts is kept; nothing else is pruned."""
-    return Plans("lock", {"lock": Plan(Block(1, 1), Selection(0.0), layers or Layers(), Keep(), OneShot())})
+    """The chosen layers keep every zero that they have when training starts; nothing else is pruned."""
+    return Plans("lock", {"lock": Plan(Block(1, 1), Selection(0.0), layers or Layers(), LockZeros(), OneShot())})
 
 
 def mixed(
@@ -155,18 +182,21 @@ def mixed(
     cap: float | None = None,
     reduce: Reduce | None = None,
 ) -> Plans:
-    """Several plans on one model, by the name of the part.
+    """Several plans on one model, by the names that the config gives them.
 
-    The other arguments are there for the parts of a config to refer to; each part carries its
-    own. A weight in two parts is refused when the pruners are made.
+    The other arguments exist for the parts of a config to refer to; each part has its own. A weight
+    in two parts is refused when the pruners are made.
+
+    Raises:
+        SparsityError: there is no part, or one of them is itself mixed.
     """
     plans: dict[str, Plan] = {}
-    for name, part in parts.items():
-        if len(part.parts) != 1:
-            raise SparsityError(f"parts.{name}: must be one block or N:M pattern")
-        plans[name] = next(iter(part.parts.values()))
+    for name, made in parts.items():
+        if len(made.parts) != 1:
+            raise SparsityError("must be one block or N:M pattern", key=f"parts.{name}")
+        plans[name] = next(iter(made.parts.values()))
     if not plans:
-        raise SparsityError("parts={}: a mixed pattern needs at least one part")
+        raise SparsityError("a mixed pattern needs at least one part", key="parts", value={})
     return Plans("mixed", plans)
 
 

@@ -1,10 +1,11 @@
-"""What draws units towards zero before they are pruned? Penalties on whole units, as proximal steps."""
+"""Regularizers that draw units towards zero before they are pruned: penalties on whole units, as proximal steps."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,31 +13,49 @@ from torch.optim import Optimizer
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member, Structure
-from hydraprune.sparsity.patterns import Block
+from hydraprune.sparsity.validation import is_number
 
 
 class Regularizer(ABC):
     """Acts on the weights after each optimizer step of the pruning window."""
+
+    # Whether it does anything.
+    acts: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The word for it, as in `regularizer=group_lasso`."""
 
     @abstractmethod
     def check(self, structures: Sequence[Structure]) -> None:
         """Refuse structures that it cannot act on.
 
         Raises:
-            SparsityError: naming the pattern, and what would fit.
+            SparsityError: with the pattern, and what would fit.
         """
 
     @abstractmethod
     def shrink(self, structures: Sequence[Structure], optimizer: Optimizer | None) -> None:
-        """Make one step, in place; the optimizer has just made its own."""
+        """Take one step, in place, after the optimizer's own.
+
+        Raises:
+            SparsityError: it needs the optimizer and there is none.
+        """
 
 
 @dataclass(frozen=True)
 class Unregularized(Regularizer):
     """No penalty."""
 
+    acts = False
+
+    @property
+    def name(self) -> str:
+        return "none"
+
     def check(self, structures: Sequence[Structure]) -> None:
-        """Everything fits."""
+        """Every structure fits."""
 
     def shrink(self, structures: Sequence[Structure], optimizer: Optimizer | None) -> None:
         """Nothing is done."""
@@ -59,21 +78,37 @@ class GroupLasso(Regularizer):
     strength: float = 1e-3
 
     def __post_init__(self) -> None:
-        if isinstance(self.strength, bool) or not 0.0 < self.strength < float("inf"):
-            raise SparsityError(f"strength={self.strength}: must be above 0; regularizer=none does without")
+        if not is_number(self.strength) or not 0.0 < self.strength < float("inf"):
+            raise SparsityError(
+                "must be a number above 0",
+                key="strength",
+                value=self.strength,
+                cure="use regularizer=none for no penalty",
+            )
+
+    @property
+    def name(self) -> str:
+        return "group_lasso"
 
     def check(self, structures: Sequence[Structure]) -> None:
         for structure in structures:
             for member in structure.members:
-                if not isinstance(member.pattern, Block):
+                if member.pattern.scores_weights:
                     raise SparsityError(
-                        f"regularizer=group_lasso: shrinks whole blocks, and {member.pattern.name} has none; use a "
-                        f"block or channel pattern, or regularizer=none"
+                        f"shrinks whole blocks, and {member.pattern.name} has none",
+                        key="regularizer",
+                        value="group_lasso",
+                        cure="use a block or channel pattern, or regularizer=none",
                     )
 
     def shrink(self, structures: Sequence[Structure], optimizer: Optimizer | None) -> None:
         if optimizer is None:
-            raise SparsityError("regularizer=group_lasso: needs the learning rate; call project(step, optimizer)")
+            raise SparsityError(
+                "needs the learning rate",
+                key="regularizer",
+                value="group_lasso",
+                cure="call project(step, optimizer)",
+            )
         rates = {id(p): float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
         for structure in structures:
             squares = torch.stack([_squares(member) for member in structure.members]).sum(0)
@@ -86,16 +121,11 @@ class GroupLasso(Regularizer):
 
 def _squares(member: Member) -> Tensor:
     """Sum of squares of each unit, flat [units]."""
-    block = member.pattern
-    assert isinstance(block, Block)
-    values = member.weight.view(member.weight.parameter.detach()).float()
-    return Block(block.rows, block.cols, "sum").pool(values.square()).flatten()
+    return member.pattern.sum_cells(member.values.float().square()).flatten()
 
 
 def _scale(member: Member, factor: Tensor) -> None:
     """Multiply each unit of a weight by its factor, in place."""
-    parameter, weight = member.weight.parameter.detach(), member.weight
-    block = member.pattern
-    assert isinstance(block, Block)
-    spread = block.spread(factor, weight.view_shape)
-    parameter.mul_(weight.layout.weight(spread, parameter.shape).to(parameter.dtype))
+    parameter = member.weight.parameter.detach()
+    spread = member.pattern.spread(factor, member.weight.view_shape)
+    parameter.mul_(member.weight.unview(spread).to(parameter.dtype))

@@ -1,6 +1,6 @@
 /* One pass over a weight and its gradient: memory = decay * memory + sum over a block's rows |w * g| / divisor.
 
-   Adds in the order of the torch path in products.py, without contraction, so that both give the
+   Adds in the order of the torch path in saliency_kernels.py, without contraction, so that both give the
    same bits. w, g: [blocks, rows, columns]; memory: [blocks, columns]. */
 
 #include <math.h>

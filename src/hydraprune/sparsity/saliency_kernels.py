@@ -1,4 +1,4 @@
-"""The inner loop of scoring: |weight * gradient| summed over blocks, into a decaying memory.
+"""The inner loop of scoring: |weight * gradient| summed over cells, into a decaying score state.
 
 It reads every weight and every gradient, so its cost is that of memory traffic. Where blocks are
 one column wide (all N:M patterns too) it works layer by layer, which keeps the products in the
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hydraprune.sparsity import native_code as native
-from hydraprune.sparsity.patterns import Pattern, Strip, shape_of
+from hydraprune.sparsity.patterns import ColumnSums, Pattern, shape_of
 
 # The compiled code, and the arguments of its functions.
 SOURCE = Path(__file__).with_name("saliency_kernels.c")
@@ -26,7 +26,7 @@ _compiled: ctypes.CDLL | None = None
 
 
 def use_compiled(folder: Path | None) -> bool:
-    """Score with compiled code from now on, kept in `folder`; None: with torch alone, as at the start.
+    """Score with compiled code, cached in `folder`, from now on; None: with PyTorch alone, which is the default.
 
     Returns:
         Whether compiled code is in use: False without a compiler.
@@ -37,27 +37,27 @@ def use_compiled(folder: Path | None) -> bool:
 
 
 def accumulate(
-    memory: list[Tensor] | None,
+    state: list[Tensor] | None,
     weights: Sequence[Tensor],
     gradients: Sequence[Tensor],
     pattern: Pattern,
     decay: float,
 ) -> list[Tensor]:
-    """`decay` * memory + the cells of |weight * gradient|, per layer; without memory, the cells alone.
+    """`decay` * state + the cells of |weight * gradient|, per layer; without a state, the cells alone.
 
     Args:
-        memory: per layer as this function returned it, written in place; None at first.
+        state: per layer as this function returned it, written in place; None at first.
         weights, gradients: per layer the view [rows, positions, columns].
     """
-    strips = [pattern.strip(shape_of(weight)) for weight in weights]
+    sums = [pattern.column_sums(shape_of(weight)) for weight in weights]
     if weights and weights[0].device.type not in ("cpu", "meta"):
-        return _together(memory, weights, gradients, pattern, decay)
-    olds: Sequence[Tensor | None] = [None] * len(weights) if memory is None else memory
+        return _together(state, weights, gradients, pattern, decay)
+    olds: Sequence[Tensor | None] = [None] * len(weights) if state is None else state
     return [
         _pooled(old, weight, gradient, pattern, decay)
-        if strip is None or not (_plain(weight) and _plain(gradient))
-        else _strips(old, weight, gradient, strip, decay)
-        for old, weight, gradient, strip in zip(olds, weights, gradients, strips, strict=True)
+        if how is None or not (_plain(weight) and _plain(gradient))
+        else _by_columns(old, weight, gradient, how, decay)
+        for old, weight, gradient, how in zip(olds, weights, gradients, sums, strict=True)
     ]
 
 
@@ -68,7 +68,7 @@ def totals(weights: Sequence[Tensor], gradients: Sequence[Tensor], pattern: Patt
         weights, gradients: per layer the view [rows, positions, columns].
     """
     pairs = zip(weights, gradients, strict=True)
-    return [pattern.total(weight.float() * gradient.float()) for weight, gradient in pairs]
+    return [pattern.sum_cells(weight.float() * gradient.float()) for weight, gradient in pairs]
 
 
 def _plain(tensor: Tensor) -> bool:
@@ -76,45 +76,45 @@ def _plain(tensor: Tensor) -> bool:
 
 
 def _pooled(old: Tensor | None, weight: Tensor, gradient: Tensor, pattern: Pattern, decay: float) -> Tensor:
-    cells = pattern.pool((weight * gradient).abs_().float())
+    cells = pattern.to_cells((weight * gradient).abs_().float())
     return cells if old is None else old.mul_(decay).add_(cells)
 
 
-def _strips(old: Tensor | None, weight: Tensor, gradient: Tensor, strip: Strip, decay: float) -> Tensor:
+def _by_columns(old: Tensor | None, weight: Tensor, gradient: Tensor, how: ColumnSums, decay: float) -> Tensor:
     if _compiled is not None and weight.device.type == "cpu":
-        return _in_one_pass(_compiled, old, weight, gradient, strip, decay)
-    products = torch.mul(weight, gradient).abs_().view(-1, strip.rows, weight[0].numel())
+        return _in_one_pass(_compiled, old, weight, gradient, how, decay)
+    products = torch.mul(weight, gradient).abs_().view(-1, how.rows, weight[0].numel())
     cells = products[:, 0]
-    for row in range(1, strip.rows):
+    for row in range(1, how.rows):
         cells.add_(products[:, row])
-    if strip.divisor != 1:
-        cells.div_(strip.divisor)
+    if how.divisor != 1:
+        cells.div_(how.divisor)
     # A copy, not a view that would keep all the products.
-    return cells.reshape(strip.cells).clone() if old is None else old.mul_(decay).add_(cells.reshape(strip.cells))
+    return cells.reshape(how.cells).clone() if old is None else old.mul_(decay).add_(cells.reshape(how.cells))
 
 
 def _in_one_pass(
-    library: ctypes.CDLL, old: Tensor | None, weight: Tensor, gradient: Tensor, strip: Strip, decay: float
+    library: ctypes.CDLL, old: Tensor | None, weight: Tensor, gradient: Tensor, how: ColumnSums, decay: float
 ) -> Tensor:
-    memory = torch.empty(strip.cells) if old is None else old
+    state = torch.empty(how.cells) if old is None else old
     columns = weight[0].numel()
     library.hydraprune_products(
         weight.data_ptr(),
         gradient.data_ptr(),
-        memory.data_ptr(),
-        weight.numel() // (strip.rows * columns),
-        strip.rows,
+        state.data_ptr(),
+        weight.numel() // (how.rows * columns),
+        how.rows,
         columns,
         decay,
-        strip.divisor,
+        how.divisor,
         int(old is None),
         torch.get_num_threads(),
     )
-    return memory
+    return state
 
 
 def _together(
-    memory: list[Tensor] | None,
+    state: list[Tensor] | None,
     weights: Sequence[Tensor],
     gradients: Sequence[Tensor],
     pattern: Pattern,
@@ -122,9 +122,9 @@ def _together(
 ) -> list[Tensor]:
     products = torch._foreach_mul(list(weights), list(gradients))
     torch._foreach_abs_(products)
-    cells = [pattern.pool(product.float()) for product in products]
-    if memory is None:
+    cells = [pattern.to_cells(product.float()) for product in products]
+    if state is None:
         return cells
-    torch._foreach_mul_(memory, decay)
-    torch._foreach_add_(memory, cells)
-    return memory
+    torch._foreach_mul_(state, decay)
+    torch._foreach_add_(state, cells)
+    return state

@@ -1,16 +1,19 @@
-"""When is an update due, and how sparse? Sparsity schedules over a training's optimizer steps."""
+"""Sparsity schedules: when masks are updated, and how sparse they are then."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hydraprune.sparsity.durations import Duration, in_steps
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.validation import check_number
 
+# Intervals between updates that a frequency of `auto` makes of the window.
 AUTO_UPDATES = 40
 
 
@@ -18,19 +21,21 @@ AUTO_UPDATES = 40
 class Schedule:
     """Updates from the end of `warmup` to the start of `cooldown`, every `frequency` steps.
 
-    Durations are whole steps or epochs (`1ep`). `frequency` may also be the word `auto`: the
-    window in 40 strides, which is what the published script's -1 means. Subclasses say how the
-    sparsity grows between the first update and the last.
+    Durations are whole steps or epochs (`1ep`). `frequency` may also be the word `auto`: 40
+    intervals between updates, which is what the published script's -1 means. A subclass overrides
+    `progress` or `curve`: how the sparsity grows between the first update and the last.
     """
+
+    # Whether a plan with it prunes anything.
+    prunes: ClassVar[bool] = True
+    # Whether there is a single update, whatever the frequency.
+    single: ClassVar[bool] = False
+    # Whether scores decide how much goes at an update before the last (see `passes`); otherwise the curve does.
+    by_scores: ClassVar[bool] = False
 
     warmup: Duration = 0
     cooldown: Duration = 0
     frequency: Duration = "auto"
-
-    @property
-    def by_scores(self) -> bool:
-        """Whether scores decide how much goes at an update before the last; otherwise the curve does."""
-        return False
 
     def passes(self, costs: Tensor) -> Tensor:
         """Which units may go by their scores alone, where `by_scores`: bool, flat [units]."""
@@ -55,26 +60,30 @@ class Schedule:
         end = steps - cooldown
         if start > end and not steps:
             raise SparsityError(
-                f"warmup={self.warmup}, cooldown={self.cooldown}: the training has no steps, so there is one update, "
-                f"before all of them; use scheduler=at_start, or train"
+                f"must be 0, like cooldown={self.cooldown}, where the training has no steps",
+                key="warmup",
+                value=self.warmup,
+                cure="use scheduler=at_start, or train",
             )
         if start > end:
             raise SparsityError(
-                f"warmup={self.warmup}, cooldown={self.cooldown}: {start} + {cooldown} steps are longer than the "
-                f"training's {steps}; train longer, or shorten them"
+                f"with cooldown={self.cooldown} these are {start} + {cooldown} steps, more than the training's {steps}",
+                key="warmup",
+                value=self.warmup,
+                cure="train longer, or shorten them",
             )
         if self.frequency == "auto":
-            stride = max(1, (end - start + 1) // AUTO_UPDATES)
+            interval = max(1, (end - start + 1) // AUTO_UPDATES)
         else:
-            stride = in_steps(self.frequency, steps_per_epoch, "frequency")
-        if stride < 1:
-            raise SparsityError(f"frequency={self.frequency}: must be at least 1 step between updates")
-        return Updates(self, start, stride, (end - start) // stride)
+            interval = in_steps(self.frequency, steps_per_epoch, "frequency")
+        if interval < 1:
+            raise SparsityError("must be at least 1 step between updates", key="frequency", value=self.frequency)
+        return Updates(self, start, interval, (end - start) // interval)
 
 
 @dataclass(frozen=True)
 class Updates:
-    """A schedule laid over one training: `count` + 1 updates at start + i * frequency.
+    """A schedule applied to one training: `count` + 1 updates at start + i * frequency.
 
     The last one (i = count) asks for the target itself, the first for the initial sparsity; when
     they are the same update it asks for the target.
@@ -148,7 +157,9 @@ class Cubic(Schedule):
 
 @dataclass(frozen=True)
 class OneShot(Schedule):
-    """A single update to the target at the end of the warm-up; `frequency` has no meaning here."""
+    """A single update to the target at the end of the warm-up; `frequency` has no effect."""
+
+    single = True
 
     def over(self, steps: int, steps_per_epoch: int | None = None) -> Updates:
         whole = super().over(steps, steps_per_epoch)
@@ -157,7 +168,7 @@ class OneShot(Schedule):
 
 @dataclass(frozen=True)
 class Hold(Schedule):
-    """The target at the first update, and held: what later updates change is which units it is made of."""
+    """The target at the first update and from then on; later updates change only which units are pruned."""
 
     def curve(self, x: float, initial: float, target: float) -> float:
         return target
@@ -174,15 +185,13 @@ class Threshold(Schedule):
         SparsityError: `tau` is not between 0 and 0.5, where every score begins.
     """
 
+    by_scores = True
+
     tau: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.tau < 0.5:
-            raise SparsityError(f"tau={self.tau}: must be above 0 and below 0.5, where every score begins")
-
-    @property
-    def by_scores(self) -> bool:
-        return True
+        # 0.5 is where every score begins.
+        check_number("tau", self.tau, 0, 0.5)
 
     def passes(self, costs: Tensor) -> Tensor:
         return costs.sigmoid() <= self.tau
@@ -192,5 +201,8 @@ class Threshold(Schedule):
 class Never:
     """The schedule of a run that prunes nothing. A plan that has it is refused."""
 
+    prunes: ClassVar[bool] = False
+    single: ClassVar[bool] = False
+
     def over(self, steps: int, steps_per_epoch: int | None = None) -> Updates:
-        raise SparsityError("scheduler=none prunes nothing; choose another, or pattern=dense")
+        raise SparsityError("prunes nothing", key="scheduler", value="none", cure="choose another, or pattern=dense")

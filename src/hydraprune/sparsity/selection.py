@@ -1,7 +1,7 @@
-"""Which units go? Exactly k cheapest, by count and never by a threshold.
+"""Selection of the units to prune: exactly the k cheapest, by count and never by a threshold.
 
-A score threshold prunes every tie with it (constant scores would lose a whole layer); counting
-does not. Ties go to the lower index.
+A threshold on scores would prune every unit that ties with it (a whole layer of constant scores);
+counting does not. Of units that tie, those of lower index are pruned first.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.validation import check_choice, is_number
 
 
 def exact(value: float | Fraction) -> Fraction:
-    """The decimal that the user wrote: `exact(0.29) * 100 == 29`, where 0.29 * 100 < 29 in floats."""
+    """The decimal that the user wrote: `exact(0.29) * 100 == 29`, whereas 0.29 * 100 < 29 in floats."""
     return Fraction(str(value))
 
 
@@ -50,7 +51,7 @@ def _ordered(costs: Tensor) -> Tensor:
 def _smallest(keys: Tensor, count: int) -> Tensor:
     """The `count`-th smallest key, by its upper 16 bits and then among those that share them.
 
-    A count, not a sort of all: scores spread over thousands of upper halves.
+    Counting is quicker than sorting all: scores spread over thousands of upper halves.
     """
     upper = (keys >> 16) + (1 << 15)
     reached = torch.bincount(upper, minlength=1 << 16).cumsum(0)
@@ -61,11 +62,11 @@ def _smallest(keys: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Budget:
-    """How many units go in one pool of layers at one update, and what bounds each layer.
+    """How many units are pruned in one pool of layers at one update, and what bounds each layer.
 
-    `count` go now and `goal` at the last update. Every layer ends with at least its `floor`, so
-    before that no more than `spare` units may go beyond the floors of their layers: the rest of
-    the goal is promised. At the last update count = goal, and the promise is kept exactly.
+    `count` are pruned now and `goal` at the last update. Every layer ends with at least its `floor`,
+    so before that no more than `spare` units may be pruned beyond the floors of their layers: the
+    rest of the goal is reserved. At the last update count = goal, and every floor is met exactly.
     """
 
     count: int
@@ -75,49 +76,51 @@ class Budget:
 
     @property
     def spare(self) -> int:
-        """Units of the goal that no floor has a claim on."""
+        """Units of the goal that no floor reserves."""
         return self.goal - sum(self.floors)
 
 
 def choose(costs: Sequence[Tensor], budget: Budget) -> list[Tensor]:
     """The cheapest units of several layers within a budget.
 
-    The optimum under the budget's bounds, on one ranking of all units; so the choice does not
-    depend on which layer is looked at first.
+    The optimum under the budget's bounds, on one ranking of all units, so the choice does not
+    depend on the order of the layers.
 
     Args:
-        costs: per layer, flat [units]; finite, or minus infinity for what goes in any case.
+        costs: per layer, flat [units]; finite, or minus infinity for units to prune in any case.
 
     Returns:
         Per layer a flat bool tensor, True = prune; `budget.count` in all.
 
     Raises:
-        SparsityError: a cost is NaN or infinite, or the caps or floors leave no such choice.
+        SparsityError: a cost is NaN or infinite, or caps or floors rule out every such choice.
     """
     if budget.count > sum(budget.caps) or budget.spare < 0:
-        raise SparsityError(f"{budget.count} units cannot go within caps {budget.caps} and floors {budget.floors}")
+        raise SparsityError(
+            f"{budget.count} units cannot be pruned within caps {budget.caps} and floors {budget.floors}"
+        )
     pooled = torch.cat(list(costs))
-    # Plus infinity is how a unit beyond the cap is barred below; a score must not look like it.
+    # Plus infinity marks units beyond a cap below, so no score may be infinite.
     if pooled.numel() and not float(pooled.max()) < torch.inf:
-        raise SparsityError("a score is not finite; look for a NaN or infinite gradient or weight")
+        raise SparsityError("a score is not finite", cure="look for a NaN or infinite gradient or weight")
     sizes = [layer.numel() for layer in costs]
     chosen = cheapest(pooled, budget.count)
     if not any(budget.floors) and _within(chosen, sizes, budget.caps):
         return list(torch.split(chosen, sizes))
-    for part, layer, cap in zip(torch.split(pooled, sizes), costs, budget.caps, strict=True):
+    for own, layer, cap in zip(torch.split(pooled, sizes), costs, budget.caps, strict=True):
         if cap < layer.numel():
-            part.masked_fill_(~cheapest(layer, cap), torch.inf)
+            own.masked_fill_(~cheapest(layer, cap), torch.inf)
     chosen = cheapest(pooled, budget.count)
     if any(budget.floors):
-        promised = torch.cat([cheapest(layer, floor) for layer, floor in zip(costs, budget.floors, strict=True)])
-        if int((chosen & ~promised).sum()) > budget.spare:
-            beyond = cheapest(pooled.masked_fill(promised, torch.inf), budget.spare)
-            chosen = beyond | cheapest(pooled.masked_fill(~promised, torch.inf), budget.count - budget.spare)
+        reserved = torch.cat([cheapest(layer, floor) for layer, floor in zip(costs, budget.floors, strict=True)])
+        if int((chosen & ~reserved).sum()) > budget.spare:
+            beyond = cheapest(pooled.masked_fill(reserved, torch.inf), budget.spare)
+            chosen = beyond | cheapest(pooled.masked_fill(~reserved, torch.inf), budget.count - budget.spare)
     return list(torch.split(chosen, sizes))
 
 
 def _within(chosen: Tensor, sizes: Sequence[int], caps: Sequence[int]) -> bool:
-    counts = torch.stack([part.sum() for part in torch.split(chosen, list(sizes))]).tolist()
+    counts = torch.stack([layer.sum() for layer in torch.split(chosen, list(sizes))]).tolist()
     return all(count <= cap for count, cap in zip(counts, caps, strict=True))
 
 
@@ -126,15 +129,18 @@ Scope = Literal["global", "local", "erk"]
 
 @dataclass(frozen=True)
 class Selection:
-    """How much goes, and how it is spread over layers.
+    """How much is pruned, and how it is spread over layers.
 
     Ratios are element sparsities as the user wrote them. Counts are units: k = floor(units * T),
     over each layer when `scope` is local (uniform) and over all layers of the pruner when global;
     for N:M a unit is a group, so the ratios are divided by the pattern's share. `erk` gives each
     layer a target by its size (see `allocation`). `floor` and `cap` bound every layer.
 
-    `initial_sparsity` is where the schedule begins; None: at what the weights have when training
-    starts, which they keep.
+    `initial_sparsity` is where the schedule begins; None: at the sparsity that the weights have
+    when training starts, whose zeros are kept.
+
+    Raises:
+        SparsityError: a ratio is not a number within its range, or the scope is unknown.
     """
 
     target_sparsity: float | Fraction
@@ -145,40 +151,38 @@ class Selection:
 
     def __post_init__(self) -> None:
         for key, value in (("target_sparsity", self.target_sparsity), ("floor", self.floor), ("cap", self.cap)):
-            if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)):
-                raise SparsityError(f"{key}={value}: must be a number")
+            if not is_number(value) and not isinstance(value, Fraction):
+                raise SparsityError("must be a number", key=key, value=value)
         if not 0.0 <= self.target_sparsity < 1.0:
-            raise SparsityError(f"target_sparsity={self.target_sparsity}: must be at least 0 and below 1")
+            raise SparsityError("must be at least 0 and below 1", key="target_sparsity", value=self.target_sparsity)
         if not 0.0 < self.cap <= 1.0:
-            raise SparsityError(f"cap={self.cap}: must be above 0 and at most 1")
+            raise SparsityError("must be above 0 and at most 1", key="cap", value=self.cap)
         if not 0.0 <= self.floor <= self.cap:
-            raise SparsityError(f"floor={self.floor}: must be between 0 and cap={self.cap}")
-        if self.scope not in ("global", "local", "erk"):
-            raise SparsityError(f"scope={self.scope}: must be global, local or erk")
+            raise SparsityError(f"must be between 0 and cap={self.cap}", key="floor", value=self.floor)
+        check_choice("scope", self.scope, ("global", "local", "erk"))
         initial = self.initial_sparsity
-        if initial is not None and not (
-            isinstance(initial, (int, float)) and not isinstance(initial, bool) and 0 <= initial <= self.target_sparsity
-        ):
+        if initial is not None and not (is_number(initial) and 0 <= initial <= self.target_sparsity):
             raise SparsityError(
-                f"initial_sparsity={initial}: must be between 0 and target_sparsity={self.target_sparsity}, or null: "
-                f"what the weights have"
+                f"must be between 0 and target_sparsity={self.target_sparsity}, or null: what the weights have",
+                key="initial_sparsity",
+                value=initial,
             )
 
     def pools(self, layers: int) -> list[list[int]]:
-        """Indices of the layers that compete with one another, by a scope of global or local."""
+        """Indices of the layers that compete with one another, where `scope` is global or local."""
         return [list(range(layers))] if self.scope == "global" else [[index] for index in range(layers)]
 
     def budget(self, units: Sequence[int], share: Fraction, ratio: float | None = None) -> Budget:
         """The budget of one pool whose layers hold `units` each.
 
-        `ratio` is the element sparsity that the schedule asks for now; None is the last update,
-        which asks for the target as an exact decimal.
+        `ratio` is the element sparsity of the schedule now; None stands for the last update, whose
+        sparsity is the target as an exact decimal.
         """
         total = sum(units)
         goal = int(total * exact(self.target_sparsity) / share)
         count = goal
         if ratio is not None:
-            # Truncated as a float product, as the published tool does, so that ramps agree unit by unit.
+            # Truncated as a float product, like the published tool, so that ramps agree unit by unit.
             count = min(goal, int(total * (ratio * share.denominator / share.numerator)))
         floor, cap = exact(self.floor) / share, min(Fraction(1), exact(self.cap) / share)
         return Budget(count, goal, tuple(int(n * floor) for n in units), tuple(int(n * cap) for n in units))
@@ -192,22 +196,30 @@ class Selection:
         target = exact(self.target_sparsity)
         if target > share:
             raise SparsityError(
-                f"target_sparsity={self.target_sparsity}: {pattern} zeroes at most {float(share):.4g} of the weights"
+                f"{pattern} zeroes at most {float(share):.4g} of the weights",
+                key="target_sparsity",
+                value=self.target_sparsity,
             )
         if exact(self.floor) > share:
-            raise SparsityError(f"floor={self.floor}: {pattern} zeroes at most {float(share):.4g} of the weights")
+            raise SparsityError(
+                f"{pattern} zeroes at most {float(share):.4g} of the weights", key="floor", value=self.floor
+            )
         for pool in self.pools(len(units)):
             sizes = [units[index] for index in pool]
             budget = self.budget(sizes, share)
             if budget.goal > sum(budget.caps):
                 raise SparsityError(
-                    f"target_sparsity={self.target_sparsity}: needs {budget.goal} of {sum(sizes)} units, but "
-                    f"cap={self.cap} lets at most {sum(budget.caps)} go ({self.scope} scope); raise cap or lower the "
-                    f"target"
+                    f"needs {budget.goal} of {sum(sizes)} units, but cap={self.cap} allows at most {sum(budget.caps)} "
+                    f"({self.scope} scope)",
+                    key="target_sparsity",
+                    value=self.target_sparsity,
+                    cure="raise cap or lower the target",
                 )
             if budget.spare < 0:
                 raise SparsityError(
-                    f"floor={self.floor}: asks for {sum(budget.floors)} of {sum(sizes)} units, more than the "
-                    f"{budget.goal} of target_sparsity={self.target_sparsity} ({self.scope} scope); lower floor or "
-                    f"raise the target"
+                    f"needs {sum(budget.floors)} of {sum(sizes)} units, more than the {budget.goal} of "
+                    f"target_sparsity={self.target_sparsity} ({self.scope} scope)",
+                    key="floor",
+                    value=self.floor,
+                    cure="lower floor or raise the target",
                 )

@@ -1,16 +1,17 @@
-"""How sparse is it really? Counts taken from weights, never from masks."""
+"""Statistics of sparsity, counted on weights and never on masks."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from hydraprune.sparsity.layouts import LAYOUTS, module_type
-from hydraprune.sparsity.patterns import Block, NofM, Pattern, ViewShape, parse
+from hydraprune.sparsity.patterns import Pattern, shape_of
+from hydraprune.sparsity.patterns.registry import candidates
 from hydraprune.sparsity.pruners.base import Pruner
 
 
@@ -36,7 +37,7 @@ def zeros_of(tensor: Tensor) -> int:
 
 
 def prunable_layers(model: nn.Module) -> Iterable[tuple[str, Tensor, Tensor]]:
-    """(name, weight, view) of every Linear and convolution of `model`, heads included."""
+    """(name, weight, view) of every Linear and convolution of `model`, the classifier's included."""
     for name, module in model.named_modules():
         kind = module_type(module)
         if kind is not None and isinstance(module.weight, Tensor):
@@ -45,19 +46,19 @@ def prunable_layers(model: nn.Module) -> Iterable[tuple[str, Tensor, Tensor]]:
 
 
 def layer_sparsity(model: nn.Module) -> list[LayerSparsity]:
-    """What the weights of `model` show, layer by layer.
+    """Zeros and pattern of every Linear and convolution weight of `model`, the classifier's included.
 
     A very sparse layer may obey a stricter pattern by chance: it is given the one that most
-    layers obey, if it does too.
+    layers obey, if it obeys that one too.
     """
     layers = list(prunable_layers(model))
-    found = [obeyed_pattern(view != 0) for _, _, view in layers]
-    common = [name for name, _ in Counter(found).most_common() if name not in ("dense", "empty", "1x1")]
+    found = [_regular_pattern(view != 0) for _, _, view in layers]
+    common = [pattern for pattern, _ in Counter(pattern for pattern in found if pattern is not None).most_common()]
     result = []
     for (name, weight, view), pattern in zip(layers, found, strict=True):
-        if pattern in common:
-            pattern = next(likely for likely in common if _obeys(view != 0, parse(likely)))
-        result.append(LayerSparsity(name, tuple(weight.shape), zeros_of(weight), weight.numel(), pattern))
+        likely = pattern and next(likely for likely in common if _obeys(view != 0, likely))
+        word = likely.name if likely else _irregular(view != 0)
+        result.append(LayerSparsity(name, tuple(weight.shape), zeros_of(weight), weight.numel(), word))
     return result
 
 
@@ -67,48 +68,42 @@ def model_sparsity(model: nn.Module) -> float:
     return sum(map(zeros_of, parameters)) / sum(p.numel() for p in parameters)
 
 
-def _candidates() -> Sequence[Pattern]:
-    """Patterns to look for, the most regular first."""
-    blocks = [(r, c) for r in (32, 16, 8, 4, 2, 1) for c in (32, 16, 8, 4, 2, 1) if (r, c) != (1, 1)]
-    blocks.sort(key=lambda side: -side[0] * side[1])
-    groups = [NofM(1, 8), NofM(1, 4), NofM(2, 8), NofM(1, 2), NofM(2, 4), NofM(4, 8), NofM(3, 4), NofM(6, 8)]
-    return [Block(1, "channel"), Block("channel", 1), *(Block(r, c) for r, c in blocks), *groups]
-
-
-CANDIDATES = _candidates()
-
-
 def obeyed_pattern(keep: Tensor) -> str:
     """The most regular pattern whose units hold every zero of a view (bool, True = non-zero).
 
-    `dense` without a zero, `empty` without a non-zero, `1x1` when the zeros follow no pattern
-    that is looked for: channels, blocks whose sides are powers of two up to 32, and common N:M
-    groups.
+    `dense` without a zero, `empty` without a non-zero, `1x1` when the zeros follow none of these:
+    channels, blocks whose sides are powers of two up to 32, registered patterns, common N:M groups.
     """
+    pattern = _regular_pattern(keep)
+    return pattern.name if pattern else _irregular(keep)
+
+
+def _regular_pattern(keep: Tensor) -> Pattern | None:
+    if bool(keep.all()) or not bool(keep.any()):
+        return None
+    return next((pattern for pattern in candidates(shape_of(keep)) if _obeys(keep, pattern)), None)
+
+
+def _irregular(keep: Tensor) -> str:
+    """The word for zeros of no regular pattern."""
     if bool(keep.all()):
         return "dense"
-    if not bool(keep.any()):
-        return "empty"
-    return next((pattern.name for pattern in CANDIDATES if _obeys(keep, pattern)), "1x1")
+    return "1x1" if bool(keep.any()) else "empty"
 
 
 def _obeys(keep: Tensor, pattern: Pattern) -> bool:
-    rows, positions, columns = keep.shape
-    shape: ViewShape = (rows, positions, columns)
+    shape = shape_of(keep)
     if pattern.misfit(shape) is not None or pattern.units(shape) == 1 or not pattern.legal(keep):
         return False
-    if isinstance(pattern, NofM):
-        # Half-way through a ramp N:M leaves groups dense, and very sparse unstructured weights have
-        # groups emptier than any N:M makes them: name it where nearly every group keeps just N.
-        kept = keep.reshape(-1, pattern.of).sum(-1)
-        return bool((kept == pattern.keep).float().mean() >= 0.99)
-    return True
+    # Half-way through a ramp N:M leaves groups dense, and very sparse unstructured weights have groups
+    # emptier than any N:M makes them: a match needs nearly every group to keep exactly N.
+    return not pattern.scores_weights or pattern.filled(keep) >= 0.99
 
 
 def holds_pattern(pruner: Pruner, weights: Mapping[str, Tensor]) -> tuple[bool, int]:
     """Whether `weights` (by parameter name) have at least the pruner's target of whole units at zero.
 
-    Counted on the tensors given, pool by pool, with no look at the pruner's masks.
+    Counted pool by pool on the tensors given, not on the pruner's masks.
 
     Returns:
         (every pool holds, whole units at zero over all pools)

@@ -32,7 +32,7 @@ WHOLE = Block(1, 1)
 
 
 def one(criterion: Criterion, memory: Tensor | None, weight: Tensor, gradient: Tensor, pattern: Pattern) -> Tensor:
-    (cells,) = criterion.remember(None if memory is None else [memory], [weight], [gradient], pattern)
+    (cells,) = criterion.update_state(None if memory is None else [memory], [weight], [gradient], pattern)
     return cells
 
 
@@ -71,11 +71,11 @@ def test_what_lies_beyond_the_horizon_is_below_rounding(decay: float) -> None:
 @pytest.mark.parametrize("criterion", [Gradient(), Snip(), SnipMomentum()])
 def test_a_gradient_is_asked_for(criterion: Criterion) -> None:
     with pytest.raises(SparsityError, match="gradient"):
-        criterion.remember(None, [W], None, WHOLE)
+        criterion.update_state(None, [W], None, WHOLE)
 
 
 def test_magnitude_needs_no_gradient() -> None:
-    assert torch.equal(Magnitude().remember(None, [W], None, WHOLE)[0], W.abs().squeeze(1))
+    assert torch.equal(Magnitude().update_state(None, [W], None, WHOLE)[0], W.abs().squeeze(1))
 
 
 @pytest.mark.parametrize("criterion", [Gradient(), Snip(), SnipMomentum(decay=0.0)])
@@ -116,12 +116,12 @@ def test_momentum_of_units_is_units_of_momentum(pattern: Block, history: list[li
         whole = one(criterion, whole, ones, gradient, WHOLE)
     assert whole is not None
     assert pooled is not None
-    assert torch.allclose(pattern.pool(whole.reshape(4, 1, 2)), pooled)
+    assert torch.allclose(pattern.to_cells(whole.reshape(4, 1, 2)), pooled)
 
 
 @pytest.mark.parametrize("pattern", [Block(1, 1), Block(2, 1), Block(1, "channel"), NofM(1, 2)])
 def test_memory_is_apart_from_weight_and_gradient(pattern: Block | NofM) -> None:
-    # remember() may write into what it returned last; that must never be a parameter or its gradient.
+    # update_state() may write into what it returned last; that must never be a parameter or its gradient.
     weight, gradient, memory = W.clone(), G.clone(), None
     for _ in range(3):
         memory = one(SnipMomentum(), memory, weight, gradient, pattern)
@@ -149,7 +149,7 @@ def history(pattern: Pattern, shape: tuple[int, int, int], steps: int = 4) -> li
     memory = None
     for _ in range(steps):
         weight, gradient = (torch.randn(shape, generator=generator) for _ in range(2))
-        memory = SnipMomentum().remember(memory, [weight], [gradient], pattern)
+        memory = SnipMomentum().update_state(memory, [weight], [gradient], pattern)
         memories.append([memory[0].clone()])
     return [step[0] for step in memories]
 
@@ -161,7 +161,7 @@ def test_the_quick_path_is_the_definition(pattern: Block | NofM, shape: tuple[in
     expected = None
     for found in history(pattern, shape):
         weight, gradient = (torch.randn(shape, generator=generator) for _ in range(2))
-        cells = pattern.pool((weight.double() * gradient.double()).abs())
+        cells = pattern.to_cells((weight.double() * gradient.double()).abs())
         expected = cells if expected is None else 0.9 * expected + cells
         assert found.shape == expected.shape
         assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-7)
@@ -196,7 +196,7 @@ def test_convolutions_and_transposed_weights_take_the_general_path() -> None:
     weight = torch.randn(8, 4, 3, 3)
     view = weight.flatten(2).transpose(1, 2)
     cells = one(Snip(), None, view, view, Block(4, 1))
-    assert torch.allclose(cells, Block(4, 1).pool(view * view))
+    assert torch.allclose(cells, Block(4, 1).to_cells(view * view))
 
 
 def test_steps_beyond_the_horizon_are_not_scored() -> None:

@@ -30,10 +30,10 @@ from hydraprune.sparsity.patterns import Reduce
 def test_by_cell_and_total_are_the_blocks_themselves() -> None:
     values = torch.arange(8 * 3 * 12, dtype=torch.float32).reshape(8, 3, 12)
     for pattern in [*BLOCKS, Block(2, "channel"), Block("channel", 2)]:
-        sums = Block(pattern.rows, pattern.cols, "sum").pool(values)
-        assert torch.equal(pattern.total(values), sums)
-        assert torch.equal(pattern.by_cell(values).sum(-1).flatten(), sums.flatten())
-    assert torch.equal(NofM(2, 4).by_cell(values)[1, :, 0], values[0, 0, 4:8])
+        sums = Block(pattern.rows, pattern.cols, "sum").to_cells(values)
+        assert torch.equal(pattern.sum_cells(values), sums)
+        assert torch.equal(pattern.neighbours(values).sum(-1).flatten(), sums.flatten())
+    assert torch.equal(NofM(2, 4).neighbours(values)[1, :, 0], values[0, 0, 4:8])
 
 
 # Block mask ---------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_soft_movement_is_a_gradient_step_on_loss_and_penalty() -> None:
         (slope,) = torch.autograd.grad(loss, scores)
         scores = (scores - 3.0 * slope).detach().requires_grad_()
         gradient = gradient_of(weight, inputs, targets)
-        memory = criterion.remember(memory, [weight.unsqueeze(1)], [gradient.unsqueeze(1)], Block(1, 1))
+        memory = criterion.update_state(memory, [weight.unsqueeze(1)], [gradient.unsqueeze(1)], Block(1, 1))
         assert torch.allclose(memory[0], scores.detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -166,7 +166,7 @@ def test_an_indifferent_unit_passes_the_threshold_when_it_is_said_to() -> None:
     steps = round(13.3 / (criterion.rate * criterion.penalty))
     passed = []
     for _ in range(2 * steps):
-        memory = criterion.remember(memory, [zero], [zero], Block(1, 1))
+        memory = criterion.update_state(memory, [zero], [zero], Block(1, 1))
         passed.append(bool(Threshold(tau=0.1).passes(memory[0]).all()))
     assert passed.index(True) + 1 == pytest.approx(steps, rel=0.05)
     assert all(passed[passed.index(True) :])
@@ -203,7 +203,7 @@ def test_platon_step_by_step() -> None:
                 mean = 0.85 * mean + 0.15 * worth
                 deviation = 0.95 * deviation + 0.05 * abs(worth - mean)
             assert float(found[row, column]) == pytest.approx(mean * deviation, rel=1e-4)
-    assert memory.shape == Platon().memory_shape((8, 1, 12), Block(4, 1)) == (2, 2, 12)
+    assert memory.shape == Platon().state_shape((8, 1, 12), Block(4, 1)) == (2, 2, 12)
 
 
 def test_platon_may_bring_back_what_was_steady() -> None:
@@ -211,7 +211,7 @@ def test_platon_may_bring_back_what_was_steady() -> None:
     memory = [torch.tensor([[[1.0, 10.0]], [[1.0, 0.09]]])]
     none = torch.zeros(1, 1, 2)
     before = Platon().scores(memory, [none], Block(1, 1))[0]
-    after = Platon().scores(Platon().remember(memory, [none], [none], Block(1, 1)), [none], Block(1, 1))[0]
+    after = Platon().scores(Platon().update_state(memory, [none], [none], Block(1, 1)), [none], Block(1, 1))[0]
     assert before.flatten().tolist() == pytest.approx([1, 0.9])
     assert after.flatten().tolist() == pytest.approx([0.85 * 0.9925, 8.5 * (0.0855 + 0.425)])
 

@@ -64,7 +64,7 @@ def test_fisher_is_the_loss_at_the_bottom_of_the_quadratic(
     found, memory = ran(criterion, steps, pattern)
     assert (
         memory.shape
-        == criterion.memory_shape((8, 1, 12), pattern)
+        == criterion.state_shape((8, 1, 12), pattern)
         == (96 // (height * width), height * width, height * width)
     )
     whole = fisher_of([gradient for _, gradient in steps], 0.8, 1e-3)
@@ -88,7 +88,7 @@ def test_a_large_unit_is_scored_along_its_weights(pattern: Block) -> None:
     weight = problem()[0]
     steps = [(weight, gradient_of(*problem(seed))) for seed in range(5)]
     found, memory = ran(criterion, steps, pattern)
-    assert memory.shape == criterion.memory_shape((8, 1, 12), pattern) == pattern.pool(weight.unsqueeze(1)).shape
+    assert memory.shape == criterion.state_shape((8, 1, 12), pattern) == pattern.to_cells(weight.unsqueeze(1)).shape
     whole = fisher_of([gradient for _, gradient in steps], 0.8, 1e-2)
     for unit, score in enumerate(found.flatten().tolist()):
         chosen = torch.zeros(pattern.units((8, 1, 12)))
@@ -109,7 +109,7 @@ def test_fisher_bears_a_matrix_of_one_gradient(scale: float) -> None:
     wide, slopes = (torch.randn(64, 256, generator=generator) for _ in range(2))
     losses = ran(Fisher(), [(wide, slopes * scale)], Block(4, 1))[0]
     # No more than if the loss were curved everywhere as it is most.
-    most = ((slopes * scale).square().sum() + 1) * Block(4, 1, "sum").pool(wide.square().unsqueeze(1))
+    most = ((slopes * scale).square().sum() + 1) * Block(4, 1, "sum").to_cells(wide.square().unsqueeze(1))
     assert bool((losses <= most).all())
     nothing, _ = ran(Fisher(damp=0.5), [(weight, 0 * gradient)], Block(1, 1))
     assert torch.allclose(nothing, 0.25 * weight.square())

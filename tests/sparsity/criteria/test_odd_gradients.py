@@ -25,7 +25,7 @@ from hydraprune.sparsity import (
     block,
 )
 from hydraprune.sparsity.layouts import LAYOUTS
-from hydraprune.sparsity.pruners.score_state import Memory
+from hydraprune.sparsity.pruners.score_state import ScoreState
 
 STEPS = 12
 SCORING: list[Criterion] = [Gradient(), Snip(), SnipMomentum()]
@@ -48,25 +48,25 @@ def loss_of(model: nn.Module, step: int, rows: slice = slice(None)) -> Tensor:
 @pytest.mark.parametrize("criterion", SCORING, ids=lambda c: type(c).__name__)
 def test_a_step_that_is_not_finite_leaves_no_trace(criterion: Criterion, value: float, device: str) -> None:
     layer = nn.Linear(6, 8)
-    memory = Memory(criterion, [Member(Weight("weight", layer.weight, LAYOUTS["Linear"]), Block(4, 1))], "p")
-    take = memory._take
+    state = ScoreState(criterion, [Member(Weight("weight", layer.weight, LAYOUTS["Linear"]), Block(4, 1))], "p")
+    add = state._add
     if device == "elsewhere":  # what is done where a number cannot be read without waiting
 
-        def take(gradients: list[Tensor]) -> None:
-            memory._take_without_reading(gradients, torch.stack([g.sum() for g in gradients]).isfinite().all())
+        def add(gradients: list[Tensor]) -> None:
+            state._add_without_sync(gradients, torch.stack([g.sum() for g in gradients]).isfinite().all())
 
     torch.manual_seed(0)
     good = [torch.randn(8, 1, 6) for _ in range(2)]
     bad = good[0].clone()
     bad[3, 0, 2] = value
-    take([good[0]])
-    before = [tensor.clone() for tensor in memory.kept or []]
-    take([bad])
-    assert memory.kept is not None
-    assert torch.equal(memory.kept[0], before[0])
-    take([good[1]])
-    assert bool(memory.kept[0].isfinite().all())
-    assert not torch.equal(memory.kept[0], before[0])
+    add([good[0]])
+    before = [tensor.clone() for tensor in state.tensors or []]
+    add([bad])
+    assert state.tensors is not None
+    assert torch.equal(state.tensors[0], before[0])
+    add([good[1]])
+    assert bool(state.tensors[0].isfinite().all())
+    assert not torch.equal(state.tensors[0], before[0])
 
 
 @pytest.mark.parametrize("criterion", SCORING, ids=lambda c: type(c).__name__)
@@ -167,12 +167,12 @@ def test_scores_are_kept_in_32_bits(dtype: torch.dtype) -> None:
     layer = nn.Linear(4, 4, bias=False)
     layer.weight.data = torch.full((4, 4), 3e-5)
     layer = layer.to(dtype)
-    memory = Memory(SnipMomentum(), [Member(Weight("weight", layer.weight, LAYOUTS["Linear"]), Block(1, 1))], "p")
-    memory._take([torch.full((4, 1, 4), 3e-5, dtype=dtype)])
-    assert memory.kept is not None
-    assert memory.kept[0].dtype == torch.float32
+    state = ScoreState(SnipMomentum(), [Member(Weight("weight", layer.weight, LAYOUTS["Linear"]), Block(1, 1))], "p")
+    state._add([torch.full((4, 1, 4), 3e-5, dtype=dtype)])
+    assert state.tensors is not None
+    assert state.tensors[0].dtype == torch.float32
     if dtype != torch.float16:
-        assert bool((memory.kept[0] > 0).all())
+        assert bool((state.tensors[0] > 0).all())
 
 
 def refused(model: nn.Module, match: str) -> None:
@@ -192,7 +192,7 @@ def test_weights_that_are_computed_are_refused_by_name() -> None:
 def test_tied_weights_are_refused_by_both_names() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    refused(model, r"1\.weight is tied to 0\.weight, so they are one weight: exclude one of the two")
+    refused(model, r"1\.weight is tied to 0\.weight, so they are one weight; exclude one of the two")
 
 
 def test_a_frozen_weight_is_found_out_at_the_first_step() -> None:
@@ -205,16 +205,18 @@ def test_a_frozen_weight_is_found_out_at_the_first_step() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
-def test_scores_that_are_all_0_are_told(scale: float, caplog: pytest.LogCaptureFixture) -> None:
-    """A choice by place alone is legal, and nobody would want it unknowingly."""
+def test_all_scores_zero_gives_a_warning(scale: float, caplog: pytest.LogCaptureFixture) -> None:
+    """Pruning in index order is legal, but hardly what anyone wants."""
     model = mlp()
     pruner = pruner_of(model, Snip())
     for step in range(6):
         (loss_of(model, step) * scale).backward()
         pruner.observe(step)
         pruner.project(step + 1)
-    told = [record.message for record in caplog.records]
-    assert [line.startswith("pruner 4x1, step 6: every score is 0") for line in told] == ([True] if not scale else [])
+    warnings = [record.message for record in caplog.records]
+    assert [line.startswith("pruner 4x1, step 6: all scores are 0") for line in warnings] == (
+        [True] if not scale else []
+    )
     assert pruner.masks
 
 

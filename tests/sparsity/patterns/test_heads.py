@@ -34,7 +34,7 @@ from hydraprune.sparsity import (
     attach,
     holds_pattern,
 )
-from hydraprune.sparsity.patterns import heads
+from hydraprune.sparsity.plans import heads
 
 HEADS, WIDTH, HIDDEN, LAYERS = 4, 8, 32, 3
 SIZES = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": 48, "hidden_size": HIDDEN}

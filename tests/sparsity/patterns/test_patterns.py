@@ -208,7 +208,7 @@ def test_any_choice_of_units_makes_a_legal_mask_of_the_exact_count(
 ) -> None:
     pattern, shape = case
     assert pattern.misfit(shape) is None
-    cells = pattern.pool(saliency_of(shape, seed, ties))
+    cells = pattern.to_cells(saliency_of(shape, seed, ties))
     units = pattern.units(shape)
     assert pattern.cost(cells).shape == (units,)
     count = round(units * share)
@@ -227,7 +227,7 @@ def test_any_choice_of_units_makes_a_legal_mask_of_the_exact_count(
 def test_every_unit_pruned_is_the_share(case: tuple[Pattern, tuple[int, int, int]], seed: int) -> None:
     pattern, shape = case
     units = pattern.units(shape)
-    keep = pattern.mask(torch.ones(units, dtype=torch.bool), pattern.pool(saliency_of(shape, seed, True)), shape)
+    keep = pattern.mask(torch.ones(units, dtype=torch.bool), pattern.to_cells(saliency_of(shape, seed, True)), shape)
     assert Fraction(zeros_of(keep), keep.numel()) == pattern.share
 
 
@@ -248,7 +248,7 @@ def test_one_stray_zero_is_illegal_where_units_are_larger(
 def test_patterns_do_not_write_into_what_they_are_given(case: tuple[Pattern, tuple[int, int, int]], seed: int) -> None:
     pattern, shape = case
     saliency = saliency_of(shape, seed, False)
-    cells = pattern.pool(saliency).clone()
+    cells = pattern.to_cells(saliency).clone()
     before, pruned = cells.clone(), torch.ones(pattern.units(shape), dtype=torch.bool)
     pattern.cost(cells)
     keep = pattern.mask(pruned, cells, shape)
@@ -283,7 +283,7 @@ def test_cost_of_a_group_is_that_of_its_candidates(reduce: str, expected: float)
 @pytest.mark.parametrize(("reduce", "expected"), [("mean", 5.0), ("sum", 20.0), ("max", 9.0)])
 def test_cost_of_a_block(reduce: str, expected: float) -> None:
     pattern = Block(2, 2, reduce)  # type: ignore[arg-type]
-    assert pattern.cost(pattern.pool(torch.tensor([[[9.0, 1.0]], [[8.0, 2.0]]]))).tolist() == [expected]
+    assert pattern.cost(pattern.to_cells(torch.tensor([[[9.0, 1.0]], [[8.0, 2.0]]]))).tolist() == [expected]
 
 
 # Names, shares and errors -------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_a_bad_side_is_refused(key: str, value: object) -> None:
 
 
 def test_the_whole_layer_is_no_block() -> None:
-    with pytest.raises(SparsityError, match="rows=channel, cols=channel"):
+    with pytest.raises(SparsityError, match="rows=channel: with cols=channel"):
         Block("channel", "channel")
 
 

@@ -93,7 +93,7 @@ def test_what_is_zero_at_the_start_stays_zero(pair: tuple[PostTraining, Block | 
     before = []
     for layer, shape in ((model[0], (24, 1, 12)), (model[3], (12, 1, 24))):
         units = pattern.units(shape)
-        cells = pattern.pool(torch.rand(shape))
+        cells = pattern.to_cells(torch.rand(shape))
         gone = torch.zeros(units, dtype=torch.bool)
         # Up to as many as asked for, anywhere in the layer.
         gone[torch.randperm(units)[: int(part * int(units * exact(target) / pattern.share))]] = True
@@ -113,7 +113,9 @@ def test_a_model_sparser_than_asked_for_is_refused(method: PostTraining) -> None
     model = two_layers()
     model[0].weight.data[:20] = 0
     wanted = (2, "channel") if isinstance(method, RetrainFree) else (2, 1)
-    with pytest.raises(SparsityError, match=r"target_sparsity=0.5: 0.weight has .* at zero when it starts, more than"):
+    with pytest.raises(
+        SparsityError, match=r"target_sparsity=0.5: 0.weight has .* at zero when training starts, more than"
+    ):
         calibrated(model, block(*wanted, 0.5, scope="local"), method, batches_of(12))
     pruner = calibrated(model, block(*wanted, 0.5, scope="local", initial_sparsity=0.0), method, batches_of(12))
     assert pruner.zeros == pruner.total // 2
@@ -304,10 +306,10 @@ def test_plans_that_do_not_go_together(method: PostTraining) -> None:
     once = f"pruner={method.name}: prunes once"
     assert line(Exp()) == f"{once}; use scheduler=oneshot or at_start"
     assert line(Exp(warmup=3), steps=0).startswith(once)
-    assert line(OneShot(), Progressive()) == f"pruner={method.name}: its masks have no parts; use progressive=none"
+    assert line(OneShot(), Progressive()) == f"pruner={method.name}: its masks change at once; use progressive=none"
     assert "use regularizer=none" in line(OneShot(), AtOnce(), GroupLasso(1e-3))
     if method.name != "sparse_gpt":
-        assert line(OneShot(warmup=1), steps=0).startswith("warmup=1, cooldown=0: the training has no steps")
+        assert line(OneShot(warmup=1), steps=0).startswith("scheduler.warmup=1: must be 0")
         complete = plan.completed(method, OneShot(), AtOnce(), Unregularized())
         (pruner,) = attach(two_layers(), {"p": complete}, Family("x"), steps=0)
         with pytest.raises(SparsityError, match=rf"pruner={method.name}: prunes by calibration batches"):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hydraprune.sparsity import Plans, RetrainFree, SparsityError, block, n_of_m
-from hydraprune.sparsity.patterns import heads
+from hydraprune.sparsity.plans import heads
 from hydraprune.sparsity.posttraining.retrain_free import rearranged
 
 

@@ -11,7 +11,7 @@ from sparsity_helpers import examples
 from torch import Tensor, nn
 
 from hydraprune.sparsity import Plans, Wanda, block, exact, n_of_m, only
-from hydraprune.sparsity.patterns import heads
+from hydraprune.sparsity.plans import heads
 from hydraprune.sparsity.posttraining.wanda import in_equal_shares
 
 

@@ -35,7 +35,7 @@ from hydraprune.sparsity import (
     zeros_of,
 )
 from hydraprune.sparsity.layouts import LAYOUTS
-from hydraprune.sparsity.progressive import linear_stages, scored_stages
+from hydraprune.sparsity.progressive import parts_along_blocks, parts_by_scores
 
 STEPS = 24
 RAMP = Linear(warmup=4, cooldown=0, frequency=5)  # updates at 4, 9, 14, 19, 24: the last one when training ends
@@ -139,11 +139,11 @@ def test_parts_are_equal_and_the_same_blocks_go_as_without() -> None:
 
 @given(st.integers(2, 7), st.lists(st.integers(0, 30), min_size=1, max_size=3), st.integers(0, 10**6))
 @examples(60)
-def test_scored_stages_against_a_plain_sort(parts: int, sizes: list[int], seed: int) -> None:
+def test_parts_by_scores_against_a_plain_sort(parts: int, sizes: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = [torch.randint(0, 5, (n,), generator=generator).float() for n in sizes]
     news = [torch.rand(n, generator=generator) > 0.3 for n in sizes]
-    stages = torch.cat([*scored_stages(news, scores, parts), torch.zeros(0, dtype=torch.uint8)]).tolist()
+    stages = torch.cat([*parts_by_scores(news, scores, parts), torch.zeros(0, dtype=torch.uint8)]).tolist()
     flat = torch.cat(news).tolist()
     order = sorted((i for i, new in enumerate(flat) if new), key=lambda i: (torch.cat(scores)[i].item(), i))
     for part in range(1, parts + 1):
@@ -160,7 +160,7 @@ def member(pattern: Block, *shape: int) -> Member:
 def test_linear_goes_along_the_longer_side() -> None:
     new = torch.zeros(8, 1, 2, dtype=torch.bool)
     new[:4, 0, 1] = True
-    assert linear_stages(member(Block(4, 1), 8, 2), new, 2)[:, 0].tolist() == [
+    assert parts_along_blocks(member(Block(4, 1), 8, 2), new, 2)[:, 0].tolist() == [
         [0, 1],
         [0, 1],
         [0, 2],
@@ -168,14 +168,14 @@ def test_linear_goes_along_the_longer_side() -> None:
         *[[0, 0]] * 4,
     ]
     every = torch.ones(2, 1, 8, dtype=torch.bool)
-    assert linear_stages(member(Block(1, 4), 2, 8), every, 4)[:, 0].tolist() == [[1, 2, 3, 4] * 2] * 2
-    assert linear_stages(member(Block(1, "channel"), 2, 8), every, 2)[:, 0].tolist() == [[1] * 4 + [2] * 4] * 2
+    assert parts_along_blocks(member(Block(1, 4), 2, 8), every, 4)[:, 0].tolist() == [[1, 2, 3, 4] * 2] * 2
+    assert parts_along_blocks(member(Block(1, "channel"), 2, 8), every, 2)[:, 0].tolist() == [[1] * 4 + [2] * 4] * 2
     assert (
-        linear_stages(member(Block("channel", 1), 8, 2), every.reshape(8, 1, 2), 2)[:, 0, 0].tolist()
+        parts_along_blocks(member(Block("channel", 1), 8, 2), every.reshape(8, 1, 2), 2)[:, 0, 0].tolist()
         == [1] * 4 + [2] * 4
     )
     # Rows where a block is at least as high as it is wide.
-    assert linear_stages(member(Block(2, 2), 2, 2), torch.ones(2, 1, 2, dtype=torch.bool), 2)[:, 0].tolist() == [
+    assert parts_along_blocks(member(Block(2, 2), 2, 2), torch.ones(2, 1, 2, dtype=torch.bool), 2)[:, 0].tolist() == [
         [1, 1],
         [2, 2],
     ]

@@ -37,7 +37,7 @@ from hydraprune.sparsity import (
     n_of_m,
     zeros_of,
 )
-from hydraprune.sparsity.pruners import lock
+from hydraprune.sparsity.plans import lock
 
 STEPS = 14
 
@@ -51,7 +51,7 @@ def sparse(share: float = 0.3, pattern: Pattern | None = None, seed: int = 0) ->
         units = pattern.units((view.shape[0], 1, view.shape[2]))
         gone = torch.zeros(units, dtype=torch.bool)
         gone[torch.randperm(units)[: int(units * share)]] = True
-        keep = pattern.mask(gone, pattern.pool(torch.rand(view.shape)), (view.shape[0], 1, view.shape[2]))
+        keep = pattern.mask(gone, pattern.to_cells(torch.rand(view.shape)), (view.shape[0], 1, view.shape[2]))
         layer.weight.data *= keep.squeeze(1)
     return model
 

@@ -1,6 +1,6 @@
-"""What is a weight worth? One small file for each idea; the cheapest are pruned."""
+"""Criteria: scores of weights, by which the cheapest units are pruned. One module per idea."""
 
-from hydraprune.sparsity.criteria.base import ROUNDING, Criterion
+from hydraprune.sparsity.criteria.base import ALL_STEPS, ROUNDING, Criterion, add_decayed, given, steps_remembered
 from hydraprune.sparsity.criteria.block_mask import BlockMask
 from hydraprune.sparsity.criteria.fisher import Fisher
 from hydraprune.sparsity.criteria.movement import Movement, SoftMovement
@@ -9,6 +9,7 @@ from hydraprune.sparsity.criteria.rigl import Rigl
 from hydraprune.sparsity.criteria.saliency import Gradient, Magnitude, Snip, SnipMomentum, Unscored
 
 __all__ = [
+    "ALL_STEPS",
     "ROUNDING",
     "BlockMask",
     "Criterion",
@@ -22,4 +23,7 @@ __all__ = [
     "SnipMomentum",
     "SoftMovement",
     "Unscored",
+    "add_decayed",
+    "given",
+    "steps_remembered",
 ]

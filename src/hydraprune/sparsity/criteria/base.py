@@ -1,99 +1,129 @@
-"""What is a weight worth? What every criterion answers."""
+"""The contract of a criterion: what each weight is worth, and how the scores of several steps combine."""
 
 from __future__ import annotations
 
 import math
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.methods import Method
 from hydraprune.sparsity.patterns import Pattern, ViewShape
 
-# Half the distance between 1 and the next float32: what is smaller beside a sum is lost in it.
+if TYPE_CHECKING:  # both import criteria
+    from hydraprune.sparsity.pruners.base import Pruner
+    from hydraprune.sparsity.pruners.factory import PrunerFactory
+
+# Half the distance between 1 and the next float32: a term smaller than this share of a sum is rounded away.
 ROUNDING = 2.0**-24
 # The horizon of a criterion to which every step matters, however long ago.
 ALL_STEPS = sys.maxsize
 
 
-class Criterion(ABC):
-    """Saliency per weight, pooled to the pattern's cells, and how that of one step joins earlier ones.
+class Criterion(Method):
+    """A score for each weight; units whose scores are lowest are pruned. Immutable.
 
-    Frozen; what it remembers is handed in and out. `horizon` says which gradients can still matter
-    to an update: n the last n steps before it, 0 none (the weights at the update suffice).
+    A new criterion overrides `score`, and sets `uses_gradient` and `decay` where they differ. The base class pools
+    scores to the pattern's cells and adds those of several steps up: S <- decay * S + score, from S = 0. A criterion
+    that keeps another state overrides `update_state`, and `state_shape` and `scores` with it.
     """
 
-    @property
-    @abstractmethod
-    def horizon(self) -> int:
-        """How many steps before an update are scored."""
+    # Whether `score` reads the gradient. If not, only the weights at an update are scored.
+    uses_gradient: bool = True
+    # What an earlier step's score is multiplied by at each later step: 0 keeps the last step alone, 1 every step.
+    decay: float = 0.0
+    # Whether a pruned unit may score higher than one that is kept, and return at an update.
+    revives: bool = False
+    # Whether scores are learned from 0 on, so that `scheduler=threshold` applies to them.
+    learned: bool = False
+    # Whether updates exchange kept units for pruned ones, by `growth` and `exchanged`.
+    regrows: bool = False
 
-    @abstractmethod
-    def remember(
+    def score(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        """What each weight is worth at one step, [rows, positions, columns]; the lowest are pruned first.
+
+        Args:
+            weight, gradient: float32 views [rows, positions, columns], read only. Where `uses_gradient` is False,
+                `gradient` is empty.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has neither a score nor an update_state")
+
+    @property
+    def horizon(self) -> int:
+        """How many of the last steps before an update can matter to it; 0: the weights at the update suffice."""
+        return steps_remembered(self.decay) if self.uses_gradient else 0
+
+    def update_state(
         self,
-        memory: list[Tensor] | None,
+        state: list[Tensor] | None,
         weights: Sequence[Tensor],
         gradients: Sequence[Tensor] | None,
         pattern: Pattern,
     ) -> list[Tensor]:
-        """The criterion's memory after one more step, per layer.
+        """The score state after one more step, per layer.
 
         Args:
-            memory: as this method returned it last, which it may write in place; None at first.
+            state: what this method returned last, which may be written in place; None at first.
             weights, gradients: per layer the view [rows, positions, columns], read only. `gradients`
                 is None only when `horizon` is 0.
+            pattern: that of all these layers.
         """
+        if self.uses_gradient:
+            pairs = zip(weights, given(gradients), strict=True)
+            cells = [pattern.to_cells(self.score(w.float(), g.float())) for w, g in pairs]
+        else:
+            cells = [pattern.to_cells(self.score(w.float(), w.new_empty(0))) for w in weights]
+        return add_decayed(state, cells, self.decay)
 
-    def scores(self, memory: list[Tensor], weights: Sequence[Tensor], pattern: Pattern) -> list[Tensor]:
-        """What an update ranks: per layer the pattern's cells, float32; the lowest go first.
+    def state_shape(self, shape: ViewShape, pattern: Pattern) -> torch.Size:
+        """The shape of one layer's state, for a view of `shape`."""
+        return pattern.to_cells(torch.empty(shape, device="meta")).shape
 
-        Here the memory itself. `weights` are those at the update; nothing is written in place.
+    def scores(self, state: list[Tensor], weights: Sequence[Tensor], pattern: Pattern) -> list[Tensor]:
+        """What an update ranks: per layer the pattern's cells, float32; here the state itself.
+
+        `weights` are those at the update; nothing is written in place.
         """
-        return memory
+        return state
 
-    def memory_shape(self, shape: ViewShape, pattern: Pattern) -> torch.Size:
-        """The shape of one layer's memory, for a view of `shape`."""
-        return pattern.pool(torch.empty(shape, device="meta")).shape
-
-    @property
-    def revives(self) -> bool:
-        """Whether a pruned unit may be worth more than a living one, and come back at an update."""
-        return self.regrows
-
-    @property
-    def learned(self) -> bool:
-        """Whether scores are learned from 0 on, so that a threshold on them has a meaning."""
-        return False
-
-    @property
-    def regrows(self) -> bool:
-        """Whether updates exchange living units for pruned ones."""
-        return False
-
-    def growth(self, memory: Tensor, pattern: Pattern) -> Tensor:
+    def growth(self, state: Tensor, pattern: Pattern) -> Tensor:
         """What each cell of one layer would be worth if it came back, where `regrows`."""
-        return memory
+        return state
 
     def exchanged(self, x: float) -> float:
-        """The share of living units that an update at the share `x` of the window exchanges, where `regrows`."""
+        """The share of kept units that an update at the share `x` of the window exchanges, where `regrows`."""
         return 0.0
 
-    def check(self, patterns: Sequence[Pattern]) -> None:  # noqa: B027 most take every pattern
-        """Refuse patterns that the criterion has no scores for.
+    def check(self, patterns: Sequence[Pattern]) -> None:
+        """Refuse patterns that the criterion cannot score.
 
         Raises:
-            SparsityError: naming the pattern, and what would fit.
+            SparsityError: with the pattern, and what would fit.
         """
+
+    def make_pruner(self, factory: PrunerFactory) -> Pruner:
+        return factory.gradual(self)
+
+
+def add_decayed(state: list[Tensor] | None, cells: list[Tensor], decay: float) -> list[Tensor]:
+    """`decay` * state + cells, per layer, in place; the cells alone without a state."""
+    if state is None or decay == 0:
+        return cells
+    if decay != 1:
+        torch._foreach_mul_(state, decay)
+    torch._foreach_add_(state, cells)
+    return state
 
 
 def given(gradients: Sequence[Tensor] | None) -> Sequence[Tensor]:
-    """The gradients that were given.
+    """The gradients that a criterion was given.
 
     Raises:
-        SparsityError: there are none.
+        SparsityError: it was given none.
     """
     if gradients is None:
         raise SparsityError("this criterion scores gradients, and none was given")
@@ -101,19 +131,7 @@ def given(gradients: Sequence[Tensor] | None) -> Sequence[Tensor]:
 
 
 def steps_remembered(decay: float) -> int:
-    """After how many steps a share that shrinks by `decay` in each is lost in float32 rounding; 1 at least."""
+    """After how many steps a term that is multiplied by `decay` in each is lost in float32 rounding; at least 1."""
+    if decay >= 1:
+        return ALL_STEPS
     return 1 if decay == 0 else max(1, math.ceil(math.log(ROUNDING) / math.log(decay)))
-
-
-def check_number(key: str, value: float, low: float, high: float, *, from_low: bool = False) -> None:
-    """Refuse what is no number between `low` and `high`, both excluded; `low` itself fits where `from_low`.
-
-    Raises:
-        SparsityError: naming the key, the value and the range.
-    """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and (low < value < high or (from_low and value == low)):
-        return
-    least = f"at least {low:g}" if from_low else f"above {low:g}"
-    most = "" if high == math.inf else f" and below {high:g}"
-    raise SparsityError(f"{key}={value}: must be a number {least}{most}")

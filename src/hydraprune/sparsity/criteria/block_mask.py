@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hydraprune.sparsity.criteria.base import Criterion, check_number, given, steps_remembered
+from hydraprune.sparsity.criteria.base import Criterion, add_decayed, given
 from hydraprune.sparsity.patterns import Pattern
 from hydraprune.sparsity.saliency_kernels import totals
+from hydraprune.sparsity.validation import check_number
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class BlockMask(Criterion):
 
     Michel et al. 2019, arXiv:1905.10650, for any block, as in Neural Compressor 2.6. dL/dm is the sum of
     w * g over the block, so no layer's forward pass is replaced. It is signed before the absolute
-    value is taken: weights of a block that pull against each other count for little, where
-    `SnipMomentum` adds up what each is worth. The pattern's `reduce` has no say. Of N:M patterns
+    value is taken: weights of a block that pull against each other count for little, whereas
+    `SnipMomentum` adds up what each is worth. The pattern's `reduce` has no effect. In N:M patterns
     every weight has an m of its own, which is `SnipMomentum` again.
 
     Args:
@@ -35,21 +36,13 @@ class BlockMask(Criterion):
     def __post_init__(self) -> None:
         check_number("decay", self.decay, 0, 1, from_low=True)
 
-    @property
-    def horizon(self) -> int:
-        return steps_remembered(self.decay)
-
-    def remember(
+    def update_state(
         self,
-        memory: list[Tensor] | None,
+        state: list[Tensor] | None,
         weights: Sequence[Tensor],
         gradients: Sequence[Tensor] | None,
         pattern: Pattern,
     ) -> list[Tensor]:
         cells = totals(weights, given(gradients), pattern)
         torch._foreach_abs_(cells)
-        if memory is None:
-            return cells
-        torch._foreach_mul_(memory, self.decay)
-        torch._foreach_add_(memory, cells)
-        return memory
+        return add_decayed(state, cells, self.decay)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.groups import Member, Structure
 from hydraprune.sparsity.layers import Family
 from hydraprune.sparsity.layouts import Weight
-from hydraprune.sparsity.patterns import Block, Reduce
+from hydraprune.sparsity.patterns.base import Pattern, Reduce, check_reduce
+from hydraprune.sparsity.patterns.block import Block
 
 ROLES = ("query", "key", "value", "attention_output")
 
@@ -22,20 +22,23 @@ class Heads:
 
     A head's score is the mean of those of its rows in query, key and value and of its columns in
     the output projection. Biases stay; a head whose output columns are zero has no effect whatever
-    its biases are.
+    its biases are. Each of the four weights is pruned by a `Block` of its own.
 
     Args:
         reduce: how the scores of one head combine within a weight: mean, sum or max.
+
+    Raises:
+        SparsityError: `reduce` is another word.
     """
 
     reduce: Reduce = "mean"
 
     def __post_init__(self) -> None:
-        Block(1, 1, self.reduce)
+        check_reduce(self.reduce)
 
     @property
     def name(self) -> str:
-        """What folders and reports call it."""
+        """As in folder names and reports."""
         return "heads"
 
     @property
@@ -43,40 +46,43 @@ class Heads:
         """The largest element sparsity that the pattern allows."""
         return Fraction(1)
 
-    def structures(self, weights: Sequence[Weight], family: Family) -> tuple[Structure, ...]:
-        """One structure for each attention block; the four weights of a block are told by their roles.
+    def couple(self, weights: Sequence[Weight], family: Family) -> Mapping[str, Sequence[tuple[Weight, Pattern]]]:
+        """The four weights of each attention block, by the block's name; roles tell which weight is which.
 
         Raises:
-            SparsityError: the family does not say its roles or how many heads there are, a block
-                lacks one of its weights, or the heads do not divide it.
+            SparsityError: the family does not name its roles or the number of heads, a block lacks
+                one of its weights, or the heads do not divide it.
         """
         if family.heads is None:
             raise SparsityError(f"heads: nothing says how many heads this {family.name} model has")
         blocks: dict[str, dict[str, Weight]] = {}
         for weight in weights:
-            layer = weight.name.removesuffix(".weight")
-            role = family.role_of(layer)
+            role = family.role_of(weight.layer)
             if role not in ROLES:
                 raise SparsityError(
-                    f"{layer}: is no query, key, value or attention output of a {family.name} model; heads are cut "
-                    f"from these four: layers.roles=[{', '.join(ROLES)}]"
+                    f"{weight.layer}: is no query, key, value or attention output of a {family.name} model",
+                    cure="heads are pruned in these four",
+                    setting=("layers.roles", f"[{', '.join(ROLES)}]"),
                 )
-            blocks.setdefault(block_of(layer), {})[role] = weight
-        return tuple(self._structure(block, found, family.heads) for block, found in blocks.items())
+            blocks.setdefault(block_of(weight.layer), {})[role] = weight
+        return {block: self._members(block, by_role, family.heads) for block, by_role in blocks.items()}
 
-    def _structure(self, block: str, found: dict[str, Weight], heads: int) -> Structure:
-        if absent := [role for role in ROLES if role not in found]:
+    def _members(self, block: str, by_role: Mapping[str, Weight], heads: int) -> list[tuple[Weight, Pattern]]:
+        if absent := [role for role in ROLES if role not in by_role]:
             raise SparsityError(f"heads: {block} has no {absent[0]} among the chosen layers; a head goes in all four")
-        members = []
+        members: list[tuple[Weight, Pattern]] = []
         for role in ROLES:
-            rows, _, columns = found[role].view_shape
-            side = columns if role == "attention_output" else rows
-            if side % heads:
-                raise SparsityError(f"{found[role].name}: {heads} heads do not divide its {side} channels")
-            width = side // heads
-            cut = Block("channel", width) if role == "attention_output" else Block(width, "channel")
-            members.append(Member(found[role], Block(cut.rows, cut.cols, self.reduce)))
-        return Structure(block, tuple(members))
+            weight = by_role[role]
+            rows, _, columns = weight.view_shape
+            channels = columns if role == "attention_output" else rows
+            if channels % heads:
+                raise SparsityError(f"{weight.name}: {heads} heads do not divide its {channels} channels")
+            width = channels // heads
+            output = role == "attention_output"
+            members.append(
+                (weight, Block("channel", width, self.reduce) if output else Block(width, "channel", self.reduce))
+            )
+        return members
 
 
 def block_of(layer: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,19 +10,27 @@ import torch
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.patterns.base import Reduce, Strip, ViewShape, check_reduce, positive
+from hydraprune.sparsity.patterns.base import ColumnSums, Pattern, Reduce, ViewShape, check_reduce
+from hydraprune.sparsity.validation import is_whole
 
 # Ranking compares all pairs of a group; above this size sorting is quicker.
-_MOST_BY_RANK = 8
+_LARGEST_RANKED = 8
 
 
 @dataclass(frozen=True)
-class NofM:
+class NofM(Pattern):
     """N:M sparsity: of every `of` consecutive columns in a row, at most `keep` stay.
 
     The hardware's reading (Mishra et al. 2021, arXiv:2104.08378): `2:4` keeps 2 of 4, `1:4` keeps
-    1. A unit is the prunable share of one group, so a target below (of-keep)/of leaves whole
-    groups dense: that is how a schedule ramps.
+    1. A unit is a group. A target below (of-keep)/of leaves whole groups dense: that is how a
+    schedule ramps.
+
+    Args:
+        keep, of: positive whole numbers, `keep` below `of`.
+        reduce: how the scores of the weights that would go combine: mean, sum or max.
+
+    Raises:
+        SparsityError: one of them is something else.
     """
 
     keep: int
@@ -30,11 +39,17 @@ class NofM:
 
     def __post_init__(self) -> None:
         for key, value in (("keep", self.keep), ("of", self.of)):
-            if not positive(value):
-                raise SparsityError(f"{key}={value}: must be a positive whole number")
+            if not is_whole(value, 1):
+                raise SparsityError("must be a positive whole number", key=key, value=value)
         if self.keep >= self.of:
-            raise SparsityError(f"keep={self.keep}: must be below of={self.of}; {self.keep}:{self.of} prunes nothing")
+            raise SparsityError(f"must be below of={self.of}, or nothing would be pruned", key="keep", value=self.keep)
         check_reduce(self.reduce)
+
+    @classmethod
+    def parse(cls, name: str) -> NofM | None:
+        """The pattern of that name, `2:4`; None where it is not the name of an N:M pattern."""
+        match = re.fullmatch(r"(\d+):(\d+)", name)
+        return cls(int(match.group(1)), int(match.group(2))) if match else None
 
     @property
     def name(self) -> str:
@@ -45,47 +60,29 @@ class NofM:
         return Fraction(self.of - self.keep, self.of)
 
     @property
+    def unit_columns(self) -> int | None:
+        return self.of
+
+    @property
     def borders(self) -> tuple[int, int]:
         return 0, self.of
 
     def misfit(self, shape: ViewShape) -> str | None:
-        # Groups run along input channels, within one place of a kernel.
+        # Groups run along input channels, within one position of a kernel.
         columns = shape[2]
         return f"{self.of} does not divide its {columns} columns (input channels)" if columns % self.of else None
 
-    def units(self, shape: ViewShape) -> int:
-        return shape[0] * shape[1] * shape[2] // self.of
+    def to_units(self, view: Tensor) -> Tensor:
+        return view.reshape(-1, self.of)
 
-    def unit_zeros(self, shape: ViewShape) -> int:
-        return self.of - self.keep
+    def from_units(self, units: Tensor, shape: ViewShape) -> Tensor:
+        return units.reshape(shape)
 
-    def pool(self, saliency: Tensor) -> Tensor:
-        return saliency
-
-    def by_cell(self, values: Tensor) -> Tensor:
-        return values.reshape(-1, self.of, 1)
-
-    def total(self, values: Tensor) -> Tensor:
-        return values
-
-    def strip(self, shape: ViewShape) -> Strip | None:
-        return Strip(1, 1, shape)
-
-    def cost(self, cells: Tensor) -> Tensor:
-        groups, lowest = cells.reshape(-1, self.of), self._lowest(cells)
-        if self.reduce == "max":
-            return groups.masked_fill(~lowest, -torch.inf).amax(-1)
-        total = (groups * lowest).sum(-1)
-        return total / self.of if self.reduce == "mean" else total
-
-    def _lowest(self, cells: Tensor) -> Tensor:
-        """Per group its of - keep lowest cells, ties to the lower index: bool [groups, of]."""
-        if self.of > _MOST_BY_RANK:
-            order = cells.reshape(-1, self.of).argsort(dim=-1, stable=True)
-            lowest = torch.zeros_like(order, dtype=torch.bool)
-            return lowest.scatter_(1, order[:, : self.of - self.keep], True)
+    def zeroed(self, scores: Tensor) -> Tensor:
+        if self.of > _LARGEST_RANKED:
+            return super().zeroed(scores.reshape(-1, self.of))
         # By rank, comparing column with column over all groups: many times quicker than sorting each.
-        columns = cells.reshape(-1, self.of).t().contiguous()
+        columns = scores.reshape(-1, self.of).t().contiguous()
         rank = torch.zeros_like(columns, dtype=torch.int8)
         for later in range(1, self.of):
             for earlier in range(later):
@@ -94,18 +91,18 @@ class NofM:
                 rank[earlier] += (~first).view(torch.int8)
         return (rank < self.of - self.keep).t()
 
-    def tiles(self, view: Tensor) -> Tensor:
-        return view
+    def units(self, shape: ViewShape) -> int:
+        return shape[0] * shape[1] * shape[2] // self.of
 
-    def small_mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
-        return ~(self._lowest(cells) & pruned.unsqueeze(1)).reshape(shape)
+    def unit_zeros(self, shape: ViewShape) -> int:
+        return self.of - self.keep
 
-    def mask(self, pruned: Tensor, cells: Tensor, shape: ViewShape) -> Tensor:
-        return self.small_mask(pruned, cells, shape)
+    def unit_shape(self, shape: ViewShape) -> tuple[int, int] | None:
+        return 1, self.of
 
-    def empty_units(self, keep: Tensor) -> Tensor:
-        return keep.reshape(-1, self.of).sum(-1) <= self.keep
+    def to_cells(self, saliency: Tensor) -> Tensor:
+        # The view itself: groups are neighbours in it, so nothing has to be copied.
+        return saliency
 
-    def legal(self, keep: Tensor) -> bool:
-        kept = keep.reshape(-1, self.of).sum(-1)
-        return bool(((kept <= self.keep) | (kept == self.of)).all())
+    def column_sums(self, shape: ViewShape) -> ColumnSums | None:
+        return ColumnSums(1, 1, shape)

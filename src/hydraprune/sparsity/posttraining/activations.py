@@ -1,4 +1,4 @@
-"""What do layers see as inputs? Sums over the tokens of a calibration, block after block."""
+"""Inputs of layers on calibration batches: sums over their tokens, gathered block by block."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from torch.utils.hooks import RemovableHandle
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure
-from hydraprune.sparsity.layouts import ConvLayout
 from hydraprune.sparsity.patterns.heads import block_of
-from hydraprune.sparsity.posttraining.base import Calibration, Orders
+from hydraprune.sparsity.posttraining.base import Calibration, PostTraining, PruningTask
 
-# Inputs of a layer, one row a token [tokens, features] -> what is summed over batches, over all tokens of one.
+# Inputs of a layer in one batch, a row per token [tokens, features] -> their sum over tokens, added up over batches.
 Moment = Callable[[Tensor], Tensor]
 
-_real: ContextVar[Tensor | None] = ContextVar("real tokens", default=None)
+_tokens: ContextVar[Tensor | None] = ContextVar("tokens that are not padding", default=None)
 
 
 @contextmanager
-def only(real: Tensor) -> Iterator[None]:
-    """Count only these tokens of the batch that the model reads inside this context; padding tells nothing.
+def ignore_padding(attention_mask: Tensor) -> Iterator[None]:
+    """Leave padding out of what is gathered of the batch that the model reads inside this context.
 
     Args:
-        real: bool [batch, length], as an attention mask.
+        attention_mask: [batch, length], true or 1 for tokens, false or 0 for padding.
     """
-    token = _real.set(real.bool())
+    previous = _tokens.set(attention_mask.bool())
     try:
         yield
     finally:
-        _real.reset(token)
+        _tokens.reset(previous)
 
 
 def squares(rows: Tensor) -> Tensor:
@@ -49,12 +48,12 @@ def products(rows: Tensor) -> Tensor:
 
 
 def _rows(inputs: Tensor) -> Tensor:
-    """The inputs of a layer as rows, [tokens, features], padded places left out."""
+    """The inputs of a layer as rows, [tokens, features], without padding."""
     rows = inputs.reshape(-1, inputs.shape[-1])
-    real = _real.get()
-    # Some layers see one row for an example, others tokens without their batches.
-    if real is not None and (inputs.shape[:-1] == real.shape or (inputs.ndim == 2 and len(rows) == real.numel())):
-        rows = rows[real.to(rows.device).flatten()]
+    tokens = _tokens.get()
+    # Some layers see one row per example, others tokens without a batch axis.
+    if tokens is not None and (inputs.shape[:-1] == tokens.shape or (inputs.ndim == 2 and len(rows) == tokens.numel())):
+        rows = rows[tokens.to(rows.device).flatten()]
     return rows if rows.dtype == torch.float64 else rows.float()
 
 
@@ -65,17 +64,17 @@ def wide(device: torch.device) -> torch.dtype:
 
 @torch.no_grad()
 def gather(modules: Mapping[str, nn.Module], calibration: Calibration, batches: int, moment: Moment) -> list[Tensor]:
-    """A moment of the inputs of some layers over the calibration's first batches, in their order.
+    """A moment of the inputs of each layer over the calibration's first batches, in the order of the layers.
 
     Args:
         modules: by parameter name, for messages; linear layers of either kind.
 
     Raises:
-        SparsityError: there was no batch, a layer was never called, or an input is not finite.
+        SparsityError: there was no batch, a layer was not called, or an input is not finite.
     """
     sums: dict[str, Tensor] = {}
 
-    def watching(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    def observing(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             rows = _rows((args[0] if args else next(iter(kwargs.values()))).detach())
             found = moment(rows).to(wide(rows.device))
@@ -86,53 +85,59 @@ def gather(modules: Mapping[str, nn.Module], calibration: Calibration, batches: 
     handles: list[RemovableHandle] = []
     try:
         for name, module in modules.items():
-            handles.append(module.register_forward_pre_hook(watching(name), with_kwargs=True))
+            handles.append(module.register_forward_pre_hook(observing(name), with_kwargs=True))
         seen = sum(1 for _ in calibration(batches))
     finally:
         for handle in handles:
             handle.remove()
     if not seen:
-        raise SparsityError("the calibration gave no batch; it needs at least one")
+        raise SparsityError("the calibration gave no batch", cure="it needs at least one")
     for name in modules:
         if name not in sums:
-            raise SparsityError(f"{name}: the model does not use it on the calibration batches; exclude it")
+            raise SparsityError(f"{name}: the model does not use it on the calibration batches", cure="exclude it")
         if not bool(sums[name].isfinite().all()):
-            raise SparsityError(f"{name}: an input is not finite on the calibration batches; look for NaN weights")
+            raise SparsityError(
+                f"{name}: an input is not finite on the calibration batches", cure="look for NaN weights"
+            )
     return [sums[name] for name in modules]
 
 
-def block_after_block(orders: Orders, batches: int, moment: Moment) -> Iterator[tuple[int, list[Tensor]]]:
-    """(index of a structure, the moment of each member's inputs), blocks of the model one after the other.
+def blocks_of(structures: Sequence[Structure]) -> list[list[int]]:
+    """Indices of the structures of each block of the model, in order.
 
-    A block's inputs are gathered when those before it have been pruned, so that it sees what they
-    now give. It is the layers whose names agree up to their first number; any other layer is a
-    block by itself. Every block takes a pass through the whole model for every batch.
+    A block is the layers whose names agree up to their first number; any other layer is a block by itself.
     """
-    indices = range(len(orders.structures))
-    for _, block in groupby(indices, lambda index: _block(orders.structures[index])):
-        group = list(block)
-        members = [member for index in group for member in orders.structures[index].members]
-        modules = {member.weight.name: orders.modules[member.weight.name] for member in members}
-        found = dict(zip(modules, gather(modules, orders.calibration, batches, moment), strict=True))
-        for index in group:
-            yield index, [found[member.weight.name] for member in orders.structures[index].members]
+    return [list(block) for _, block in groupby(range(len(structures)), lambda index: _block(structures[index]))]
 
 
 def _block(structure: Structure) -> str:
-    layer = structure.members[0].weight.name.removesuffix("weight").removesuffix(".")
+    layer = structure.members[0].weight.layer
     return block_of(layer) or layer
 
 
-def refuse_convolutions(method: str, structures: Sequence[Structure]) -> None:
-    """Refuse what is no linear layer.
+def gather_block(task: PruningTask, indices: Sequence[int], batches: int, moment: Moment) -> dict[int, list[Tensor]]:
+    """Structure -> the moment of each member's inputs, by one pass through the whole model for every batch.
 
     Raises:
-        SparsityError: naming the layer.
+        SparsityError: see `gather`.
+    """
+    members = [member for index in indices for member in task.structures[index].members]
+    modules = {member.weight.name: task.modules[member.weight.name] for member in members}
+    moments = dict(zip(modules, gather(modules, task.calibration, batches, moment), strict=True))
+    return {index: [moments[member.weight.name] for member in task.structures[index].members] for index in indices}
+
+
+def refuse_convolutions(method: PostTraining, structures: Sequence[Structure]) -> None:
+    """Refuse layers that are not linear.
+
+    Raises:
+        SparsityError: with the layer.
     """
     for structure in structures:
         for member in structure.members:
-            if isinstance(member.weight.layout, ConvLayout):
-                raise SparsityError(
-                    f"pruner={method}: {member.weight.name} is a convolution, and only inputs of linear layers are "
-                    f"judged; leave convolutions out: layers.types=[Linear, Conv1D]"
+            if not member.weight.layout.linear:
+                raise method.refusal(
+                    f"{member.weight.name} is a convolution, and only inputs of linear layers are judged",
+                    cure="leave convolutions out",
+                    setting=("layers.types", "[Linear, Conv1D]"),
                 )

@@ -1,16 +1,24 @@
-"""What every post-training method is given, and what it answers."""
+"""The contract of a post-training method: the task that it is given, and the masks that it decides on."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.groups import Member, Structure
+from hydraprune.sparsity.groups import Structure
+from hydraprune.sparsity.methods import Method, check_plain
 from hydraprune.sparsity.selection import Budget
+from hydraprune.sparsity.validation import check_whole
+
+if TYPE_CHECKING:  # all three import this module
+    from hydraprune.sparsity.plans import Plan
+    from hydraprune.sparsity.pruners.base import Pruner
+    from hydraprune.sparsity.pruners.factory import PrunerFactory
 
 # `calibration(n)` runs the model in evaluation mode over the first n calibration batches, the same at
 # every call, and yields the loss of each, a scalar, with a graph where gradients are enabled.
@@ -18,14 +26,14 @@ Calibration = Callable[[int], Iterator[Tensor]]
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What a method is asked for.
+class PruningTask:
+    """What is to be pruned.
 
     Args:
         structures: what may be pruned, in the model's order.
-        pools: which of them (indices) compete, and how many of their units go.
-        empty: per structure the units that are to stay zero since they are, bool, flat [units]; they
-            count, and go first.
+        pools: which of them (indices) compete, and how many of their units are pruned.
+        empty: per structure the units that are zero and stay so, bool, flat [units]; they count, and
+            are pruned first.
         modules: parameter name -> the module that holds the parameter.
         calibration: runs the model.
     """
@@ -38,20 +46,20 @@ class Orders:
 
     @property
     def goals(self) -> dict[int, int]:
-        """Structure -> how many of its units go, where every structure is a pool of its own."""
+        """Structure -> how many of its units are pruned, where every structure is a pool of its own."""
         assert all(len(indices) == 1 for indices, _ in self.pools)
         return {indices[0]: budget.goal for indices, budget in self.pools}
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What goes in one structure.
+class MaskDecision:
+    """What is pruned in one structure.
 
     Args:
         index: of the structure.
         pruned: bool, flat [units].
         keeps: per member a bool view, True = keep.
-        weights: per member the view of its new weights; None: they stay what they are.
+        weights: per member the view of its new weights; None: they stay as they are.
     """
 
     index: int
@@ -61,8 +69,8 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class PostTraining(ABC):
-    """A choice of units made once, from what the model does with a few batches.
+class PostTraining(Method):
+    """A choice of units made once, from what the model computes on a few batches.
 
     Args:
         batches: calibration batches.
@@ -74,13 +82,7 @@ class PostTraining(ABC):
     batches: int = 8
 
     def __post_init__(self) -> None:
-        if isinstance(self.batches, bool) or not isinstance(self.batches, int) or self.batches < 1:
-            raise SparsityError(f"batches={self.batches}: must be a whole number of at least 1")
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The word for it, as in `pruner=wanda`."""
+        check_whole("batches", self.batches, 1)
 
     @property
     @abstractmethod
@@ -92,19 +94,43 @@ class PostTraining(ABC):
         """Refuse patterns and layers that the method cannot judge.
 
         Raises:
-            SparsityError: naming the method, the pattern or layer, and what would fit.
+            SparsityError: with the method, the pattern or layer, and what would fit.
         """
+
+    def rounds(self, structures: Sequence[Structure]) -> list[list[int]]:
+        """Indices of the structures in the order in which they are decided on; here all in one round.
+
+        The decisions of a round are in force when the next round begins.
+        """
+        return [list(range(len(structures)))]
 
     @abstractmethod
-    def choices(self, orders: Orders) -> Iterator[Choice]:
-        """One choice for every structure. Each is in force before the next is asked for.
+    def decide(self, task: PruningTask, indices: Sequence[int]) -> list[MaskDecision]:
+        """One decision for each structure of a round.
 
         Raises:
-            SparsityError: a layer has no part in the model's work, or a figure is not finite.
+            SparsityError: a layer does not take part in the model's computation, or a value is not finite.
         """
 
+    def check_plan(self, plan: Plan) -> None:
+        if plan.schedule is None or not plan.schedule.single:
+            raise self.refusal("prunes once", cure="use scheduler=oneshot or at_start")
+        check_plain(plan, "pruner", self.name)
 
-def chosen(index: int, pruned: Tensor, cells: Sequence[Tensor], members: Sequence[Member]) -> Choice:
-    """The choice of these units, their weights left as they are. `cells` as of `Pattern.mask`, for every member."""
-    keeps = [m.pattern.mask(pruned, part, m.weight.view_shape) for m, part in zip(members, cells, strict=True)]
-    return Choice(index, pruned, tuple(keeps))
+    def make_pruner(self, factory: PrunerFactory) -> Pruner:
+        return factory.calibrated(self)
+
+    def refusal(self, reason: str, cure: str | None = None, setting: tuple[str, object] | None = None) -> SparsityError:
+        """An error of this method, `pruner=<name>: <reason>; <cure>`."""
+        return SparsityError(reason, key="pruner", value=self.name, cure=cure, setting=setting)
+
+
+def decision(index: int, pruned: Tensor, cells: Sequence[Tensor], structure: Structure) -> MaskDecision:
+    """The decision to prune some units of a structure and leave its weights as they are.
+
+    Args:
+        pruned: bool, flat [units].
+        cells: per member the scores, see `Pattern.mask`.
+    """
+    members = zip(structure.members, cells, strict=True)
+    return MaskDecision(index, pruned, tuple(m.pattern.mask(pruned, own, m.weight.view_shape) for m, own in members))

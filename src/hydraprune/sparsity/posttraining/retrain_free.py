@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member, Structure
-from hydraprune.sparsity.patterns import Block
-from hydraprune.sparsity.posttraining.base import Choice, Orders, PostTraining, chosen
+from hydraprune.sparsity.posttraining.base import MaskDecision, PostTraining, PruningTask, decision
 from hydraprune.sparsity.selection import choose
 
 
 @dataclass(frozen=True)
 class RetrainFree(PostTraining):
-    """A unit costs what the loss says of a mask value that scales it; weights are not changed.
+    """A unit costs the Fisher information of a mask value that scales it; weights are not changed.
 
-    The gradient of a mask value, sum(w * g) over the unit, is taken for every calibration batch;
-    the sum of its squares is the unit's Fisher information. As many units as asked for go where it
-    is least; then, within each layer and at an equal count, units are exchanged as long as the
-    gradients of those that go cancel out better. That is Neural Compressor's form, with one gradient
-    a batch; the paper's has one an example. The mask value of a head scales what the head gives,
-    which are its columns in the output projection.
+    The gradient of a mask value, sum(w * g) over the unit, is computed for every calibration batch;
+    the sum of its squares is the unit's Fisher information. The units with the least of it are
+    pruned; then, within each layer and at an equal count, units are exchanged as long as the
+    gradients of the pruned ones cancel out better. This is Neural Compressor's form, with one
+    gradient per batch; the paper has one per example. The mask value of a head scales the head's
+    output: its columns in the output projection.
     """
-
-    @property
-    def name(self) -> str:
-        return "retrain_free"
 
     @property
     def per_layer(self) -> bool:
@@ -38,50 +33,54 @@ class RetrainFree(PostTraining):
 
     def check(self, structures: Sequence[Structure]) -> None:
         for structure in structures:
-            pattern = _speaker(structure).pattern
-            if not isinstance(pattern, Block) or "channel" not in (pattern.rows, pattern.cols):
-                raise SparsityError(
-                    f"pruner=retrain_free: scales whole channels or heads, which units of {pattern.name} are not; "
-                    f"choose pattern=1xchannel, channelx1 or heads"
+            pattern = _output(structure).pattern
+            if not pattern.whole_channels:
+                raise self.refusal(
+                    f"scales whole channels or heads, which units of {pattern.name} are not",
+                    cure="choose pattern=1xchannel, channelx1 or heads",
                 )
 
-    def choices(self, orders: Orders) -> Iterator[Choice]:
-        gradients = mask_gradients(orders, self.batches)
+    def decide(self, task: PruningTask, indices: Sequence[int]) -> list[MaskDecision]:
+        gradients = mask_gradients(task, self.batches)
         fisher = [gradient.square().sum(0) for gradient in gradients]
-        for indices, budget in orders.pools:
-            costs = [fisher[i].float().masked_fill(orders.empty[i].cpu(), -torch.inf) for i in indices]
-            for i, first in zip(indices, choose(costs, budget), strict=True):
-                members = orders.structures[i].members
-                pruned = rearranged(first, gradients[i], orders.empty[i].cpu()).to(orders.empty[i].device)
-                cells = [m.pattern.pool(m.weight.view(m.weight.parameter.detach())) for m in members]
-                yield chosen(i, pruned, cells, members)
+        decisions = []
+        for competing, budget in task.pools:
+            costs = [fisher[i].float().masked_fill(task.empty[i].cpu(), -torch.inf) for i in competing]
+            for i, first in zip(competing, choose(costs, budget), strict=True):
+                structure = task.structures[i]
+                pruned = rearranged(first, gradients[i], task.empty[i].cpu()).to(task.empty[i].device)
+                cells = [member.pattern.to_cells(member.values) for member in structure.members]
+                decisions.append(decision(i, pruned, cells, structure))
+        return decisions
 
 
-def _speaker(structure: Structure) -> Member:
-    """The member through which all that a unit does reaches the rest: of a head, the output projection."""
+def _output(structure: Structure) -> Member:
+    """The member through which a unit reaches the rest of the model: for a head, the output projection."""
     return structure.members[-1]
 
 
-def mask_gradients(orders: Orders, batches: int) -> list[Tensor]:
+def mask_gradients(task: PruningTask, batches: int) -> list[Tensor]:
     """Per structure the gradient of the loss by one mask value for each unit, [batches, units], float64 on the CPU.
 
-    Leaves no gradient behind.
+    Parameters keep the `grad` and `requires_grad` that they had.
 
     Raises:
-        SparsityError: there was no batch, the loss does not hang on a weight, or a gradient is not finite.
+        SparsityError: there was no batch, the loss does not depend on a weight, or a gradient is not finite.
     """
-    members = [_speaker(structure) for structure in orders.structures]
+    members = [_output(structure) for structure in task.structures]
     parameters = [member.weight.parameter for member in members]
     rows: list[list[Tensor]] = [[] for _ in members]
     with _differentiable(parameters), torch.enable_grad():
-        for loss in orders.calibration(batches):
+        for loss in task.calibration(batches):
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
             for member, gradient, row in zip(members, found, rows, strict=True):
                 if gradient is None:
-                    raise SparsityError(f"{member.weight.name} gets no gradient on the calibration batches; exclude it")
+                    raise SparsityError(
+                        f"{member.weight.name} gets no gradient on the calibration batches", cure="exclude it"
+                    )
                 row.append(_summed(member, gradient))
     if not rows[0]:
-        raise SparsityError("the calibration gave no batch; it needs at least one")
+        raise SparsityError("the calibration gave no batch", cure="it needs at least one")
     result = [torch.stack(row) for row in rows]
     for member, gradients in zip(members, result, strict=True):
         if not bool(gradients.isfinite().all()):
@@ -91,10 +90,9 @@ def mask_gradients(orders: Orders, batches: int) -> list[Tensor]:
 
 @torch.no_grad()
 def _summed(member: Member, gradient: Tensor) -> Tensor:
-    assert isinstance(member.pattern, Block)
     products = member.weight.view(member.weight.parameter.detach() * gradient)
     # In double precision from here on: exchanges compare small differences of sums.
-    return replace(member.pattern, reduce="sum").pool(products).flatten().cpu().double()
+    return member.pattern.sum_cells(products).flatten().cpu().double()
 
 
 @contextmanager
@@ -110,15 +108,15 @@ def _differentiable(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 def rearranged(pruned: Tensor, gradients: Tensor, empty: Tensor) -> Tensor:
-    """Exchange units of one layer so that the gradients of those that go cancel out, at an equal count.
+    """Exchange units of one layer so that the gradients of the pruned ones cancel out, at an equal count.
 
-    Each unit that stays, those of least Fisher information first, is added to those that go, and the
-    one is taken back without which the sum of their gradients is shortest.
+    Each unit that is kept, those with the least Fisher information first, is added to the pruned
+    ones, and the one without which the sum of their gradients is shortest is kept instead.
 
     Args:
         pruned: bool, flat [units]; the choice to begin with.
         gradients: [batches, units].
-        empty: bool like `pruned`; these are not taken back.
+        empty: bool like `pruned`; these stay pruned.
     """
     members, total = pruned.clone(), gradients[:, pruned].sum(1)
     lengths = gradients.square().sum(0)

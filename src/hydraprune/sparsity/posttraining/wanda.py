@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member, Structure
-from hydraprune.sparsity.patterns import Block
-from hydraprune.sparsity.posttraining.activations import block_after_block, refuse_convolutions, squares
-from hydraprune.sparsity.posttraining.base import Choice, Orders, PostTraining, chosen
+from hydraprune.sparsity.posttraining.activations import blocks_of, gather_block, refuse_convolutions, squares
+from hydraprune.sparsity.posttraining.base import MaskDecision, PostTraining, PruningTask, decision
 from hydraprune.sparsity.selection import cheapest
 
 
@@ -22,55 +21,54 @@ class Wanda(PostTraining):
     """A weight costs |w| times the norm of its input over the calibration tokens; weights are not changed.
 
     Weights compete with those of their own row (output channel) and every row loses the same share:
-    what does not divide goes where the next unit is cheapest. For blocks a row is one of unit rows;
-    where it holds a single unit (`1xchannel`, heads) or there is but one (`channelx1`), the whole
-    layer competes. Norms of different layers do not compare, so a scope of global means local here.
+    a remainder goes to the rows whose next unit is cheapest. For blocks a row is a row of blocks;
+    where it holds a single unit (`1xchannel`, heads) or there is only one (`channelx1`), the whole
+    layer competes. Norms of different layers are not comparable, so `scope=global` means local here.
+    Blocks of the model are pruned one after the other, so that each sees what the pruned ones give.
     """
-
-    @property
-    def name(self) -> str:
-        return "wanda"
 
     @property
     def per_layer(self) -> bool:
         return True
 
     def check(self, structures: Sequence[Structure]) -> None:
-        refuse_convolutions(self.name, structures)
+        refuse_convolutions(self, structures)
 
-    def choices(self, orders: Orders) -> Iterator[Choice]:
-        for index, moments in block_after_block(orders, self.batches, squares):
-            structure = orders.structures[index]
-            cells = [_cells(member, moment) for member, moment in zip(structure.members, moments, strict=True)]
-            costs = structure.cost(cells)
-            if not bool(costs.isfinite().all()):
-                raise SparsityError(f"{structure.name}: a weight is not finite")
-            rows = 1 if len(structure.members) > 1 else _rows(structure.members[0])
-            pruned = in_equal_shares(
-                costs.reshape(rows, -1), orders.goals[index], orders.empty[index].reshape(rows, -1)
-            )
-            yield chosen(index, pruned.flatten(), cells, structure.members)
+    def rounds(self, structures: Sequence[Structure]) -> list[list[int]]:
+        return blocks_of(structures)
+
+    def decide(self, task: PruningTask, indices: Sequence[int]) -> list[MaskDecision]:
+        moments = gather_block(task, indices, self.batches, squares)
+        return [self._decide(task, index, moments[index]) for index in indices]
+
+    def _decide(self, task: PruningTask, index: int, moments: Sequence[Tensor]) -> MaskDecision:
+        structure = task.structures[index]
+        cells = [_cells(member, moment) for member, moment in zip(structure.members, moments, strict=True)]
+        costs = structure.cost(cells)
+        if not bool(costs.isfinite().all()):
+            raise SparsityError(f"{structure.name}: a weight is not finite")
+        rows = 1 if len(structure.members) > 1 else _rows(structure.members[0])
+        pruned = in_equal_shares(costs.reshape(rows, -1), task.goals[index], task.empty[index].reshape(rows, -1))
+        return decision(index, pruned.flatten(), cells, structure)
 
 
 def _cells(member: Member, moment: Tensor) -> Tensor:
-    weights = member.weight.view(member.weight.parameter.detach()).float()
-    return member.pattern.pool(weights.abs() * moment.sqrt().float())
+    return member.pattern.to_cells(member.values.float().abs() * moment.sqrt().float())
 
 
 def _rows(member: Member) -> int:
-    """Rows of units that lose an equal share each."""
-    rows, pattern = member.weight.view_shape[0], member.pattern
-    if not isinstance(pattern, Block):
-        return rows
-    return 1 if pattern.rows == "channel" or pattern.cols == "channel" else rows // pattern.rows
+    """Rows of units that lose an equal share each; 1 where the whole layer competes."""
+    rows, positions, columns = member.weight.view_shape
+    unit = member.pattern.unit_shape(member.weight.view_shape)
+    return 1 if unit is None or unit[1] == positions * columns else rows // unit[0]
 
 
 def in_equal_shares(costs: Tensor, count: int, empty: Tensor) -> Tensor:
-    """The cheapest units of every row, `count` in all and as many in each as in the next.
+    """The cheapest units of every row: `count` in all, and the same number in each row as far as possible.
 
     Args:
         costs: [rows, units], finite.
-        empty: bool like it: go in any case, so a row that has more of them than its share loses more.
+        empty: bool like it: pruned in any case, so a row that has more of them than its share loses more.
 
     Returns:
         Bool like `costs`, True = prune.
@@ -79,7 +77,7 @@ def in_equal_shares(costs: Tensor, count: int, empty: Tensor) -> Tensor:
     share = bisect_right(range(units + 1), count, key=lambda s: int(least.clamp(min=s).sum())) - 1
     counts = least.clamp(min=share)
     ranked, order = costs.masked_fill(empty, -torch.inf).sort(dim=1, stable=True)
-    # The next unit of each row; a row above its share has none to give, nor has one that is all gone.
+    # The next unit of each row; a row above its share has none to give, and neither has an empty one.
     following = ranked.gather(1, counts.clamp(max=units - 1).unsqueeze(1)).squeeze(1)
     following = following.masked_fill((least > share) | (counts == units), torch.inf)
     counts = counts + cheapest(following, count - int(counts.sum()))

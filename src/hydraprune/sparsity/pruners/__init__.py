@@ -1,1 +1,1 @@
-"""Pruners: the masks over a set of weights and their updates."""
+"""Pruners: they hold the masks of a set of weights and update them."""

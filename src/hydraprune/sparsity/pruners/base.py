@@ -1,11 +1,11 @@
-"""Who holds the masks? A pruner: the core's one kind of object whose state changes.
+"""The pruner: holds the masks of some weights. The core's one kind of object whose state changes.
 
 In a training loop of your own, for every optimizer step `t` counted from 0:
 
     for p in pruners: p.project(0, optimizer)      # once, before the first batch
     ...
     loss.backward()                                # unscale the gradients, if a scaler scaled the loss
-    for p in pruners: p.observe(t)                 # gradients into the criterion's memory
+    for p in pruners: p.observe(t)                 # gradients into the criterion's score state
     optimizer.step()
     for p in pruners: p.project(t + 1, optimizer)  # the update due at the next step, if any; weight *= mask
 
@@ -35,7 +35,7 @@ from hydraprune.sparsity.schedules import Updates
 
 @dataclass(frozen=True)
 class Units:
-    """Counts of units of one pool of layers: asked for at the end, pruned now, in all."""
+    """Counts of units of one pool of layers: to be pruned at the end, pruned now, in all."""
 
     target: int
     pruned: int
@@ -47,9 +47,9 @@ class Pruner(ABC):
 
     Args:
         name: for messages and reports.
-        plan: what it carries out, complete (criterion and schedule given).
-        updates: the plan's schedule laid over the training.
-        structures: what may be pruned, in a fixed order (ties go to the earlier one).
+        plan: what it carries out, complete (see `Plan.completed`).
+        updates: the plan's schedule applied to the training.
+        structures: what may be pruned, in a fixed order (of units that tie, those of the earlier one are pruned).
     """
 
     def __init__(self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure]) -> None:
@@ -61,8 +61,8 @@ class Pruner(ABC):
         starts = [0]
         for structure in self.structures:
             starts.append(starts[-1] + len(structure.members))
-        # Per structure, the places of its members among all.
-        self._places = [range(start, end) for start, end in pairwise(starts)]
+        # Per structure, the indices of its members in `_members`.
+        self._indices = [range(start, end) for start, end in pairwise(starts)]
         self._masks = Masks(self._members)
         self._pruned = [0] * len(self.structures)  # units
         self._begun = False
@@ -79,10 +79,10 @@ class Pruner(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Take in the zeros that training starts from, as the first `project` does; the second time nothing.
+        """Take in the zeros that training starts from; the first `project` calls it, later calls do nothing.
 
         Raises:
-            SparsityError: what is asked for cannot be reached from them.
+            SparsityError: the target cannot be reached from them.
         """
 
     @abstractmethod
@@ -90,7 +90,7 @@ class Pruner(ABC):
         """Make the update due at `step`, if any, then zero every masked weight in place.
 
         Args:
-            optimizer: the weights'; some methods need its learning rate or reset its moments.
+            optimizer: that of the weights; some methods need its learning rate or reset its moments.
 
         Returns:
             Whether the masks were updated.
@@ -108,13 +108,13 @@ class Pruner(ABC):
 
     @property
     def emptied(self) -> list[str]:
-        """Names of the structures that have no weight left: nothing passes through them, and they do not learn."""
+        """Names of the structures in which every weight is pruned: nothing passes through them."""
         counted = zip(self._pruned, self.structures, strict=True)
         return [s.name for pruned, s in counted if pruned and pruned * s.unit_zeros == s.total]
 
     @property
     def target_sparsity(self) -> float:
-        """Element sparsity of its weights that is asked for at the end; of the units where their sizes differ."""
+        """Target element sparsity of its weights; of the units where their sizes differ."""
         return float(self.plan.selection.target_sparsity)
 
     @property
@@ -125,7 +125,7 @@ class Pruner(ABC):
 
     @property
     def zeros(self) -> int:
-        """How many weights the masks hold at zero."""
+        """How many weights are masked."""
         return sum(
             pruned * structure.unit_zeros for pruned, structure in zip(self._pruned, self.structures, strict=True)
         )
@@ -136,38 +136,37 @@ class Pruner(ABC):
         return sum(structure.total for structure in self.structures)
 
     def _prune(self, index: int, pruned: Tensor, cells: Sequence[Tensor], count: int) -> None:
-        """Hold these units of a structure at zero; `cells` of all members, `count` how many units they are."""
-        for place in self._places[index]:
-            self._masks.prune(place, pruned, cells[place])
+        """Mask these units of a structure; `cells` are those of all members, `count` is how many units they are."""
+        for i in self._indices[index]:
+            self._masks.prune(i, pruned, cells[i])
         self._pruned[index] = count
 
     def _keep_zeros(self) -> None:
-        """Hold what is zero by whole units already: a sparse checkpoint begins at its own sparsity."""
-        magnitudes = [m.weight.view(m.weight.parameter.detach()).abs().float() for m in self._members]
+        """Mask units that are zero already: a sparse checkpoint begins at its own sparsity."""
+        magnitudes = [m.values.abs().float() for m in self._members]
         tensors = {m.weight.name: m.weight.parameter.detach() for m in self._members}
         for index, structure in enumerate(self.structures):
             empty = structure.empty(tensors)
             if count := int(empty.sum()):
-                cells = {place: self._members[place].pattern.pool(magnitudes[place]) for place in self._places[index]}
-                for place in self._places[index]:
-                    self._masks.prune(place, empty, cells[place])
+                for i in self._indices[index]:
+                    self._masks.prune(i, empty, self._members[i].pattern.to_cells(magnitudes[i]))
                 self._pruned[index] = count
 
     def state_dict(self) -> dict[str, Any]:
-        """Masks and counts; subclasses add what else a resumed run needs."""
+        """Masks and counts; subclasses add whatever else a resumed run needs."""
         return {"masks": self.masks, "pruned": list(self._pruned), "begun": self._begun}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of a pruner with the same plan and weights.
 
         Raises:
-            SparsityError: it is that of another.
+            SparsityError: it is the state of another pruner.
         """
         masks = state["masks"]
-        self._fits("masks", masks, {m.weight.name: m.weight.parameter.shape for m in self._members})
+        self._check_shapes("masks", masks, {m.weight.name: m.weight.parameter.shape for m in self._members})
         if len(state["pruned"]) != len(self.structures):
             raise SparsityError(
-                f"state of pruner {self.name}: is of {len(state['pruned'])} weights, not of {len(self.structures)}"
+                f"state of pruner {self.name}: has {len(state['pruned'])} weights, not {len(self.structures)}"
             )
         self._masks = Masks(self._members)
         for index, member in enumerate(self._members):
@@ -176,10 +175,10 @@ class Pruner(ABC):
         self._pruned = list(state["pruned"])
         self._begun = bool(state["begun"])
 
-    def _fits(self, key: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    def _check_shapes(self, key: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
         for name, tensor in tensors.items():
             if tensor.shape != shapes.get(name):
                 raise SparsityError(
-                    f"state of pruner {self.name}: its {key} of {name} {tuple(tensor.shape)} fit no weight here; "
-                    f"it is the state of another plan or model"
+                    f"state of pruner {self.name}: its {key} of {name} {tuple(tensor.shape)} fit no weight here",
+                    cure="it is the state of another plan or model",
                 )

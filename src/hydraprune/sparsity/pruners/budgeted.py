@@ -1,4 +1,4 @@
-"""What is asked of which layers? A pruner with a target, spread over pools of structures that compete."""
+"""A pruner with a target, spread over pools of structures that compete."""
 
 from __future__ import annotations
 
@@ -10,24 +10,17 @@ from hydraprune.sparsity import allocation
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure
 from hydraprune.sparsity.plans import Plan
-from hydraprune.sparsity.progressive import AtOnce
 from hydraprune.sparsity.pruners.base import Pruner, Units
-from hydraprune.sparsity.regularizers import Unregularized
 from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.selection import Budget, Selection
 
-NOT_LEARNED = (
-    "scheduler=threshold: is for scores that are learned and start at 0; use pruner=soft_movement, or another scheduler"
-)
-
-
-# Curves are floats: one that begins at 0.3 may say 0.30000000000000004 there.
+# Curves are floats: one that begins at 0.3 may return 0.30000000000000004 there.
 _ROUNDING = 1e-9
 
 
 @dataclass
 class Pool:
-    """Structures that compete, what is asked of them, and how many of their units were zero before training."""
+    """Structures that compete, their target and bounds, and how many of their units were zero before training."""
 
     indices: list[int]
     selection: Selection
@@ -35,8 +28,8 @@ class Pool:
     initial: int = 0
 
 
-class Targeted(Pruner):
-    """The part of a pruner that knows its amounts. Arguments as of `Pruner`.
+class Budgeted(Pruner):
+    """A pruner that prunes a number of units given by its plan and schedule. Arguments: see `Pruner`.
 
     Raises:
         SparsityError: the amounts are impossible.
@@ -45,11 +38,11 @@ class Targeted(Pruner):
     def __init__(self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure]) -> None:
         super().__init__(name, plan, updates, structures)
         self._share = plan.pattern.share
-        extents = [allocation.Extent(s.units, s.sides) for s in self.structures]
-        allocation.check(plan.selection, extents, self._share, plan.pattern.name)
+        sizes = [allocation.LayerSize(s.units, s.shape) for s in self.structures]
+        allocation.check(plan.selection, sizes, self._share, plan.pattern.name)
         self._pools = [
-            Pool(indices, selection, [extents[i].units for i in indices])
-            for indices, selection in allocation.allot(plan.selection, extents, self._share)
+            Pool(indices, selection, [sizes[i].units for i in indices])
+            for indices, selection in allocation.allot(plan.selection, sizes, self._share)
         ]
         self._refuse_initial()
 
@@ -58,12 +51,14 @@ class Targeted(Pruner):
         begins = self._ratio(first, self.updates.start) <= (first.selection.initial_sparsity or 0.0) + _ROUNDING
         if initial and (self.updates.schedule.by_scores or not begins):
             raise SparsityError(
-                f"initial_sparsity={initial}: the schedule has no ramp that could begin there; leave it out, or use a "
-                f"scheduler that grows"
+                "the schedule has no ramp that could begin there",
+                key="initial_sparsity",
+                value=initial,
+                cure="leave it out, or use a scheduler that grows",
             )
 
     def begin(self) -> None:
-        """Hold what is zero by whole units when training starts, if the schedule is to go on from there."""
+        """Mask units that are zero when training starts, if the schedule is to continue from there."""
         if self._begun:
             return
         self._begun = True
@@ -75,46 +70,50 @@ class Targeted(Pruner):
             goal = self._goal(pool)
             if pool.initial > goal:
                 where = self.structures[pool.indices[0]].name if len(pool.indices) == 1 else "the model"
-                self._refuse(
-                    f"target_sparsity={float(pool.selection.target_sparsity):.4g}: {where} has {pool.initial} of "
-                    f"{sum(pool.units)} units at zero when it starts, more than the {goal} asked for; raise the "
-                    f"target, keep its zeros with pattern=lock, or let them go with initial_sparsity=0"
+                raise SparsityError(
+                    f"{where} has {pool.initial} of {sum(pool.units)} units at zero when training starts, more than "
+                    f"the {goal} of the target",
+                    key="target_sparsity",
+                    value=f"{float(pool.selection.target_sparsity):.4g}",
+                    cure="raise the target, keep the zeros with pattern=lock, or give them up with initial_sparsity=0",
+                    pruner=self.name,
                 )
             self._refuse_beyond_bounds(pool)
 
     def _refuse_beyond_bounds(self, pool: Pool) -> None:
-        """Zeros that are there must fit within cap and floor, or some would be lost."""
+        """Refuse zeros beyond cap or floor, some of which would be lost."""
         budget = pool.selection.budget(pool.units, self._share)
         beyond = 0
         for i, floor, cap in zip(pool.indices, budget.floors, budget.caps, strict=True):
             beyond += max(0, self._pruned[i] - floor)
             if self._pruned[i] > cap:
-                self._refuse(
-                    f"cap={pool.selection.cap}: {self.structures[i].name} has {self._pruned[i]} units at zero when "
-                    f"training starts, more than the {cap} that may go there; raise the cap, or let zeros go with "
-                    f"initial_sparsity=0"
+                raise SparsityError(
+                    f"{self.structures[i].name} has {self._pruned[i]} units at zero when training starts, more than "
+                    f"the {cap} that it allows there",
+                    key="cap",
+                    value=pool.selection.cap,
+                    cure="raise the cap, or give up zeros with initial_sparsity=0",
+                    pruner=self.name,
                 )
         if beyond > budget.spare and any(budget.floors):
-            self._refuse(
-                f"floor={pool.selection.floor}: layers have {beyond} units at zero beyond it when training starts, and "
-                f"the target leaves {budget.spare} beyond all floors; lower the floor, or let zeros go with "
-                f"initial_sparsity=0"
+            raise SparsityError(
+                f"layers have {beyond} units at zero beyond it when training starts, and the target leaves "
+                f"{budget.spare} beyond all floors",
+                key="floor",
+                value=pool.selection.floor,
+                cure="lower the floor, or give up zeros with initial_sparsity=0",
+                pruner=self.name,
             )
 
-    def _refuse(self, message: str) -> None:
-        error = SparsityError(message)
-        error.pruner = self.name
-        raise error
-
     def _ratio(self, pool: Pool, update: int) -> float:
-        """Element sparsity that the schedule asks of a pool."""
+        """Element sparsity of a pool at an update, by the schedule."""
         target, initial = float(pool.selection.target_sparsity), pool.selection.initial_sparsity
         if initial is None:
             initial = float(pool.initial * self._share / sum(pool.units))
         return self.updates.sparsity(update, target, initial)
 
     def _budget(self, pool: Pool, ratio: float | None) -> Budget:
-        """What goes in a pool; `ratio` as of `Selection.budget`."""
+        """How much is pruned in a pool; `ratio`: see `Selection.budget`."""
         budget = pool.selection.budget(pool.units, self._share, ratio)
         return replace(budget, count=max(budget.count, pool.initial))
 
@@ -141,13 +140,11 @@ class Targeted(Pruner):
             pool.initial = initial
 
 
-def refuse_parts(method: str, plan: Plan) -> None:
-    """Refuse parts of a plan that a method makes nothing of.
-
-    Raises:
-        SparsityError: naming the key, and what fits.
-    """
-    if not isinstance(plan.transition or AtOnce(), AtOnce):
-        raise SparsityError(f"{method}: its masks have no parts; use progressive=none")
-    if not isinstance(plan.regularizer or Unregularized(), Unregularized):
-        raise SparsityError(f"{method}: has no update that units could shrink towards; use regularizer=none")
+def threshold_refusal() -> SparsityError:
+    """The error of a threshold on scores that are not learned."""
+    return SparsityError(
+        "is for scores that are learned and start at 0",
+        key="scheduler",
+        value="threshold",
+        cure="use pruner=soft_movement, or another scheduler",
+    )

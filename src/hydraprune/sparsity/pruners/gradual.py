@@ -1,4 +1,4 @@
-"""Pruning while training: a criterion scores, a schedule asks, a selection chooses."""
+"""Pruning while training: a criterion scores units, a schedule sets how many are pruned, a selection picks them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.progressive import AtOnce
-from hydraprune.sparsity.pruners.budgeted import NOT_LEARNED, Pool, Targeted
-from hydraprune.sparsity.pruners.progressive_state import Parts
-from hydraprune.sparsity.pruners.regrowth import exchange, forget
-from hydraprune.sparsity.pruners.score_state import Memory
+from hydraprune.sparsity.pruners.budgeted import Budgeted, Pool, threshold_refusal
+from hydraprune.sparsity.pruners.progressive_state import ProgressiveState
+from hydraprune.sparsity.pruners.regrowth import exchange, reset_state
+from hydraprune.sparsity.pruners.score_state import ScoreState
 from hydraprune.sparsity.regularizers import Unregularized
 from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.selection import Budget, choose
@@ -27,51 +27,62 @@ from hydraprune.sparsity.selection import Budget, choose
 log = logging.getLogger(__name__)
 
 
-class Gradual(Targeted):
-    """Carries out a plan whose criterion scores step by step. Arguments as of `Pruner`.
+class Gradual(Budgeted):
+    """Prunes step by step by the scores of a criterion.
+
+    Args:
+        name, plan, updates, structures: see `Pruner`.
+        criterion: the plan's.
 
     Raises:
-        SparsityError: the amounts are impossible, a criterion that scores gradients is asked to prune
-            before the first step, or parts of the plan do not go together.
+        SparsityError: the amounts are impossible, a criterion that scores gradients would have to
+            prune before the first step, or criterion, schedule and transition do not suit each other.
     """
 
-    def __init__(self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure]) -> None:
+    def __init__(
+        self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure], criterion: Criterion
+    ) -> None:
         super().__init__(name, plan, updates, structures)
-        if not isinstance(plan.criterion, Criterion):
-            raise SparsityError(f"{name}: the plan has no criterion that scores step by step")
-        self.criterion: Criterion = plan.criterion
-        self.criterion.check([member.pattern for member in self._members])
+        self.criterion = criterion
+        criterion.check([member.pattern for member in self._members])
         self._regularizer = plan.regularizer or Unregularized()
         self._regularizer.check(self.structures)
-        self._memory = Memory(self.criterion, self._members, name)
-        self._parts = Parts(plan.transition or AtOnce(), updates, self._memory)
+        self._scores = ScoreState(criterion, self._members, name)
+        self._progressive = ProgressiveState(plan.transition or AtOnce(), updates, self._scores)
+        self._refuse_schedule()
         self._refuse_early()
 
     def _refuse_early(self) -> None:
-        self._refuse_schedule()
         least = 1 if self.criterion.horizon else 0
-        first = self._parts.choice(self.updates.start)
+        first = self._progressive.choice(self.updates.start)
         asked = any(self._ratio(pool, self.updates.start) > 0 for pool in self._pools)
         if first >= least or not (asked or self.updates.schedule.by_scores):
             return
         need = self.updates.start - first + least
         seen = f", when {type(self.criterion).__name__} has seen no gradient" if least else ""
         raise SparsityError(
-            f"warmup={self.updates.start}: pruner {self.name} would prune before the first step{seen}; give a warm-up "
-            f"of at least {need} step{'s' if need > 1 else ''}"
+            f"pruner {self.name} would prune before the first step{seen}",
+            key="scheduler.warmup",
+            value=self.updates.start,
+            cure=f"give a warm-up of at least {need} step{'s' if need > 1 else ''}",
         )
 
     def _refuse_schedule(self) -> None:
         if self.updates.schedule.by_scores and not self.criterion.learned:
-            raise SparsityError(NOT_LEARNED)
-        if not self.updates.count and not isinstance(self._regularizer, Unregularized):
-            raise SparsityError("regularizer=group_lasso: acts between updates, and there is one; use regularizer=none")
+            raise threshold_refusal()
+        if not self.updates.count and self._regularizer.acts:
+            raise SparsityError(
+                "acts between updates, and there is one",
+                key="regularizer",
+                value=self._regularizer.name,
+                cure="use regularizer=none",
+            )
 
     @torch.no_grad()
     def observe(self, step: int) -> None:
-        coming = self._parts.next_choice(step + 1)
-        self._memory.observe(step, coming)
-        self._parts.observe(step, coming)
+        next_choice = self._progressive.next_choice(step + 1)
+        self._scores.observe(step, next_choice)
+        self._progressive.observe(step, next_choice)
 
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
@@ -81,27 +92,28 @@ class Gradual(Targeted):
         # Before an update too: the optimizer has just moved masked weights off zero, and a criterion
         # that reads weights must see them as the forward pass did.
         self._masks.apply()
-        due = self._parts.due(step)
+        due = self._progressive.due(step)
         if due is None:
             return False
         update, part = due
-        compares = self._parts.many or self.criterion.regrows
-        before = [self._masks.whole(place) for place in range(len(self._members))] if compares else []
+        compares = self._progressive.many or self.criterion.regrows
+        before = [self._masks.whole(i) for i in range(len(self._members))] if compares else []
         if part == 1:
             self._update(step, update)
-            competing = [[place for i in pool.indices for place in self._places[i]] for pool in self._pools]
-            self._parts.plan(before, self._masks, competing, step)
-        self._parts.hold(part, self._masks)
+            competing = [[i for structure in pool.indices for i in self._indices[structure]] for pool in self._pools]
+            self._progressive.plan(before, self._masks, competing, step)
+        self._progressive.hold(part, self._masks)
         if self.criterion.regrows and optimizer is not None:
-            self._forget(before, optimizer)
+            self._reset_returned(before, optimizer)
         self._masks.apply()
         return True
 
-    def _forget(self, before: Sequence[Tensor | None], optimizer: Optimizer) -> None:
-        for place, (member, old) in enumerate(zip(self._members, before, strict=True)):
-            new = self._masks.whole(place)
+    def _reset_returned(self, before: Sequence[Tensor | None], optimizer: Optimizer) -> None:
+        """Reset the optimizer's state of weights that were masked before and are kept now."""
+        for i, (member, old) in enumerate(zip(self._members, before, strict=True)):
+            new = self._masks.whole(i)
             if old is not None and new is not None:
-                forget(optimizer, member.weight.parameter, new & ~old)
+                reset_state(optimizer, member.weight.parameter, new & ~old)
 
     def _update(self, step: int, update: int) -> None:
         """Choose the units of the update due at `update`, by the scores of `step`."""
@@ -112,19 +124,19 @@ class Gradual(Targeted):
             return
         if final and self.plan.selection.target_sparsity == 0:
             return
-        if not final and self._memory.kept is None and self.criterion.horizon and not by_scores:
+        if not final and self._scores.tensors is None and self.criterion.horizon and not by_scores:
             budgets = [self._budget(pool, ratio) for pool, ratio in zip(self._pools, ratios, strict=True)]
             if sum(budget.count for budget in budgets) == sum(self._pruned):
                 return  # a sparse model that starts where its schedule does: there is nothing to choose
-        cells = self._memory.scores(step)
-        if not by_scores and not any(bool(part.any()) for part in cells):
+        cells = self._scores.scores(step)
+        if not by_scores and not any(bool(scores.any()) for scores in cells):
             log.warning(
-                "pruner %s, step %d: every score is 0, so that the first units go, whatever they are worth; is there a "
-                "gradient yet? A student that still equals its teacher has none: warm up longer, or score by magnitude",
+                "pruner %s, step %d: all scores are 0, so units are pruned in index order; is the gradient zero? It is "
+                "while a student still equals its teacher: warm up longer, or score by magnitude",
                 self.name,
                 step,
             )
-        if self._parts.many and not self.criterion.revives:
+        if self._progressive.many and not self.criterion.revives:
             cells = self._with_pruned_last(cells)
         for pool, ratio in zip(self._pools, ratios, strict=True):
             self._choose(pool, self._budget(pool, ratio), cells, step, update)
@@ -132,15 +144,16 @@ class Gradual(Targeted):
     def _with_pruned_last(self, cells: list[Tensor]) -> list[Tensor]:
         """The same scores, those of pruned units below all others.
 
-        What went in parts learned on for some steps after it was chosen, and may be worth more by now.
+        What is pruned in parts trains on for some steps after it was chosen, and may score higher by now.
         """
-        least = torch.stack([part.min() for part in cells]).min() - 1
+        least = torch.stack([scores.min() for scores in cells]).min() - 1
         result = []
-        for member, part, mask in zip(self._members, cells, map(self._masks.whole, range(len(cells))), strict=True):
+        for i, (member, scores) in enumerate(zip(self._members, cells, strict=True)):
+            mask = self._masks.whole(i)
             if mask is not None:
-                living = member.pattern.pool(member.weight.view(mask).float()) > 0
-                part = torch.where(living.reshape(part.shape), part, least)
-            result.append(part)
+                kept = member.pattern.to_cells(member.weight.view(mask).float()) > 0
+                scores = torch.where(kept.reshape(scores.shape), scores, least)
+            result.append(scores)
         return result
 
     def _choose(self, pool: Pool, budget: Budget, cells: list[Tensor], step: int, update: int) -> None:
@@ -155,8 +168,8 @@ class Gradual(Targeted):
         try:
             chosen = choose(costs, budget)
         except SparsityError as error:
-            raise SparsityError(f"pruner {self.name}, step {step}: {error}") from None
-        growth = self._memory.growth()
+            raise SparsityError(f"pruner {self.name}, step {step}: {error.reason}", cure=error.cure) from None
+        growth = self._scores.growth()
         if growth is not None:
             window = max(1, self.updates.last - self.updates.start)
             share = self.criterion.exchanged((update - self.updates.start) / window)
@@ -168,47 +181,50 @@ class Gradual(Targeted):
                 self._prune(i, pruned, cells, int(count))
 
     def _by_scores(self, pool: Pool, costs: Sequence[Tensor], budget: Budget) -> Budget:
-        """As many as the schedule's threshold lets go, between those that went already and the goal."""
+        """As many as pass the schedule's threshold, at least those pruned already and at most the goal."""
         found = sum(int(self.updates.schedule.passes(cost).sum()) for cost in costs)
         least = sum(self._pruned[i] for i in pool.indices)
         return replace(budget, count=max(least, min(found, budget.goal, sum(budget.caps))))
 
     def _cost(self, index: int, cells: Sequence[Tensor]) -> Tensor:
-        return self.structures[index].cost([cells[place] for place in self._places[index]])
+        return self.structures[index].cost([cells[i] for i in self._indices[index]])
 
     def _settled_cost(self, index: int) -> Tensor:
         """Costs that repeat the choice in force: a layer at its cap keeps its mask.
 
-        As in the published tool. Only a criterion that revives weights can tell; what is left of
-        such a layer is so little that shuffling it does more harm than good.
+        As in the published tool. It makes a difference only for a criterion that revives weights; what is
+        left of such a layer is so little that exchanging it does more harm than good.
         """
-        masks = {self._members[place].weight.name: self._masks.whole(place) for place in self._places[index]}
-        gone = self.structures[index].empty({name: mask for name, mask in masks.items() if mask is not None})
-        costs = torch.full(gone.shape, torch.finfo(torch.float32).max, device=gone.device)
-        return costs.masked_fill_(gone, -torch.inf)
+        masks = {self._members[i].weight.name: self._masks.whole(i) for i in self._indices[index]}
+        pruned = self.structures[index].empty({name: mask for name, mask in masks.items() if mask is not None})
+        costs = torch.full(pruned.shape, torch.finfo(torch.float32).max, device=pruned.device)
+        return costs.masked_fill_(pruned, -torch.inf)
 
     @property
     def zeros(self) -> int:
-        partial = self._parts.zeros
+        partial = self._progressive.zeros
         return super().zeros if partial is None else partial
 
     def state_dict(self) -> dict[str, Any]:
-        """Also the criterion's memory and the parts of an update under way."""
+        """Also the score state and the parts of an update under way.
+
+        The keys are those of states that earlier versions saved.
+        """
         return {
             **super().state_dict(),
-            "memory": self._memory.state(),
-            "parts": self._parts.state(),
+            "memory": self._scores.state(),
+            "parts": self._progressive.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        memory = state["memory"]
-        self._fits("memory", memory, self._memory.shapes())
-        if memory and len(memory) != len(self._members):
-            raise SparsityError(f"state of pruner {self.name}: remembers {len(memory)} weights of {len(self._members)}")
+        scores = state["memory"]
+        self._check_shapes("memory", scores, self._scores.shapes())
+        if scores and len(scores) != len(self._members):
+            raise SparsityError(f"state of pruner {self.name}: scores {len(scores)} weights of {len(self._members)}")
         super().load_state_dict(state)
-        self._memory.load(memory)
-        self._parts.load(state["parts"])
-        if self._parts.under_way:
-            # Some of their blocks are partly zero.
-            for place, member in enumerate(self._members):
-                self._masks.hold(place, state["masks"][member.weight.name].to(member.weight.parameter.device))
+        self._scores.load(scores)
+        self._progressive.load(state["parts"])
+        if self._progressive.under_way:
+            # Some blocks are partly zero.
+            for i, member in enumerate(self._members):
+                self._masks.hold(i, state["masks"][member.weight.name].to(member.weight.parameter.device))

@@ -1,4 +1,4 @@
-"""Fine-tuning a sparse model without losing one zero."""
+"""Fine-tuning of a sparse model that keeps every zero."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hydraprune.sparsity.pruners.base import Pruner, Units
 
 
 class Lock(Pruner):
-    """Holds every weight that is zero when training starts, one by one: zeros of partly zero blocks too.
+    """Masks every weight that is zero when training starts, one by one: zeros of partly zero blocks too.
 
-    Arguments as of `Pruner`; the structures are of pattern 1x1.
+    Arguments: see `Pruner`; the structures have pattern 1x1.
     """
 
     def observe(self, step: int) -> None:
@@ -34,7 +34,10 @@ class Lock(Pruner):
         self._keep_zeros()
         if not any(self._pruned):
             raise SparsityError(
-                "pattern=lock: the model has no zeros to keep; name a sparse one: dense.source=<folder or hub id>"
+                "the model has no zeros to keep",
+                key="pattern",
+                value="lock",
+                cure="name a sparse one: dense.source=<folder or hub id>",
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Which units come back? Living units exchanged for pruned ones, layer by layer, at equal sparsity."""
+"""Regrowth: kept units exchanged for pruned ones, layer by layer, at equal sparsity."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hydraprune.sparsity.selection import cheapest
 def exchange(pruned: Tensor, costs: Tensor, growth: Tensor, share: float) -> Tensor:
     """The choice of units after an exchange. Evci et al. 2020, arXiv:1911.11134, algorithm 1.
 
-    The `share` of living units that cost least is dropped, and as many of those not living then
-    (dropped ones included) that promise most grow. No more than promise anything: a unit without a
-    gradient would come back to stay zero.
+    The `share` of kept units that cost least is pruned, and as many of those pruned then (these
+    included) with the largest growth come back. No more of them than have any growth: a unit
+    without a gradient would come back and stay zero.
 
     Args:
         pruned, costs, growth: of one layer, flat [units]; costs and growth are finite.
@@ -29,8 +29,8 @@ def exchange(pruned: Tensor, costs: Tensor, growth: Tensor, share: float) -> Ten
     return out & ~back
 
 
-def forget(optimizer: Optimizer, parameter: Tensor, where: Tensor) -> None:
-    """Reset to zero what an optimizer has gathered about some entries: all its tensors of the parameter's shape.
+def reset_state(optimizer: Optimizer, parameter: Tensor, where: Tensor) -> None:
+    """Set an optimizer's state of some entries to zero: all its tensors of the parameter's shape.
 
     Args:
         where: bool, shaped like the parameter.

@@ -1,4 +1,4 @@
-"""What does a criterion remember of the steps so far? Kept while it can still matter to an update."""
+"""The score state of a pruner: what its criterion accumulates over steps, kept while an update can still need it."""
 
 from __future__ import annotations
 
@@ -12,139 +12,144 @@ from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member
 from hydraprune.sparsity.patterns import Pattern
 
-# A step whose gradients are not finite does not count; where one step would do, these stand by.
-_AT_LEAST = 3
-# A loss scaler feels its way through a few such steps; a training of which so many are one after the other is lost.
-_TOO_MANY = 5
+# Steps whose gradients are not finite are skipped, so a criterion that needs one step observes this many.
+_LEAST_OBSERVED = 3
+# A loss scaler skips a few steps while it adapts; with so many in a row the training has diverged.
+_MOST_SKIPPED = 5
 
 
-class Memory:
-    """A criterion's memory of some weights, each in the resolution of its own pattern."""
+class ScoreState:
+    """A criterion's state for some weights, each in the resolution of its own pattern.
+
+    Args:
+        criterion: what scores them.
+        members: the weights, and the pattern of each.
+        pruner: its name, for messages.
+    """
 
     def __init__(self, criterion: Criterion, members: Sequence[Member], pruner: str) -> None:
         self.criterion = criterion
         self.members = tuple(members)
         self.pruner = pruner
-        self.kept: list[Tensor] | None = None
-        self._astray: int | Tensor = 0  # steps whose gradients were not finite, since the last that was
-        self._seen: Tensor | None = None  # on an accelerator: whether any step in memory was finite
-        self._reached = False  # whether gradients were seen to reach all weights
+        self.tensors: list[Tensor] | None = None  # per member; None while nothing is accumulated
+        self._skipped: int | Tensor = 0  # steps with gradients that are not finite, since the last that were
+        self._any_finite: Tensor | None = None  # on an accelerator: whether any step in the state was finite
+        self._checked = False  # whether every weight was seen to get a gradient
         # Members by pattern: a criterion scores all weights of one pattern in one call.
-        self._banks: dict[int, list[int]] = {}
+        self._by_pattern: dict[int, list[int]] = {}
         patterns = [member.pattern for member in self.members]
         for index, pattern in enumerate(patterns):
-            self._banks.setdefault(patterns.index(pattern), []).append(index)
+            self._by_pattern.setdefault(patterns.index(pattern), []).append(index)
 
-    def observe(self, step: int, coming: int | None) -> None:
-        """Take in the gradients of step `step`; `coming` is the next step whose update ranks scores.
+    def observe(self, step: int, next_choice: int | None) -> None:
+        """Add the gradients of step `step`; `next_choice` is the next step that ranks scores, if any.
 
         Raises:
             SparsityError: a weight has no gradient.
         """
         if self.criterion.horizon == 0:
             return
-        if not self._reached:
+        if not self._checked:
             self._gradients()
-            self._reached = True
-        if coming is None or coming - step > max(self.criterion.horizon, _AT_LEAST):
-            # What was remembered is older still, so it cannot matter either.
-            self.kept = None
+            self._checked = True
+        if next_choice is None or next_choice - step > max(self.criterion.horizon, _LEAST_OBSERVED):
+            # The state is of steps still earlier, so it cannot matter either.
+            self.tensors = None
             return
-        self._take(self._gradients())
+        self._add(self._gradients())
 
-    def _take(self, gradients: list[Tensor]) -> None:
-        whole = torch.stack([gradient.sum() for gradient in gradients]).isfinite().all()
-        if whole.device.type == "cpu":
-            self._astray = 0 if bool(whole) else self._astray + 1
-            if bool(whole):
-                self.kept = self._remember(self.kept, gradients)
+    def _add(self, gradients: list[Tensor]) -> None:
+        finite = torch.stack([gradient.sum() for gradient in gradients]).isfinite().all()
+        if finite.device.type == "cpu":
+            self._skipped = 0 if bool(finite) else self._skipped + 1
+            if bool(finite):
+                self.tensors = self._update(self.tensors, gradients)
             return
-        self._take_without_reading(gradients, whole)
+        self._add_without_sync(gradients, finite)
 
-    def _take_without_reading(self, gradients: list[Tensor], whole: Tensor) -> None:
-        """The same with no waiting for an accelerator: what comes of gradients not `whole` is put aside there."""
-        before = self.kept and [tensor.clone() for tensor in self.kept]
-        self._seen = whole if before is None or self._seen is None else self._seen | whole
-        after = self._remember(self.kept, gradients)
+    def _add_without_sync(self, gradients: list[Tensor], finite: Tensor) -> None:
+        """The same without waiting for an accelerator, which discards an update by gradients that are not `finite`."""
+        before = self.tensors and [tensor.clone() for tensor in self.tensors]
+        self._any_finite = finite if before is None or self._any_finite is None else self._any_finite | finite
+        after = self._update(self.tensors, gradients)
         olds = before or [torch.zeros_like(tensor) for tensor in after]
-        self.kept = [torch.where(whole, new, old) for new, old in zip(after, olds, strict=True)]
-        self._astray = torch.where(whole, 0, self._astray + 1)
+        self.tensors = [torch.where(finite, new, old) for new, old in zip(after, olds, strict=True)]
+        self._skipped = torch.where(finite, 0, self._skipped + 1)
 
-    def _remember(self, kept: list[Tensor] | None, gradients: list[Tensor] | None) -> list[Tensor]:
-        views = self._views()
+    def _update(self, tensors: list[Tensor] | None, gradients: list[Tensor] | None) -> list[Tensor]:
+        views = [member.values for member in self.members]
 
-        def fresh(indices: list[int], pattern: Pattern) -> list[Tensor]:
-            return self.criterion.remember(
-                None if kept is None else [kept[i] for i in indices],
+        def updated(indices: list[int], pattern: Pattern) -> list[Tensor]:
+            return self.criterion.update_state(
+                None if tensors is None else [tensors[i] for i in indices],
                 [views[i] for i in indices],
                 None if gradients is None else [gradients[i] for i in indices],
                 pattern,
             )
 
-        return self._by_pattern(fresh)
+        return self._per_pattern(updated)
 
-    def _by_pattern(self, compute: Callable[[list[int], Pattern], list[Tensor]]) -> list[Tensor]:
-        """What is computed of all members of one pattern in one call, in the order of the members."""
+    def _per_pattern(self, compute: Callable[[list[int], Pattern], list[Tensor]]) -> list[Tensor]:
+        """The results of one call for all members of each pattern, in the order of the members."""
         result = [torch.empty(0)] * len(self.members)
-        for indices in self._banks.values():
+        for indices in self._by_pattern.values():
             for i, tensor in zip(indices, compute(indices, self.members[indices[0]].pattern), strict=True):
                 result[i] = tensor
         return result
 
     def scores(self, step: int) -> list[Tensor]:
-        """Cells of each member at an update, float32; the lowest go first.
+        """Cells of each member at an update, float32; the lowest are pruned first.
 
         Raises:
-            SparsityError: no step was observed whose gradients were finite, or none of the last few was.
+            SparsityError: no step with finite gradients was observed, or none of the last few was one.
         """
-        kept = self._remember(None, None) if self.criterion.horizon == 0 else self.kept
-        if self._seen is not None and not bool(self._seen):
-            kept = None
-        if kept is None and not self._astray:
+        state = self._update(None, None) if self.criterion.horizon == 0 else self.tensors
+        if self._any_finite is not None and not bool(self._any_finite):
+            state = None
+        if state is None and not self._skipped:
             raise SparsityError(f"pruner {self.pruner}: update at step {step}, but no gradient was observed before it")
-        if kept is None or int(self._astray) >= _TOO_MANY:
+        if state is None or int(self._skipped) >= _MOST_SKIPPED:
             raise SparsityError(
-                f"pruner {self.pruner}, step {step}: the gradients of the last {int(self._astray)} steps are not "
-                f"finite; look at the loss, and lower the learning rate"
+                f"pruner {self.pruner}, step {step}: the gradients of the last {int(self._skipped)} steps are not "
+                f"finite",
+                cure="look at the loss, and lower the learning rate",
             )
-        views, remembered = self._views(), kept
-        return self._by_pattern(
+        views, tensors = [member.values for member in self.members], state
+        return self._per_pattern(
             lambda indices, pattern: self.criterion.scores(
-                [remembered[i] for i in indices], [views[i] for i in indices], pattern
+                [tensors[i] for i in indices], [views[i] for i in indices], pattern
             )
         )
 
     def growth(self) -> list[Tensor] | None:
-        """Cells of each member: what pruned units would be worth if they came back; None: none come back."""
-        if self.kept is None or not self.criterion.regrows:
+        """Cells of each member: what pruned units would be worth if they came back; None where none do."""
+        if self.tensors is None or not self.criterion.regrows:
             return None
-        return [self.criterion.growth(kept, m.pattern) for kept, m in zip(self.kept, self.members, strict=True)]
-
-    def _views(self) -> list[Tensor]:
-        return [member.weight.view(member.weight.parameter.detach()) for member in self.members]
+        pairs = zip(self.tensors, self.members, strict=True)
+        return [self.criterion.growth(state, member.pattern) for state, member in pairs]
 
     def _gradients(self) -> list[Tensor]:
         views = []
         for member in self.members:
             if member.weight.parameter.grad is None:
                 raise SparsityError(
-                    f"{member.weight.name} gets no gradient, so pruner {self.pruner} cannot score it; exclude it or "
-                    f"unfreeze it"
+                    f"{member.weight.name} gets no gradient, so pruner {self.pruner} cannot score it",
+                    cure="exclude it or unfreeze it",
                 )
             views.append(member.weight.view(member.weight.parameter.grad))
         return views
 
     def state(self) -> dict[str, Tensor]:
-        """Parameter name -> memory; empty when nothing is remembered."""
+        """Parameter name -> its state; empty while nothing is accumulated."""
         names = [member.weight.name for member in self.members]
-        return {} if self.kept is None else dict(zip(names, self.kept, strict=True))
+        return {} if self.tensors is None else dict(zip(names, self.tensors, strict=True))
 
     def shapes(self) -> dict[str, torch.Size]:
-        """Parameter name -> the shape of its memory."""
-        return {m.weight.name: self.criterion.memory_shape(m.weight.view_shape, m.pattern) for m in self.members}
+        """Parameter name -> the shape of its state."""
+        return {m.weight.name: self.criterion.state_shape(m.weight.view_shape, m.pattern) for m in self.members}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a memory; copies, since it is written in place and its source may go on living."""
-        self.kept = (
+        """Take over a state; copied, since it is updated in place and its source may still be in use."""
+        self.tensors = (
             [state[m.weight.name].to(m.weight.parameter.device, copy=True) for m in self.members] if state else None
         )

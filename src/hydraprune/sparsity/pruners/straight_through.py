@@ -1,4 +1,4 @@
-"""Sparse forward, dense memory: weights that are zero in the forward pass go on learning beside it."""
+"""Straight-through estimation: sparse weights in the forward pass, dense weights in the optimizer step."""
 
 from __future__ import annotations
 
@@ -14,39 +14,42 @@ from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure
 from hydraprune.sparsity.methods import SrSte
 from hydraprune.sparsity.plans import Plan
-from hydraprune.sparsity.pruners.budgeted import NOT_LEARNED, Targeted, refuse_parts
+from hydraprune.sparsity.pruners.budgeted import Budgeted, threshold_refusal
 from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.selection import choose
 
 
-class StraightThrough(Targeted):
-    """Carries out a plan by straight-through estimation. Arguments as of `Pruner`.
+class StraightThrough(Budgeted):
+    """Trains dense weights through a mask that is chosen again before every step.
 
-    The parameters hold the sparse weights whenever the caller has the turn, and the dense ones only
-    between `observe` and `project`, while the optimizer makes its step.
+    The parameters hold the dense weights only between `observe` and `project`, while the optimizer
+    takes its step, and the sparse ones at all other times.
+
+    Args:
+        name, plan, updates, structures: see `Pruner`.
+        method: the plan's.
 
     Raises:
-        SparsityError: the amounts are impossible.
+        SparsityError: the amounts are impossible, or the schedule does not suit the method.
     """
 
-    def __init__(self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure]) -> None:
+    def __init__(self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure], method: SrSte) -> None:
         super().__init__(name, plan, updates, structures)
-        assert isinstance(plan.criterion, SrSte)
-        self.criterion: SrSte = plan.criterion
-        refuse_parts("pruner=sr_ste", plan)
+        self.criterion = method
         if updates.schedule.by_scores:
-            raise SparsityError(NOT_LEARNED)
-        self._dense: list[Tensor] | None = None  # the weights beside the masks, while these may change
+            raise threshold_refusal()
+        self._dense: list[Tensor] | None = None  # the unmasked weights, while masks may change
 
     @torch.no_grad()
     def observe(self, step: int) -> None:
         if self._dense is None:
             return
-        for place, (member, dense) in enumerate(zip(self._members, self._dense, strict=True)):
-            parameter, mask = member.weight.parameter, self._masks.whole(place)
+        for i, (member, dense) in enumerate(zip(self._members, self._dense, strict=True)):
+            parameter, mask = member.weight.parameter, self._masks.whole(i)
             if parameter.grad is None:
                 raise SparsityError(
-                    f"{member.weight.name} gets no gradient; exclude it from pruner {self.name} or unfreeze it"
+                    f"{member.weight.name} gets no gradient",
+                    cure=f"exclude it from pruner {self.name} or unfreeze it",
                 )
             parameter.copy_(dense)
             if mask is not None:
@@ -63,15 +66,12 @@ class StraightThrough(Targeted):
         return inside
 
     def _choose(self, step: int) -> None:
-        """The cheapest units by magnitude, as many as the schedule asked for last."""
+        """Mask the cheapest units by magnitude, as many as at the last update of the schedule."""
         update = self.updates.start + (step - self.updates.start) // self.updates.frequency * self.updates.frequency
-        magnitudes = [
-            Magnitude().remember(None, [m.weight.view(m.weight.parameter.detach())], None, m.pattern)[0]
-            for m in self._members
-        ]
+        magnitudes = [Magnitude().update_state(None, [m.values], None, m.pattern)[0] for m in self._members]
         for pool in self._pools:
             budget = self._budget(pool, None if step == self.updates.last else self._ratio(pool, update))
-            costs = [self.structures[i].cost([magnitudes[p] for p in self._places[i]]) for i in pool.indices]
+            costs = [self.structures[i].cost([magnitudes[j] for j in self._indices[i]]) for i in pool.indices]
             chosen = choose(costs, budget)
             counts = torch.stack([pruned.sum() for pruned in chosen]).tolist()
             for i, pruned, count in zip(pool.indices, chosen, counts, strict=True):
@@ -86,7 +86,7 @@ class StraightThrough(Targeted):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         dense = state["dense"]
-        self._fits("dense weights", dense, {w.name: w.parameter.shape for w in self.weights})
+        self._check_shapes("dense weights", dense, {w.name: w.parameter.shape for w in self.weights})
         super().load_state_dict(state)
         kept = [dense[w.name].to(w.parameter.device, copy=True) for w in self.weights] if dense else None
         self._dense = kept
