@@ -14,7 +14,7 @@ import hydra
 from omegaconf import OmegaConf
 from torch import nn
 
-from hydraprune.config.allowlist import check_targets
+from hydraprune.config.allowlist import check_targets, target_of
 from hydraprune.config.schema import arguments_of, check_arguments
 from hydraprune.errors import UserError
 from hydraprune.models.families import ModelFamily, family_of_model, model_type
@@ -61,8 +61,14 @@ class Components:
 
     @cached_property
     def task(self) -> Any:
-        """The task's source."""
-        return make(self._config, "task")
+        """The task's source; a metric that is named by its path is that function."""
+        node = dict(self._config["task"])
+        metrics = node.get("metrics")
+        if not isinstance(metrics, (list, tuple)) or not any(isinstance(m, str) and "." in m for m in metrics):
+            return make(self._config, "task")
+        del node["metrics"]
+        found = [target_of(m, "task.metrics") if isinstance(m, str) and "." in m else m for m in metrics]
+        return make(self._config, "task", node, metrics=found)
 
 
 def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any) -> Any:
