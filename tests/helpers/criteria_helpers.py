@@ -1,15 +1,15 @@
-"""What tests of criteria need: a small regression, a criterion fed by hand, a pruner of some layers."""
+"""Shared by tests of criteria: a small regression, scores of single steps, a pruner of some layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from sparsity_helpers import PLAIN
+from sparsity_helpers import pruner_of
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hydraprune.sparsity import Block, Criterion, NofM, Pattern, Plans, Pruner, Schedule, attach
+from hydraprune.sparsity import Block, Criterion, NofM, Pattern, Plans, Pruner, Schedule
 
 BLOCKS = [Block(1, 1), Block(4, 1), Block(1, 4), Block(2, 2), Block(1, "channel"), Block("channel", 1), Block(2, 3)]
 
@@ -34,12 +34,12 @@ def gradient_of(weight: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def ran(criterion: Criterion, steps: Sequence[tuple[Tensor, Tensor]], pattern: Pattern) -> list[Tensor]:
-    """The scores after some (weight, gradient) matrices, and the memory they came from."""
-    memory = None
+    """The scores after some (weight, gradient) matrices, and the state they came from."""
+    state = None
     for weight, gradient in steps:
-        memory = criterion.update_state(memory, [weight.unsqueeze(1)], [gradient.unsqueeze(1)], pattern)
-    assert memory is not None
-    return [criterion.scores(memory, [steps[-1][0].unsqueeze(1)], pattern)[0], memory[0]]
+        state = criterion.update_state(state, [weight.unsqueeze(1)], [gradient.unsqueeze(1)], pattern)
+    assert state is not None
+    return [criterion.scores(state, [steps[-1][0].unsqueeze(1)], pattern)[0], state[0]]
 
 
 def expanded(cells: Tensor, rows: int, columns: int, block: Block) -> Tensor:
@@ -49,11 +49,8 @@ def expanded(cells: Tensor, rows: int, columns: int, block: Block) -> Tensor:
     return torch.kron(cells.reshape(rows // height, columns // width), torch.ones(height, width))
 
 
-def pruner_of(
+def pruner_on_layers(
     layers: Sequence[nn.Module], plans: Plans, criterion: Criterion, schedule: Schedule, steps: int = 12
 ) -> Pruner:
     """The pruner of some layers, whose names are their numbers."""
-    model = nn.ModuleList(layers)
-    (plan,) = plans.parts.values()
-    (pruner,) = attach(model, {"p": plan.completed(criterion, schedule)}, PLAIN, steps)
-    return pruner
+    return pruner_of(nn.ModuleList(layers), plans, criterion, schedule, steps)

@@ -44,7 +44,7 @@ CRITERIA: dict[str, Criterion] = {
 }
 RAMPS: dict[str, type[Schedule]] = {"exp": Exp, "linear": Linear, "cos": Cos, "cube": Cube}
 LR = 0.1
-# Relative. Where two scores that are told apart lie closer, float32 does not say which is the lesser.
+# Relative. Two scores that lie closer may be ordered differently in float32.
 UNCLEAR = 2e-5
 
 Matrices = dict[str, NDArray[np.float32]]
@@ -100,7 +100,7 @@ def module(weight: NDArray[np.float32]) -> nn.Module:
 
 
 def plans_of(method: Method) -> Plans:
-    """Our words for the reference's. Its N:M counts the weights removed, ours those kept."""
+    """Our plans for a method of the reference. Its N:M counts the weights removed, ours those kept."""
     removed, of = method.removed_of
     words = {
         "target_sparsity": method.target,

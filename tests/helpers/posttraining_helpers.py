@@ -1,18 +1,18 @@
-"""What tests of post-training methods need: models with stored inputs, and their calibration."""
+"""Shared by tests of post-training methods: models with stored inputs, and their calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import torch
-from sparsity_helpers import PLAIN
+from sparsity_helpers import PLAIN, plan_of
 from torch import Tensor, nn
 
 from hydraprune.sparsity import Calibration, Family, OneShot, Plan, Plans, PostTraining, Pruner, attach
 
 
 def batches_of(features: int, count: int = 3, seed: int = 0) -> list[Tensor]:
-    """`count` batches of 40 rows whose features hang together, as a layer's inputs do, and differ in size."""
+    """`count` batches of 40 rows whose features are correlated and differ in size, as a layer's inputs do."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.eye(features, dtype=torch.float64)
     mixing += 0.2 * torch.randn(features, features, generator=generator, dtype=torch.float64)
@@ -38,10 +38,9 @@ def calibration_on(model: nn.Module, batches: Sequence[Tensor]) -> Calibration:
     return run
 
 
-def plan_of(plans: Plans, method: PostTraining) -> Plan:
+def plan_at_start(plans: Plans, method: PostTraining) -> Plan:
     """The only plan, carried out before the first step."""
-    (plan,) = plans.parts.values()
-    return plan.completed(method, OneShot())
+    return plan_of(plans, method, OneShot())
 
 
 def calibrated(
@@ -49,7 +48,7 @@ def calibrated(
 ) -> Pruner:
     """Prune `model` before any training."""
     calibration = calibration_on(model, batches)
-    (pruner,) = attach(model, {plans.name: plan_of(plans, method)}, family, steps=0, calibration=calibration)
+    (pruner,) = attach(model, {plans.name: plan_at_start(plans, method)}, family, steps=0, calibration=calibration)
     assert pruner.project(0)
     return pruner
 
@@ -62,7 +61,7 @@ def double(weight: Tensor) -> nn.Linear:
 
 
 class Attention(nn.Module):
-    """Self-attention whose weights are named as in BERT; `gates` scale what its heads give."""
+    """Self-attention whose weights are named as in BERT; `gates` scale the outputs of its heads."""
 
     def __init__(self, width: int = 8, heads: int = 4) -> None:
         super().__init__()
@@ -75,8 +74,8 @@ class Attention(nn.Module):
             layer(inputs).unflatten(-1, (self.heads, -1)).transpose(0, 1)
             for layer in (self.query, self.key, self.value)
         )
-        told = (query @ key.transpose(1, 2)).softmax(-1) @ value
-        result: Tensor = self.output((told * self.gates[:, None, None]).transpose(0, 1).flatten(1))
+        mixed = (query @ key.transpose(1, 2)).softmax(-1) @ value
+        result: Tensor = self.output((mixed * self.gates[:, None, None]).transpose(0, 1).flatten(1))
         return result
 
 

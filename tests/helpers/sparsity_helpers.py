@@ -1,14 +1,29 @@
-"""What several tests of the sparsity core need: small models, one-shot pruning, a training loop."""
+"""Shared by tests of the sparsity core: small models, plans and pruners for them, a training loop."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-from hydraprune.sparsity import Family, Magnitude, OneShot, Plans, Pruner, attach
+from hydraprune.sparsity import (
+    AtOnce,
+    Family,
+    Magnitude,
+    Method,
+    OneShot,
+    Plan,
+    Plans,
+    Progressive,
+    Pruner,
+    Regularizer,
+    Schedule,
+    attach,
+)
 
 PLAIN = Family("plain")
 
@@ -37,10 +52,45 @@ def holding(layer: nn.Module, weight: Tensor) -> nn.Module:
     return layer
 
 
+def plan_of(
+    plans: Plans,
+    method: Method,
+    schedule: Schedule,
+    transition: AtOnce | Progressive | None = None,
+    regularizer: Regularizer | None = None,
+) -> Plan:
+    """The only plan of `plans`, completed."""
+    (plan,) = plans.parts.values()
+    return plan.completed(method, schedule, transition, regularizer)
+
+
+def pruner_of(
+    model: nn.Module,
+    plans: Plans,
+    method: Method,
+    schedule: Schedule,
+    steps: int = 12,
+    transition: AtOnce | Progressive | None = None,
+    regularizer: Regularizer | None = None,
+    family: Family = PLAIN,
+) -> Pruner:
+    """The pruner of the only plan of `plans`, in a training of `steps` steps."""
+    plan = plan_of(plans, method, schedule, transition, regularizer)
+    (pruner,) = attach(model, {plans.name: plan}, family, steps)
+    return pruner
+
+
+def through_a_file(state: Any) -> Any:
+    """What is loaded of a saved state."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
 def prune_now(model: nn.Module, plans: Plans, family: Family = PLAIN) -> Pruner:
     """Prune `model` once by magnitude, to the plan's full target."""
-    (plan,) = plans.parts.values()
-    (pruner,) = attach(model, {plans.name: plan.completed(Magnitude(), OneShot())}, family, steps=1)
+    pruner = pruner_of(model, plans, Magnitude(), OneShot(), 1, family=family)
     assert pruner.project(0)
     return pruner
 

@@ -64,13 +64,13 @@ def test_densities_are_in_proportion_to_the_rule() -> None:
     assert kept[0] > kept[1] > kept[2]
 
 
-def test_a_layer_that_would_keep_more_than_all_is_left_dense() -> None:
+def test_erk_leaves_a_layer_dense_whose_density_exceeds_one() -> None:
     # RigL's own treatment: such a layer stays dense, and the others share what remains.
     layers = extents([(2, 2), (100, 100)])
     assert erk_goals(Selection(0.5, "erk", cap=1.0), layers, ONE) == [0, 5002]
 
 
-def test_kernels_count_as_sides() -> None:
+def test_kernel_sizes_count_in_erk() -> None:
     layers = [LayerSize(16 * 16 * 9, (16, 16, 9)), LayerSize(16 * 16 * 9, (48, 48))]
     first, second = erk_goals(Selection(0.5, "erk", cap=1.0), layers, ONE)
     densities = [1 - first / layers[0].units, 1 - second / layers[1].units]
@@ -101,7 +101,7 @@ def test_every_rule_ends_exact(scope: str, pools: int) -> None:
         assert shares == sorted(shares)
 
 
-def test_scopes_other_than_erk_leave_the_target_alone() -> None:
+def test_scopes_other_than_erk_do_not_change_the_target() -> None:
     layers = extents([(4, 4), (8, 8)])
     for scope, indices in (("global", [[0, 1]]), ("local", [[0], [1]])):
         selection = Selection(0.5, scope)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What every criterion, schedule and pattern keeps to. A file in conf/ is tested by being there."""
+"""Properties of every criterion, schedule and pattern. Every file of conf/ is tested, without being listed here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORDS = {"soft_movement": ["pruner.penalty=4e-3"]}
 REFUSED = {("rigl", "2of4"), ("rigl", "nm")}
 
 
-def names(group: str) -> list[str]:
+def files_of(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
@@ -48,9 +48,9 @@ def trains(pruner: str) -> bool:
     return isinstance(kind, type) and issubclass(kind, (Criterion, SrSte)) and kind is not Unscored
 
 
-PRUNERS = [name for name in names("pruner") if name not in APART]
-SCHEDULERS = [name for name in names("scheduler") if name != "none"]
-PATTERNS = [name for name in names("pattern") if name not in ("dense", "lock", "parts")]
+PRUNERS = [name for name in files_of("pruner") if name not in APART]
+SCHEDULERS = [name for name in files_of("scheduler") if name != "none"]
+PATTERNS = [name for name in files_of("pattern") if name not in ("dense", "lock", "parts")]
 PAIRS = [(pruner, pattern) for pruner in PRUNERS for pattern in PATTERNS if (pruner, pattern) not in REFUSED]
 # A block of several rows, single weights of groups, and units too large for a Fisher block of their own.
 MAIN = [pair for pair in PAIRS if pair[1] in ("4x1", "2of4", "1xchannel")]
@@ -58,7 +58,7 @@ MAIN = [pair for pair in PAIRS if pair[1] in ("4x1", "2of4", "1xchannel")]
 
 def test_every_pruner_is_tested_here_or_needs_more() -> None:
     assert all(trains(pruner) for pruner in PRUNERS)
-    assert not any(trains(pruner) for pruner in APART & set(names("pruner")))
+    assert not any(trains(pruner) for pruner in APART & set(files_of("pruner")))
     assert set(PRUNERS) >= REVIVES
 
 
@@ -103,7 +103,7 @@ def composed(*words: str) -> Plans:
     return made
 
 
-def plans_of(pruner: str, pattern: str, *words: str) -> Plans:
+def plans_of_words(pruner: str, pattern: str, *words: str) -> Plans:
     """Those of a pattern's file and a pruner's, put together here: composing takes longer than the training."""
     plan = composed("pattern=4x1", f"pruner={pruner}", *(words or TIMES), *WORDS.get(pruner, [])).parts["4x1"]
     parts = composed(f"pattern={pattern}").parts
@@ -117,7 +117,7 @@ class Training:
     plans: Plans
     order: int = 1
     dtype: torch.dtype = torch.float32
-    tells: bool = True  # whether pruners are given the optimizer
+    pass_optimizer: bool = True  # to the pruners
     model: nn.Module = field(init=False)
     pruners: Sequence[Pruner] = field(init=False)
 
@@ -127,10 +127,10 @@ class Training:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2, weight_decay=0.1)
 
     def run(self, steps: range, after: Callable[[int], None] = lambda step: None) -> Training:
-        told = self.optimizer if self.tells else None
+        optimizer = self.optimizer if self.pass_optimizer else None
         if steps.start == 0:
             for pruner in self.pruners:
-                pruner.project(0, told)
+                pruner.project(0, optimizer)
             after(0)
         for step in steps:
             generator = torch.Generator().manual_seed(1000 + step)
@@ -141,7 +141,7 @@ class Training:
                 pruner.observe(step)
             self.optimizer.step()
             for pruner in self.pruners:
-                pruner.project(step + 1, told)
+                pruner.project(step + 1, optimizer)
             after(step + 1)
         return self
 
@@ -165,7 +165,7 @@ class Training:
 
 
 def check_masks(training: Training) -> None:
-    """Masks are of whole units, as many as are said; weights are zero under them."""
+    """Masks are of whole units, as many as the pruner counts; masked weights are zero."""
     weights = dict(training.model.named_parameters())
     for pruner in training.pruners:
         for name, mask in pruner.masks.items():
@@ -232,8 +232,8 @@ def conforms(training: Training, revives: bool) -> None:
 
 
 @pytest.mark.parametrize(("pruner", "pattern"), PAIRS)
-def test_criteria_and_patterns(pruner: str, pattern: str) -> None:
-    conforms(Training(plans_of(pruner, pattern)), pruner in REVIVES)
+def test_every_criterion_with_every_pattern(pruner: str, pattern: str) -> None:
+    conforms(Training(plans_of_words(pruner, pattern)), pruner in REVIVES)
 
 
 @pytest.mark.parametrize("pruner", ["magnitude", "snip_momentum", "soft_movement", "rigl", "sr_ste"])
@@ -243,27 +243,27 @@ def test_schedules(scheduler: str, pruner: str) -> None:
     if scheduler == "at_start":
         if pruner not in ("magnitude", "sr_ste"):
             with pytest.raises(SparsityError, match=r"give a warm-up|scheduler=threshold"):
-                Training(plans_of(pruner, "4x1", "scheduler=at_start"))
+                Training(plans_of_words(pruner, "4x1", "scheduler=at_start"))
             return
         times = []
     if scheduler == "threshold" and pruner != "soft_movement":
         with pytest.raises(SparsityError, match="scheduler=threshold: is for scores that are learned"):
-            Training(plans_of(pruner, "4x1", "scheduler=threshold", *TIMES))
+            Training(plans_of_words(pruner, "4x1", "scheduler=threshold", *TIMES))
         return
-    plans = plans_of(pruner, "4x1", f"scheduler={scheduler}", *times)
+    plans = plans_of_words(pruner, "4x1", f"scheduler={scheduler}", *times)
     assert type(plans.parts["4x1"].schedule).__name__.lower() in (scheduler, "oneshot")
     conforms(Training(plans), pruner in REVIVES)
 
 
 @pytest.mark.parametrize(("pruner", "pattern"), sorted(REFUSED))
-def test_what_does_not_go_together_is_refused(pruner: str, pattern: str) -> None:
+def test_pairs_that_do_not_fit_are_refused(pruner: str, pattern: str) -> None:
     with pytest.raises(SparsityError, match="use a block or channel pattern"):
-        Training(plans_of(pruner, pattern))
+        Training(plans_of_words(pruner, pattern))
 
 
 @pytest.mark.parametrize(("pruner", "pattern"), MAIN)
 def test_a_resumed_run_is_the_same_bit_for_bit(pruner: str, pattern: str) -> None:
-    plans = plans_of(pruner, pattern)
+    plans = plans_of_words(pruner, pattern)
     whole = Training(plans).run(range(STEPS))
     cut = 6 if pattern == "4x1" else 9  # between two updates, or just before one
     saved = io.BytesIO()
@@ -280,7 +280,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(pruner: str, pattern: str) -> Non
 
 @pytest.mark.parametrize(("pruner", "pattern"), [*MAIN, ("snip_momentum", "heads"), ("snip_momentum", "mixed")])
 def test_the_order_of_layers_changes_nothing(pruner: str, pattern: str) -> None:
-    plans = plans_of(pruner, pattern)
+    plans = plans_of_words(pruner, pattern)
     one, other = Training(plans).run(range(STEPS)), Training(plans, order=-1).run(range(STEPS))
     first, second = ([w.name for p in training.pruners for w in p.weights] for training in (one, other))
     assert pattern == "heads" or first != second
@@ -291,7 +291,7 @@ def test_the_order_of_layers_changes_nothing(pruner: str, pattern: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("pruner", "pattern"), MAIN)
 def test_other_precisions(pruner: str, pattern: str, dtype: torch.dtype) -> None:
-    training = Training(plans_of(pruner, pattern), dtype=dtype).run(range(STEPS))
+    training = Training(plans_of_words(pruner, pattern), dtype=dtype).run(range(STEPS))
     check_masks(training)
     check_counts(training, STEPS)
     assert all(weight.dtype == dtype for weight in training.model.parameters())
@@ -299,17 +299,17 @@ def test_other_precisions(pruner: str, pattern: str, dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)
-def test_the_optimizer_may_stay_untold(pruner: str) -> None:
-    conforms(Training(plans_of(pruner, "4x1"), tells=False), pruner in REVIVES)
+def test_the_optimizer_may_be_left_out(pruner: str) -> None:
+    conforms(Training(plans_of_words(pruner, "4x1"), pass_optimizer=False), pruner in REVIVES)
 
 
 # PLATON's average deviation must lag behind its average for that: shown by hand in test_criteria_independent.
 @pytest.mark.parametrize("pruner", sorted(REVIVES - {"platon"}))
-def test_what_is_declared_to_revive_can(pruner: str) -> None:
+def test_criteria_declared_to_revive_can(pruner: str) -> None:
     """Else its masks would be nested, and the tests above should say so."""
     masks: list[dict[str, Tensor]] = []
     words = ("scheduler=hold", "scheduler.warmup=1", "scheduler.frequency=1", "scheduler.cooldown=0")
-    training = Training(plans_of(pruner, "1x1", *words))
+    training = Training(plans_of_words(pruner, "1x1", *words))
     training.run(range(STEPS), lambda step: masks.append(copy.deepcopy(training.masks)))
     back = sum(int((masks[i + 1][n] & ~m).sum()) for i in range(STEPS) for n, m in masks[i].items())
     assert back > 0

@@ -1,7 +1,7 @@
-"""The known defects of the tool behind the published results, one by one: none of them is here.
+"""Known defects of the tool behind the published results, each shown to be absent here.
 
-Numbers are those of the list that the project keeps of them. Where a whole file of tests is about
-one, the test here is the short form.
+Numbers are those of the project's list of defects. Where another file tests one of them in full, the
+test here is the short form.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from sparsity_helpers import PLAIN, adamw, mlp, prune_now, train
+from sparsity_helpers import adamw, mlp, prune_now, pruner_of, train
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,8 +30,6 @@ from hydraprune.sparsity import (
     OneShot,
     Plans,
     Progressive,
-    Pruner,
-    Schedule,
     Snip,
     SnipMomentum,
     SparsityError,
@@ -45,14 +43,6 @@ from hydraprune.sparsity import (
 from hydraprune.sparsity.plans import heads
 
 STEPS = 12
-
-
-def pruner_of(
-    model: nn.Module, plans: Plans, criterion: Criterion, schedule: Schedule, steps: int = STEPS, **more: Any
-) -> Pruner:
-    (plan,) = plans.parts.values()
-    (pruner,) = attach(model, {plans.name: plan.completed(criterion, schedule, **more)}, PLAIN, steps)
-    return pruner
 
 
 def zeros_in(model: nn.Module) -> int:
@@ -82,7 +72,7 @@ def test_2_a_convolution_at_its_cap_keeps_its_mask() -> None:
 
 
 @pytest.mark.parametrize(("keep", "of"), [(2, 4), (3, 4), (1, 4), (4, 8)])
-def test_3_n_of_m_is_counted_as_it_is(keep: int, of: int) -> None:
+def test_3_n_of_m_sparsity_is_counted_correctly(keep: int, of: int) -> None:
     layer = nn.Linear(16, 8, bias=False)
     prune_now(layer, n_of_m(keep, of))
     share = (of - keep) / of
@@ -171,7 +161,7 @@ def test_9_nothing_is_patched() -> None:
     assert torch.equal(pickle.loads(pickle.dumps(model))[0].weight, model[0].weight)
 
 
-def test_10_odd_gradients() -> None:
+def test_10_unusual_gradients() -> None:
     model = mlp()
     pruner = pruner_of(model, block(4, 1, 0.5), SnipMomentum(), Exp(warmup=2, frequency=2))
     with pytest.raises(SparsityError, match=r"0\.weight gets no gradient"):
@@ -226,7 +216,7 @@ def test_13_sparsity_is_that_of_all_the_weights() -> None:
     assert {layer.name: layer.sparsity for layer in layer_sparsity(wrapped)} == {"model.0": 1.0, "head": 0.0}
 
 
-def test_14_words_and_enums_are_checked_when_they_are_said() -> None:
+def test_14_words_are_checked_at_construction() -> None:
     assert Layers(types="Linear").types == ("Linear",)
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Embedding(4, 4))
     family = Family("plain")
@@ -245,7 +235,7 @@ def test_14_words_and_enums_are_checked_when_they_are_said() -> None:
 
 
 @pytest.mark.parametrize("reduce", ["mean", "sum", "max"])
-def test_15_heads_are_scored_by_the_criterion_that_was_named(reduce: Any) -> None:
+def test_15_heads_are_scored_by_the_chosen_criterion(reduce: Any) -> None:
     class Attention(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -290,7 +280,7 @@ def grads(model: nn.Module) -> None:
         parameter.grad = torch.randn_like(parameter)
 
 
-def test_17_and_18_nothing_is_done_where_nothing_can_matter() -> None:
+def test_17_and_18_steps_that_cannot_matter_cost_nothing() -> None:
     model = mlp()
     pruner = pruner_of(model, block(4, 1, 0.5), SnipMomentum(), OneShot(warmup=200, cooldown=5), 300)
     grads(model)
@@ -330,7 +320,7 @@ def test_19_and_20_an_update_reads_as_much_for_many_layers_as_for_few() -> None:
     assert reads[0] == reads[1] < 20
 
 
-def test_22_a_state_holds_all_that_a_resumed_run_needs() -> None:
+def test_22_a_state_has_all_that_a_resumed_run_needs() -> None:
     whole, halves = mlp(), mlp()
     schedule = Exp(warmup=2, cooldown=1, frequency=3)
     train(whole, [pruner_of(whole, block(4, 1, 0.5), SnipMomentum(), schedule)], range(STEPS))

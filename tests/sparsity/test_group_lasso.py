@@ -1,10 +1,10 @@
-"""Group lasso: the proximal step of its penalty, checked as the minimiser it is."""
+"""Group lasso: the proximal step of its penalty, checked to be the minimiser."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from sparsity_helpers import PLAIN, linear, mlp, train
+from sparsity_helpers import PLAIN, linear, mlp, pruner_of, train
 from torch import nn
 
 from hydraprune.sparsity import (
@@ -73,16 +73,14 @@ def test_convolutions_and_blocks_of_zeros() -> None:
     assert not bool(layer.weight.isnan().any())
 
 
-def pruner_of(model: nn.Module, strength: float | None, **window: int) -> Pruner:
-    (plan,) = block(4, 1, 0.5).parts.values()
+def with_lasso(model: nn.Module, strength: float | None, **window: int) -> Pruner:
     regularizer = Unregularized() if strength is None else GroupLasso(strength)
-    (pruner,) = attach(model, {"p": plan.completed(Magnitude(), Exp(**window), regularizer=regularizer)}, PLAIN, 12)
-    return pruner
+    return pruner_of(model, block(4, 1, 0.5), Magnitude(), Exp(**window), regularizer=regularizer)
 
 
 def test_it_acts_in_the_window_and_each_group_has_its_rate() -> None:
     model = mlp()
-    pruner = pruner_of(model, 0.1, warmup=3, cooldown=4, frequency=5)  # updates at 3, which prunes nothing, and 8
+    pruner = with_lasso(model, 0.1, warmup=3, cooldown=4, frequency=5)  # updates at 3, which prunes nothing, and 8
     optimizer = torch.optim.SGD(
         [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters(), "lr": 0.0}]
     )
@@ -99,7 +97,7 @@ def test_it_acts_in_the_window_and_each_group_has_its_rate() -> None:
 def test_it_draws_units_towards_zero() -> None:
     def smallest(strength: float | None) -> float:
         model = mlp()
-        pruner = pruner_of(model, strength, warmup=1, cooldown=2, frequency=9)
+        pruner = with_lasso(model, strength, warmup=1, cooldown=2, frequency=9)
         norms: list[float] = []
 
         def look(step: int) -> None:
@@ -124,17 +122,17 @@ def train_with(model: nn.Module, pruner: Pruner, look: object) -> None:
         optimizer.step()
 
 
-def test_what_it_cannot_do_is_refused() -> None:
+def test_unsupported_plans_are_refused() -> None:
     with pytest.raises(SparsityError, match=r"regularizer=group_lasso: shrinks whole blocks, and 2:4 has none"):
         shrunk(mlp(), n_of_m(2, 4, 0.5), 0.1, 0.1)
-    pruner = pruner_of(mlp(), 0.1, warmup=1, frequency=2)
+    pruner = with_lasso(mlp(), 0.1, warmup=1, frequency=2)
     pruner.project(0)
     pruner.project(1)
     with pytest.raises(SparsityError, match="learning rate"):
         pruner.project(2)
     with pytest.raises(SparsityError, match="there is one; use regularizer=none"):
-        pruner_of(mlp(), 0.1, warmup=1, frequency=20)
+        with_lasso(mlp(), 0.1, warmup=1, frequency=20)
     for strength in (0.0, -1.0, float("inf"), float("nan"), True):
         with pytest.raises(SparsityError, match=f"strength={strength}"):
             GroupLasso(strength)
-    train(mlp(), [pruner_of(mlp(), None, warmup=1, frequency=2)], [])
+    train(mlp(), [with_lasso(mlp(), None, warmup=1, frequency=2)], [])

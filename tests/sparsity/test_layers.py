@@ -1,4 +1,4 @@
-"""Layers: which weights a plan means, and what happens when it means none."""
+"""Layers: which weights a plan chooses, and the errors of a choice that is empty."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def parts(*which: str) -> list[str]:
     return [f"encoder.{i}.{name}" for i in range(2) for name in which]
 
 
-def test_with_nothing_said_every_layer_inside_the_encoder() -> None:
+def test_by_default_every_layer_inside_the_encoder() -> None:
     # `classifier` is an exact name: `pre_classifier` stays in, and so nothing else is left out.
     assert names(Layers()) == [*parts("query", "key", "value", "out", "up", "down"), "pre_classifier"]
 
@@ -122,7 +122,7 @@ def test_transformers_conv1d_is_found_by_name() -> None:
     assert weight.view_shape == (8, 1, 4)
 
 
-def test_the_model_itself_may_be_the_layer() -> None:
+def test_the_model_may_be_a_single_layer() -> None:
     (weight,) = Layers().select(nn.Conv2d(3, 5, (2, 7)), PLAIN)
     assert weight.name == "weight"
     assert weight.view_shape == (5, 14, 3)
@@ -173,7 +173,7 @@ def test_an_unknown_type_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["roles", "include", "exclude", "types"])
-def test_a_number_is_no_name(key: str) -> None:
+def test_a_selector_must_be_text(key: str) -> None:
     with pytest.raises(SparsityError, match=f"{key}=3: must be text"):
         Layers(**{key: [3]})
 
@@ -219,7 +219,7 @@ def test_more_misfits_are_counted() -> None:
     assert "and 2 more" in misfit(nn.Sequential(*(nn.Linear(4, 6) for _ in range(3))))
 
 
-def test_the_cure_of_a_misfit_works_and_takes_that_layer_only() -> None:
+def test_the_cure_of_a_misfit_excludes_that_layer_only() -> None:
     model = nn.ModuleDict({"fc1": nn.Linear(5, 6), "fc10": nn.Linear(5, 8), "my_fc1": nn.Linear(5, 8)})
     layers = Layers(exclude=cure(misfit(model)))
     assert names(layers, model, PLAIN) == ["fc10", "my_fc1"]
@@ -237,7 +237,7 @@ def test_two_selections_do_not_leak_into_each_other() -> None:
     assert mine == ["query", "key"]
 
 
-def test_one_model_s_head_is_not_another_s() -> None:
+def test_names_outside_the_encoder_depend_on_the_family() -> None:
     # The published tool's list of exclusions grew from model to model: `fc` then took `fc1` with it.
     first = nn.ModuleDict({"body": nn.Linear(4, 4), "fc": nn.Linear(4, 4)})
     second = nn.ModuleDict({"fc1": nn.Linear(4, 4), "fc2": nn.Linear(4, 4)})
@@ -247,7 +247,7 @@ def test_one_model_s_head_is_not_another_s() -> None:
     assert layers == Layers()
 
 
-def test_two_default_plans_are_apart() -> None:
+def test_two_default_plans_share_no_state() -> None:
     one, other = block(4, 1, 0.9), block(4, 1, 0.5)
     one.parts["4x1"].completed(Magnitude(), Exp(warmup=7))
     assert other.parts["4x1"].selection.target_sparsity == 0.5

@@ -1,4 +1,4 @@
-"""Code compiled on the spot: kept, made anew when it is broken, refused where others may write."""
+"""Compiled code: cached, rebuilt when the file is broken, refused where others may write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hydraprune.sparsity import native_code as native
 from hydraprune.sparsity import saliency_kernels as products
 
 
-def test_what_is_kept_is_mended_and_shared_folders_are_left_alone(tmp_path: Path) -> None:
+def test_a_broken_library_is_rebuilt_and_a_shared_folder_is_refused(tmp_path: Path) -> None:
     assert native.load(products.SOURCE, tmp_path / "other", products.FUNCTIONS) is not None
     (whole,) = (tmp_path / "other").iterdir()
     # Another path: a process loads each only once.

@@ -1,6 +1,6 @@
 """Parity: the masks that the published tool makes, step by step, on a small fixed problem.
 
-The reference lies beside the repository, in `../shared/parity`, or where HYDRAPRUNE_PARITY says.
+The reference is in `../shared/parity` beside the repository, or in the folder that HYDRAPRUNE_PARITY names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LAYERS = ("fc1", "fc2", "fc3")
 needs_reference = pytest.mark.skipif(not CASES, reason=f"no reference masks in {FOLDER}; set HYDRAPRUNE_PARITY")
 
 
-def plans_of(config: dict[str, Any], **amounts: float) -> Plans:
+def plans_of_config(config: dict[str, Any], **amounts: float) -> Plans:
     """Our words for a reference's config. Its N:M counts the weights removed, ours those kept."""
     selection = {
         "target_sparsity": config["target_sparsity"],
@@ -66,7 +66,7 @@ class Replay:
             weight = torch.tensor(self.inputs[f"weight.{name}"])
             self.model[name] = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
             self.model[name].weight.data = weight
-        plans = plans_of(config, **amounts)
+        plans = plans_of_config(config, **amounts)
         (plan,) = plans.parts.values()
         plan = plan.completed(CRITERIA[config["pruning_type"]], schedule_of(config, self.steps))
         self.pruner: Pruner

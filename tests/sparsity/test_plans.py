@@ -1,4 +1,4 @@
-"""Plans: what is said by the pattern, by its parts and by all of them together."""
+"""Plans: their arguments, their completion, and mixed plans."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from hydraprune.sparsity import (
 )
 
 
-def test_a_block_plan_carries_all_that_was_said() -> None:
+def test_a_block_plan_has_all_its_arguments() -> None:
     layers = Layers(include="fc")
     plans = block(8, "channel", 0.6, "local", 0.1, 0.9, "sum", layers, Snip(), Cos(warmup=3))
     assert plans.name == "8xchannel"
@@ -41,7 +41,7 @@ def test_a_block_plan_carries_all_that_was_said() -> None:
     assert (plan.layers, plan.criterion, plan.schedule) == (layers, Snip(), Cos(warmup=3))
 
 
-def test_a_group_plan_carries_all_that_was_said() -> None:
+def test_an_n_of_m_plan_has_all_its_arguments() -> None:
     plans = n_of_m(1, 4, 0.7, "local", 0.1, 0.9, "max")
     plan = plans.parts["1:4"]
     assert plan.pattern == NofM(1, 4, "max")
@@ -49,7 +49,7 @@ def test_a_group_plan_carries_all_that_was_said() -> None:
     assert plan.layers == Layers()
 
 
-def test_what_a_plan_says_itself_wins() -> None:
+def test_the_fields_of_a_plan_win_over_shared_ones() -> None:
     own = block(4, 1, 0.5, pruner=Magnitude()).parts["4x1"].completed(SnipMomentum(), Exp(warmup=2))
     assert (own.criterion, own.schedule) == (Magnitude(), Exp(warmup=2))
     own = block(4, 1, 0.5, scheduler=Cos()).parts["4x1"].completed(SnipMomentum(), Exp(warmup=2))
@@ -109,16 +109,16 @@ def test_mixed_plans_keep_the_names_and_numbers_of_their_parts() -> None:
         (dense(), None),
     ],
 )
-def test_the_target_that_all_parts_share(plans: Plans, target: float | None) -> None:
+def test_the_target_shared_by_all_plans(plans: Plans, target: float | None) -> None:
     assert plans.target_sparsity == target
 
 
-def test_dense_is_no_plan() -> None:
+def test_dense_has_no_plans() -> None:
     assert dense() == Plans("dense", {})
 
 
 @pytest.mark.parametrize("part", [dense(), mixed({"a": block(4, 1, 0.5), "b": block(1, 1, 0.5)})])
-def test_a_part_is_one_pattern(part: Plans) -> None:
+def test_a_part_of_a_mixed_plan_is_one_pattern(part: Plans) -> None:
     with pytest.raises(SparsityError, match=r"parts\.odd: must be one"):
         mixed({"odd": part})
 

@@ -75,7 +75,7 @@ def test_monotone_from_a_given_start(schedule: type[Schedule], one: float, other
 
 @given(windows())
 @examples(150)
-def test_updates_stand_where_the_formula_says(window: tuple[int, int, int, int | str]) -> None:
+def test_updates_are_at_the_steps_of_the_formula(window: tuple[int, int, int, int | str]) -> None:
     steps, warmup, cooldown, frequency = window
     updates = Exp(warmup, cooldown, frequency).over(steps)
     end = steps - cooldown
@@ -95,19 +95,19 @@ def test_next_due_is_the_first_due_step(window: tuple[int, int, int, int | str])
         assert updates.next_due(step) == next((s for s in range(step, steps + 3) if updates.due(s)), None)
 
 
-def test_auto_is_the_window_in_forty_strides() -> None:
+def test_auto_is_the_window_in_forty_intervals() -> None:
     # The published MRPC recipe: -1 over 229..2292 means every 51 steps.
     updates = Exp(warmup=229, cooldown=458, frequency="auto").over(2750)
     assert (updates.start, updates.frequency, updates.count) == (229, 51, 40)
 
 
-def test_epochs_are_laid_over_the_training() -> None:
+def test_epochs_become_steps_of_the_training() -> None:
     updates = Exp(warmup="1ep", cooldown="2ep", frequency="0.5ep").over(60, steps_per_epoch=10)
     assert [step for step in range(61) if updates.due(step)] == [10, 15, 20, 25, 30, 35, 40]
 
 
 @pytest.mark.parametrize("schedule", RAMPS)
-def test_one_update_asks_for_the_target(schedule: type[Schedule]) -> None:
+def test_a_single_update_asks_for_the_target(schedule: type[Schedule]) -> None:
     updates = schedule(warmup=5, cooldown=5, frequency=3).over(10)
     assert [step for step in range(11) if updates.due(step)] == [5]
     assert updates.sparsity(5, 0.7) == 0.7
@@ -143,7 +143,7 @@ def test_a_one_shot_that_leaves_less_than_its_cooldown_is_refused() -> None:
 
 
 @pytest.mark.parametrize("frequency", [0, "0", "0ep", "0.01ep"])
-def test_a_frequency_of_nothing_is_refused(frequency: int | str) -> None:
+def test_a_frequency_of_zero_is_refused(frequency: int | str) -> None:
     with pytest.raises(SparsityError, match=f"frequency={frequency}"):
         Exp(frequency=frequency).over(10, steps_per_epoch=10)
 

@@ -1,4 +1,4 @@
-"""Selection: exactly k cheapest units, within floors and caps, whatever the order of layers."""
+"""Selection: exactly k cheapest units, within floors and caps, in any order of layers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_goal_is_the_floor_of_units_times_target(thousandths: int, units: in
 
 @given(st.integers(0, 500), st.integers(0, 10**6))
 @examples(100)
-def test_targets_of_groups_are_shares_of_what_may_go(thousandths: int, groups: int) -> None:
+def test_targets_of_groups_are_shares_of_what_they_allow(thousandths: int, groups: int) -> None:
     assert Selection(thousandths / 1000).budget([groups], HALF).goal == groups * 2 * thousandths // 1000
 
 
@@ -46,7 +46,7 @@ def test_small_and_whole_numbers_are_decimals_too(target: float, units: int, goa
 
 @given(st.integers(0, 999), st.floats(0, 1), st.integers(0, 10**5))
 @examples(100)
-def test_a_ramp_never_passes_the_goal(thousandths: int, ratio: float, units: int) -> None:
+def test_a_ramp_never_exceeds_the_target(thousandths: int, ratio: float, units: int) -> None:
     budget = Selection(thousandths / 1000, cap=1.0).budget([units], ALL, ratio)
     assert budget.count == min(int(units * ratio), budget.goal)
 
@@ -188,7 +188,7 @@ def test_choices_are_nested_as_the_count_grows(case: tuple[list[Tensor], Budget]
 
 @given(st.lists(LEVELS, min_size=1, max_size=4), st.floats(0, 1))
 @examples(200)
-def test_without_bounds_nothing_pruned_is_dearer_than_anything_kept(levels: list[list[int]], share: float) -> None:
+def test_without_bounds_no_pruned_unit_costs_more_than_a_kept_one(levels: list[list[int]], share: float) -> None:
     costs = [torch.tensor(layer, dtype=torch.float32) for layer in levels]
     sizes = tuple(layer.numel() for layer in costs)
     count = round(sum(sizes) * share)
@@ -212,14 +212,14 @@ def test_when_every_score_ties_the_count_is_exact_and_early_units_go(
 
 @given(budgeted())
 @examples(50)
-def test_costs_are_left_alone(case: tuple[list[Tensor], Budget]) -> None:
+def test_costs_are_not_written(case: tuple[list[Tensor], Budget]) -> None:
     costs, budget = case
     before = [layer.clone() for layer in costs]
     choose(costs, budget)
     assert all(torch.equal(old, new) for old, new in zip(before, costs, strict=True))
 
 
-def test_minus_infinity_goes_in_any_case() -> None:
+def test_a_cost_of_minus_infinity_is_always_pruned() -> None:
     inf = float("inf")
     costs = [torch.tensor([3.0, 1.0, 2.0]), torch.tensor([9.0, -inf, -inf, 9.0])]
     first, second = choose(costs, Budget(3, 4, (0, 0), (3, 2)))
@@ -343,9 +343,7 @@ def test_floors_above_the_target_are_refused(scope: str) -> None:
     st.integers(0, 99), st.integers(0, 100), st.integers(1, 100), st.lists(st.integers(0, 12), min_size=1, max_size=3)
 )
 @examples(300)
-def test_whatever_passes_the_check_can_be_chosen_at_every_ratio(
-    target: int, floor: int, cap: int, sizes: list[int]
-) -> None:
+def test_every_budget_that_passes_the_check_can_be_chosen(target: int, floor: int, cap: int, sizes: list[int]) -> None:
     floor = min(floor, cap)
     selection = Selection(target / 100, "global", floor / 100, cap / 100)
     try:

@@ -1,4 +1,4 @@
-"""Caps looked at only when they are broken: the same choice as a walk from the cheapest unit to the dearest."""
+"""Caps are applied only where they bind: the same choice as a greedy walk from the cheapest unit on."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def layers(draw: st.DrawFn) -> tuple[list[Tensor], list[int], int]:
 
 @given(layers())
 @examples(200)
-def test_the_choice_is_the_walk_s(case: tuple[list[Tensor], list[int], int]) -> None:
+def test_the_choice_equals_a_greedy_walk(case: tuple[list[Tensor], list[int], int]) -> None:
     assert chosen(*case) == walk(*case)
 
 
 @given(layers())
 @examples(100)
-def test_caps_that_nothing_breaks_change_nothing(case: tuple[list[Tensor], list[int], int]) -> None:
+def test_caps_that_do_not_bind_change_nothing(case: tuple[list[Tensor], list[int], int]) -> None:
     costs, caps, count = case
     most = [max(cap, n) for cap, n in zip(caps, free(costs, count), strict=True)]
     assert within(free(costs, count), most)
@@ -67,7 +67,7 @@ def test_caps_that_nothing_breaks_change_nothing(case: tuple[list[Tensor], list[
 
 @given(layers())
 @examples(100)
-def test_a_cap_that_is_broken_is_filled(case: tuple[list[Tensor], list[int], int]) -> None:
+def test_a_layer_clipped_to_its_cap_is_filled(case: tuple[list[Tensor], list[int], int]) -> None:
     costs, caps, count = case
     wanted = free(costs, count)
     assume(not within(wanted, caps))
@@ -78,7 +78,7 @@ def test_a_cap_that_is_broken_is_filled(case: tuple[list[Tensor], list[int], int
 
 @given(layers())
 @examples(50)
-def test_what_goes_in_any_case_goes_first(case: tuple[list[Tensor], list[int], int]) -> None:
+def test_empty_units_are_pruned_first(case: tuple[list[Tensor], list[int], int]) -> None:
     costs, caps, count = case
     for layer in costs:
         layer[: layer.numel() // 3] = -torch.inf

@@ -1,4 +1,4 @@
-"""Measures: counts taken from weights, and the pattern that zeros obey."""
+"""Statistics: counts of zeros in weights, and the pattern that the zeros obey."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_layers_are_listed_with_heads_and_without_the_rest() -> None:
     assert head == LayerSparsity("classifier", (2, 4), 0, 8, "dense")
 
 
-def test_the_model_s_share_is_of_all_parameters() -> None:
+def test_model_sparsity_is_of_all_parameters() -> None:
     model = nn.ModuleDict({"body": nn.Linear(4, 4), "emb": nn.Embedding(3, 4)})
     for parameter in model.parameters():
         nn.init.ones_(parameter)
@@ -152,7 +152,7 @@ def test_holds_pattern_counts_the_weights_given(make: object, scope: str) -> Non
     weights = {name: value.detach().clone() for name, value in model.named_parameters()}
     assert holds_pattern(pruner, weights) == (True, goal)
 
-    # The first zero turned non-zero: one unit is whole no more, whatever the masks say.
+    # The first zero made non-zero: its unit is no longer pruned, although the mask has not changed.
     first = (weights["0.weight"] == 0).nonzero()[0]
     weights["0.weight"][tuple(first)] = 1.0
     assert holds_pattern(pruner, weights) == (False, goal - 1)

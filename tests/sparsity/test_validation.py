@@ -51,7 +51,7 @@ NUMBERS: list[tuple[Callable[..., Any], str]] = [
 
 @pytest.mark.parametrize("value", ["a", None, True, [1], float("nan"), float("inf"), -1])
 @pytest.mark.parametrize(("make", "key"), NUMBERS, ids=[f"{m.__name__}.{k}" for m, k in NUMBERS])
-def test_what_is_no_number_in_range_is_refused(make: Callable[..., Any], key: str, value: object) -> None:
+def test_values_out_of_range_or_of_another_type_are_refused(make: Callable[..., Any], key: str, value: object) -> None:
     with pytest.raises(SparsityError) as error:
         make(**{key: value})
     assert error.value.key == key

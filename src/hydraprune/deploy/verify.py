@@ -1,4 +1,4 @@
-"""What do a saved model's zeros say?"""
+"""The zeros of a saved model: a table of its layers, and whether a pattern holds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections import Counter
 from torch import nn
 
 from hydraprune.sparsity import LayerSparsity, Pattern, layer_sparsity, model_sparsity
+from hydraprune.sparsity.patterns import shape_of
 from hydraprune.sparsity.statistics import prunable_layers
 
 
 def table(model: nn.Module) -> str:
-    """Zeros and pattern of every linear and convolution layer of `model`, and their sums."""
+    """Zeros and pattern of every linear and convolution layer of `model`, and their totals."""
     layers = layer_sparsity(model)
     width = max((len(layer.name) for layer in layers), default=5)
     lines = [f"{'layer':<{width}}  {'shape':>14}  {'zeros':>12}  sparsity  pattern"]
@@ -36,14 +37,13 @@ def _patterns(layers: list[LayerSparsity]) -> str:
 
 
 def violations(model: nn.Module, pattern: Pattern) -> list[str]:
-    """Layers with zeros in which `pattern` does not hold: a zero outside its units, or no fit."""
+    """Layers with zeros in which `pattern` does not hold, each with the reason: a stray zero, or no fit."""
     broken = []
     for name, _, view in prunable_layers(model):
         keep = view != 0
         if bool(keep.all()):
             continue
-        rows, positions, columns = keep.shape
-        why = pattern.misfit((rows, positions, columns))
+        why = pattern.misfit(shape_of(keep))
         if why is not None:
             broken.append(f"{name}: {why}")
         elif not pattern.legal(keep):

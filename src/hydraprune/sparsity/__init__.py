@@ -1,6 +1,6 @@
 """The sparsity core: patterns, criteria, schedules, selection, masks. Needs torch and nothing else.
 
-Use it in a training loop of your own:
+In a training loop of your own (see `Pruner`):
 
     from hydraprune.sparsity import Exp, Family, SnipMomentum, attach, block
 

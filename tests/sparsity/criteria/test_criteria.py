@@ -1,4 +1,4 @@
-"""Criteria: what a weight is worth, and what is remembered of it."""
+"""Criteria: scores of weights and their state over steps."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ G = torch.tensor([[-3.0, 0.5], [7.0, -1.0]]).unsqueeze(1)
 WHOLE = Block(1, 1)
 
 
-def one(criterion: Criterion, memory: Tensor | None, weight: Tensor, gradient: Tensor, pattern: Pattern) -> Tensor:
-    (cells,) = criterion.update_state(None if memory is None else [memory], [weight], [gradient], pattern)
+def one(criterion: Criterion, state: Tensor | None, weight: Tensor, gradient: Tensor, pattern: Pattern) -> Tensor:
+    (cells,) = criterion.update_state(None if state is None else [state], [weight], [gradient], pattern)
     return cells
 
 
@@ -62,14 +62,14 @@ def test_horizon(criterion: Criterion, horizon: int) -> None:
 
 @given(st.floats(0.01, 0.999))
 @examples(50)
-def test_what_lies_beyond_the_horizon_is_below_rounding(decay: float) -> None:
+def test_steps_beyond_the_horizon_are_below_rounding(decay: float) -> None:
     horizon = SnipMomentum(decay).horizon
     assert decay**horizon <= ROUNDING * (1 + 1e-9)
     assert horizon == 1 or decay ** (horizon - 1) > ROUNDING * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("criterion", [Gradient(), Snip(), SnipMomentum()])
-def test_a_gradient_is_asked_for(criterion: Criterion) -> None:
+def test_a_missing_gradient_is_refused(criterion: Criterion) -> None:
     with pytest.raises(SparsityError, match="gradient"):
         criterion.update_state(None, [W], None, WHOLE)
 
@@ -80,8 +80,8 @@ def test_magnitude_needs_no_gradient() -> None:
 
 @pytest.mark.parametrize("criterion", [Gradient(), Snip(), SnipMomentum(decay=0.0)])
 def test_only_the_last_step_counts(criterion: Criterion) -> None:
-    memory = one(criterion, None, W, G, WHOLE)
-    assert torch.equal(one(criterion, memory, W, 2 * G, WHOLE), one(criterion, None, W, 2 * G, WHOLE))
+    state = one(criterion, None, W, G, WHOLE)
+    assert torch.equal(one(criterion, state, W, 2 * G, WHOLE), one(criterion, None, W, 2 * G, WHOLE))
 
 
 def scalar(value: float) -> Tensor:
@@ -89,17 +89,17 @@ def scalar(value: float) -> Tensor:
 
 
 def test_momentum_by_hand() -> None:
-    criterion, memory = SnipMomentum(decay=0.5), None
+    criterion, state = SnipMomentum(decay=0.5), None
     for value in (8.0, 4.0, 1.0):
-        memory = one(criterion, memory, scalar(1.0), scalar(value), WHOLE)
+        state = one(criterion, state, scalar(1.0), scalar(value), WHOLE)
     # 0.5 on the old score, 1 on the new term: (8 / 2 + 4) / 2 + 1.
-    assert memory is not None
-    assert memory.item() == 5.0
+    assert state is not None
+    assert state.item() == 5.0
 
 
-def test_the_published_decay() -> None:
-    memory = one(SnipMomentum(), torch.tensor([[10.0]]), scalar(1.0), scalar(1.0), WHOLE)
-    assert memory.item() == 10.0
+def test_the_decay_of_the_published_tool() -> None:
+    state = one(SnipMomentum(), torch.tensor([[10.0]]), scalar(1.0), scalar(1.0), WHOLE)
+    assert state.item() == 10.0
     assert SnipMomentum() == SnipMomentum(decay=0.9)
 
 
@@ -120,13 +120,13 @@ def test_momentum_of_units_is_units_of_momentum(pattern: Block, history: list[li
 
 
 @pytest.mark.parametrize("pattern", [Block(1, 1), Block(2, 1), Block(1, "channel"), NofM(1, 2)])
-def test_memory_is_apart_from_weight_and_gradient(pattern: Block | NofM) -> None:
+def test_score_state_shares_no_memory_with_weight_or_gradient(pattern: Block | NofM) -> None:
     # update_state() may write into what it returned last; that must never be a parameter or its gradient.
-    weight, gradient, memory = W.clone(), G.clone(), None
+    weight, gradient, state = W.clone(), G.clone(), None
     for _ in range(3):
-        memory = one(SnipMomentum(), memory, weight, gradient, pattern)
-    assert memory is not None
-    assert float(memory.sum()) > 0
+        state = one(SnipMomentum(), state, weight, gradient, pattern)
+    assert state is not None
+    assert float(state.sum()) > 0
     assert torch.equal(weight, W)
     assert torch.equal(gradient, G)
 
@@ -145,18 +145,18 @@ SHAPES = [(96, 1, 8), (96, 1, 516), (192, 3, 4)]
 
 def history(pattern: Pattern, shape: tuple[int, int, int], steps: int = 4) -> list[Tensor]:
     generator = torch.Generator().manual_seed(7)
-    memories: list[list[Tensor]] = []
-    memory = None
+    states: list[list[Tensor]] = []
+    state = None
     for _ in range(steps):
         weight, gradient = (torch.randn(shape, generator=generator) for _ in range(2))
-        memory = SnipMomentum().update_state(memory, [weight], [gradient], pattern)
-        memories.append([memory[0].clone()])
-    return [step[0] for step in memories]
+        state = SnipMomentum().update_state(state, [weight], [gradient], pattern)
+        states.append([state[0].clone()])
+    return [step[0] for step in states]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: f"{p.name}-{p.reduce}")
-def test_the_quick_path_is_the_definition(pattern: Block | NofM, shape: tuple[int, int, int]) -> None:
+def test_the_faster_path_equals_the_definition(pattern: Block | NofM, shape: tuple[int, int, int]) -> None:
     generator = torch.Generator().manual_seed(7)
     expected = None
     for found in history(pattern, shape):
@@ -186,7 +186,7 @@ def test_compiled_and_plain_give_the_same_bits(
         use_compiled(None)
 
 
-def test_without_a_compiler_torch_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_pytorch_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not use_compiled(tmp_path / "native")
     assert history(Block(4, 1), (8, 1, 4))

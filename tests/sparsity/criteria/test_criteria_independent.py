@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from criteria_helpers import BLOCKS, expanded, gradient_of, name, problem, pruner_of, ran
+from criteria_helpers import BLOCKS, expanded, gradient_of, name, problem, pruner_on_layers, ran
 from sparsity_helpers import linear
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,7 +27,7 @@ from hydraprune.sparsity import (
 from hydraprune.sparsity.patterns import Reduce
 
 
-def test_by_cell_and_total_are_the_blocks_themselves() -> None:
+def test_neighbours_and_sums_are_those_of_the_blocks() -> None:
     values = torch.arange(8 * 3 * 12, dtype=torch.float32).reshape(8, 3, 12)
     for pattern in [*BLOCKS, Block(2, "channel"), Block("channel", 2)]:
         sums = Block(pattern.rows, pattern.cols, "sum").to_cells(values)
@@ -55,7 +55,7 @@ def test_block_mask_is_the_gradient_of_a_mask(pattern: Block, reduce: Reduce) ->
     assert torch.allclose(found.flatten(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_weights_that_pull_against_each_other_count_for_nothing() -> None:
+def test_weights_with_opposite_effects_cancel_out() -> None:
     weight, gradient = torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([[2.0, 0.5], [-2.0, -0.5]])
     assert ran(BlockMask(), [(weight, gradient)], Block(2, 1))[0].flatten().tolist() == [0, 1]
 
@@ -124,15 +124,15 @@ def test_where_the_mask_keeps_the_straight_through_gradient_is_w_g() -> None:
     here = weight * keep
     found, _ = ran(Movement(), [(here, gradient_of(here, inputs, targets))], Block(1, 1))
     assert torch.allclose(found[keep], -model.scores.grad.reshape(8, 12)[keep], rtol=1e-4, atol=1e-6)
-    # Documented: behind the mask a weight is zero here, so its score stands still.
+    # Documented: behind the mask a weight is zero here, so its score does not change.
     assert bool((found[~keep] == 0).all())
     assert bool((model.scores.grad.reshape(8, 12)[~keep] != 0).any())
 
 
 @pytest.mark.parametrize(("criterion", "keeps"), [(Movement(), 0), (SoftMovement(), 0), (BlockMask(), 2)], ids=name)
-def test_movement_remembers_the_first_of_many_steps(criterion: Criterion, keeps: int) -> None:
+def test_movement_counts_the_first_of_many_steps(criterion: Criterion, keeps: int) -> None:
     layer = linear(torch.ones(1, 3))
-    pruner = pruner_of([layer], block(1, 1, 0.67), criterion, OneShot(warmup=300), steps=300)
+    pruner = pruner_on_layers([layer], block(1, 1, 0.67), criterion, OneShot(warmup=300), steps=300)
     for step in range(300):
         layer.weight.grad = torch.tensor([[-9.0 * (step == 0), 0.0, 1e-3 * (step > 290)]])
         pruner.observe(step)
@@ -140,14 +140,14 @@ def test_movement_remembers_the_first_of_many_steps(criterion: Criterion, keeps:
     assert pruner.masks["0.weight"].flatten().nonzero().tolist() == [[keeps]]
 
 
-def test_movement_refuses_a_largest_product() -> None:
+def test_movement_refuses_reduce_max() -> None:
     for criterion in (Movement(), SoftMovement()):
         with pytest.raises(SparsityError, match=r"reduce=max: .*mean or sum"):
-            pruner_of([linear(torch.rand(4, 4))], block(4, 1, 0.5, reduce="max"), criterion, OneShot(warmup=1))
+            pruner_on_layers([linear(torch.rand(4, 4))], block(4, 1, 0.5, reduce="max"), criterion, OneShot(warmup=1))
 
 
 def test_soft_movement_is_a_gradient_step_on_loss_and_penalty() -> None:
-    criterion, memory = SoftMovement(rate=3.0, penalty=0.7), None
+    criterion, state = SoftMovement(rate=3.0, penalty=0.7), None
     scores = torch.zeros(8, 12, requires_grad=True)
     for seed in range(4):
         weight, inputs, targets = problem(seed)
@@ -156,18 +156,18 @@ def test_soft_movement_is_a_gradient_step_on_loss_and_penalty() -> None:
         (slope,) = torch.autograd.grad(loss, scores)
         scores = (scores - 3.0 * slope).detach().requires_grad_()
         gradient = gradient_of(weight, inputs, targets)
-        memory = criterion.update_state(memory, [weight.unsqueeze(1)], [gradient.unsqueeze(1)], Block(1, 1))
-        assert torch.allclose(memory[0], scores.detach(), rtol=1e-4, atol=1e-5)
+        state = criterion.update_state(state, [weight.unsqueeze(1)], [gradient.unsqueeze(1)], Block(1, 1))
+        assert torch.allclose(state[0], scores.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_an_indifferent_unit_passes_the_threshold_when_it_is_said_to() -> None:
+def test_a_unit_without_gradient_passes_the_threshold_after_the_documented_steps() -> None:
     criterion = SoftMovement()
-    zero, memory = torch.zeros(1, 1, 1), None
+    zero, state = torch.zeros(1, 1, 1), None
     steps = round(13.3 / (criterion.rate * criterion.penalty))
     passed = []
     for _ in range(2 * steps):
-        memory = criterion.update_state(memory, [zero], [zero], Block(1, 1))
-        passed.append(bool(Threshold(tau=0.1).passes(memory[0]).all()))
+        state = criterion.update_state(state, [zero], [zero], Block(1, 1))
+        passed.append(bool(Threshold(tau=0.1).passes(state[0]).all()))
     assert passed.index(True) + 1 == pytest.approx(steps, rel=0.05)
     assert all(passed[passed.index(True) :])
 
@@ -175,7 +175,7 @@ def test_an_indifferent_unit_passes_the_threshold_when_it_is_said_to() -> None:
 def test_scores_that_sink_are_pruned_before_the_last_update() -> None:
     model = [linear(torch.tensor([[1.0, 1.0, 1.0, 1.0]]))]
     criterion = SoftMovement(rate=1.0, penalty=1.0)
-    pruner = pruner_of(model, block(1, 1, 0.75), criterion, Threshold(warmup=1, frequency=1), steps=40)
+    pruner = pruner_on_layers(model, block(1, 1, 0.75), criterion, Threshold(warmup=1, frequency=1), steps=40)
     pruned = []
     for step in range(40):
         # The loss holds the first up, pushes the second down, and is indifferent to the others.
@@ -193,7 +193,7 @@ def test_scores_that_sink_are_pruned_before_the_last_update() -> None:
 
 def test_platon_step_by_step() -> None:
     steps = [(problem(seed)[0], gradient_of(*problem(seed))) for seed in range(6)]
-    found, memory = ran(Platon(), steps, Block(4, 1))
+    found, state = ran(Platon(), steps, Block(4, 1))
     for row in range(2):
         for column in range(12):
             mean = deviation = 0.0
@@ -203,15 +203,15 @@ def test_platon_step_by_step() -> None:
                 mean = 0.85 * mean + 0.15 * worth
                 deviation = 0.95 * deviation + 0.05 * abs(worth - mean)
             assert float(found[row, column]) == pytest.approx(mean * deviation, rel=1e-4)
-    assert memory.shape == Platon().state_shape((8, 1, 12), Block(4, 1)) == (2, 2, 12)
+    assert state.shape == Platon().state_shape((8, 1, 12), Block(4, 1)) == (2, 2, 12)
 
 
-def test_platon_may_bring_back_what_was_steady() -> None:
+def test_platon_may_revive_a_unit_that_was_steady() -> None:
     """A steady weight is certain and may go; once masked it is a surprise, and its score falls more slowly."""
-    memory = [torch.tensor([[[1.0, 10.0]], [[1.0, 0.09]]])]
+    state = [torch.tensor([[[1.0, 10.0]], [[1.0, 0.09]]])]
     none = torch.zeros(1, 1, 2)
-    before = Platon().scores(memory, [none], Block(1, 1))[0]
-    after = Platon().scores(Platon().update_state(memory, [none], [none], Block(1, 1)), [none], Block(1, 1))[0]
+    before = Platon().scores(state, [none], Block(1, 1))[0]
+    after = Platon().scores(Platon().update_state(state, [none], [none], Block(1, 1)), [none], Block(1, 1))[0]
     assert before.flatten().tolist() == pytest.approx([1, 0.9])
     assert after.flatten().tolist() == pytest.approx([0.85 * 0.9925, 8.5 * (0.0855 + 0.425)])
 

@@ -1,4 +1,4 @@
-"""The Fisher score against dense linear algebra: a quadratic minimised with the unit gone."""
+"""The Fisher score against dense linear algebra: a quadratic minimised without the unit."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def fisher_of(gradients: Sequence[Tensor], decay: float, damp: float) -> Tensor:
     ],
     ids=lambda v: v.name if isinstance(v, Block | NofM) else str(v),
 )
-def test_fisher_is_the_loss_at_the_bottom_of_the_quadratic(
-    pattern: Pattern, size: int, width: int, masked: bool
-) -> None:
+def test_fisher_is_the_minimum_of_the_quadratic(pattern: Pattern, size: int, width: int, masked: bool) -> None:
     criterion = Fisher(decay=0.8, damp=1e-3, size=size)
     steps = [(problem(seed)[0], gradient_of(*problem(seed))) for seed in range(9)]
     weight = steps[-1][0]
@@ -61,9 +59,9 @@ def test_fisher_is_the_loss_at_the_bottom_of_the_quadratic(
     assert isinstance(cell_width, int)
     if masked:  # a neighbour of the first unit is pruned
         weight[:height, cell_width : 2 * cell_width] = 0
-    found, memory = ran(criterion, steps, pattern)
+    found, state = ran(criterion, steps, pattern)
     assert (
-        memory.shape
+        state.shape
         == criterion.state_shape((8, 1, 12), pattern)
         == (96 // (height * width), height * width, height * width)
     )
@@ -87,8 +85,8 @@ def test_a_large_unit_is_scored_along_its_weights(pattern: Block) -> None:
     criterion = Fisher(decay=0.8, damp=1e-2, size=7)
     weight = problem()[0]
     steps = [(weight, gradient_of(*problem(seed))) for seed in range(5)]
-    found, memory = ran(criterion, steps, pattern)
-    assert memory.shape == criterion.state_shape((8, 1, 12), pattern) == pattern.to_cells(weight.unsqueeze(1)).shape
+    found, state = ran(criterion, steps, pattern)
+    assert state.shape == criterion.state_shape((8, 1, 12), pattern) == pattern.to_cells(weight.unsqueeze(1)).shape
     whole = fisher_of([gradient for _, gradient in steps], 0.8, 1e-2)
     for unit, score in enumerate(found.flatten().tolist()):
         chosen = torch.zeros(pattern.units((8, 1, 12)))
@@ -98,7 +96,7 @@ def test_a_large_unit_is_scored_along_its_weights(pattern: Block) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e6])
-def test_fisher_bears_a_matrix_of_one_gradient(scale: float) -> None:
+def test_fisher_handles_a_matrix_of_one_gradient(scale: float) -> None:
     weight, gradient = problem()[0], gradient_of(*problem()) * scale
     for pattern in (Block(4, 1), NofM(2, 4)):
         found, _ = ran(Fisher(), [(weight, gradient)], pattern)

@@ -1,10 +1,10 @@
-"""Gradients that are not finite, scaled, accumulated, absent; weights that are tied or computed."""
+"""Gradients that are not finite, scaled, accumulated or missing; weights that are tied or computed."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from sparsity_helpers import PLAIN, adamw, mlp
+from sparsity_helpers import PLAIN, adamw, mlp, pruner_of
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
@@ -31,10 +31,8 @@ STEPS = 12
 SCORING: list[Criterion] = [Gradient(), Snip(), SnipMomentum()]
 
 
-def pruner_of(model: nn.Module, criterion: Criterion) -> Pruner:
-    (plan,) = block(4, 1, 0.5).parts.values()
-    (pruner,) = attach(model, {"4x1": plan.completed(criterion, Exp(warmup=3, cooldown=2, frequency=3))}, PLAIN, STEPS)
-    return pruner
+def gradual(model: nn.Module, criterion: Criterion) -> Pruner:
+    return pruner_of(model, block(4, 1, 0.5), criterion, Exp(warmup=3, cooldown=2, frequency=3), STEPS)
 
 
 def loss_of(model: nn.Module, step: int, rows: slice = slice(None)) -> Tensor:
@@ -46,7 +44,7 @@ def loss_of(model: nn.Module, step: int, rows: slice = slice(None)) -> Tensor:
 @pytest.mark.parametrize("device", ["cpu", "elsewhere"])
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 @pytest.mark.parametrize("criterion", SCORING, ids=lambda c: type(c).__name__)
-def test_a_step_that_is_not_finite_leaves_no_trace(criterion: Criterion, value: float, device: str) -> None:
+def test_a_step_with_a_non_finite_gradient_is_skipped(criterion: Criterion, value: float, device: str) -> None:
     layer = nn.Linear(6, 8)
     state = ScoreState(criterion, [Member(Weight("weight", layer.weight, LAYOUTS["Linear"]), Block(4, 1))], "p")
     add = state._add
@@ -76,7 +74,7 @@ def test_a_loss_scaler_changes_nothing(criterion: Criterion) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
     masks = []
     for model in (plain, scaled):
-        pruner, optimizer = pruner_of(model, criterion), torch.optim.SGD(model.parameters(), lr=0.1)
+        pruner, optimizer = gradual(model, criterion), torch.optim.SGD(model.parameters(), lr=0.1)
         pruner.project(0, optimizer)
         for step in range(STEPS):
             optimizer.zero_grad()
@@ -98,10 +96,10 @@ def test_a_loss_scaler_changes_nothing(criterion: Criterion) -> None:
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain.parameters(), scaled.parameters(), strict=True))
 
 
-def test_an_overflow_at_the_very_step_that_counts() -> None:
+def test_an_overflow_at_the_step_before_an_update() -> None:
     for criterion in (Gradient(), Snip()):
         model = mlp()
-        pruner, optimizer = pruner_of(model, criterion), adamw(model)
+        pruner, optimizer = gradual(model, criterion), adamw(model)
         pruner.project(0)
         for step in range(STEPS):
             optimizer.zero_grad()
@@ -128,7 +126,7 @@ def test_gradients_that_were_never_finite_are_refused() -> None:
 
 
 @pytest.mark.parametrize("astray", [4, 5])
-def test_a_training_that_is_lost_is_told_from_an_overflow(astray: int) -> None:
+def test_a_diverged_training_is_distinguished_from_an_overflow(astray: int) -> None:
     model = mlp()
     (plan,) = block(4, 1, 0.5).parts.values()
     (pruner,) = attach(model, {"4x1": plan.completed(SnipMomentum(), OneShot(warmup=9))}, PLAIN, 20)
@@ -148,7 +146,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(criterion: Criterion
     masks = []
     for parts in ([slice(0, 8)], [slice(0, 4), slice(4, 8)]):
         model = mlp()
-        pruner, optimizer = pruner_of(model, criterion), torch.optim.SGD(model.parameters(), lr=0.1)
+        pruner, optimizer = gradual(model, criterion), torch.optim.SGD(model.parameters(), lr=0.1)
         pruner.project(0)
         for step in range(STEPS):
             optimizer.zero_grad()
@@ -175,7 +173,7 @@ def test_scores_are_kept_in_32_bits(dtype: torch.dtype) -> None:
         assert bool((state.tensors[0] > 0).all())
 
 
-def refused(model: nn.Module, match: str) -> None:
+def check_refused(model: nn.Module, match: str) -> None:
     (plan,) = block(1, 1, 0.5).parts.values()
     with pytest.raises(SparsityError, match=match):
         attach(model, {"p": plan.completed(SnipMomentum(), Exp(warmup=1))}, PLAIN, 9)
@@ -184,21 +182,21 @@ def refused(model: nn.Module, match: str) -> None:
 def test_weights_that_are_computed_are_refused_by_name() -> None:
     for make in (parametrizations.weight_norm, parametrizations.spectral_norm, parametrizations.orthogonal):
         model = nn.Sequential(nn.Linear(4, 4), make(nn.Linear(4, 4)))
-        refused(model, r"1: its weight is computed \(parametrized\), not a parameter; exclude it")
+        check_refused(model, r"1: its weight is computed \(parametrized\), not a parameter; exclude it")
     masked = nn.Sequential(nn.Linear(4, 4), prune.identity(nn.Linear(4, 4), "weight"))
-    refused(masked, "1: its weight is computed")
+    check_refused(masked, "1: its weight is computed")
 
 
 def test_tied_weights_are_refused_by_both_names() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    refused(model, r"1\.weight is tied to 0\.weight, so they are one weight; exclude one of the two")
+    check_refused(model, r"1\.weight is tied to 0\.weight, so they are one weight; exclude one of the two")
 
 
-def test_a_frozen_weight_is_found_out_at_the_first_step() -> None:
+def test_a_frozen_weight_is_reported_at_the_first_step() -> None:
     model = mlp()
     model[2].weight.requires_grad_(False)
-    pruner = pruner_of(model, SnipMomentum())
+    pruner = gradual(model, SnipMomentum())
     loss_of(model, 0).backward()
     with pytest.raises(SparsityError, match=r"2\.weight gets no gradient, so pruner 4x1 cannot score it"):
         pruner.observe(0)
@@ -208,7 +206,7 @@ def test_a_frozen_weight_is_found_out_at_the_first_step() -> None:
 def test_all_scores_zero_gives_a_warning(scale: float, caplog: pytest.LogCaptureFixture) -> None:
     """Pruning in index order is legal, but hardly what anyone wants."""
     model = mlp()
-    pruner = pruner_of(model, Snip())
+    pruner = gradual(model, Snip())
     for step in range(6):
         (loss_of(model, step) * scale).backward()
         pruner.observe(step)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from criteria_helpers import problem, pruner_of
+from criteria_helpers import problem, pruner_on_layers
 from sparsity_helpers import linear
 
 from hydraprune.sparsity import Block, Cubic, Hold, Rigl, SparsityError, block, n_of_m
@@ -31,7 +31,7 @@ def test_rigl_is_algorithm_1() -> None:
     weight, inputs, targets = problem()
     layer = linear(weight)
     optimizer = torch.optim.AdamW(layer.parameters(), lr=0.05)
-    pruner = pruner_of([layer], block(1, 1, 0.75), Rigl(fraction=0.4), Hold(warmup=2, frequency=2), steps=12)
+    pruner = pruner_on_layers([layer], block(1, 1, 0.75), Rigl(fraction=0.4), Hold(warmup=2, frequency=2), steps=12)
     keep, moved = None, 0
     for step in range(12):
         optimizer.zero_grad()
@@ -73,7 +73,7 @@ def test_rigl_is_algorithm_1() -> None:
 def test_rigl_exchanges_whole_blocks() -> None:
     weight, inputs, targets = problem()
     layer = linear(weight)
-    pruner = pruner_of([layer], block(4, 1, 0.5), Rigl(), Hold(warmup=1, frequency=1), steps=6)
+    pruner = pruner_on_layers([layer], block(4, 1, 0.5), Rigl(), Hold(warmup=1, frequency=1), steps=6)
     masks = []
     for step in range(6):
         layer.zero_grad()
@@ -89,7 +89,7 @@ def test_rigl_exchanges_whole_blocks() -> None:
 
 def test_rigl_under_a_growing_schedule_prunes_and_regrows() -> None:
     layer = linear(problem()[0])
-    pruner = pruner_of([layer], block(1, 1, 0.75), Rigl(), Cubic(warmup=1, frequency=1), steps=16)
+    pruner = pruner_on_layers([layer], block(1, 1, 0.75), Rigl(), Cubic(warmup=1, frequency=1), steps=16)
     masks = [torch.ones(8, 12, dtype=torch.bool)]
     for step in range(16):
         _, inputs, targets = problem(step)
@@ -107,4 +107,4 @@ def test_rigl_under_a_growing_schedule_prunes_and_regrows() -> None:
 
 def test_rigl_refuses_groups_that_are_pruned_alike() -> None:
     with pytest.raises(SparsityError, match=r"2:4.*block or channel pattern, or pruner=sr_ste"):
-        pruner_of([linear(torch.rand(4, 4))], n_of_m(2, 4), Rigl(), Hold(warmup=1))
+        pruner_on_layers([linear(torch.rand(4, 4))], n_of_m(2, 4), Rigl(), Hold(warmup=1))

@@ -53,7 +53,7 @@ def model_of(kind: str) -> nn.Module:
 KINDS = ["bert", "distilbert", "roberta"]
 
 
-def pruner_of(
+def head_pruner(
     model: nn.Module, kind: str, plans: Plans, criterion: Criterion | None = None, steps: int = 1, **plan: Any
 ) -> Pruner:
     family = replace(family_of(kind), heads=HEADS)
@@ -90,7 +90,7 @@ def scores(model: nn.Module, kind: str) -> Tensor:
 def test_the_cheapest_heads_go_whole(kind: str, scope: Any) -> None:
     model = model_of(kind)
     worth = scores(model, kind)
-    pruner = pruner_of(model, kind, heads(0.5, scope))
+    pruner = head_pruner(model, kind, heads(0.5, scope))
     pruner.project(0)
     expected = torch.zeros(LAYERS, HEADS, dtype=torch.bool)
     if scope == "global":
@@ -113,7 +113,7 @@ def test_the_cheapest_heads_go_whole(kind: str, scope: Any) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pruned_head_has_no_effect_whatever_its_biases(kind: str) -> None:
     model = model_of(kind)
-    pruner = pruner_of(model, kind, heads(0.5, "local"))
+    pruner = head_pruner(model, kind, heads(0.5, "local"))
     pruner.project(0)
     tokens = torch.randint(5, 50, (4, 12))
     before = model(tokens).logits
@@ -135,12 +135,12 @@ def test_heads_are_pruned_while_training_and_resume() -> None:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         schedule = Exp(warmup=1, cooldown=2, frequency=2)
         made = {"criterion": SnipMomentum(), "steps": 9, "schedule": schedule}
-        pruner = pruner_of(model, "bert", heads(0.5, cap=0.75), **made)
+        pruner = head_pruner(model, "bert", heads(0.5, cap=0.75), **made)
         pruner.project(0, optimizer)
         for step in range(9):
             if step == cut:
                 state = pruner.state_dict()
-                pruner = pruner_of(model, "bert", heads(0.5, cap=0.75), **made)
+                pruner = head_pruner(model, "bert", heads(0.5, cap=0.75), **made)
                 pruner.load_state_dict(state)
             tokens = torch.randint(5, 50, (4, 12), generator=torch.Generator().manual_seed(step))
             optimizer.zero_grad()
@@ -157,11 +157,11 @@ def test_heads_are_pruned_while_training_and_resume() -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), halves.parameters(), strict=True))
 
 
-def test_heads_go_with_progressive_pruning_and_group_lasso() -> None:
+def test_heads_work_with_progressive_pruning_and_group_lasso() -> None:
     model = model_of("bert")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     schedule = Exp(warmup=4, frequency=4)
-    pruner = pruner_of(
+    pruner = head_pruner(
         model, "bert", heads(0.5), steps=8, schedule=schedule, transition=Progressive(4), regularizer=GroupLasso(1e-4)
     )
     zeros = []
@@ -172,7 +172,7 @@ def test_heads_go_with_progressive_pruning_and_group_lasso() -> None:
     assert zeros[-1] == 6 * 4 * WIDTH * HIDDEN
 
 
-def test_what_makes_no_heads_is_refused() -> None:
+def test_weights_that_form_no_heads_are_refused() -> None:
     model, family = model_of("bert"), replace(family_of("bert"), heads=HEADS)
     (plan,) = heads(0.5).parts.values()
     plan = plan.completed(Magnitude(), OneShot())

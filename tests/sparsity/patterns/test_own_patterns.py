@@ -334,15 +334,15 @@ def test_a_pattern_that_names_its_columns_is_pruned_as_a_block(method: PostTrain
 
 
 def test_parts_along_blocks_need_a_rectangle() -> None:
-    def pruner_of(pattern: Pattern) -> str:
+    def along_blocks(pattern: Pattern) -> str:
         (plan,) = custom(pattern, 0.5).parts.values()
         plan = plan.completed(Magnitude(), Linear(warmup=4, frequency=4), Progressive(2, "linear"))
         (pruner,) = attach(model(), {"own": plan}, PLAIN, STEPS)
         return pruner.name
 
     with pytest.raises(SparsityError, match=r"progressive\.order=linear: diagonal2 has no blocks to cross"):
-        pruner_of(Diagonal(2))
-    assert pruner_of(Tall(4, 1)) == "own"
+        along_blocks(Diagonal(2))
+    assert along_blocks(Tall(4, 1)) == "own"
 
 
 def test_a_pattern_that_does_not_fit_is_refused_with_its_own_reason() -> None:

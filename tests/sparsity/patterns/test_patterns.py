@@ -1,4 +1,4 @@
-"""Patterns: masks written by hand on every kind of layer, and what holds for all of them."""
+"""Patterns: masks written by hand on every kind of layer, and properties of all patterns."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_every_unit_pruned_is_the_share(case: tuple[Pattern, tuple[int, int, int
 
 @given(fitted(), st.integers(0, 10**6), st.integers(0, 10**6))
 @examples(200)
-def test_one_stray_zero_is_illegal_where_units_are_larger(
+def test_one_stray_zero_is_illegal_unless_units_are_single_weights(
     case: tuple[Pattern, tuple[int, int, int]], seed: int, place: int
 ) -> None:
     pattern, shape = case
@@ -309,7 +309,7 @@ def test_names_and_shares(pattern: Pattern, name: str, share: Fraction) -> None:
 
 @given(PATTERNS)
 @examples(50)
-def test_a_name_says_which_pattern_it_is(pattern: Block | NofM) -> None:
+def test_a_name_parses_to_its_pattern(pattern: Block | NofM) -> None:
     assert parse(pattern.name) == type(pattern)(*pattern_numbers(pattern))
 
 
@@ -344,7 +344,7 @@ def test_a_name_of_an_impossible_pattern_is_refused(name: str, words: str) -> No
         (NofM(2, 4), (4, 3, 3), ["4", "3 columns"]),
     ],
 )
-def test_a_misfit_says_why(pattern: Pattern, shape: tuple[int, int, int], words: list[str]) -> None:
+def test_a_misfit_gives_its_reason(pattern: Pattern, shape: tuple[int, int, int], words: list[str]) -> None:
     why = pattern.misfit(shape)
     assert why is not None
     assert all(word in why for word in words)
@@ -363,7 +363,7 @@ def test_a_bad_side_is_refused(key: str, value: object) -> None:
         Block(**sides)  # type: ignore[arg-type]
 
 
-def test_the_whole_layer_is_no_block() -> None:
+def test_a_block_of_the_whole_layer_is_refused() -> None:
     with pytest.raises(SparsityError, match="rows=channel: with cols=channel"):
         Block("channel", "channel")
 

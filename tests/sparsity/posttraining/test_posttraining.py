@@ -1,4 +1,4 @@
-"""What all post-training methods share: exact counts, legal masks, blocks in order, nothing left behind."""
+"""Properties of all post-training methods: exact counts, legal masks, blocks in order, no hooks left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from posttraining_helpers import batches_of, calibrated, calibration_on, double, plan_of
+from posttraining_helpers import batches_of, calibrated, calibration_on, double, plan_at_start
 from sparsity_helpers import PLAIN, examples, mlp, train
 from torch import Tensor, nn
 
@@ -32,6 +32,7 @@ from hydraprune.sparsity import (
     Wanda,
     attach,
     block,
+    custom,
     exact,
     holds_pattern,
     n_of_m,
@@ -45,13 +46,6 @@ PAIRS = [
     *((SparseGpt(columns=5), pattern) for pattern in [CHANNELS[1], CHANNELS[3], *SMALL]),
     *((RetrainFree(), pattern) for pattern in CHANNELS),
 ]
-
-
-def plans_of(pattern: Block | NofM, target: float | None, **selection: Any) -> Plans:
-    if isinstance(pattern, NofM):
-        return n_of_m(pattern.keep, pattern.of, target, **selection)
-    assert target is not None
-    return block(pattern.rows, pattern.cols, target, **selection)
 
 
 def two_layers(seed: int = 0) -> nn.Sequential:
@@ -68,7 +62,7 @@ def test_counts_are_exact_and_masks_legal(
     target = round(part * float(pattern.share) * 0.9, 3)
     model = two_layers(seed)
     shapes = [(24, 1, 12), (12, 1, 24)]
-    pruner = calibrated(model, plans_of(pattern, target, scope=scope, cap=1.0), method, batches_of(12, seed=seed))
+    pruner = calibrated(model, custom(pattern, target, scope=scope, cap=1.0), method, batches_of(12, seed=seed))
     for weight, layer, shape in zip(pruner.weights, (model[0], model[3]), shapes, strict=True):
         keep = layer.weight.detach()[:, None] != 0
         assert pattern.legal(keep)
@@ -87,7 +81,7 @@ def test_counts_are_exact_and_masks_legal(
 
 @given(st.sampled_from(PAIRS), st.floats(0, 1), st.integers(0, 99))
 @examples(50)
-def test_what_is_zero_at_the_start_stays_zero(pair: tuple[PostTraining, Block | NofM], part: float, seed: int) -> None:
+def test_zeros_at_the_start_stay_zero(pair: tuple[PostTraining, Block | NofM], part: float, seed: int) -> None:
     method, pattern = pair
     model, target = two_layers(seed), 0.6 * float(pattern.share)
     before = []
@@ -99,7 +93,7 @@ def test_what_is_zero_at_the_start_stays_zero(pair: tuple[PostTraining, Block | 
         gone[torch.randperm(units)[: int(part * int(units * exact(target) / pattern.share))]] = True
         layer.weight.data *= pattern.mask(gone, cells, shape).squeeze(1)
         before.append(layer.weight == 0)
-    plans = plans_of(pattern, target, scope="local", cap=1.0)
+    plans = custom(pattern, target, scope="local", cap=1.0)
     pruner = calibrated(model, plans, method, batches_of(12, seed=seed))
     for layer, zero in zip((model[0], model[3]), before, strict=True):
         assert not layer.weight[zero].any()
@@ -109,7 +103,7 @@ def test_what_is_zero_at_the_start_stays_zero(pair: tuple[PostTraining, Block | 
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-def test_a_model_sparser_than_asked_for_is_refused(method: PostTraining) -> None:
+def test_a_model_sparser_than_the_target_is_refused(method: PostTraining) -> None:
     model = two_layers()
     model[0].weight.data[:20] = 0
     wanted = (2, "channel") if isinstance(method, RetrainFree) else (2, 1)
@@ -140,8 +134,8 @@ class Deep(nn.Module):
 
 
 @pytest.mark.parametrize(("method", "name"), [(Wanda(), "squares"), (SparseGpt(), "products")])
-def test_a_block_sees_what_pruned_blocks_before_it_give(method: PostTraining, name: str) -> None:
-    """Every layer is pruned by itself, with the inputs that it is meant to have seen."""
+def test_a_block_sees_the_outputs_of_the_pruned_blocks_before_it(method: PostTraining, name: str) -> None:
+    """Every layer is pruned by itself, with the inputs that it should have seen."""
     model, batches, expected = Deep(), batches_of(8), Deep()
     calibrated(model, block(1, 1, 0.5, layers=Layers()), method, batches)
 
@@ -167,7 +161,7 @@ def test_a_block_sees_what_pruned_blocks_before_it_give(method: PostTraining, na
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 @pytest.mark.parametrize("training", [True, False])
-def test_hooks_are_gone_and_the_mode_is_back(method: PostTraining, training: bool) -> None:
+def test_hooks_are_removed_and_the_mode_is_restored(method: PostTraining, training: bool) -> None:
     model = two_layers().train(training)
     modes: list[bool] = []
     model.register_forward_hook(lambda module, *_: modes.append(module.training))
@@ -181,21 +175,21 @@ def test_hooks_are_gone_and_the_mode_is_back(method: PostTraining, training: boo
 
 
 @pytest.mark.parametrize("method", [Wanda(), SparseGpt()], ids=lambda m: m.name)
-def test_hooks_are_gone_after_a_failure(method: PostTraining) -> None:
+def test_hooks_are_removed_after_a_failure(method: PostTraining) -> None:
     model = two_layers()
 
     def failing(count: int) -> Iterator[Tensor]:
         yield model(batches_of(12)[0]).sum()
         raise RuntimeError("out of data")
 
-    (pruner,) = attach(model, {"p": plan_of(n_of_m(2, 4), method)}, PLAIN, steps=0, calibration=failing)
+    (pruner,) = attach(model, {"p": plan_at_start(n_of_m(2, 4), method)}, PLAIN, steps=0, calibration=failing)
     with pytest.raises(RuntimeError, match="out of data"):
         pruner.project(0)
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-def test_as_many_batches_as_said(method: PostTraining) -> None:
+def test_the_given_number_of_batches_is_used(method: PostTraining) -> None:
     import dataclasses
 
     asked: list[int] = []
@@ -206,7 +200,7 @@ def test_as_many_batches_as_said(method: PostTraining) -> None:
         return calibration_on(model, batches)(count)
 
     plans = block(1, "channel", 0.5) if method.name == "retrain_free" else n_of_m(2, 4)
-    plan = plan_of(plans, dataclasses.replace(method, batches=2))  # type: ignore[type-var]
+    plan = plan_at_start(plans, dataclasses.replace(method, batches=2))  # type: ignore[type-var]
     (pruner,) = attach(model, {"p": plan}, PLAIN, steps=0, calibration=counting)
     pruner.project(0)
     assert asked == [2] * (1 if method.name == "retrain_free" else 2)  # of two blocks
@@ -257,7 +251,7 @@ def test_transposed_layers_are_pruned_as_linear_ones(method: PostTraining) -> No
 
 
 @pytest.mark.parametrize("method", [Wanda(), SparseGpt()], ids=lambda m: m.name)
-def test_a_scope_of_global_is_local_and_says_so(method: PostTraining) -> None:
+def test_global_scope_becomes_local_in_the_plan(method: PostTraining) -> None:
     one, two = two_layers(), two_layers()
     pruner = calibrated(one, block(1, 1, 0.5), method, batches_of(12))
     calibrated(two, block(1, 1, 0.5, scope="local"), method, batches_of(12))
@@ -265,13 +259,13 @@ def test_a_scope_of_global_is_local_and_says_so(method: PostTraining) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
-def test_nothing_asked_for_needs_no_calibration() -> None:
-    (pruner,) = attach(two_layers(), {"p": plan_of(block(1, 1, 0.0), Wanda())}, PLAIN, steps=0)
+def test_a_target_of_zero_needs_no_calibration() -> None:
+    (pruner,) = attach(two_layers(), {"p": plan_at_start(block(1, 1, 0.0), Wanda())}, PLAIN, steps=0)
     assert pruner.project(0)
     assert pruner.zeros == 0
 
 
-def refused(model: nn.Module, plans: Plans, method: PostTraining, batches: list[Tensor] | None = None) -> str:
+def refusal_of(model: nn.Module, plans: Plans, method: PostTraining, batches: list[Tensor] | None = None) -> str:
     with pytest.raises(SparsityError) as error:
         calibrated(model, plans, method, batches_of(12) if batches is None else batches)
     assert "\n" not in str(error.value)
@@ -284,18 +278,18 @@ def test_refusals() -> None:
     halves = n_of_m(2, 4)
     for method in (Wanda(), SparseGpt()):
         conv = nn.Sequential(nn.Conv1d(4, 4, 3)).double()
-        assert f"pruner={method.name}: 0.weight is a convolution" in refused(conv, halves, method)
-        assert "no batch" in refused(two_layers(), halves, method, [])
-        assert "not finite" in refused(nan, halves, method)
+        assert f"pruner={method.name}: 0.weight is a convolution" in refusal_of(conv, halves, method)
+        assert "no batch" in refusal_of(two_layers(), halves, method, [])
+        assert "not finite" in refusal_of(nan, halves, method)
         idle = nn.ModuleDict({"used": nn.Linear(12, 12), "idle": nn.Linear(12, 12)}).double()
         idle.forward = lambda x, model=idle: model["used"](x)  # type: ignore[assignment,method-assign,misc]
-        assert refused(idle, halves, method).startswith("idle.weight: the model does not use it")
-    assert "no batch" in refused(two_layers(), block(1, "channel", 0.5), RetrainFree(), [])
-    assert "not finite" in refused(nan, block(1, "channel", 0.5), RetrainFree())
+        assert refusal_of(idle, halves, method).startswith("idle.weight: the model does not use it")
+    assert "no batch" in refusal_of(two_layers(), block(1, "channel", 0.5), RetrainFree(), [])
+    assert "not finite" in refusal_of(nan, block(1, "channel", 0.5), RetrainFree())
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-def test_plans_that_do_not_go_together(method: PostTraining) -> None:
+def test_post_training_plans_that_do_not_fit(method: PostTraining) -> None:
     (plan,) = block(1, "channel", 0.5).parts.values()
 
     def line(*parts: Any, steps: int = 100) -> str:
@@ -316,8 +310,9 @@ def test_plans_that_do_not_go_together(method: PostTraining) -> None:
             pruner.project(0)
 
 
-def test_attaching_looks_at_no_weight() -> None:
-    """Checks attach pruners to models without memory."""
+def test_attaching_reads_no_weight() -> None:
+    """Preflight checks attach pruners to models on the meta device."""
     for method in METHODS:
         plans = block("channel", 1, 0.5)
-        attach(two_layers().to("meta"), {"p": plan_of(plans, method)}, PLAIN, steps=0)
+        (pruner,) = attach(two_layers().to("meta"), {"p": plan_at_start(plans, method)}, PLAIN, steps=0)
+        assert [weight.name for weight in pruner.weights] == ["0.weight", "3.weight"]

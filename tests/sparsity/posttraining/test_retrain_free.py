@@ -1,4 +1,4 @@
-"""Retraining-free pruning against masks that take part in the model, and exchanges tried one by one."""
+"""Retraining-free pruning against masks inside the model, and against a search that tries exchanges one by one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def mask_gradients(model: nn.Module, name: str, shape: tuple[int, int], batches:
 
 
 def exchanged(gradients: Tensor, count: int) -> set[int]:
-    """The search of the paper, every norm computed as it stands."""
+    """The search of the paper, every norm computed directly."""
     fisher = gradients.square().sum(0).tolist()
     order = sorted(range(len(fisher)), key=fisher.__getitem__)
     gone = set(order[:count])
@@ -123,7 +123,7 @@ def test_exchanges(units: int, batches: int, count: int, seed: int) -> None:
     assert bool((again | ~kept).all())
 
 
-def test_nothing_is_left_behind() -> None:
+def test_no_gradient_or_flag_is_left_changed() -> None:
     model, batches = mlp(), batches_of(8)
     model[0].weight.requires_grad_(False)
     calibrated(model, block(1, "channel", 0.5), RetrainFree(), batches)
@@ -147,7 +147,7 @@ def test_other_patterns_are_refused(plans: Plans) -> None:
         calibrated(mlp(), plans, RetrainFree(), batches_of(8))
 
 
-def test_a_layer_without_part_in_the_loss_is_named() -> None:
+def test_a_layer_that_the_loss_does_not_depend_on_is_named() -> None:
     model = nn.ModuleDict({"used": nn.Linear(8, 8), "idle": nn.Linear(8, 8)}).double()
     model.forward = lambda x: model["used"](x)  # type: ignore[assignment,method-assign]
     with pytest.raises(SparsityError, match=r"idle\.weight gets no gradient"):

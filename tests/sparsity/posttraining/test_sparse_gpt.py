@@ -1,4 +1,4 @@
-"""SparseGPT against weights taken one at a time, with the inverse of what is left computed anew for each."""
+"""SparseGPT against pruning one weight at a time, with the inverse Hessian of the rest computed for each."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_blocks_cost_what_their_removal_costs(rows: int, cols: int) -> None:
     [block(1, 1, 0.6), block(4, 1, 0.5), block(2, 2, 0.5), n_of_m(2, 4), n_of_m(1, 4), block("channel", 1, 0.4)],
     ids=lambda plans: plans.name,
 )
-def test_less_is_lost_than_by_magnitude_or_without_making_up(plans: Plans) -> None:
+def test_the_error_is_smaller_than_by_magnitude_or_without_compensation(plans: Plans) -> None:
     torch.manual_seed(2)
     weight, batches = torch.randn(16, 32).double(), batches_of(32)
     inputs = torch.cat(batches)
@@ -117,7 +117,7 @@ def test_less_is_lost_than_by_magnitude_or_without_making_up(plans: Plans) -> No
     assert ours < 0.95 * lost(other.weight.detach())
 
 
-def test_inputs_that_are_always_zero_go_first_and_disturb_nothing() -> None:
+def test_inputs_that_are_always_zero_are_pruned_first_and_affect_no_others() -> None:
     torch.manual_seed(0)
     weight = torch.randn(6, 8).double()
     batches = [batch * torch.tensor([1, 0, 1, 1, 0, 1, 1, 1]) for batch in batches_of(8)]
@@ -133,7 +133,7 @@ def test_inputs_that_are_always_zero_go_first_and_disturb_nothing() -> None:
 
 
 @pytest.mark.parametrize("pattern", [block(1, "channel", 0.5), block(4, "channel", 0.5)], ids=lambda p: p.name)
-def test_whole_rows_are_refused(pattern: Plans) -> None:
+def test_patterns_of_whole_rows_are_refused(pattern: Plans) -> None:
     with pytest.raises(SparsityError, match=rf"pruner=sparse_gpt: {pattern.name} leaves no column"):
         calibrated(double(torch.randn(8, 8)), pattern, SparseGpt(), batches_of(8))
 

@@ -61,7 +61,7 @@ def test_every_row_loses_its_cheapest_units(
     assert int((layer.weight == 0).sum()) == rows * cols * len(gone) == pruner.zeros
 
 
-def test_of_every_group_the_cheapest_go() -> None:
+def test_the_cheapest_of_every_group_are_pruned() -> None:
     weight, batches = torch.randn(6, 12), batches_of(12)
     layer = double(weight)
     calibrated(layer, n_of_m(2, 4), Wanda(), batches)
@@ -111,7 +111,7 @@ def test_heads() -> None:
     assert {h for h in range(4) if not model.output.weight[:, 2 * h : 2 * h + 2].any()} == gone
 
 
-def test_padding_is_not_seen() -> None:
+def test_padding_is_ignored() -> None:
     torch.manual_seed(0)
     weight = torch.randn(6, 8).double()
     tokens = torch.randn(2, 5, 8, dtype=torch.float64)
@@ -119,7 +119,7 @@ def test_padding_is_not_seen() -> None:
     poisoned = tokens + 1e6 * (1 - real).unsqueeze(-1) * torch.rand(8)
 
     def zeros(model: nn.Linear, batch: Tensor, mask: Tensor | None) -> Tensor:
-        from posttraining_helpers import plan_of
+        from posttraining_helpers import plan_at_start
         from sparsity_helpers import PLAIN
 
         from hydraprune.sparsity import attach
@@ -132,7 +132,7 @@ def test_padding_is_not_seen() -> None:
                     loss = model(batch).sum()
             yield loss
 
-        (pruner,) = attach(model, {"p": plan_of(block(1, 1, 0.5), Wanda())}, PLAIN, steps=0, calibration=run)
+        (pruner,) = attach(model, {"p": plan_at_start(block(1, 1, 0.5), Wanda())}, PLAIN, steps=0, calibration=run)
         pruner.project(0)
         return model.weight == 0
 

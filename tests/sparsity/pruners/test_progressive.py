@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sparsity_helpers import PLAIN, adamw, examples, mlp, train
+from sparsity_helpers import PLAIN, adamw, examples, mlp, pruner_of, train
 from torch import Tensor, nn
 
 from hydraprune.sparsity import (
@@ -47,17 +47,14 @@ PLANS = [
 BLOCKS = PLANS[:2]
 
 
-def pruner_of(
+def progressive(
     model: nn.Module,
     plans: Plans,
     transition: Progressive,
     criterion: Criterion | None = None,
-    schedule: Exp | Linear = RAMP,
+    schedule: Schedule = RAMP,
 ) -> Pruner:
-    (plan,) = plans.parts.values()
-    complete = plan.completed(criterion or SnipMomentum(), schedule, transition)
-    (pruner,) = attach(model, {plans.name: complete}, PLAIN, STEPS)
-    return pruner
+    return pruner_of(model, plans, criterion or SnipMomentum(), schedule, STEPS, transition)
 
 
 def followed(
@@ -81,7 +78,7 @@ def followed(
 
 @pytest.mark.parametrize("plans", PLANS, ids=lambda p: p.name)
 @pytest.mark.parametrize("criterion", [Magnitude(), SnipMomentum()], ids=lambda c: type(c).__name__)
-def test_full_at_every_update_and_nested_between(plans: Plans, criterion: Criterion) -> None:
+def test_masks_are_whole_at_every_update_and_nested_between(plans: Plans, criterion: Criterion) -> None:
     model, pruner, masks = followed(plans, Progressive(4), criterion)
     (_, units), total = pruner.pools[0], pruner.total
     sparsities = [sum(int((~mask).sum()) for mask in step.values()) / total for step in masks]
@@ -117,7 +114,7 @@ def legal(pruner: Pruner) -> bool:
 @pytest.mark.parametrize("order", ["scores", "linear"])
 def test_blocks_are_partly_zero_between_updates(plans: Plans, order: str) -> None:
     model = mlp()
-    pruner = pruner_of(model, plans, Progressive(4, order))  # type: ignore[arg-type]
+    pruner = progressive(model, plans, Progressive(4, order))  # type: ignore[arg-type]
     partly = []
 
     def look(step: int) -> None:
@@ -127,7 +124,7 @@ def test_blocks_are_partly_zero_between_updates(plans: Plans, order: str) -> Non
     assert [step for step, found in enumerate(partly) if found] == [6, 7, 8, 11, 12, 13, 16, 17, 18, 21, 22, 23]
 
 
-def test_parts_are_equal_and_the_same_blocks_go_as_without() -> None:
+def test_parts_are_equal_and_prune_the_same_blocks_as_one_update() -> None:
     # Weights and gradients that no mask changes: then the choice is that of the plain pruner, made earlier.
     _, pruner, masks = followed(block(4, 1, 0.5), Progressive(4), Magnitude())
     zeros = [sum(int((~mask).sum()) for mask in step.values()) for step in masks]
@@ -197,10 +194,10 @@ def test_the_criterion_orders_weights_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("order", ["scores", "linear"])
-def test_a_run_cut_between_parts_ends_the_same(order: str) -> None:
+def test_a_run_resumed_between_parts_ends_the_same(order: str) -> None:
     for cut in (10, 11, 12, 13, 14):
         whole, halves = mlp(), mlp()
-        one, two = (pruner_of(m, block(4, 1, 0.5), Progressive(4, order)) for m in (whole, halves))  # type: ignore[arg-type]
+        one, two = (progressive(m, block(4, 1, 0.5), Progressive(4, order)) for m in (whole, halves))  # type: ignore[arg-type]
         optimizer = adamw(halves)
         train(whole, [one], range(STEPS))
         train(halves, [two], range(cut), optimizer)
@@ -210,7 +207,7 @@ def test_a_run_cut_between_parts_ends_the_same(order: str) -> None:
         )
         kept.seek(0)
         state, resumed = torch.load(kept, weights_only=True), mlp(seed=9)
-        three, later = pruner_of(resumed, block(4, 1, 0.5), Progressive(4, order)), adamw(resumed)  # type: ignore[arg-type]
+        three, later = progressive(resumed, block(4, 1, 0.5), Progressive(4, order)), adamw(resumed)  # type: ignore[arg-type]
         resumed.load_state_dict(state["model"])
         later.load_state_dict(state["optimizer"])
         three.load_state_dict(state["pruner"])
@@ -220,11 +217,11 @@ def test_a_run_cut_between_parts_ends_the_same(order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["scores", "linear"])
-def test_a_run_cut_between_two_parts_that_lie_apart_ends_the_same(order: str) -> None:
+def test_a_run_resumed_between_distant_parts_ends_the_same(order: str) -> None:
     schedule = Linear(warmup=4, frequency=12)  # updates at 4, 16; parts at 7, 10, 13, 16
 
     def fresh(model: nn.Module) -> Pruner:
-        return pruner_of(model, block(4, 1, 0.5), Progressive(4, order), None, schedule)  # type: ignore[arg-type]
+        return progressive(model, block(4, 1, 0.5), Progressive(4, order), None, schedule)  # type: ignore[arg-type]
 
     whole = mlp()
     train(whole, [fresh(whole)], range(STEPS))
@@ -242,14 +239,14 @@ def test_a_run_cut_between_two_parts_that_lie_apart_ends_the_same(order: str) ->
 @pytest.mark.parametrize("plans", PLANS, ids=lambda p: p.name)
 def test_weights_are_scored_twice_only_where_blocks_are_scored_too(plans: Plans) -> None:
     model = mlp()
-    pruner = pruner_of(model, plans, Progressive(4))
+    pruner = progressive(model, plans, Progressive(4))
     train(model, [pruner], range(6))
     single = plans.name in ("1x1", "2:4", "1:4")
     assert len(pruner.state_dict()["memory"]) == 2
     assert len(pruner.state_dict()["parts"]["order"]) == (0 if single else 2)
 
 
-def test_revived_weights_come_back_with_the_first_part() -> None:
+def test_revived_weights_return_with_the_first_part() -> None:
     _, pruner, masks = followed(block(4, 1, 0.5), Progressive(4), Gradient())
     back = [step for step, (a, b) in enumerate(pairwise(masks), 1) if any(bool((b[n] & ~a[n]).any()) for n in a)]
     assert set(back) <= {6, 11, 16, 21}
@@ -269,17 +266,17 @@ def test_revived_weights_come_back_with_the_first_part() -> None:
         (block(4, 1, 0.5, initial_sparsity=0.2), Progressive(4), Linear(warmup=2, frequency=4), ["warmup", "4 steps"]),
     ],
 )
-def test_what_cannot_be_parted_is_refused(
+def test_what_cannot_be_divided_into_parts_is_refused(
     plans: Plans, transition: Progressive, schedule: Schedule, words: list[str]
 ) -> None:
     with pytest.raises(SparsityError) as error:
-        pruner_of(mlp(), plans, transition, SnipMomentum(), schedule)
+        progressive(mlp(), plans, transition, SnipMomentum(), schedule)
     assert all(word in str(error.value) for word in words), error.value
 
 
 @pytest.mark.parametrize(
     ("parts", "order"), [(1, "scores"), (0, "scores"), (101, "linear"), (True, "scores"), (4, "random")]
 )
-def test_parts_and_orders_that_are_none(parts: int, order: str) -> None:
+def test_unknown_parts_and_orders_are_refused(parts: int, order: str) -> None:
     with pytest.raises(SparsityError, match=r"parts=|order="):
         Progressive(parts, order)  # type: ignore[arg-type]

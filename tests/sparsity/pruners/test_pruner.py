@@ -1,15 +1,14 @@
-"""The pruner in a training loop: exact counts, zeros that stay, states that resume, errors that help."""
+"""The pruner in a training loop: exact counts, zeros that stay, resuming, and errors."""
 
 from __future__ import annotations
 
-import io
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from sparsity_helpers import PLAIN, adamw, linear, mlp, train
+from sparsity_helpers import PLAIN, adamw, linear, mlp, pruner_of, through_a_file, train
 from torch import Tensor, nn
 
 from hydraprune.sparsity import (
@@ -56,12 +55,6 @@ def kind(value: object) -> str:
 
 def by_name(plans: Plans) -> str:
     return f"{plans.name}@{plans.target_sparsity}"
-
-
-def pruner_of(model: nn.Module, plans: Plans, criterion: Criterion, schedule: Schedule, steps: int = STEPS) -> Pruner:
-    (plan,) = plans.parts.values()
-    (pruner,) = attach(model, {plans.name: plan.completed(criterion, schedule)}, PLAIN, steps)
-    return pruner
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -138,7 +131,7 @@ def test_masks_are_nested(criterion: Criterion, plans: Plans) -> None:
 
 
 @pytest.mark.parametrize("criterion", CRITERIA, ids=kind)
-def test_updates_happen_when_due_and_project_says_so(criterion: Criterion) -> None:
+def test_project_returns_whether_an_update_was_due(criterion: Criterion) -> None:
     model = mlp()
     pruner = pruner_of(model, block(1, 1, 0.5), criterion, Linear(warmup=2, cooldown=1, frequency=3))
     assert [step for step in range(STEPS + 1) if pruner.updates.due(step)] == [2, 5, 8, 11]
@@ -201,7 +194,7 @@ def test_ramps_need_no_warmup(ramp: type[Schedule], criterion: Criterion) -> Non
     check_end(pruner, 0.9)
 
 
-def test_a_target_of_nothing_prunes_nothing() -> None:
+def test_a_target_of_zero_prunes_nothing() -> None:
     for criterion in CRITERIA:
         model = mlp()
         pruner = pruner_of(model, block(4, 1, 0.0), criterion, OneShot())
@@ -279,7 +272,7 @@ def test_snip_looks_at_the_last_step_and_momentum_at_all() -> None:
         assert kept(pruner) == {"a": expected}
 
 
-def test_momentum_s_memory_spans_updates() -> None:
+def test_momentum_spans_updates() -> None:
     pruner = pruner_of(rows(a=[1, 1, 1, 1]), block(1, 1, 0.5), SnipMomentum(), Linear(frequency=1), steps=2)
     step_with(pruner, 0, a=[1, 20, 3, 9])
     assert kept(pruner) == {"a": [0, 1, 1, 1]}
@@ -331,7 +324,7 @@ def test_a_floor_that_binds() -> None:
     assert pruned == [(0, 0), (3, 0), (6, 0), (7, 2), (7, 5)]
 
 
-def test_a_layer_that_a_cap_keeps_whole() -> None:
+def test_a_layer_that_its_cap_leaves_dense() -> None:
     # floor(1 x 0.98) is 0: a layer of one unit is never emptied, however little it is worth.
     model = nn.ModuleDict({"a": linear(torch.full((1, 4), 0.1)), "b": linear(torch.rand(8, 4) + 1)})
     pruner = pruner_of(model, block(1, "channel", 0.5), Magnitude(), OneShot())
@@ -371,7 +364,7 @@ def test_gradients_are_scored_only_when_they_can_matter(criterion: Criterion) ->
 
 
 @pytest.mark.parametrize("criterion", SCORING, ids=kind)
-def test_memory_goes_after_the_last_update(criterion: Criterion) -> None:
+def test_score_state_is_dropped_after_the_last_update(criterion: Criterion) -> None:
     model, sizes = mlp(), []
     pruner = pruner_of(model, block(4, 1, 0.5), criterion, Exp(warmup=1, cooldown=3, frequency=1))
     train(model, [pruner], range(STEPS), after=lambda step: sizes.append(len(pruner.state_dict()["memory"])))
@@ -411,7 +404,7 @@ def test_a_nan_is_refused_with_pruner_and_step(criterion: Criterion) -> None:
 
 
 @pytest.mark.parametrize("criterion", SCORING, ids=kind)
-def test_an_infinite_gradient_does_not_pass_in_silence(criterion: Criterion) -> None:
+def test_an_infinite_gradient_is_reported(criterion: Criterion) -> None:
     # Scored, it would save its unit for ever. It may be refused, or left out of the score.
     pruner = pruner_of(rows(a=[1, 1, 1, 1]), block(1, 1, 0.5), criterion, OneShot(warmup=2))
 
@@ -430,16 +423,9 @@ def test_an_infinite_gradient_does_not_pass_in_silence(criterion: Criterion) -> 
 # State --------------------------------------------------------------------------------------------
 
 
-def through_a_file(state: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
 @pytest.mark.parametrize("cut", range(1, STEPS))
 @pytest.mark.parametrize("criterion", CRITERIA, ids=kind)
-def test_a_resumed_run_is_the_uninterrupted_one(criterion: Criterion, cut: int) -> None:
+def test_a_resumed_run_equals_the_uninterrupted_one(criterion: Criterion, cut: int) -> None:
     plans, schedule = block(4, 1, 0.7, floor=0.3, cap=0.8), Exp(warmup=2, cooldown=1, frequency=3)
 
     def record(model: nn.Module, pruner: Pruner) -> dict[str, Tensor]:
@@ -484,7 +470,7 @@ def test_a_loaded_state_is_a_copy() -> None:
     assert pruners[1].state_dict()["memory"]["a.weight"].flatten().tolist() == [1, 2, 3, 4]
 
 
-def test_masks_given_out_are_not_the_pruner_s_own_mapping() -> None:
+def test_returned_masks_are_a_copy_of_the_mapping() -> None:
     pruner = pruner_of(mlp(), block(4, 1, 0.5), Magnitude(), OneShot())
     pruner.project(0)
     pruner.masks.clear()
@@ -551,7 +537,7 @@ def test_tied_weights_in_two_pruners_are_refused() -> None:
     assert all(word in str(error.value) for word in ("right.weight", "tied to left.weight", "one", "two"))
 
 
-def test_tied_weights_in_one_pruner_are_refused_in_words_that_fit() -> None:
+def test_tied_weights_in_one_pruner_are_refused_with_a_cure() -> None:
     with pytest.raises(SparsityError, match=r"right\.weight is tied to left\.weight") as error:
         attach(tied(), {"mine": plan_of(block(4, 1, 0.5))}, PLAIN, STEPS)
     message = str(error.value)
@@ -581,11 +567,11 @@ def test_an_error_names_the_pruner_being_made() -> None:
     assert SparsityError("another").pruner is None
 
 
-def test_no_plans_make_no_pruners() -> None:
+def test_without_plans_there_are_no_pruners() -> None:
     assert attach(mlp(), {}, PLAIN, STEPS) == ()
 
 
-def test_plans_of_one_mapping_run_apart_on_two_models() -> None:
+def test_one_plan_runs_independently_on_two_models() -> None:
     plans = {"mine": plan_of(block(4, 1, 0.5))}
     (one,), (other,) = (attach(mlp(seed), plans, PLAIN, STEPS) for seed in (1, 2))
     for weight in one.weights:

@@ -1,14 +1,13 @@
-"""Scoring only the steps that can matter, and masks kept small: nothing of it shows in what is pruned."""
+"""Scoring only the steps that can matter, and storing masks small: neither changes what is pruned."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from sparsity_helpers import PLAIN, adamw, mlp, train
+from sparsity_helpers import adamw, mlp, pruner_of, through_a_file, train
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -21,11 +20,9 @@ from hydraprune.sparsity import (
     OneShot,
     Plans,
     Pruner,
-    Schedule,
     Snip,
     SnipMomentum,
     SparsityError,
-    attach,
     block,
     n_of_m,
     zeros_of,
@@ -33,10 +30,6 @@ from hydraprune.sparsity import (
 
 PATTERNS = [block(4, 1, 0.8), n_of_m(2, 4, 0.5), block(1, "channel", 0.5)]
 MORE = [*PATTERNS, block(1, 1, 0.7), block("channel", 1, 0.5), block(2, 2, 0.6), n_of_m(1, 4, 0.6)]
-
-
-def by_name(plans: Plans) -> str:
-    return plans.name
 
 
 @dataclass(frozen=True)
@@ -48,18 +41,12 @@ class Eager(SnipMomentum):
         return 10**9
 
 
-def pruner_of(model: nn.Module, plans: Plans, criterion: Criterion, schedule: Schedule, steps: int) -> Pruner:
-    (plan,) = plans.parts.values()
-    (pruner,) = attach(model, {plans.name: plan.completed(criterion, schedule)}, PLAIN, steps)
-    return pruner
-
-
 # Windows ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plans", PATTERNS, ids=by_name)
+@pytest.mark.parametrize("plans", PATTERNS, ids=lambda p: p.name)
 def test_steps_that_cannot_matter_are_not_missed(plans: Plans) -> None:
-    """A horizon of 75 steps and updates every 100: a quarter of the steps is not scored, and then it starts anew."""
+    """A horizon of 75 steps and updates every 100: a quarter of the steps is not scored before it starts again."""
     schedule, steps = Exp(warmup=90, cooldown=30, frequency=100), 520
     found = []
     for criterion in (SnipMomentum(0.8), Eager(0.8)):
@@ -85,15 +72,15 @@ def test_steps_that_cannot_matter_are_not_missed(plans: Plans) -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(weights, expected_weights, strict=True))
 
 
-@pytest.mark.parametrize("plans", PATTERNS, ids=by_name)
-def test_memory_is_held_in_windows_alone(plans: Plans) -> None:
+@pytest.mark.parametrize("plans", PATTERNS, ids=lambda p: p.name)
+def test_score_state_exists_only_in_windows(plans: Plans) -> None:
     criterion = SnipMomentum(0.01)
     assert criterion.horizon == 4
     model, held = mlp(), []
     pruner = pruner_of(model, plans, criterion, Exp(warmup=8, cooldown=2, frequency=10), 30)
     assert [step for step in range(31) if pruner.updates.due(step)] == [8, 18, 28]
     train(model, [pruner], range(30), after=lambda step: held.append(step) if pruner.state_dict()["memory"] else None)
-    # After step 8 it is what the update at 8 looked at; the next observation lets it go.
+    # After step 8 it is the state that the update at 8 used; the next observation drops it.
     assert held == [*range(5, 9), *range(15, 19), *range(25, 29)]
     assert pruner.state_dict()["memory"] == {}
 
@@ -137,9 +124,9 @@ def at_once(model: nn.Module, plans: Plans, target: float = 0.5) -> Pruner:
         (block(1, 1, 0.5), [400, 800]),
         (n_of_m(2, 4, 0.5), [400, 800]),
     ],
-    ids=lambda value: by_name(value) if isinstance(value, Plans) else "",
+    ids=lambda value: value.name if isinstance(value, Plans) else "",
 )
-def test_a_mask_kept_is_no_larger_than_it_must_be(plans: Plans, numbers: list[int]) -> None:
+def test_masks_are_stored_as_small_as_they_broadcast(plans: Plans, numbers: list[int]) -> None:
     pruner = at_once(mlp(), plans)
     assert [0 if keep is None else keep.numel() for keep in pruner._masks.kept] == numbers
     assert [mask.shape for mask in pruner.masks.values()] == [(20, 20), (40, 20)]
@@ -175,8 +162,8 @@ def stepped(model: nn.Module, pruner: Pruner, steps: range, optimizer: torch.opt
         pruner.project(step + 1)
 
 
-@pytest.mark.parametrize("plans", MORE, ids=by_name)
-def test_every_kind_of_layer_is_masked_as_its_mask_says(plans: Plans) -> None:
+@pytest.mark.parametrize("plans", MORE, ids=lambda p: p.name)
+def test_every_kind_of_layer_is_masked_by_its_mask(plans: Plans) -> None:
     model = Layers()
     pruner = pruner_of(model, plans, SnipMomentum(), Exp(warmup=2, cooldown=2, frequency=2), 10)
     stepped(model, pruner, range(10), adamw(model))
@@ -207,16 +194,9 @@ def test_transposed_and_spatial_weights_by_hand() -> None:
 # State --------------------------------------------------------------------------------------------
 
 
-def through_a_file(state: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
 @pytest.mark.parametrize("cut", [7, 11, 12, 14, 21])
-@pytest.mark.parametrize("plans", MORE, ids=by_name)
-def test_a_run_resumed_in_a_window_is_the_uninterrupted_one(plans: Plans, cut: int) -> None:
+@pytest.mark.parametrize("plans", MORE, ids=lambda p: p.name)
+def test_a_run_resumed_in_a_window_equals_the_uninterrupted_one(plans: Plans, cut: int) -> None:
     """Updates at 8, 12, ..., each after a window of 3 steps: cut within one, at an update, and between (21)."""
     schedule, steps = Exp(warmup=8, cooldown=2, frequency=4), 26
 

@@ -1,4 +1,4 @@
-"""A model that is sparse already: its zeros are kept, or the schedule goes on from them."""
+"""A model that is sparse already: its zeros are kept, or the schedule continues from them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def weights(model: nn.Sequential) -> list[torch.Tensor]:
     return [model[0].weight.detach(), model[2].weight.detach()]
 
 
-def test_a_lock_loses_no_zero_and_gains_none() -> None:
+def test_a_lock_neither_loses_nor_adds_zeros() -> None:
     # Zeros scattered at random: nearly every block of 4x1 has some, and few are zero throughout.
     model = sparse(0.6)
     before = [weight == 0 for weight in weights(model)]
@@ -103,7 +103,7 @@ def test_a_lock_resumes() -> None:
     assert again.zeros == sum(zeros_of(weight) for weight in weights(other)) == 720
 
 
-def test_a_lock_of_nothing_and_a_lock_that_scores_are_refused() -> None:
+def test_a_lock_needs_zeros_and_ignores_the_shared_criterion() -> None:
     with pytest.raises(SparsityError, match=r"no zeros to keep.*dense\.source"):
         locked(mlp()).project(0)
     (plan,) = lock().parts.values()
@@ -124,7 +124,9 @@ def ramped(model: nn.Module, plans: Plans, criterion: Criterion) -> Pruner:
 @pytest.mark.parametrize("scope", ["global", "local", "erk"])
 @pytest.mark.parametrize("pattern", [Block(4, 1), NofM(2, 4), Block(1, 1)], ids=lambda p: p.name)
 @pytest.mark.parametrize("criterion", [Magnitude(), SnipMomentum()], ids=lambda c: type(c).__name__)
-def test_a_schedule_goes_on_from_what_is_there(criterion: Criterion, pattern: Pattern, scope: Any) -> None:
+def test_a_schedule_continues_from_the_sparsity_of_the_model(
+    criterion: Criterion, pattern: Pattern, scope: Any
+) -> None:
     share = 0.25
     model = sparse(share, pattern)
     gone = [weight == 0 for weight in weights(model)]
@@ -148,7 +150,7 @@ def test_a_schedule_goes_on_from_what_is_there(criterion: Criterion, pattern: Pa
     assert zeros[10] == pytest.approx(start + (end - start) * 2 / 3, abs=4 * len(pruner.pools))
 
 
-def test_a_number_of_one_s_own_begins_the_schedule() -> None:
+def test_initial_sparsity_begins_the_schedule() -> None:
     model, zeros = mlp(), []
     pruner = ramped(model, block(4, 1, 0.8, initial_sparsity=0.5), SnipMomentum())
     train(model, [pruner], range(STEPS), after=lambda step: zeros.append(pruner.zeros / pruner.total))
@@ -157,7 +159,7 @@ def test_a_number_of_one_s_own_begins_the_schedule() -> None:
 
 @pytest.mark.parametrize("ramp", [Exp, Linear, Cos, Cube, Cubic], ids=lambda r: r.__name__)
 @pytest.mark.parametrize("scope", ["global", "local", "erk"])
-def test_every_ramp_begins_at_any_number(ramp: type[Schedule], scope: Any) -> None:
+def test_every_ramp_begins_at_its_initial_sparsity(ramp: type[Schedule], scope: Any) -> None:
     for percent in range(5, 80, 5):
         (plan,) = block(4, 1, 0.8, scope, initial_sparsity=percent / 100).parts.values()
         (pruner,) = attach(mlp(), {"p": plan.completed(Magnitude(), ramp(frequency=4))}, PLAIN, STEPS)
@@ -166,7 +168,7 @@ def test_every_ramp_begins_at_any_number(ramp: type[Schedule], scope: Any) -> No
         assert abs(found - 3 * percent) <= len(pruner.pools), percent
 
 
-def test_zero_lets_the_zeros_go() -> None:
+def test_initial_sparsity_zero_gives_up_the_zeros() -> None:
     model = sparse(0.5, Block(4, 1))
     pruner = ramped(model, block(4, 1, 0.6, initial_sparsity=0), SnipMomentum())
     zeros: list[int] = []
@@ -175,7 +177,7 @@ def test_zero_lets_the_zeros_go() -> None:
     assert sum(zeros_of(weight) for weight in weights(model)) < 20
 
 
-def test_a_target_below_what_is_there_is_refused() -> None:
+def test_a_target_below_the_sparsity_of_the_model_is_refused() -> None:
     pruner = ramped(sparse(0.5, Block(4, 1)), block(4, 1, 0.4), SnipMomentum())
     with pytest.raises(SparsityError) as error:
         pruner.project(0)
@@ -220,7 +222,7 @@ def test_a_sparse_model_needs_no_warm_up() -> None:
 
 
 @pytest.mark.parametrize("schedule", [OneShot(warmup=2), Hold(warmup=2)], ids=lambda s: type(s).__name__)
-def test_a_schedule_without_a_ramp_begins_nowhere(schedule: Schedule) -> None:
+def test_initial_sparsity_needs_a_ramp(schedule: Schedule) -> None:
     (plan,) = block(4, 1, 0.8, initial_sparsity=0.3).parts.values()
     with pytest.raises(SparsityError, match=r"initial_sparsity=0\.3: the schedule has no ramp"):
         attach(mlp(), {"p": plan.completed(SnipMomentum(), schedule)}, PLAIN, STEPS)

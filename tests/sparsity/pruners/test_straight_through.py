@@ -1,4 +1,4 @@
-"""SR-STE: a sparse forward pass, a dense memory, and the refined gradient."""
+"""SR-STE: a sparse forward pass, dense weights behind it, and the refined gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from sparsity_helpers import PLAIN, adamw, mlp
+from sparsity_helpers import PLAIN, adamw, mlp, pruner_of
 from torch import Tensor, nn
 
 from hydraprune.sparsity import (
@@ -33,10 +33,8 @@ from hydraprune.sparsity import (
 STEPS = 12
 
 
-def pruner_of(model: nn.Module, plans: Plans, schedule: Schedule, decay: float = 0.1) -> Pruner:
-    (plan,) = plans.parts.values()
-    (pruner,) = attach(model, {plans.name: plan.completed(SrSte(decay), schedule)}, PLAIN, STEPS)
-    return pruner
+def sr_ste(model: nn.Module, plans: Plans, schedule: Schedule, decay: float = 0.1) -> Pruner:
+    return pruner_of(model, plans, SrSte(decay), schedule, STEPS)
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -79,7 +77,7 @@ class Through(torch.autograd.Function):
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_it_is_the_straight_through_estimator(decay: float) -> None:
     model, other = mlp(), mlp()
-    pruner = pruner_of(model, n_of_m(2, 4), Hold(), decay)
+    pruner = sr_ste(model, n_of_m(2, 4), Hold(), decay)
     train(model, pruner, torch.optim.SGD(model.parameters(), lr=0.1), range(STEPS))
     optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
     for step in range(STEPS):
@@ -95,7 +93,7 @@ def test_it_is_the_straight_through_estimator(decay: float) -> None:
 
 def test_weights_come_back_and_every_step_is_legal() -> None:
     model, masks = mlp(), []
-    pruner = pruner_of(model, n_of_m(2, 4), Hold(cooldown=4))
+    pruner = sr_ste(model, n_of_m(2, 4), Hold(cooldown=4))
 
     def look(step: int) -> None:
         for weight in pruner.weights:
@@ -106,7 +104,7 @@ def test_weights_come_back_and_every_step_is_legal() -> None:
     train(model, pruner, adamw(model), range(STEPS), look)
     revived = [any(bool((b[n] & ~a[n]).any()) for n in a) for a, b in pairwise(masks)]
     assert any(revived[:8])
-    # The cooldown has fixed masks, and no dense memory.
+    # The cooldown has fixed masks, and no dense weights.
     assert not any(revived[8:])
     assert pruner.state_dict()["dense"] == {}
     assert holds_pattern(pruner, dict(model.named_parameters())) == (True, 300)
@@ -115,7 +113,7 @@ def test_weights_come_back_and_every_step_is_legal() -> None:
 @pytest.mark.parametrize("plans", [n_of_m(2, 4), block(4, 1, 0.6), block(1, "channel", 0.4)], ids=lambda p: p.name)
 def test_it_follows_any_schedule_with_any_pattern(plans: Plans) -> None:
     model, zeros = mlp(), []
-    pruner = pruner_of(model, plans, Exp(warmup=2, cooldown=1, frequency=3))  # updates at 2, 5, 8, 11
+    pruner = sr_ste(model, plans, Exp(warmup=2, cooldown=1, frequency=3))  # updates at 2, 5, 8, 11
     train(model, pruner, adamw(model), range(STEPS), lambda step: zeros.append(pruner.zeros))
     assert zeros[:5] == [0] * 5
     assert 0 < zeros[5] == zeros[7] < zeros[8] == zeros[10] < zeros[11] or plans.name == "1xchannel"
@@ -125,15 +123,15 @@ def test_it_follows_any_schedule_with_any_pattern(plans: Plans) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 11])
-def test_a_cut_run_ends_the_same(cut: int) -> None:
+def test_a_resumed_run_ends_the_same(cut: int) -> None:
     def trained(cut: int | None) -> nn.Module:
         model = mlp()
         optimizer = adamw(model)
-        pruner = pruner_of(model, n_of_m(2, 4), Hold(cooldown=2))
+        pruner = sr_ste(model, n_of_m(2, 4), Hold(cooldown=2))
         train(model, pruner, optimizer, range(cut or STEPS))
         if cut:
             state = pruner.state_dict()
-            pruner = pruner_of(model, n_of_m(2, 4), Hold(cooldown=2))
+            pruner = sr_ste(model, n_of_m(2, 4), Hold(cooldown=2))
             pruner.load_state_dict(state)
             train(model, pruner, optimizer, range(cut, STEPS))
         return model
@@ -141,10 +139,10 @@ def test_a_cut_run_ends_the_same(cut: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(trained(None).parameters(), trained(cut).parameters(), strict=True))
 
 
-def test_a_sparse_model_keeps_its_zeros_until_the_window_and_its_share_from_then_on() -> None:
+def test_a_sparse_model_keeps_its_zeros_before_the_window_and_its_sparsity_after() -> None:
     model, zeros = mlp(), []
     model[0].weight.data[:8] = 0  # 40 of 300 blocks of 4x1
-    pruner = pruner_of(model, block(4, 1, 0.6), Exp(warmup=4, cooldown=1, frequency=2))
+    pruner = sr_ste(model, block(4, 1, 0.6), Exp(warmup=4, cooldown=1, frequency=2))
     train(model, pruner, adamw(model), range(STEPS), lambda step: zeros.append(zeros_of(model[0].weight.detach())))
     assert zeros[:4] == [160] * 4
     assert pruner.pools[0][1].pruned == 180
@@ -152,7 +150,7 @@ def test_a_sparse_model_keeps_its_zeros_until_the_window_and_its_share_from_then
 
 def test_one_shot_is_plain_masking() -> None:
     model = mlp()
-    pruner = pruner_of(model, n_of_m(2, 4), OneShot(warmup=3))
+    pruner = sr_ste(model, n_of_m(2, 4), OneShot(warmup=3))
     before: list[Tensor] = []
     train(
         model,
@@ -164,12 +162,12 @@ def test_one_shot_is_plain_masking() -> None:
     assert all(torch.equal(mask, before[3]) for mask in before[3:])
 
 
-def test_what_it_refuses() -> None:
+def test_unsupported_plans_are_refused() -> None:
     for decay in (-1.0, float("inf"), float("nan"), True):
         with pytest.raises(SparsityError, match=f"decay={decay}"):
             SrSte(decay)
     with pytest.raises(SparsityError, match=r"target_sparsity=0\.6"):
-        pruner_of(mlp(), n_of_m(2, 4, 0.6), Hold())
+        sr_ste(mlp(), n_of_m(2, 4, 0.6), Hold())
     (plan,) = n_of_m(2, 4).parts.values()
     for words, more in (
         ("progressive=none", {"transition": Progressive(4)}),
@@ -178,7 +176,7 @@ def test_what_it_refuses() -> None:
         with pytest.raises(SparsityError, match=rf"pruner=sr_ste: .*{words}"):
             attach(mlp(), {"p": plan.completed(SrSte(), Hold(), **more)}, PLAIN, STEPS)  # type: ignore[arg-type]
     model = mlp()
-    pruner = pruner_of(model, n_of_m(2, 4), Hold())
+    pruner = sr_ste(model, n_of_m(2, 4), Hold())
     pruner.project(0)
     with pytest.raises(SparsityError, match=r"0\.weight gets no gradient"):
         pruner.observe(0)
