@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from hydraprune.sparsity import unregister
+
 pytestmark = pytest.mark.xdist_group("extending")
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -51,7 +53,8 @@ def project(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HYDRAPRUNE_TARGETS", "")
     for name in [name for name in sys.modules if name.startswith("my_")]:
         monkeypatch.delitem(sys.modules, name)
-    rows = "".join(f"a sentence {i},{'yes' if i % 2 else 'no'}\n" for i in range(96))
+    unregister("diagonal2")
+    rows = "".join(f"a sentence {i},{'yes' if i % 2 else 'no'}\n" for i in range(320))
     for name in ("train.csv", "dev.csv"):
         (workplace / name).write_text("text,label\n" + rows)
     return workplace
