@@ -7,6 +7,7 @@ import copy
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 from omegaconf import DictConfig
 
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Inherited from nohup; tests are about handlers that a program installs.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 pytest_plugins = ("run_fixtures",)
 torch.set_num_threads(1)
 

@@ -160,7 +160,7 @@ def job(config: DictConfig) -> float | None:
         Stopped: a signal ended the run, and it is not a job of a launcher's worker process.
     """
     try:
-        with signals.at_work():
+        with signals.job_scope():
             return _job(config)
     except signals.Stopped as error:
         signals.stay_stopped(error)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from hydra.core.global_hydra import GlobalHydra
 
 from hydraprune.cli import main
+from hydraprune.utils import signals
 from hydraprune.utils.files import folders_with
 
 # Seconds that a test waits for a state; far more than any of them takes.
@@ -63,6 +64,7 @@ def _run_command(arguments: list[str], output: Path) -> NoReturn:
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signals.reset()
         logging.getLogger().handlers.clear()
         GlobalHydra.instance().clear()
         os.environ.pop("HYDRA_FULL_ERROR", None)

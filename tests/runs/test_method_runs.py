@@ -92,7 +92,7 @@ def test_what_is_saved_obeys_the_pattern(
 
 def test_what_cannot_be_is_said_in_the_words_of_the_command_line(train: Callable[..., Any], workplace: Path) -> None:
     for words, line in (
-        (("pattern=lock", "pruner=snip"), "pattern=lock: scores nothing and prunes nothing; leave pruner"),
+        (("pattern=lock", "pruner=snip"), "pattern=lock: prunes nothing; leave pruner"),
         (
             ("pattern=4x1", "progressive=scores", "scheduler.frequency=3"),
             "scheduler.frequency=3: 4 parts need at",

@@ -38,7 +38,7 @@ def own_signals(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
-    stopping._state.__init__()  # type: ignore[misc]
+    stopping.reset()
 
 
 def at(step: int, then: Callable[[], Any]) -> Callable[..., Any]:
@@ -102,13 +102,13 @@ def test_all_that_ask(name: str, code: int) -> None:
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with stopping.deferred():
-        assert not stopping.asked()
+        assert not stopping.stop_requested()
         send(number)()
-        assert stopping.asked()
+        assert stopping.stop_requested()
         with pytest.raises(stopping.Stopped) as found:
             stopping.check()
     assert (found.value.number, stopping.exit_code(found.value)) == (number, code)
-    assert not stopping.asked()
+    assert not stopping.stop_requested()
     assert signal.getsignal(number) == before
     assert stopping.exit_code(KeyboardInterrupt()) == 130
 

@@ -77,7 +77,7 @@ def test_one_worker_is_this_process(
     def passed_on() -> Any:
         raise AssertionError("signals are put off")
 
-    monkeypatch.setattr(stopping, "passed_on", passed_on)
+    monkeypatch.setattr(stopping, "forwarded", passed_on)
     words = (*small, "seed=0,1", JOBLIB[0], "hydra.launcher.n_jobs=1")
     done = train("-m", *words)
     assert done.code == 0, done.err

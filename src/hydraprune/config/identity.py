@@ -1,4 +1,4 @@
-"""What is a run? Its hash, its cell and its folder. A leaf: plain values in, plain values out."""
+"""The identity of a run: its hash, its cell and its folder, from a config in plain values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from hydraprune.config.renamed_targets import with_earliest_targets
 from hydraprune.utils.names import snake
 
-# Where and how often things are written and who watches do not make a result. `recipe` acts through the keys
-# that refer to it, so that a value typed and the same value taken from a recipe are one run.
+# Keys that do not change the result: where and how often files are written, and trackers. `recipe` acts through the
+# keys that refer to it, so that a value that is typed and the same value from a recipe make the same run.
 NOT_THE_RESULT = (
     "hydra",
     "run",
@@ -30,8 +30,8 @@ NOT_THE_RESULT = (
 )
 
 
-# Whether a teacher is asked once or in every step, because of a key or for want of room, makes the same bits on a CPU,
-# and on an accelerator no more than the rounding that nothing promises there. The first runs' hashes had these values.
+# Running the teacher once or in every step gives the same bits on a CPU; on an accelerator it differs by rounding
+# alone, for which nothing is guaranteed there. Hashes are made with these values, which the first runs had.
 _AS_BY_DEFAULT = {"cache.max_gb": 20, "distill.online": False}
 
 
@@ -52,9 +52,9 @@ def identify(config: Mapping[str, Any], pattern: str, dense: Identity | None = N
     """The identity of a resolved config (plain dicts and lists).
 
     Args:
-        pattern: what the config's pattern is called.
-        dense: of the dense run that this one starts from, if it is one of ours: another dense
-            model makes another run, though no key of this config tells.
+        pattern: the name of the config's pattern.
+        dense: of the dense run that this one starts from, unless the user names a model: another dense
+            model makes another run, even if no key of this config differs.
     """
     result = with_earliest_targets(_without_absent(_by_default(_without(config, NOT_THE_RESULT))))
     seedless = {key: value for key, value in result.items() if key != "seed"}
@@ -66,7 +66,7 @@ def identify(config: Mapping[str, Any], pattern: str, dense: Identity | None = N
 
 
 def _without(config: Mapping[str, Any], keys: Iterable[str], above: str = "") -> dict[str, Any]:
-    """`config` without some keys, dotted ones too."""
+    """`config` without some keys, which may be dotted."""
     return {
         key: _without(value, keys, f"{above}{key}.") if isinstance(value, Mapping) else value
         for key, value in config.items()
@@ -75,7 +75,7 @@ def _without(config: Mapping[str, Any], keys: Iterable[str], above: str = "") ->
 
 
 def _by_default(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """`config` with the defaults of keys that make no other result, where it has these keys."""
+    """`config` with the defaults of keys that do not change the result, where it has these keys."""
     return {
         key: _by_default(value, f"{above}{key}.")
         if isinstance(value, Mapping)
@@ -84,7 +84,7 @@ def _by_default(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     }
 
 
-# Keys that came later than the first runs: said to do nothing, they make no other run than one that did not have them.
+# Keys that the first runs did not have. Where they do nothing, they are left out of the hash.
 _ABSENT: dict[str, set[Any]] = {
     "progressive": {None, "AtOnce"},
     "regularizer": {None, "Unregularized"},
@@ -97,12 +97,14 @@ def _without_absent(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _without_absent(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
-        if key not in _ABSENT or _says(value) not in _ABSENT[key] or (isinstance(value, Mapping) and len(value) > 1)
+        if key not in _ABSENT
+        or _class_or_value(value) not in _ABSENT[key]
+        or (isinstance(value, Mapping) and len(value) > 1)
     }
 
 
-def _says(value: Any) -> Any:
-    """The class that a node names, without its module; any other value itself."""
+def _class_or_value(value: Any) -> Any:
+    """The name of the class of a node, without its module; any other value unchanged."""
     if not isinstance(value, Mapping):
         return value
     target = value.get("_target_")
@@ -115,7 +117,7 @@ def _digest(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Spellings of one value made equal: 2 and 2.0, tuples and lists."""
+    """Equal values in one spelling: 2.0 as 2, tuples as lists."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -128,25 +130,25 @@ def _plain(value: Any) -> Any:
 def _slug(config: Mapping[str, Any]) -> str:
     words = []
     if config.get("phase") != "dense":
-        target, pruner = config["pattern"].get("target_sparsity"), _says(config["pruner"])
-        # Where nothing is scored the pattern says what is done.
-        pruner = _says(config["pattern"]) if pruner == "Unscored" else pruner
+        target, pruner = config["pattern"].get("target_sparsity"), _class_or_value(config["pruner"])
+        # Without a criterion, the name of the pattern.
+        pruner = _class_or_value(config["pattern"]) if pruner == "Unscored" else pruner
         words = [snake(str(pruner)), *([str(target)] if target else [])]
     return _safe("-".join([*words, f"seed{config['seed']}"]))
 
 
 def _safe(name: str) -> str:
-    """A name as one part of a path, on any system."""
+    """A name as one component of a path, on any system."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:100].rstrip(".") or "_"
     return f"_{safe}" if _DEVICES.match(safe) else safe
 
 
-# What Windows opens in place of a file, whatever follows the dot.
+# Device names of Windows, with any extension.
 _DEVICES = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)")
 
 
 def escapes(name: str) -> bool:
-    """Whether a name that may have parts, `a/b`, would leave the folder that it is given in, or cannot be a path."""
+    """Whether a name such as `a/b` would leave its folder, or cannot be a path."""
     parts = name.split("/")
     return any(part in ("", ".", "..") or re.search(r'[\x00-\x1f<>:"|?*\\]|[. ]$', part) for part in parts) or any(
         len(part) > 100 or _DEVICES.match(part) for part in parts

@@ -1,4 +1,4 @@
-"""Config -> objects. The only place that instantiates, and the last that sees a config."""
+"""Objects from a config. The only module that instantiates targets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hydraprune.config.schema import arguments_of, check_arguments
 from hydraprune.errors import UserError
 from hydraprune.models.families import ModelFamily, family_of_model, model_type
 from hydraprune.models.pretrained import PretrainedModel
-from hydraprune.sparsity import Calibration, Never, Plans, Pruner, SparsityError, Unscored, attach
+from hydraprune.sparsity import Calibration, Method, Never, Plans, Pruner, Schedule, SparsityError, attach
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
 
@@ -109,17 +109,26 @@ def as_user_error(error: Exception, key: str) -> UserError:
 def plans(config: Mapping[str, Any]) -> Plans:
     """The plans of a resolved config, each with a criterion and a schedule.
 
-    A part's own keys win; where it is silent (null) the nodes of these names at the top speak.
+    Keys of a part take precedence; where they are null, the nodes of the same names at the top apply.
     """
     node = copy.deepcopy(config["pattern"])
     shared = {key: config[key] for key in _SHARED}
     for name, part in (node.get("parts") or {}).items():
         if not re.fullmatch(r"\w[\w.:+-]{0,63}", str(name)):
-            raise UserError(f"pattern.parts.{str(name)[:80]!r}: a part is named by letters, digits and any of _.:+-")
+            raise UserError(
+                "a part is named by letters, digits and any of _.:+-", key=f"pattern.parts.{str(name)[:80]!r}"
+            )
         if not isinstance(part, dict):
-            raise UserError(f"pattern.parts.{name}={part}: must be a pattern; ~pattern.parts.{name} leaves it out")
+            raise UserError(
+                "must be a pattern",
+                key=f"pattern.parts.{name}",
+                value=part,
+                cure=f"~pattern.parts.{name} leaves it out",
+            )
         if part.get("_target_") is None:
-            raise UserError(f"pattern.parts.{name}._target_=null: must name a pattern's function, as in conf/pattern/")
+            raise UserError(
+                "must name a pattern's function, as in conf/pattern/", key=f"pattern.parts.{name}._target_", value=None
+            )
         for key, other in shared.items():
             own = {k: value for k, value in (part.pop(key, None) or {}).items() if value is not None}
             if own:
@@ -127,15 +136,17 @@ def plans(config: Mapping[str, Any]) -> Plans:
                 taken = arguments_of(str(own.get("_target_", other["_target_"])), where)
                 part[key] = {k: v for k, v in other.items() if k in taken or k == "_target_"} | own
                 check_arguments(part[key], where, set())
-    _refuse_lost_layers({"pattern": node, **{f"pattern.parts.{k}": v for k, v in (node.get("parts") or {}).items()}})
+    _check_layers({"pattern": node, **{f"pattern.parts.{k}": v for k, v in (node.get("parts") or {}).items()}})
     made: Plans = make(config, "pattern", node)
     common = [make(config, key) for key in _SHARED]
     if made.name == "lock":
-        _refuse_unread(common)
+        _check_lock(*common[:2])
     if (config["phase"] == "dense") != (not made.parts):
         raise UserError(
-            f"phase={config['phase']}: does not go with pattern={made.name}; type pattern=dense to fine-tune without "
-            f"pruning, which chooses the phase itself, and any other pattern to prune"
+            f"does not go with pattern={made.name}",
+            key="phase",
+            value=config["phase"],
+            cure="leave it out: pattern=dense fine-tunes without pruning, any other pattern prunes",
         )
     try:
         return Plans(made.name, {name: plan.completed(*common) for name, plan in made.parts.items()})
@@ -144,7 +155,7 @@ def plans(config: Mapping[str, Any]) -> Plans:
 
 
 def pattern_name(config: Mapping[str, Any]) -> str:
-    """What the pattern of a resolved config is called; the plans that a run needs are not made.
+    """The name of a resolved config's pattern. Methods, schedules and the rest of a run's plans are not made.
 
     Raises:
         UserError: the pattern cannot be made.
@@ -152,32 +163,32 @@ def pattern_name(config: Mapping[str, Any]) -> str:
     node = copy.deepcopy(config["pattern"])
     for part in (node.get("parts") or {}).values():
         for key in _SHARED if isinstance(part, dict) else ():
-            part.pop(key, None)  # no part of the name, and what it does not say comes from the nodes at the top
+            part.pop(key, None)  # not part of the name, and incomplete without the nodes at the top
     made: Plans = make(config, "pattern", node)
     return made.name
 
 
-def _refuse_lost_layers(nodes: Mapping[str, Any]) -> None:
+def _check_layers(nodes: Mapping[str, Any]) -> None:
     for key, node in nodes.items():
         layers = node.get("layers")
         if isinstance(layers, dict) and layers.get("_target_") is None:
-            raise UserError(f"{key}.layers._target_=null: must name hydraprune.sparsity.Layers")
+            raise UserError("must name hydraprune.sparsity.Layers", key=f"{key}.layers._target_", value=None)
 
 
-def _refuse_unread(common: list[Any]) -> None:
-    """A lock alone takes neither a criterion nor a schedule."""
-    for key, value, absence in zip(_SHARED[:2], common, (Unscored, Never), strict=False):
-        if not isinstance(value, absence):
-            raise UserError(f"pattern=lock: scores nothing and prunes nothing; leave {key} out, or say {key}=none")
+def _check_lock(criterion: Method, schedule: Schedule | Never) -> None:
+    """Refuse a criterion or schedule with a pattern that uses neither."""
+    for key, given in (("pruner", criterion), ("scheduler", schedule)):
+        if given.prunes:
+            raise UserError("prunes nothing", key="pattern", value="lock", cure=f"leave {key} out, or type {key}=none")
 
 
 def pretrained(path: str, key: str, family: ModelFamily | None = None) -> PretrainedModel:
-    """The checkpoint at a folder or hub id that the config calls `key`."""
+    """The checkpoint at a folder or hub id, which the config names at `key`."""
     return PretrainedModel(name=Path(path).name, path=path, key=key, family=family)
 
 
 def student(components: Components, dense: str | None) -> Any:
-    """Where the student comes from: the dense model, or for a dense run the model of the config."""
+    """The source of the student: the dense model, or for a dense run the config's model."""
     family = getattr(components.model, "family", None)
     return components.model if dense is None else pretrained(dense, "dense.source", family)
 
@@ -185,19 +196,21 @@ def student(components: Components, dense: str | None) -> Any:
 def pruners(
     plans: Plans, model: nn.Module, steps: int, steps_per_epoch: int, calibration: Calibration | None = None
 ) -> tuple[Pruner, ...]:
-    """Pruners for `plans` on `model`; the core's complaints in the words of the config.
+    """Pruners for `plans` on `model`.
 
     Args:
-        calibration: see `attach`; not needed where nothing is going to be pruned.
+        calibration: see `attach`; not needed where the pruners are only checked.
 
     Raises:
-        UserError: a pattern, amount, schedule or choice of layers that cannot work.
+        UserError: a pattern, amount, schedule or choice of layers that cannot work, under its config key.
     """
     kind, family = model_type(model), family_of_model(model)
     if family is None and not all(plan.layers.include for plan in plans.parts.values()):
         raise UserError(
-            f"model: we do not know which layers of a {kind} model are its encoder; say it: "
-            f"pattern.layers.include=['encoder'], for example; or describe the family as model.family"
+            f"the layers of a {kind} model are not known",
+            key="model",
+            cure="name those of the encoder, for example pattern.layers.include=['encoder'], or describe the family "
+            "as model.family (docs/extending.md)",
         )
     try:
         heads = getattr(model.config, "num_attention_heads", None)

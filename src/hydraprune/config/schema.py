@@ -1,4 +1,4 @@
-"""Is every key one that we know? Mistyped keys, and the nearest right ones."""
+"""The schema of a config: known keys and the kinds of their values, and the nearest key to a mistyped one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _HYDRAS_OWN = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
 def nearest(key: str, known: Iterable[str], path: str = "") -> str:
-    """`; did you mean x?`, with `path` before x; or nothing when nothing is near."""
+    """`; did you mean x?`, with `path` before x; empty if no known key is near."""
     known = sorted(known)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not near:
-        # A right name under a wrong node: compare last parts.
+        # The right name under another node: compare the last parts.
         leaf = key.rsplit(".", 1)[-1]
         leaves = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
         near = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)]
@@ -30,7 +30,7 @@ def nearest(key: str, known: Iterable[str], path: str = "") -> str:
 
 
 def unknown_override(error: Exception) -> str | None:
-    """The key that Hydra says is not there, if that is what it says."""
+    """The key in a Hydra error about a key that is not there; None for other errors."""
     text = str(error)
     match = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     return match.group(1) if match else None
@@ -42,7 +42,7 @@ def override_key(override: str) -> str:
 
 
 def flattened(node: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Every key of nested mappings, with dots; those of inner nodes too."""
+    """All keys of nested mappings, dotted, with those of inner nodes."""
     keys = []
     for key, value in node.items():
         if key in _HYDRAS_OWN:
@@ -137,21 +137,21 @@ def _check_node(node: Mapping[str, Any], path: str, known: set[str]) -> None:
         check_arguments(node, path, known)
         return
     if "_target_" in node and not _named_by_the_user(path):
-        raise UserError(f"{path}_target_=null: must name a class or function")
+        raise UserError("must name a class or function", key=f"{path}_target_", value=None)
     for key, value in node.items():
         full = f"{path}{key}"
         if key in _HYDRAS_OWN:
             continue
         if full not in known and not _named_by_the_user(path):
-            raise UserError(f"{full}={_short(value)}: no such key{nearest(full, known)}")
+            raise UserError(f"no such key{nearest(full, known)}", key=full, value=_short(value))
         if (kind := PLAIN.get(full)) is not None and not fits(value, kind):
-            raise UserError(f"{full}={_short(value)}: must be {describe(kind)}")
+            raise UserError(f"must be {describe(kind)}", key=full, value=_short(value))
         if isinstance(value, Mapping):
             _check_node(value, f"{full}.", known)
 
 
 def check_arguments(node: Mapping[str, Any], path: str, known: set[str]) -> None:
-    """Hold the keys of a node against the arguments of its target, `path` being the node's key and a dot.
+    """Check the keys of a node against the arguments of its target. `path` is the node's key and a dot.
 
     Raises:
         UserError: see `check_keys`.
@@ -165,9 +165,9 @@ def check_arguments(node: Mapping[str, Any], path: str, known: set[str]) -> None
         if value is None and _named_by_the_user(path):
             continue  # inherited
         if key not in kinds:
-            raise UserError(f"{full}={_short(value)}: {target} has no such key{nearest(key, kinds, path)}")
+            raise UserError(f"{target} has no such key{nearest(key, kinds, path)}", key=full, value=_short(value))
         if not fits(value, kinds[key]):
-            raise UserError(f"{full}={_short(value)}: must be {describe(kinds[key])}")
+            raise UserError(f"must be {describe(kinds[key])}", key=full, value=_short(value))
         if isinstance(value, Mapping) and not _is_table(kinds[key], value):
             _check_node(value, f"{full}.", known)
 
@@ -180,12 +180,12 @@ def _is_table(kind: Any, value: Mapping[str, Any]) -> bool:
 
 
 def _named_by_the_user(path: str) -> bool:
-    # Parts of a mixed pattern: the user names them, and what they inherit is checked when it is known.
+    # Parts of a mixed pattern have names of the user's; what they inherit is checked once it is known.
     return path.endswith(".parts.") or ".parts." in path
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a config's value is of the kind that an argument declares; unknown kinds fit everything."""
+    """Whether a value in a config fits the annotation of an argument; an unknown annotation fits everything."""
     if kind is Any:  # a class of its own in some versions of Python
         return True
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
@@ -206,19 +206,19 @@ def fits(value: Any, kind: Any) -> bool:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        # A lone word is a list of one: what reads it takes it so.
+        # A single word counts as a list of one.
         items = [value] if isinstance(value, str) else value
         return isinstance(items, list) and all(fits(item, inner[0]) for item in items)
     if isinstance(kind, type) and kind.__module__.startswith("hydraprune."):
-        return isinstance(value, Mapping)  # made by a node of its own
-    return getattr(kind, "__name__", "") != "Tensor"  # which a config cannot hold; anything else may fit
+        return isinstance(value, Mapping)  # a node with a target of its own
+    return getattr(kind, "__name__", "") != "Tensor"  # a config cannot hold one; anything else may fit
 
 
 _NODE = "a group of keys"
 
 
 def describe(kind: Any) -> str:
-    """A kind in words: `a whole number or channel`."""
+    """An annotation in words: `a whole number or channel`."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         words = dict.fromkeys(describe(option) for option in inner)
@@ -240,21 +240,21 @@ _SPELLED = {"None": "null", "True": "true", "False": "false"}  # as a user types
 
 def _short(value: Any) -> str:
     text = "{...}" if isinstance(value, Mapping) else _SPELLED.get(str(value), str(value))
-    text = str(redacted(text))  # before it is cut: a part of a secret would not be known
+    text = str(redacted(text))  # before it is shortened: a part of a secret is not recognized
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def arguments_of(target: str, path: str) -> dict[str, Any]:
-    """The arguments of what a `_target_` names, and their kinds.
+    """The arguments of a `_target_`, with their annotations.
 
     Raises:
-        UserError: there is no such thing, or it may not be named.
+        UserError: there is no such target, or it is not allowed.
     """
     found = target_of(target, f"{path}_target_")
     parameters = inspect.signature(found).parameters.values()
     try:
         kinds = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
-    except (NameError, TypeError, AttributeError):  # not ours: annotations that cannot be read
+    except (NameError, TypeError, AttributeError):  # annotations of other libraries that cannot be resolved
         kinds = {}
     usable = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return {name: kinds.get(name, Any) for name in usable}

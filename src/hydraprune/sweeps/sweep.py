@@ -84,7 +84,7 @@ def sweep(
         _quiet_launchers()
         # Worker processes get their own signals; a job in this process stops as a run does.
         alone = elsewhere or workers == 1
-        with View(lambda: progress(plan, since, evidence)), nullcontext() if alone else signals.passed_on():
+        with View(lambda: progress(plan, since, evidence)), nullcontext() if alone else signals.forwarded():
             try:
                 launch(left)
             except Exception as error:

@@ -48,7 +48,7 @@ def fit(setup: TrainingSetup, clock: Clock, start: Start, checkpoints: Checkpoin
             # Raised only between two steps or during an evaluation, which then runs after resuming.
             if checkpoints.save(setup, progress, clock):
                 log.info("Stopped after step %s of %s, with a checkpoint", f"{progress.step:,}", f"{setup.steps:,}")
-            signals.leave(error)
+            signals.stop(error)
 
 
 def _train(setup: TrainingSetup, progress: Progress, clock: Clock, checkpoints: Checkpoints) -> None:

@@ -1,7 +1,7 @@
-"""Asked to stop: by Ctrl-C, or by a scheduler that wants the machine back.
+"""Signals that stop a process: Ctrl-C, and those of a scheduler that takes the machine back.
 
-A run that is asked stops between two steps, with a checkpoint; whatever else goes on stops at once, since the same
-command does it again. Ctrl-C a second time ends the process on the spot.
+A training stops between two steps, with a checkpoint; everything else stops at once, since the same command does it
+again. A second Ctrl-C ends the process immediately.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import psutil
 
 from hydraprune.errors import INTERRUPTED
 
-# EX_TEMPFAIL of sysexits.h: nothing is wrong, to be started again. For batch scripts that requeue.
+# EX_TEMPFAIL of sysexits.h: not a failure, start again. For batch scripts that requeue.
 REQUEUE = 75
 
-# SLURM sends SIGTERM before it takes a machine away, and SIGUSR1 (`--signal=USR1@120`) before time is up; a terminal
-# that is closed sends SIGHUP.
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
-# These only where somebody listens to them already: submitit requeues its jobs by SIGUSR2.
-_NAMES_OF_OTHERS = ("SIGUSR2",)
-# A cursor that a live view has hidden.
-_CURSOR = b"\x1b[?25h"
+# SLURM sends SIGTERM before it takes a machine away, and SIGUSR1 (`--signal=USR1@120`) before the time limit; a
+# terminal that is closed sends SIGHUP.
+_HANDLED = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+# Handled only where another handler is installed: submitit requeues its jobs by SIGUSR2.
+_HANDLED_IF_TAKEN = ("SIGUSR2",)
+# Shows a cursor that a live view has hidden.
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Stopped(KeyboardInterrupt):
-    """What runs was asked to stop, and did. No `Exception`: nobody takes it for a failure.
+    """A signal stopped this process. Not an `Exception`, so that nothing treats it as a failure.
 
     Args:
         number: of the signal.
@@ -49,119 +49,120 @@ class Stopped(KeyboardInterrupt):
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """Of a program that was stopped so: 130 for Ctrl-C, 75 where it is to be started again."""
+    """The exit code of a stopped program: 130 after Ctrl-C, 75 where it is to be started again."""
     number = getattr(error, "number", signal.SIGINT)
     return INTERRUPTED if number == signal.SIGINT else REQUEUE
 
 
 class _State:
-    """Of this process: signals are its own, whoever asks."""
+    """Signal state of this process."""
 
     def __init__(self) -> None:
-        self.asked: int | None = None  # the first signal that was put off
-        self.deferred = 0  # how many want signals put off
-        self.others: dict[int, Callable[[int, FrameType | None], Any]] = {}  # who listened before us
-        self.workers: Callable[[], Any] | None = None  # tells processes of ours
+        self.received: int | None = None  # the first signal that was deferred
+        self.deferred = 0  # how many blocks defer signals
+        self.previous: dict[int, Callable[[int, FrameType | None], Any]] = {}  # handlers installed before ours
+        self.forward: Callable[[], Any] | None = None  # passes signals on to worker processes
 
 
 _state = _State()
 
 
 def listen() -> dict[int, Any]:
-    """Take the signals of this process; nothing in a thread, where that cannot be.
+    """Install the handlers of this process; does nothing outside the main thread, where Python cannot.
 
-    Somebody who listens already, as submitit does, is called when the checkpoint is there.
+    A handler that is installed already, as submitit's, is called once the checkpoint is written. An ignored
+    signal stays ignored, as SIGHUP under nohup.
 
     Returns:
-        Number -> who listened before, of the signals that are new to us.
+        Signal number -> previous handler, for the signals that were not handled yet.
     """
     taken: dict[int, Any] = {}
     if threading.current_thread() is not threading.main_thread():
         return taken
-    for name in (*_NAMES, *_NAMES_OF_OTHERS):
-        number = getattr(signal, name, None)  # Windows knows few
+    for name in (*_HANDLED, *_HANDLED_IF_TAKEN):
+        number = getattr(signal, name, None)  # Windows has few of them
         before = None if number is None else signal.getsignal(number)
-        if number is None or before in (_heard, signal.SIG_IGN, None):
+        if number is None or before in (_handle, signal.SIG_IGN, None):
             continue
         if callable(before) and before is not signal.default_int_handler:
-            _state.others[number] = before
-        elif name in _NAMES_OF_OTHERS:
+            _state.previous[number] = before
+        elif name in _HANDLED_IF_TAKEN:
             continue
-        taken[number] = signal.signal(number, _heard)
+        taken[number] = signal.signal(number, _handle)
     return taken
 
 
 def _restore(taken: dict[int, Any]) -> None:
     for number, before in taken.items():
         signal.signal(number, before)
-        _state.others.pop(number, None)
+        _state.previous.pop(number, None)
 
 
-def _heard(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, frame: FrameType | None) -> None:
     if not _state.deferred:
-        leave(Stopped(number))
+        stop(Stopped(number))
         return
-    if _state.asked is not None:
+    if _state.received is not None:
         if number == signal.SIGINT:
             _end_now()
-        return  # it stops already
-    _state.asked = number
-    if _state.workers is not None:
-        _state.workers()
-    if number not in _state.others:
+        return  # stopping already
+    _state.received = number
+    if _state.forward is not None:
+        _state.forward()
+    if number not in _state.previous:
         name = signal.Signals(number).name
-        _say(f"{name}: stopping with a checkpoint" + "; Ctrl-C again ends it now" * (number == signal.SIGINT))
+        _print(f"{name}: stopping with a checkpoint" + "; Ctrl-C again ends it now" * (number == signal.SIGINT))
 
 
 def _end_now() -> None:
-    _say("ended; the same command resumes from the last checkpoint")
+    _print("ended; the same command resumes from the last checkpoint")
     if sys.stderr.isatty():
         with suppress(OSError):
-            os.write(2, _CURSOR)
+            os.write(2, _SHOW_CURSOR)
     os._exit(INTERRUPTED)
 
 
-def _say(words: str) -> None:
-    # Not print: the signal may have come in the middle of one. The terminal may be gone.
+def _print(text: str) -> None:
+    # Not `print`, which the signal may have interrupted. The terminal may be gone.
     with suppress(OSError):
-        os.write(2, f"hydraprune: {words}\n".encode())
+        os.write(2, f"hydraprune: {text}\n".encode())
 
 
-def asked() -> bool:
-    """Whether this process was asked to stop, and has not yet."""
-    return _state.asked is not None
+def stop_requested() -> bool:
+    """Whether a signal was received and deferred, and has not stopped this process yet."""
+    return _state.received is not None
 
 
 def check() -> None:
-    """To be called where nothing would be lost.
+    """Stop here if a signal was received; to be called where nothing would be lost.
 
     Raises:
-        Stopped: this process was asked to stop.
+        Stopped: a signal was received.
     """
-    if _state.asked is not None:
-        number, _state.asked = _state.asked, None
+    if _state.received is not None:
+        number, _state.received = _state.received, None
         raise Stopped(number)
 
 
-def leave(error: Stopped) -> None:
-    """To be called when all is kept; returns where who listened before us wants to go on.
+def stop(error: Stopped) -> None:
+    """End what is running, now that everything is saved; returns if a handler installed before ours continues.
 
     Raises:
-        Stopped: nobody listened.
-        SystemExit: or whatever else they end a process by.
+        Stopped: no handler was installed before ours.
+        SystemExit: or whatever that handler raises.
     """
-    other = _state.others.get(error.number)
-    if other is None:
+    previous = _state.previous.get(error.number)
+    if previous is None:
         raise error
-    other(error.number, None)
+    previous(error.number, None)
 
 
 @contextmanager
-def at_work() -> Iterator[None]:
-    """One job. A launcher's worker that has none is not ended by a signal: its pool would kill the others.
+def job_scope() -> Iterator[None]:
+    """One job. Between jobs, a launcher's worker is not ended by a signal: its pool would kill the other workers.
 
     Raises:
-        Stopped: a worker that was asked to stop has been given another job.
+        Stopped: a worker that received a signal was given another job.
     """
     worker = _is_worker()
     listen()
@@ -177,22 +178,22 @@ def at_work() -> Iterator[None]:
 
 
 def stay_stopped(error: Stopped) -> None:
-    """For a worker, whose job ends quietly, as do all that it is given from now on.
+    """In a worker: end this job quietly, and all that it is given from now on.
 
     Raises:
-        Stopped: this process is no worker.
+        Stopped: this process is not a worker.
     """
     if not _is_worker():
         raise error
-    _state.asked = error.number
+    _state.received = error.number
 
 
 def _is_worker() -> bool:
     return multiprocessing.parent_process() is not None
 
 
-def tell_workers() -> None:
-    """Have the processes that this one has started stop as well; those who know already do not mind."""
+def terminate_children() -> None:
+    """Send SIGTERM to the processes that this one started."""
     for worker in psutil.Process().children():
         with suppress(psutil.Error):
             worker.terminate()
@@ -200,33 +201,38 @@ def tell_workers() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Put signals off until `check`, or until the end of this block.
+    """Defer signals until `check`, or until the end of this block.
 
     Raises:
-        Stopped: at the end, if a signal came and nobody checked.
+        Stopped: at the end, if a signal was received and not checked for.
     """
     taken = listen()
     _state.deferred += 1
     try:
         yield
-        if _state.deferred == 1 and _state.asked is not None:
-            number, _state.asked = _state.asked, None
-            leave(Stopped(number))
+        if _state.deferred == 1 and _state.received is not None:
+            number, _state.received = _state.received, None
+            stop(Stopped(number))
     finally:
         _state.deferred -= 1
         _restore(taken)
 
 
 @contextmanager
-def passed_on() -> Iterator[None]:
-    """While workers of this process have the jobs: tell them, and leave when they have stopped.
+def forwarded() -> Iterator[None]:
+    """While worker processes run the jobs: forward signals to them, and stop when they have stopped.
 
     Raises:
-        Stopped: at the end, if a signal came.
+        Stopped: at the end, if a signal was received.
     """
-    _state.workers = tell_workers
+    _state.forward = terminate_children
     try:
         with deferred():
             yield
     finally:
-        _state.workers = None
+        _state.forward = None
+
+
+def reset() -> None:
+    """Forget received signals and other handlers; for processes that are forked, and tests."""
+    _state.__init__()  # type: ignore[misc]
