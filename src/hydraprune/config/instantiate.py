@@ -14,7 +14,7 @@ import hydra
 from omegaconf import OmegaConf
 from torch import nn
 
-from hydraprune.config.allowlist import check_targets
+from hydraprune.config.allowlist import check_targets, target_of
 from hydraprune.config.schema import arguments_of, check_arguments
 from hydraprune.errors import UserError
 from hydraprune.models.families import ModelFamily, family_of_model, model_type
@@ -64,7 +64,7 @@ class Components:
     @cached_property
     def task(self) -> Any:
         """The task's source."""
-        return make(self._config, "task")
+        return make(self._config, "task", _with_metric_functions(self._config["task"]))
 
 
 def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any) -> Any:
@@ -89,6 +89,19 @@ def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any
         if isinstance(cause, (ValueError, TypeError)):
             raise UserError(in_place(at, cause)) from None
         raise
+
+
+def _with_metric_functions(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A task's node in which the dotted names among its metrics are the functions that they name.
+
+    Raises:
+        UserError: there is no such function, or a config may not name it.
+    """
+    names = node.get("metrics")
+    if not isinstance(names, list) or not any("." in str(name) for name in names):
+        return node
+    metrics = [target_of(name, "task.metrics") if "." in str(name) else name for name in names]
+    return {**node, "metrics": metrics}
 
 
 def in_place(key: str, error: Exception) -> str:
