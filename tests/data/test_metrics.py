@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from data_helpers import CSV, write_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,3 +68,26 @@ def test_a_function_of_the_user_is_a_metric() -> None:
     scores = metric((mean_difference,), regression=True).compute(predictions=[0.5, 1.0], references=[0.25, 0.5])
     assert scores == {"mean_difference": 0.375}
     assert [metric_name(item) for item in ("f1", error_rate)] == ["f1", "error_rate"]
+
+
+METRIC = """
+def error_rate(predictions, references):
+    return sum(p != r for p, r in zip(predictions, references, strict=True)) / len(references)
+"""
+
+
+def test_a_config_names_a_metric_of_the_user(
+    train: Callable[..., Any], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "metrics_of_the_user.py").write_text(METRIC)
+    write_file(workplace / "a.csv", CSV)
+    monkeypatch.syspath_prepend(str(workplace))
+    metrics = "task.metrics=[metrics_of_the_user.error_rate,accuracy]"
+    words = ("model=tiny", "task=file", "task.path=a.csv", "pattern=dense", "training.epochs=1")
+    assert train(*words, metrics).code == 2
+    finished = train(*words, "modules=[metrics_of_the_user]", metrics)
+    assert finished.code == 0, finished.err
+    (file,) = workplace.glob("outputs/file/tiny/dense/*/report.json")
+    report = json.loads(file.read_text())
+    assert report["metric"] == "error_rate"
+    assert report["final"]["error_rate"] == pytest.approx(1 - report["final"]["accuracy"])

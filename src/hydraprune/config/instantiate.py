@@ -61,14 +61,8 @@ class Components:
 
     @cached_property
     def task(self) -> Any:
-        """The task's source; a metric that is named by its path is that function."""
-        node = dict(self._config["task"])
-        metrics = node.get("metrics")
-        if not isinstance(metrics, (list, tuple)) or not any(isinstance(m, str) and "." in m for m in metrics):
-            return make(self._config, "task")
-        del node["metrics"]
-        found = [target_of(m, "task.metrics") if isinstance(m, str) and "." in m else m for m in metrics]
-        return make(self._config, "task", node, metrics=found)
+        """The task's source."""
+        return make(self._config, "task", _with_metric_functions(self._config["task"]))
 
 
 def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any) -> Any:
@@ -91,6 +85,19 @@ def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any
         if isinstance(cause, (UserError, ValueError, TypeError)):
             raise as_user_error(cause, at) from None
         raise
+
+
+def _with_metric_functions(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A task's node in which the dotted names among its metrics are the functions that they name.
+
+    Raises:
+        UserError: there is no such function, or a config may not name it.
+    """
+    names = node.get("metrics")
+    if not isinstance(names, list) or not any("." in str(name) for name in names):
+        return node
+    metrics = [target_of(name, "task.metrics") if "." in str(name) else name for name in names]
+    return {**node, "metrics": metrics}
 
 
 def as_user_error(error: Exception, key: str) -> UserError:
