@@ -1,4 +1,4 @@
-"""Hydra looks here for `hydra/sweeper=hydraprune`: Hydra's own sweeper, with a plan before and a table behind."""
+"""The plugin for `hydra/sweeper=hydraprune`: Hydra's basic sweeper, with a plan first and a table at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
 class PlannedSweeper(BasicSweeper):  # type: ignore[misc]
-    """All combinations of the words typed; those that are finished are not launched."""
+    """All combinations of the overrides; finished jobs are not launched."""
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the jobs that are not finished yet.

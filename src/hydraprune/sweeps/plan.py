@@ -138,12 +138,12 @@ def _with(job: Planned, needs: Needs) -> Planned:
 
 
 def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -> str:
-    """The plan as a person reads it: jobs, what is done and left, time and disk.
+    """The plan as text: jobs by state, time and disk.
 
     Args:
-        evidence: finished runs to estimate by.
+        evidence: finished runs, for the estimates.
         folder: of the sweep.
-        each: one line for every job; otherwise only the sums.
+        each: also a line for every job.
     """
     states = [(job, state(job)) for job in plan.jobs]
     counts = Counter(word for _, word in states)
@@ -152,17 +152,17 @@ def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -
     if each:
         lines += [_line(job, word, seconds_of(job, evidence)) for job, word in states]
         lines += [_line(job, f"{state(job)}, first", seconds_of(job, evidence)) for job in plan.ancestors]
-    said = ", ".join(f"{count} {word}" for word, count in counts.items())
-    lines.append(f"jobs   {_several(len(plan.jobs), 'job')}: {said or 'nothing to do'}")
+    summary = ", ".join(f"{count} {word}" for word, count in counts.items())
+    lines.append(f"jobs   {_several(len(plan.jobs), 'job')}: {summary or 'nothing to do'}")
     if plan.ancestors:
         lines.append(f"dense  {_several(len(plan.ancestors), 'dense model')} to train first, each once")
     todo = [*left, *plan.ancestors]
     if todo:
         estimates = [seconds_of(job, evidence) for job in todo]
         at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
-        lines.append(f"time   {time_left(estimates, plan.workers)}{at_once}{_by(estimates)}")
+        lines.append(f"time   {time_left(estimates, plan.workers)}{at_once}{_without_evidence(estimates)}")
         lines.append(f"disk   {_disk(todo, folder, plan.workers)}")
-    lines += [f"refused: {job.directory if job.spec.hash else job.name}: {job.refused}" for job in _once(plan)]
+    lines += [f"refused: {job.directory if job.spec.hash else job.name}: {job.refused}" for job in _refused(plan)]
     return "\n".join(lines)
 
 
@@ -194,16 +194,16 @@ def _several(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _by(estimates: Sequence[float | None]) -> str:
+def _without_evidence(estimates: Sequence[float | None]) -> str:
     return "" if any(value is not None for value in estimates) else " (no finished run to go by yet)"
 
 
-# Weights, two moments and what a criterion remembers; two checkpoints kept and one being written.
+# Weights, two moments and the criterion's scores; two checkpoints kept and one being written.
 _CHECKPOINTS = 4 * 3
 
 
 def _disk(todo: Sequence[Planned], folder: Path, workers: int) -> str:
-    """Models of every run; answers once per teacher, tokens once per task."""
+    """Models of every run, outputs of every teacher, and tokens of every task."""
     models = sum(job.model_bytes for job in todo)
     answers = sum({job.ancestor or job.spec.cell: job.answer_bytes for job in todo}.values())
     tokens = sum({(job.spec.task, job.spec.model): job.token_bytes for job in todo}.values())
@@ -216,6 +216,6 @@ def _disk(todo: Sequence[Planned], folder: Path, workers: int) -> str:
     return f"{text}: NOT ENOUGH" if models + answers + tokens + passing > free else text
 
 
-def _once(plan: Plan) -> list[Planned]:
-    """Refused jobs, of those with one reason the first."""
+def _refused(plan: Plan) -> list[Planned]:
+    """The refused jobs, one for each reason."""
     return list({job.refused: job for job in reversed(plan.jobs) if job.refused}.values())[::-1]

@@ -1,4 +1,4 @@
-"""A sweep: plan, skip what is finished, run the rest, report."""
+"""A sweep: its jobs are planned, those that are not finished are launched, and a table is written."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def sweep(
     compose: Callable[[list[str]], DictConfig],
     launch: Callable[[list[list[str]]], None],
 ) -> None:
-    """Run the jobs that are not finished, and end with the results matrix.
+    """Run the jobs of a sweep that are not finished, and write the results matrix.
 
     Args:
-        words: of every job.
+        words: the overrides of every job.
         master: the config that all jobs share, its `hydra` node included.
-        compose: a job's config from its words.
-        launch: runs jobs, given their words, and returns when all have ended.
+        compose: a job's config from its overrides.
+        launch: runs jobs, given their overrides, and returns when all have ended.
 
     Raises:
         SystemExit: 1 when a job failed; with `plan=true`, 2 when one would be refused.
@@ -88,7 +88,7 @@ def sweep(
             try:
                 launch(left)
             except Exception as error:
-                # A worker that was killed takes its pool with it; what it left undone is listed below.
+                # A killed worker ends its pool; jobs that it did not finish are listed below.
                 log.error("The launcher gave up: %s", explain(error))
     end_sweep(folder, [(str(run.directory), why) for run in plan.jobs if (why := run.failure()) is not None])
 
