@@ -120,7 +120,7 @@ def test_in_an_evaluation(words: tuple[str, ...], ask: Ask, ends: list[Any], mon
     folder = experiment.directory
     whole = left(folder)
     folder.rename("whole")
-    score, left_to_go = evaluation._predict, 2 if experiment.config.training.epochs else 1
+    score, left_to_go = evaluation._predict, 2 if experiment.config["training"]["epochs"] else 1
 
     def stopped(*arguments: Any) -> Any:
         nonlocal left_to_go
@@ -138,7 +138,7 @@ def test_in_an_evaluation(words: tuple[str, ...], ask: Ask, ends: list[Any], mon
     assert now[:2] == whole[:2]
     assert same_bits(now[2], whole[2])
     assert same_bits(ends[-1], ends[-2])
-    if experiment.config.training.epochs:
+    if experiment.config["training"]["epochs"]:
         assert "Resuming from step 20 of 30" in log_of(folder)
 
 
