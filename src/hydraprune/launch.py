@@ -25,7 +25,8 @@ from hydraprune.config.composition import loaded_paths, typed_words
 from hydraprune.config.messages import explain, leave
 from hydraprune.errors import UserError
 from hydraprune.results.report import REFUSED
-from hydraprune.runs.folders import is_planned, refusal_folder, register
+from hydraprune.runs.folders import is_planned, refusal_folder
+from hydraprune.runs.resolvers import register
 from hydraprune.utils import signals
 from hydraprune.utils.hub_access import go_offline_if_unreachable, quiet_libraries
 from hydraprune.utils.redaction import guard_logs, guarded_terminal

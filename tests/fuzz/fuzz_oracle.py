@@ -32,7 +32,7 @@ from hydraprune.config.messages import TRACEBACK, launched
 from hydraprune.config.schema import override_key
 from hydraprune.errors import INTERRUPTED
 from hydraprune.launch import Preflight, job
-from hydraprune.runs.folders import register
+from hydraprune.runs.resolvers import register
 
 # A run of a few steps takes half a second; this is for one that never ends. Of computing, since others may be at it
 # too, and of waiting.

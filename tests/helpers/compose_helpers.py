@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from hydraprune.config.composition import conf_dir
-from hydraprune.runs.folders import register
+from hydraprune.runs.resolvers import register
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from hydraprune.config.composition import conf_dir
-from hydraprune.runs.folders import register
+from hydraprune.runs.resolvers import register
 
 
 @pytest.fixture(scope="module")

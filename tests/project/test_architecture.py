@@ -71,6 +71,29 @@ def test_every_package_has_a_rank() -> None:
     assert {package_of(path) for path in MODULES} - {"__init__"} == set(PACKAGES)
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for type checking included."""
+    names = {path: ".".join(("hydraprune", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in MODULES}
+    modules = {name.removesuffix(".__init__") for name in names.values()}
+    needs: dict[str, set[str]] = {}
+    for path, name in names.items():
+        found = imports(path)
+        used = {target if target in modules else target.rpartition(".")[0] for target in found} & modules
+        # A package's face is no module of its own for the modules inside it.
+        needs[name.removesuffix(".__init__")] = {other for other in used if other != name.removesuffix(".__init__")}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for other in sorted(needs[name]):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in sorted(needs):
+        visit(name, ())
+
+
 def test_at_most_three_modules_are_loose() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} == LOOSE_MODULES
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hydraprune.config import instantiate as assembly
 from hydraprune.config.composition import conf_dir, resolved
-from hydraprune.runs.folders import register
+from hydraprune.runs.resolvers import register
 from hydraprune.sparsity import Criterion, Family, Plans, Pruner, SparsityError, SrSte, Unscored, attach
 
 STEPS = 16

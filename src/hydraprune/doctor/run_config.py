@@ -66,7 +66,7 @@ def read_run_config(overrides: Sequence[str], cores: int) -> RunConfig:
 
     from hydraprune.config.composition import conf_dir
     from hydraprune.config.messages import explain
-    from hydraprune.runs.folders import register
+    from hydraprune.runs.resolvers import register
 
     register()
     try:

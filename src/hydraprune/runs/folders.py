@@ -1,4 +1,4 @@
-"""Folders of runs: the resolvers and names that `conf/` relies on. Light to import."""
+"""Folders of runs and of refused jobs, in a run's root and in a sweep's folder. Light to import."""
 
 from __future__ import annotations
 
@@ -7,46 +7,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
-from hydraprune.errors import UserError
 from hydraprune.results.report import REFUSED
-
-
-def register() -> None:
-    """Register the resolvers and names that `conf/` relies on. Safe to call again."""
-    OmegaConf.register_new_resolver("hydraprune_run_dir", _run_dir, replace=True)
-    OmegaConf.register_new_resolver("hydraprune_run_subdir", _run_subdir, replace=True)
-    # A colon in a file name breaks some file systems; `pattern=2:4` works all the same.
-    ConfigStore.instance().store(group="pattern", name="2:4", node={"defaults": ["2of4"]})
-
 
 # As conf/config.yaml has them.
 RUN_DIR, SWEEP_SUBDIR = "${hydraprune_run_dir:}", "${hydraprune_run_subdir:}"
-
-
-def _run_dir(*, _root_: DictConfig) -> str:
-    return f"{_root_.run.root}/{_folder(_root_)}"
-
-
-def _run_subdir(*, _root_: DictConfig) -> str:
-    return sweep_subdir(_root_, _folder(_root_))
-
-
-def _folder(config: DictConfig) -> str:
-    """`<task>/<model>/<pattern>/<slug>-<hash>` of the config that is being resolved."""
-    from hydraprune.config.composition import typed_words
-    from hydraprune.runs.experiment import folder_of
-
-    try:
-        return folder_of(config)
-    except (UserError, HydraException, OmegaConfBaseException):
-        # Hydra needs a folder even for a job that is refused.
-        return refusal_folder(typed_words(config))
 
 
 def sweep_subdir(config: DictConfig, folder: str) -> str:

@@ -8,15 +8,44 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.progressive import Transition
+from hydraprune.sparsity.regularizers import Regularizer
+from hydraprune.sparsity.schedules import Never, Schedule
 from hydraprune.sparsity.validation import check_number
 
-if TYPE_CHECKING:  # both import methods
-    from hydraprune.sparsity.plans import Plan
-    from hydraprune.sparsity.pruners.base import Pruner
-    from hydraprune.sparsity.pruners.factory import PrunerFactory
+PrunerT = TypeVar("PrunerT", covariant=True)
+
+
+class PrunerKinds(Protocol[PrunerT]):
+    """The kinds of pruners that a method can ask for: `pruners.factory.PrunerFactory`, which has one for a plan."""
+
+    def gradual(self, criterion: Any) -> PrunerT:
+        """Prunes while training, by the scores of a `Criterion`."""
+
+    def straight_through(self, method: Any) -> PrunerT:
+        """Trains dense weights through a mask, as `SrSte` does."""
+
+    def calibrated(self, method: Any) -> PrunerT:
+        """Prunes once, with a `PostTraining` method."""
+
+    def lock(self) -> PrunerT:
+        """Keeps the zeros that there are."""
+
+
+class MethodPlan(Protocol):
+    """What a method may refuse of a `Plan`."""
+
+    @property
+    def schedule(self) -> Schedule | Never | None: ...
+
+    @property
+    def transition(self) -> Transition | None: ...
+
+    @property
+    def regularizer(self) -> Regularizer | None: ...
 
 
 class Method(ABC):
@@ -32,7 +61,7 @@ class Method(ABC):
         """The word for it in reports and messages: `snip_momentum` for `SnipMomentum`."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
-    def check_plan(self, plan: Plan) -> None:  # noqa: B027 most methods take every plan
+    def check_plan(self, plan: MethodPlan) -> None:  # noqa: B027 most methods take every plan
         """Refuse a schedule, transition or regularizer that the method would ignore.
 
         Raises:
@@ -40,7 +69,7 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def make_pruner(self, factory: PrunerFactory) -> Pruner:
+    def make_pruner(self, factory: PrunerKinds[PrunerT]) -> PrunerT:
         """The pruner that carries out the factory's plan with this method.
 
         Raises:
@@ -58,10 +87,10 @@ class LockZeros(Method):
     def name(self) -> str:
         return "keep"  # as in reports of earlier versions
 
-    def check_plan(self, plan: Plan) -> None:
+    def check_plan(self, plan: MethodPlan) -> None:
         check_plain(plan, "pattern", "lock")
 
-    def make_pruner(self, factory: PrunerFactory) -> Pruner:
+    def make_pruner(self, factory: PrunerKinds[PrunerT]) -> PrunerT:
         return factory.lock()
 
 
@@ -86,14 +115,14 @@ class SrSte(Method):
     def __post_init__(self) -> None:
         check_number("decay", self.decay, 0, float("inf"), from_low=True)
 
-    def check_plan(self, plan: Plan) -> None:
+    def check_plan(self, plan: MethodPlan) -> None:
         check_plain(plan, "pruner", self.name)
 
-    def make_pruner(self, factory: PrunerFactory) -> Pruner:
+    def make_pruner(self, factory: PrunerKinds[PrunerT]) -> PrunerT:
         return factory.straight_through(self)
 
 
-def check_plain(plan: Plan, key: str, value: str) -> None:
+def check_plain(plan: MethodPlan, key: str, value: str) -> None:
     """Refuse a plan with a progressive transition or a regularizer, which the method `key=value` would ignore.
 
     Raises:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.methods import Method
+from hydraprune.sparsity.methods import Method, PrunerKinds, PrunerT
 from hydraprune.sparsity.patterns import Pattern, ViewShape
-
-if TYPE_CHECKING:  # both import criteria
-    from hydraprune.sparsity.pruners.base import Pruner
-    from hydraprune.sparsity.pruners.factory import PrunerFactory
 
 # Half the distance between 1 and the next float32: a term smaller than this share of a sum is rounded away.
 ROUNDING = 2.0**-24
@@ -105,7 +100,7 @@ class Criterion(Method):
             SparsityError: with the pattern, and what would fit.
         """
 
-    def make_pruner(self, factory: PrunerFactory) -> Pruner:
+    def make_pruner(self, factory: PrunerKinds[PrunerT]) -> PrunerT:
         return factory.gradual(self)
 
 

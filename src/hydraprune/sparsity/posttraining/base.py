@@ -5,20 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure
-from hydraprune.sparsity.methods import Method, check_plain
+from hydraprune.sparsity.methods import Method, MethodPlan, PrunerKinds, PrunerT, check_plain
 from hydraprune.sparsity.selection import Budget
 from hydraprune.sparsity.validation import check_whole
-
-if TYPE_CHECKING:  # all three import this module
-    from hydraprune.sparsity.plans import Plan
-    from hydraprune.sparsity.pruners.base import Pruner
-    from hydraprune.sparsity.pruners.factory import PrunerFactory
 
 # `calibration(n)` runs the model in evaluation mode over the first n calibration batches, the same at
 # every call, and yields the loss of each, a scalar, with a graph where gradients are enabled.
@@ -112,12 +106,12 @@ class PostTraining(Method):
             SparsityError: a layer does not take part in the model's computation, or a value is not finite.
         """
 
-    def check_plan(self, plan: Plan) -> None:
+    def check_plan(self, plan: MethodPlan) -> None:
         if plan.schedule is None or not plan.schedule.single:
             raise self.refusal("prunes once", cure="use scheduler=oneshot or at_start")
         check_plain(plan, "pruner", self.name)
 
-    def make_pruner(self, factory: PrunerFactory) -> Pruner:
+    def make_pruner(self, factory: PrunerKinds[PrunerT]) -> PrunerT:
         return factory.calibrated(self)
 
     def refusal(self, reason: str, cure: str | None = None, setting: tuple[str, object] | None = None) -> SparsityError:
