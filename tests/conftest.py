@@ -103,8 +103,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     # What another process would not know: secrets that were met, and the folder that W&B was given first.
     if redaction := sys.modules.get("hydraprune.utils.redaction"):
         redaction.forget_secrets()
-    if wandb := sys.modules.get("wandb"):
-        wandb.teardown()
+    if "wandb" in sys.modules:
+        from hydraprune.tracking.wandb_process import end_service
+
+        end_service()
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ def test_from_the_command_line(hydraprune: Callable[..., Any], little: Path, wor
     assert done.code == 0, done.err
     page, figures = done.out.splitlines()
     count = len(all_figures(records([little])))
-    assert re.fullmatch(r"new/page\.html  \d\.\d MB, all of it in this one file", page)
+    assert re.fullmatch(r"new/page\.html  \d\.\d MB, one self-contained file", page)
     assert figures == f"{2 * count} figures in figures"
     assert {path.name for path in (workplace / "new").iterdir()} == {"page.html"}
     assert "<h1>A title</h1>" in (workplace / "new" / "page.html").read_text(encoding="utf-8")

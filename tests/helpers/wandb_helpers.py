@@ -8,7 +8,6 @@ import logging
 import re
 import socket
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wandb.util import get_core_path
 
 from hydraprune.results.run_spec import split_spec
 from hydraprune.tracking import About
@@ -87,9 +87,11 @@ def read(folder: Path) -> Read:
     return Read(folder, [json.loads(line) for line in _inspect(folder).splitlines()])
 
 
-def _inspect(folder: Path, *words: str) -> str:
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", *words, str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def _inspect(folder: Path, *options: str) -> str:
+    """The output of `wandb leet inspect --json`, without the start of Python that the command takes."""
+    (file,) = folder.glob("*.wandb")
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", *options, "--run-file", str(file)]
+    return subprocess.run([*command, str(folder.parent)], capture_output=True, text=True, check=True).stdout
 
 
 def folders(place: Path) -> list[Path]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hydraprune.tracking.wandb_process import end_service
+
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -28,4 +30,4 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         logging.getLogger().removeHandler(handler)
     yield home
     if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()
+        end_service()

@@ -55,8 +55,8 @@ def test_project_and_entity_from_the_environment(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("WANDB_PROJECT", "theirs")
         monkeypatch.setenv("WANDB_ENTITY", "team")
         second = resolved(compose("config", ["tracker=wandb"]))["tracker"]
-    assert (first.mode, first.project, first.entity) == ("auto", "hydraprune", None)
-    assert (second.mode, second.project, second.entity) == ("auto", "theirs", "team")
+    assert (first["mode"], first["project"], first["entity"]) == ("auto", "hydraprune", None)
+    assert (second["mode"], second["project"], second["entity"]) == ("auto", "theirs", "team")
 
 
 @pytest.mark.parametrize(("word", "count"), [("", 1), ("dryrun", 1), ("offline", 1), ("disabled", 0)])

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 
 from hydraprune.data.metrics import CLASSIFICATION, REGRESSION
 from hydraprune.errors import UserError
 from hydraprune.tracking import wandb_workspace as workspace
+from hydraprune.tracking.wandb_process import end_service
 
 GOLDEN = Path(__file__).with_name("workspace.json")
 KEY = "0123456789" * 4
@@ -134,7 +134,7 @@ def dashboard(hydraprune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -
     """`hydraprune dashboard ...` in this process, with these variables; W&B reads them each time."""
 
     def call(*words: str, **environment: str) -> Any:
-        wandb.teardown()
+        end_service()
         with monkeypatch.context() as context:
             for name, value in environment.items():
                 context.setenv(name, value)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from hydraprune.errors import UserError
-from hydraprune.utils.hub_access import go_offline_if_unreachable, hub_home, loading, local_or_id
+from hydraprune.utils.hub_access import go_offline_if_unreachable, loading, local_or_id
 
 
 @pytest.fixture
@@ -70,29 +67,3 @@ def test_load_errors_name_the_key_and_a_cure() -> None:
 
 
 # The home folder for these variables, None: unset. An empty XDG_CACHE_HOME is not the same as an unset one.
-HOMES: list[dict[str, str | None]] = [
-    {"HF_HOME": None, "XDG_CACHE_HOME": None},
-    {"HF_HOME": None, "XDG_CACHE_HOME": ""},
-    {"HF_HOME": None, "XDG_CACHE_HOME": "/cache"},
-    {"HF_HOME": "~/hub", "XDG_CACHE_HOME": "/cache"},
-]
-
-
-@pytest.mark.parametrize("variables", HOMES, ids=str)
-def test_the_home_folder_is_the_one_of_huggingface_hub(
-    variables: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in variables.items():
-        if value is None:
-            monkeypatch.delenv(name, raising=False)
-        else:
-            monkeypatch.setenv(name, value)
-    expected = importlib.util.spec_from_file_location("fresh_constants", constants.__file__)
-    assert expected is not None
-    assert expected.loader is not None
-    fresh = importlib.util.module_from_spec(expected)
-    expected.loader.exec_module(fresh)
-    monkeypatch.setattr(constants, "HF_HOME", fresh.HF_HOME)
-    assert hub_home() == Path(fresh.HF_HOME)
-    if variables["XDG_CACHE_HOME"] == "":
-        assert hub_home() == Path("huggingface")

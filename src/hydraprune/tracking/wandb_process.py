@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import subprocess
 import threading
 from contextlib import suppress
 from typing import Any
+
+from hydraprune.utils.time_limit import TimeLimitError, call_within
+
+log = logging.getLogger(__name__)
 
 # Seconds that it has to end by itself when this process exits; W&B would wait without a limit.
 EXIT_SECONDS = 15.0
@@ -44,9 +49,16 @@ def limit_exit(process: Any) -> None:
     atexit.register(exiting.set)
 
 
-def restart_service() -> None:
+def end_service() -> None:
     """End the service, which would keep the id of a failed run, or is dead; the next run starts another."""
     import wandb
 
-    with suppress(Exception, SystemExit):
-        wandb.teardown()
+    process = service_process()
+    try:
+        # W&B waits for it without a limit.
+        call_within(EXIT_SECONDS, wandb.teardown)
+    except TimeLimitError:
+        if process is not None:
+            process.kill()
+    except (Exception, SystemExit):
+        log.debug("wandb.teardown failed", exc_info=True)

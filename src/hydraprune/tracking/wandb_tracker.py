@@ -13,7 +13,7 @@ from typing import Any, Literal
 from hydraprune.errors import UserError, one_line
 from hydraprune.tracking.base import About, BaseTracker, Outcome
 from hydraprune.tracking.wandb_auth import online_problem, quiet_settings, resolved_mode
-from hydraprune.tracking.wandb_process import limit_exit, restart_service, service_process
+from hydraprune.tracking.wandb_process import end_service, limit_exit, service_process
 from hydraprune.tracking.wandb_tables import (
     LAYER_COLUMNS,
     RESULT_COLUMNS,
@@ -158,7 +158,7 @@ class WandB(BaseTracker):
                 _place(run),
             )
         except Exception:
-            restart_service()
+            end_service()
             raise
 
     def abandon(self) -> None:
@@ -171,7 +171,7 @@ class WandB(BaseTracker):
         try:
             self._run = self._init(about, "online")
         except Exception as error:  # W&B raises many classes
-            restart_service()
+            end_service()
             return one_line(error)
         return None
 

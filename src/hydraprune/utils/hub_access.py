@@ -31,13 +31,6 @@ _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFF
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
-def hub_home() -> Path:
-    """The home folder of the hub's cache and token, as huggingface_hub resolves it in this process."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HOME)
-
-
 def at_home(path: str) -> Path:
     """`path` with ~ expanded; the ~name of an unknown user stays as it is."""
     return Path(os.path.expanduser(path))
