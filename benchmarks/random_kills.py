@@ -51,7 +51,7 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "4x1, fisher, group lasso": (*GRADUAL, "pattern=4x1", "pruner=fisher", "regularizer=group_lasso"),
 }
 # What a run may be in the middle of; the first: anything else, such as being built.
-PHASES = ("other", "step", "mask update", "evaluation", "checkpoint", "teacher's answers", "model being saved")
+PHASES = ("other", "step", "mask update", "evaluation", "checkpoint", "teacher outputs", "model being saved")
 _OFTEN = ("step", "mask update", "evaluation", "checkpoint")
 _DENSE = 128
 # A run that stands still is not waited for longer.
@@ -196,7 +196,7 @@ def _run(experiment: Experiment, place: mmap.mmap) -> None:
         (Gradual, "_update", "mask update"),
         (loop, "evaluate", "evaluation"),
         (checkpoints, "write_state", "checkpoint"),
-        (answers, "_write", "teacher's answers"),
+        (answers, "_write", "teacher outputs"),
         (runs, "save_model", "model being saved"),
     ):
         setattr(owner, name, _marked(getattr(owner, name), PHASES.index(phase), place))
