@@ -136,7 +136,7 @@ def dropping(folder: Path) -> None:
         dropout._compiled = None
 
     race(
-        "drop-out of 16 x 54 x 384",
+        "dropout of 16 x 54 x 384",
         {
             "16 bits, compiled": compiled,
             "16 bits, torch": lambda: fast_dropout(values, 0.1),
@@ -170,8 +170,8 @@ def stepping(folder: Path) -> None:
     kinds = {
         "as transformers makes it (sdpa)": model("sdpa", False, False),
         "eager attention": model("eager", False, False),
-        "fast drop-out": model("sdpa", True, False),
-        "fast drop-out, compact vocabulary": model("sdpa", True, True),
+        "fast dropout": model("sdpa", True, False),
+        "fast dropout, compact vocabulary": model("sdpa", True, True),
     }
     for bf16 in (False, True):
         name = f"step without pruning, {'bf16' if bf16 else 'fp32'}"
