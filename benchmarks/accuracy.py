@@ -1,7 +1,7 @@
-"""Do the levers cost accuracy? `python benchmarks/accuracy.py FOLDER...` compares finished sparse runs.
+"""Compare the accuracy of finished sparse runs: `python benchmarks/accuracy.py FOLDER...`.
 
-Runs below the folders are grouped by length grouping and precision; each group is compared, seed by
-seed, with the first one that has plain shuffling in fp32. Headline metric of the final evaluation.
+Runs below the folders are grouped by length grouping and precision. Each group is compared, seed by
+seed, with the runs that use plain shuffling in fp32, in the headline metric of the final evaluation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def spread(values: list[float]) -> str:
 
 
 def difference(values: dict[int, float], base: dict[int, float]) -> str:
-    """Mean paired difference and its 95 % interval over the seeds that both have."""
+    """Mean paired difference over the seeds that both have, with its 95 % interval."""
     seeds = sorted(set(values) & set(base))
     differences = [values[seed] - base[seed] for seed in seeds]
     if len(seeds) < 2:

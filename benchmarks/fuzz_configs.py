@@ -1,10 +1,10 @@
-"""Soak the command line: as many drawn configs as one likes, counted by what became of them.
+"""Fuzz the command line with random configs, and count the outcomes.
 
     python benchmarks/fuzz_configs.py --examples 1000
 
-Each must be refused in one line that names a key, with nothing made, or run and keep its word; see
-tests/fuzz/, whose strategy and judgement these are. What breaks the rule is printed with the commands that do it again,
-and the exit code is 1.
+Each command must either be refused in one line that names a key, without creating anything, or run and give what it
+promises; strategy and oracle are those of tests/fuzz/. Violations are printed with the commands to reproduce them, and
+the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fuzz"))
 
 
 def main() -> int:
-    """Draw, judge, count."""
-    parser = argparse.ArgumentParser(description="Draw command lines and see what becomes of them.")
-    parser.add_argument("--examples", type=int, default=300, help="how many; 300 if not said")
-    parser.add_argument("--seed", type=int, help="of the draw; a new one if not said")
-    parser.add_argument("--whole", action="store_true", help="through Hydra's main function: slower, and all of it")
-    parser.add_argument("--shrink", action="store_true", help="stop at the first failure, and look for a smaller one")
+    """The command: draw, check and count."""
+    parser = argparse.ArgumentParser(description="Fuzz the command line with random configs.")
+    parser.add_argument("--examples", type=int, default=300, help="how many command lines (default: 300)")
+    parser.add_argument("--seed", type=int, help="seed of the draw (default: a new one)")
+    parser.add_argument("--whole", action="store_true", help="run through Hydra's main function: slower, but complete")
+    parser.add_argument("--shrink", action="store_true", help="stop at the first failure, and shrink it")
     chosen = parser.parse_args()
     seed = secrets.randbelow(2**32) if chosen.seed is None else chosen.seed
     with tempfile.TemporaryDirectory(prefix="hydraprune-fuzz-") as folder:
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def soak(folder: Path, seed: int, chosen: argparse.Namespace) -> int:
-    """Judge drawn commands, print what became of them; 1 when one broke the rule."""
+    """Check random commands and print the outcomes; returns 1 if one violated the rule."""
     import hypothesis
     from fuzz_commands import Command, commands
     from fuzz_oracle import Workplace
@@ -69,7 +69,7 @@ def soak(folder: Path, seed: int, chosen: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted")
     except AssertionError as error:
-        print(f"\n--- the smallest that was found\n{error}\n")
+        print(f"\n--- the smallest failure found\n{error}\n")
     print(_told(seen, len(failures), seed, time.perf_counter() - began))
     return 1 if failures else 0
 
@@ -84,7 +84,7 @@ def _told(seen: list[object], failed: int, seed: int, seconds: float) -> str:
 
 
 def _reason(line: str) -> str:
-    """What a line says, without the key and value that it says it of."""
+    """An error line without its key and value."""
     said = re.sub(r"^\S*?[=:]\S* ", "", line)
     return re.sub(r"[\d.]+|'[^']*'", "#", said)[:90]
 

@@ -1,8 +1,8 @@
-"""Models and data for benchmarks, made on the spot: real shapes and real lengths, random weights and words.
+"""Synthetic models and data for benchmarks: real shapes and lengths, random weights and words.
 
-`lengths.json` counts how many examples of MRPC and SST-2 (GLUE) have how many tokens in BERT's
-vocabulary, cut to 128. Words are drawn with the frequencies of Zipf and Mandelbrot from as many as
-occur in the real tasks, so that a batch touches about as many rows of the embedding table.
+`lengths.json` is a histogram of the number of tokens per example in MRPC and SST-2 (GLUE), with BERT's
+vocabulary, truncated to 128. Words are drawn with Zipf-Mandelbrot frequencies from as many as occur in
+the real tasks, so that a batch touches about as many rows of the embedding table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a BERT."""
+    """The shape of a BERT."""
 
     hidden: int
     layers: int
@@ -29,14 +29,14 @@ class Shape:
 
 # bert-mini, and all-MiniLM-L6.
 SHAPES = {"bert-mini": Shape(256, 4, 4), "MiniLM": Shape(384, 6, 12)}
-# Only to try a script out.
+# Only for trying out a script.
 TRIED = {"tiny": Shape(64, 2, 2)}
-# Texts per example, and the special tokens that they need.
+# Text columns of a task, and the number of special tokens per example.
 TEXTS = {"mrpc": (("sentence1", "sentence2"), 3), "sst2": (("sentence",), 2)}
 
 
 def write_model(folder: Path, shape: Shape) -> None:
-    """A classifier with random weights, and a tokenizer that knows its words."""
+    """Write a classifier with random weights, and a tokenizer with its vocabulary."""
     import torch
     import transformers
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
@@ -56,7 +56,7 @@ def write_model(folder: Path, shape: Shape) -> None:
 
 
 def write_task(folder: Path, task: str, most: int | None = None) -> None:
-    """Both splits of a task (at most `most` examples of each), as `save_to_disk` writes them."""
+    """Write both splits of a task with `save_to_disk`, at most `most` examples of each."""
     from datasets import Dataset, DatasetDict, disable_progress_bars
 
     disable_progress_bars()

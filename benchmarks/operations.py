@@ -1,7 +1,7 @@
-"""What single operations of a step cost, beside what else was tried: `python benchmarks/operations.py`.
+"""Time single operations of a step and their alternatives: `python benchmarks/operations.py`.
 
-Medians in ms on the shapes of MiniLM (six layers, hidden 384, batches of 16 x 54 tokens), variants in
-turn. About two minutes; let nothing else run.
+Medians in ms with the shapes of MiniLM (six layers, hidden 384, batches of 16 x 54 tokens); the variants
+take turns. Takes about two minutes; run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REPEATS = 9
 
 
 def race(title: str, variants: dict[str, Callable[[], Any]]) -> None:
-    """Print the median of every variant, each in its turn."""
+    """Print the median time of every variant; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for round_ in range(REPEATS + 1):
         for name, work in variants.items():
@@ -136,7 +136,7 @@ def dropping(folder: Path) -> None:
         dropout._compiled = None
 
     race(
-        "drop-out of 16 x 54 x 384",
+        "dropout of 16 x 54 x 384",
         {
             "16 bits, compiled": compiled,
             "16 bits, torch": lambda: fast_dropout(values, 0.1),
@@ -170,8 +170,8 @@ def stepping(folder: Path) -> None:
     kinds = {
         "as transformers makes it (sdpa)": model("sdpa", False, False),
         "eager attention": model("eager", False, False),
-        "fast drop-out": model("sdpa", True, False),
-        "fast drop-out, compact vocabulary": model("sdpa", True, True),
+        "fast dropout": model("sdpa", True, False),
+        "fast dropout, compact vocabulary": model("sdpa", True, True),
     }
     for bf16 in (False, True):
         name = f"step without pruning, {'bf16' if bf16 else 'fp32'}"

@@ -1,7 +1,7 @@
-"""The published script's training loop, written from its description, to be raced against ours.
+"""The published script's training loop, reimplemented from its description, as the baseline of the race.
 
-Random batches padded to their longest example, the teacher's forward pass in every step, AdamW as
-torch makes it, a score for every layer in every step of the run, an out-of-place mask
+Random batches padded to their longest example, the teacher's forward pass in every step, AdamW with
+torch's defaults, a score for every layer in every step of the run, an out-of-place mask
 multiplication for every layer in every step, and the whole state written after every epoch.
 """
 
@@ -26,7 +26,7 @@ MOST_PER_LAYER = 0.98
 
 
 class PublishedPruner:
-    """Snip momentum on 4x1 blocks over all layers at once, as the published tool carries it out."""
+    """Snip momentum on 4x1 blocks over all layers at once, as implemented in the published tool."""
 
     def __init__(self, modules: dict[str, nn.Linear]) -> None:
         self.modules = modules
@@ -38,7 +38,7 @@ class PublishedPruner:
 
     @torch.no_grad()
     def update(self, ratio: float) -> None:
-        """New masks at `ratio`; every layer keeps at least 2 % of its blocks."""
+        """Update the masks to sparsity `ratio`; every layer keeps at least 2 % of its blocks."""
         pending, frozen = dict(self.scores), dict[str, Tensor]()
         total = sum(score.numel() for score in self.scores.values())
         while pending:
@@ -78,7 +78,7 @@ class PublishedPruner:
 
 
 class PublishedLoop:
-    """The loop around it. Drop-out, optimizer and loss are those of the published recipe."""
+    """The training loop. Dropout, optimizer and loss are those of the published recipe."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class PublishedLoop:
         self.pruner = PublishedPruner(pruned)
 
     def batches(self, chosen: list[list[int]]) -> Iterator[Any]:
-        """Batches of these rows (the published script draws them at random), collated one by one."""
+        """Batches of the given rows (the published script draws them at random), collated one by one."""
         loader = DataLoader(self.rows, batch_sampler=chosen, collate_fn=self.collate)  # type: ignore[arg-type]
         yield from self.accelerator.prepare(loader)
 
@@ -131,5 +131,5 @@ class PublishedLoop:
         return loss.detach()
 
     def save(self, folder: Path) -> None:
-        """What it writes after every epoch."""
+        """Save the state that the script writes after every epoch."""
         self.accelerator.save_state(str(folder))

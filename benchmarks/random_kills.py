@@ -1,11 +1,11 @@
-"""Kill runs at random moments, start each again until it ends, and compare with runs that nobody killed.
+"""Kill runs at random moments, restart each until it ends, and compare them with uninterrupted runs.
 
     python benchmarks/random_kills.py --kills 200
 
-Every run is a process of its own that is killed by SIGKILL: at any moment, or aimed at a phase that is short (a
-checkpoint being written, a mask being chosen). What must be equal in the end, bit for bit: every file of the run and of
-its dense ancestor, times aside, and all that training held: weights, masks, the criterion's memory, the optimizer's
-state and the generators. Prints a table; exit code 1 if a run did not recover. Needs fork (Linux, macOS).
+Every run is a process that is killed with SIGKILL: at a random moment, or in a chosen short phase (while a checkpoint
+is written or a mask is updated). At the end the following must be equal, bit for bit: every file of the run and of its
+dense run, except for times, and the complete training state: weights, masks, criterion state, optimizer state and
+random generators. Prints a table; the exit code is 1 if a run did not recover. Needs fork (Linux, macOS).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hydraprune.runs.experiment import Experiment
 
-# A run of seconds: 20 steps and a dense ancestor of 5, drop-out so that random numbers count, a checkpoint every 3.
+# A run of seconds: 20 steps and a dense run of 5, dropout so that random numbers matter, a checkpoint every 3 steps.
 SMALL = (
     *("model=tiny", "model.dropout=0.1", "task=toy", "task.train_examples=160", "task.evaluation_examples=64"),
     *("training.epochs=4", "training.batch_size=32", "training.log_every=3", "training.checkpoint_every=3"),
@@ -50,22 +50,22 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "heads, platon": (*GRADUAL, "pattern=heads", "pruner=platon", "pattern.target_sparsity=0.5"),
     "4x1, fisher, group lasso": (*GRADUAL, "pattern=4x1", "pruner=fisher", "regularizer=group_lasso"),
 }
-# What a run may be in the middle of; the first: anything else, such as being built.
-PHASES = ("other", "step", "mask update", "evaluation", "checkpoint", "teacher's answers", "model being saved")
+# What a run may be doing when it is killed; the first is anything else, such as setting up.
+PHASES = ("other", "step", "mask update", "evaluation", "checkpoint", "teacher outputs", "model being saved")
 _OFTEN = ("step", "mask update", "evaluation", "checkpoint")
 _DENSE = 128
-# A run that stands still is not waited for longer.
+# Seconds after which a hanging run is ended.
 _PATIENCE = 300
 _SAID = "said"
 
 
 @dataclass
 class Outcome:
-    """Of one study.
+    """The outcome of one study.
 
     Args:
-        phases: what the killed processes were in the middle of -> how many were.
-        differences: what was not equal in the end.
+        phases: phase -> number of processes that were killed in it.
+        differences: what was not equal at the end.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Outcome:
 
     @property
     def kills(self) -> int:
-        """How many processes were killed."""
+        """The number of processes that were killed."""
         return sum(self.phases.values())
 
 
 def study(name: str, words: Sequence[str], kills: int, seed: int, folder: Path) -> Outcome:
-    """Run once untouched and once killed again and again, each in a folder of its own below `folder`."""
+    """Run once uninterrupted and once killed repeatedly, in two folders below `folder`."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -98,12 +98,12 @@ def _study(name: str, experiment: Experiment, kills: int, draw: random.Random, f
     start = time.monotonic()
     with _inside(whole):
         if _watch(experiment, None) != "ended":
-            outcome.differences.append(f"the run that nobody killed failed: {_last_words()}")
+            outcome.differences.append(f"the uninterrupted run failed: {_last_words()}")
             return outcome
     length = time.monotonic() - start
     with _inside(cut):
         while outcome.kills < kills:
-            # A third of them at any moment.
+            # A third of them at a random moment.
             aim = draw.choice(PHASES[1:]) if draw.random() < 2 / 3 else None
             skip = draw.randrange(4) if aim in _OFTEN else 0
             end = _watch(experiment, _Aim(aim, draw.uniform(0, 0.7 * length), skip, draw.uniform(0, 0.004)))
@@ -139,7 +139,7 @@ def _inside(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Aim:
-    """When to kill: `late` seconds into the `skip`-th phase of a name, or `after` seconds from the start."""
+    """When to kill: `late` seconds into the `skip`-th occurrence of a phase, or `after` seconds from the start."""
 
     phase: str | None
     after: float
@@ -148,7 +148,7 @@ class _Aim:
 
 
 def _watch(experiment: Experiment, aim: _Aim | None) -> str:
-    """Start a run in a process of its own; the phase in which it was killed, or `ended`, or `failed`."""
+    """Start a run in a new process; returns the phase in which it was killed, or `ended`, or `failed`."""
     place = mmap.mmap(-1, 1)
     child = os.fork()
     if child == 0:
@@ -177,13 +177,13 @@ def _watch(experiment: Experiment, aim: _Aim | None) -> str:
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             if os.WIFSIGNALED(status):
-                return PHASES[place[0] & ~_DENSE] + ", dense ancestor" * bool(place[0] & _DENSE)
+                return PHASES[place[0] & ~_DENSE] + ", dense run" * bool(place[0] & _DENSE)
             return "ended" if status == 0 else "failed"
         time.sleep(0.0003)
 
 
 def _run(experiment: Experiment, place: mmap.mmap) -> None:
-    """What the command does, telling by `place` what it is in the middle of."""
+    """Run as the command does, storing the current phase in `place`."""
     from hydraprune.runs import run as runs
     from hydraprune.sparsity.pruners.gradual import Gradual
     from hydraprune.training import checkpoints, loop
@@ -196,7 +196,7 @@ def _run(experiment: Experiment, place: mmap.mmap) -> None:
         (Gradual, "_update", "mask update"),
         (loop, "evaluate", "evaluation"),
         (checkpoints, "write_state", "checkpoint"),
-        (answers, "_write", "teacher's answers"),
+        (answers, "_write", "teacher outputs"),
         (runs, "save_model", "model being saved"),
     ):
         setattr(owner, name, _marked(getattr(owner, name), PHASES.index(phase), place))
@@ -205,7 +205,7 @@ def _run(experiment: Experiment, place: mmap.mmap) -> None:
 
 
 def _tell(place: mmap.mmap) -> None:
-    """Nothing yet; and what is said goes to a file."""
+    """Reset the phase, and redirect output to a file."""
     place[0] = 0
     said = os.open(_SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(said, 1)
@@ -225,7 +225,7 @@ def _marked(call: Callable[..., Any], phase: int, place: mmap.mmap) -> Callable[
 
 
 def _noted(fit: Callable[..., Any], place: mmap.mmap) -> Callable[..., Any]:
-    """`fit`, which leaves a hash of all that it held after its last step."""
+    """`fit`, which also writes a hash of the training state after its last step."""
     from hydraprune.training import checkpoints
     from hydraprune.utils import tensor_io as states
 
@@ -244,7 +244,7 @@ def _noted(fit: Callable[..., Any], place: mmap.mmap) -> Callable[..., Any]:
 
 
 def compare(whole: Path, cut: Path) -> list[str]:
-    """Files that are not equal, times aside, and those that only one side has."""
+    """Files that differ, except for times, and files that only one side has."""
     sides = [{file.relative_to(side): file for file in _files(side)} for side in (whole, cut)]
     found = [f"only one side has {name}" for name in sorted(sides[0].keys() ^ sides[1].keys())]
     for name in sorted(sides[0].keys() & sides[1].keys()):
@@ -255,7 +255,7 @@ def compare(whole: Path, cut: Path) -> list[str]:
 
 def _files(side: Path) -> Iterator[Path]:
     for file in side.rglob("*"):
-        # train.log has dates, and says that a run was cut.
+        # train.log has dates, and mentions interruptions.
         inside = file.relative_to(side).parts
         if file.is_file() and inside[0] != "cache" and file.name not in ("train.log", ".lock", _SAID):
             yield file
@@ -270,7 +270,7 @@ def _contents(file: Path) -> bytes:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200, help="in all; 200 if not said")
+    parser.add_argument("--kills", type=int, default=200, help="number of kills in total (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(STUDIES), choices=list(STUDIES), metavar="STUDY")
     arguments = parser.parse_args()
@@ -287,7 +287,7 @@ def main() -> int:
 
 
 def prepare() -> None:
-    """Import once what every child needs."""
+    """Import what every child needs, once."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
 
@@ -299,7 +299,7 @@ def prepare() -> None:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """In Markdown: what was killed when, and what came of it."""
+    """A Markdown table of the kills by phase, and of the recovered runs."""
     phases = sorted({phase for outcome in outcomes for phase in outcome.phases})
     lines = [f"| run | {' | '.join(phases)} | killed | recovered |", f"|---|{'---:|' * (len(phases) + 2)}"]
     for outcome in outcomes:

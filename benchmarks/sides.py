@@ -1,6 +1,6 @@
-"""One side of the race, in a process of its own that takes its orders from standard input.
+"""One side of the race: a process that reads commands from standard input.
 
-Started by training_step.py, a JSON object a line in both directions. Side `published` runs
+Started by training_step.py; they exchange one JSON value per line. The side `published` runs
 published_loop.py; the others run the project's loop as `train.py` builds it, in fp32 or bf16.
 """
 
@@ -23,7 +23,7 @@ import torch
 
 @dataclass(frozen=True)
 class Order:
-    """What a side is told at its start; see training_step.py."""
+    """The settings that a side is started with; see training_step.py."""
 
     side: str
     task: str
@@ -35,7 +35,7 @@ class Order:
 
 
 class Side(Protocol):
-    """What training_step.py asks of a side; seconds everywhere."""
+    """The commands that training_step.py sends to a side; all times are in seconds."""
 
     def about(self) -> dict[str, float]: ...
     def chunk(self, number: int) -> dict[str, float]: ...
@@ -45,7 +45,7 @@ class Side(Protocol):
 
 
 def stratified(sizes: list[int], count: int, number: int) -> list[int]:
-    """`count` places whose sizes represent all: one from each of `count` equal strata, another for each number."""
+    """Indices of `count` sizes that represent all: one from each of `count` equal strata, chosen by `number`."""
     order = sorted(range(len(sizes)), key=lambda place: sizes[place])
     offset = (0.5 + 0.381966 * number) % 1
     return [order[int((i + offset) * len(order) / count)] for i in range(count)]
@@ -64,7 +64,7 @@ def waiter(device: str) -> Callable[[], None]:
 
 
 class Published:
-    """Side A."""
+    """Side A: the published script's loop."""
 
     def __init__(self, order: Order) -> None:
         from datasets import load_from_disk
@@ -134,7 +134,7 @@ class Published:
 
 
 class Ours:
-    """Side B: composed, checked, built and stepped as `train.py` does it."""
+    """Side B: composed, checked, set up and run as `train.py` does."""
 
     def __init__(self, order: Order) -> None:
         from hydra import compose, initialize_config_dir
@@ -190,7 +190,7 @@ class Ours:
         return [batches[place] for place in stratified(sizes, self.order.steps, number)]
 
     def _indices(self) -> list[int]:
-        """Steps between two updates of the ramp: of those that are scored as many as there are in the whole stretch."""
+        """Steps between two updates of the ramp, with the same share of scored steps as between all of them."""
         stretch, steps = self.pruner.updates.frequency, self.order.steps
         scored = round(steps * min(1.0, self.pruner.criterion.horizon / stretch))
         first = self.due + stretch - min(stretch, self.pruner.criterion.horizon)
@@ -223,7 +223,7 @@ class Ours:
         return {"seconds": seconds, "padding": computed / sum(int(lengths[batch].sum()) for batch in batches)}
 
     def update(self) -> float:
-        # Just before it: the memory is full, and the masks are those of the update before.
+        # Just before an update: the scores are complete, and the masks are those of the previous update.
         self._step(self.due + self.pruner.updates.frequency - 2, self._batches(0)[0])
         start = time.perf_counter()
         self.pruner.project(self.due)
@@ -247,7 +247,7 @@ class Ours:
         return {"seconds": seconds, "bytes": size}
 
     def parts(self, number: int) -> dict[str, float]:
-        """Seconds of a step by part; `score` is the mean over the steps of a stretch, scored or not."""
+        """Seconds of a step by part; `score` is the mean over all steps between two updates, scored or not."""
         note: dict[str, float] = {}
         real = self.run
         self.run = replace(
@@ -270,12 +270,12 @@ class Ours:
                 self._step(index, chosen)
         finally:
             self.run = real
-        whole = time.perf_counter() - start - note["batch"]  # that was made twice
+        whole = time.perf_counter() - start - note["batch"]  # which was made twice
         note["rest"] = whole - sum(note.values())
         return {name: seconds / len(batches) for name, seconds in note.items()}
 
     def plain(self, number: int) -> dict[str, float]:
-        """`parts` with torch alone in place of compiled code."""
+        """`parts` without compiled code, by torch alone."""
         from hydraprune.models import dropout
         from hydraprune.sparsity import saliency_kernels as products
 
@@ -294,7 +294,7 @@ class Ours:
 
 
 class Watched:
-    """An object some of whose methods are timed."""
+    """A wrapper of an object that times some of its methods."""
 
     def __init__(self, inner: Any, methods: dict[str, str], note: dict[str, float], wait: Callable[[], None]) -> None:
         self._inner, self._methods, self._note, self._wait = inner, methods, note, wait
@@ -312,7 +312,7 @@ class Watched:
 
 
 def memory() -> dict[str, float]:
-    """Peak bytes of this process; on Linux also those of mapped files that it holds now."""
+    """Peak memory of this process in bytes; on Linux also its resident mapped files."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     found = {"peak": float(peak), "mapped": 0.0}
     try:
@@ -328,7 +328,7 @@ def memory() -> dict[str, float]:
 def main() -> None:
     order = Order(**json.loads(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints
+    os.dup2(2, 1)  # output of libraries
     side: Any = Published(order) if order.side == "published" else Ours(order)
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:

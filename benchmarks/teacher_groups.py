@@ -1,11 +1,11 @@
-"""What does it cost to ask a teacher in groups of one shape? `python benchmarks/teacher_groups.py`.
+"""The cost of fixed-shape teacher batches: `python benchmarks/teacher_groups.py`.
 
-Side A asks it in batches as they are, side B as a run on a CPU does (hydraprune.training.fixed_shape_batches).
-First for all examples once, A in batches of 32, longest first; then batch by batch as in training, 16 examples
-grouped by length.
-Both sides take turns in one process, on one thread; processor seconds, ratios as medians over the pairs.
+Side A runs the teacher on ordinary batches, side B as a run on a CPU does (hydraprune.training.fixed_shape_batches):
+first on all examples once, A in batches of 32 with the longest first; then batch by batch as in training, with 16
+examples grouped by length.
+Both sides take turns in one process, on one thread; times are processor seconds, ratios are medians over the pairs.
 
-Needs no network and no data (see material.py); about three minutes. Let nothing else run.
+Needs no network and no data (see material.py). Takes about three minutes; run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from hydraprune.training.distillation import HiddenStates
 from hydraprune.training.settings import Settings
 from hydraprune.training.teachers import FixedShapeTeacher, OnlineTeacher, iter_outputs
 
-# Batches of a training that are asked about in each turn.
+# Training batches per turn.
 _BATCHES = 8
 _WIDEST = 128
 
 
 def examples_of(task: str, most: int) -> Encoded:
-    """Token ids at random, of the task's own lengths."""
+    """Random token ids with the lengths of a task's examples."""
     counts = json.loads(Path(__file__).with_name("lengths.json").read_text(encoding="utf-8"))[task]["train"]
     generator = np.random.default_rng(0)
     lengths = np.repeat([int(n) for n in counts], list(counts.values()))
@@ -51,16 +51,16 @@ def examples_of(task: str, most: int) -> Encoded:
 
 
 def seconds(side: Callable[[], object]) -> float:
-    """Of the processor."""
+    """Processor seconds of a call."""
     start = time.process_time()
     side()
     return time.process_time() - start
 
 
 def in_turns(sides: dict[str, Callable[[], object]], pairs: int) -> dict[str, list[float]]:
-    """Per side its seconds, pair by pair."""
+    """Side -> its seconds in each pair; the sides take turns."""
     for side in sides.values():
-        side()  # what is compiled and kept for a shape is there from now on
+        side()  # compiles and caches what each shape needs
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(pairs):
         for name, side in sides.items():
@@ -69,7 +69,7 @@ def in_turns(sides: dict[str, Callable[[], object]], pairs: int) -> dict[str, li
 
 
 def asked_once(model: nn.Module, data: Encoded, accelerator: Accelerator, few: int) -> dict[str, Callable[[], object]]:
-    """Both ways to ask about all examples."""
+    """Both ways to run the teacher on all examples."""
     distiller, online = HiddenStates(1.0), OnlineTeacher(model, HiddenStates(1.0))
 
     @torch.no_grad()
@@ -84,7 +84,7 @@ def asked_once(model: nn.Module, data: Encoded, accelerator: Accelerator, few: i
 def asked_in_training(
     model: nn.Module, data: Encoded, accelerator: Accelerator, few: int
 ) -> dict[str, Callable[[], object]]:
-    """Both ways to ask about a few batches of an epoch."""
+    """Both ways to run the teacher on a few batches of an epoch."""
     chosen = list(islice(Batches(data, 16, shuffle_seed=0, length_grouping=50, few_widths=few).epoch(), _BATCHES))
     teachers = {
         "batches": OnlineTeacher(model, HiddenStates(1.0)),
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("| | asked once: groups / batches (least, most) | ms per training batch: as it is | in groups |")
+    print("| | all examples once: groups / batches (least, most) | ms per training batch: ordinary | in groups |")
     print("|---|---|---|---|")
     for name in arguments.models:
         with tempfile.TemporaryDirectory(prefix="teacher-") as folder:

@@ -1,12 +1,13 @@
 """Race a training step against that of the published script: `python benchmarks/training_step.py`.
 
-Side A is the published script's loop (published_loop.py), side B the project's own as `train.py`
-builds it, in fp32 and in bf16, on batches that represent an epoch, in the middle of the ramp of 4x1
-at 90 %. Each side is a process of its own; they take turns, a chunk of steps each, and every ratio
+Side A is the published script's loop (published_loop.py); side B is the project's loop as `train.py`
+builds it, in fp32 and in bf16. The batches represent an epoch, in the middle of the ramp of 4x1 at
+90 %. Each side runs in its own process; they take turns, a chunk of steps each, and every ratio
 is the median over the pairs of chunks. Mask updates, and A's saving after every epoch, are timed
-apart and shared out over the steps between them.
+separately and spread over the steps between them.
 
-Needs no network and no data (see material.py); about 15 minutes on two cores. Let nothing else run.
+Needs no network and no data (see material.py). Takes about 15 minutes on two cores; run nothing else
+meanwhile.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ MASKING = {"mrpc": 0.02, "sst2": 0.04}
 
 
 class Worker:
-    """A side in its process."""
+    """A side, running in its own process."""
 
     def __init__(self, side: str, task: str, folder: Path, arguments: argparse.Namespace, threads: int) -> None:
         order = {
@@ -101,7 +102,7 @@ def race(model: str, task: str, threads: int, material: Path, arguments: argpars
             found["pairs"].append(
                 {side: {**chunk, "update": workers[side].ask("update")} for side, chunk in chunks.items()}
             )
-        # Before the plain path, which takes more.
+        # Before `plain`, which needs more.
         found["memory"] = {side: worker.ask("memory") for side, worker in workers.items()}
         found["parts"] = {side: workers[side].ask("parts", 77) for side in SIDES[1:]}
         found["plain"] = {side: workers[side].ask("plain", 77) for side in SIDES[1:]}
@@ -113,7 +114,7 @@ def race(model: str, task: str, threads: int, material: Path, arguments: argpars
 
 
 def steps_of(found: dict[str, Any]) -> dict[str, list[float]]:
-    """Per side and pair the seconds of a step, its share of updates and of A's saving included."""
+    """Side -> seconds per step in each pair, with its share of mask updates and of A's saving."""
     ours = found["about"]["fp32"]
     per_epoch = found["about"]["published"]["steps_per_epoch"]
     result: dict[str, list[float]] = {side: [] for side in SIDES}
@@ -127,7 +128,7 @@ def steps_of(found: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def show(found: dict[str, Any]) -> list[str]:
-    """The figures as lines of Markdown tables."""
+    """The figures as lines of a Markdown table."""
     task, model, ours = found["task"], found["model"], found["about"]["fp32"]
     steps = steps_of(found)
     middle = {side: statistics.median(values) for side, values in steps.items()}
@@ -196,7 +197,7 @@ def _mean(found: dict[str, Any], side: str, name: str) -> float:
 
 
 def machine(device: str) -> list[str]:
-    """What it ran on."""
+    """A description of the machine and the versions."""
     import torch
     import transformers
 
@@ -219,9 +220,9 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--pairs", type=int, default=5, help="chunks per side")
     parser.add_argument("--steps", type=int, default=16, help="steps per chunk")
-    parser.add_argument("--examples", type=int, help="fewer examples, only to try the script out")
+    parser.add_argument("--examples", type=int, help="fewer examples, to try out the script")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--json", type=Path, help="keep all figures in this file")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
     everything = []
     print("\n".join(machine(arguments.device)), flush=True)

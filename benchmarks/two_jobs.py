@@ -1,9 +1,9 @@
-"""How long should a waiting thread spin? `python benchmarks/two_jobs.py`.
+"""How long waiting threads should spin: `python benchmarks/two_jobs.py`.
 
 Steps per second of a training-like loop, alone with two threads, and of two such jobs with two
 threads each on two cores, for several values of GOMP_SPINCOUNT and for OMP_WAIT_POLICY=PASSIVE.
-OpenMP's default spins so long that two jobs on the same cores all but stop each other. Let nothing
-else run; about six minutes. Linux with GNU OpenMP, as torch brings it.
+OpenMP's default spins for so long that two jobs on the same cores nearly stop each other. Takes about
+six minutes; run nothing else meanwhile. Needs Linux with GNU OpenMP, which torch includes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def work(threads: int, tokens: int) -> float:
 
 
 def jobs(count: int, threads: int, tokens: int, policy: dict[str, str]) -> list[float]:
-    """The same of `count` processes at once."""
+    """Steps per second of each of `count` concurrent processes."""
     environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | policy
     command = [sys.executable, __file__, str(threads), str(tokens)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) for _ in range(count)]
