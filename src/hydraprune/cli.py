@@ -224,7 +224,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     try:
         pattern = None if arguments.pattern is None else parse(arguments.pattern)
     except SparsityError as error:
-        raise UserError.of(error, "--pattern") from None
+        raise UserError(error.reason, key=f"--pattern {arguments.pattern}", cure=error.cure) from None
     model = PretrainedModel(Path(arguments.model).name, arguments.model, key="MODEL").load()
     print(table(model))
     if pattern is None:

@@ -42,7 +42,8 @@ def parse(name: str) -> Pattern:
     if pattern is None:
         registered = f"; registered: {', '.join(_registered)}" if _registered else ""
         raise SparsityError(
-            f"{name}: not a pattern",
+            "not a pattern",
+            key=name,
             cure=f"a block is written 4x1 or 1xchannel, an N:M pattern 2:4{registered}",
         )
     return pattern
