@@ -227,15 +227,15 @@ def _marked(call: Callable[..., Any], phase: int, place: mmap.mmap) -> Callable[
 def _noted(fit: Callable[..., Any], place: mmap.mmap) -> Callable[..., Any]:
     """`fit`, which also writes a hash of the training state after its last step."""
     from hydraprune.training import checkpoints
-    from hydraprune.utils import tensor_io as states
+    from hydraprune.utils import tensor_io
 
     def noted(run: Any, *rest: Any) -> Any:
         place[0] = 0 if run.pruners else _DENSE
         progress = fit(run, *rest)
-        told, tensors = states.split_tensors(checkpoints._state(run, progress))
+        told, tensors = tensor_io.split_tensors(checkpoints._state(run, progress))
         held = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         for name in sorted(tensors):
-            held.update(name.encode() + bytes(states.bytes_of(tensors[name])))
+            held.update(name.encode() + bytes(tensor_io.bytes_of(tensors[name])))
         Path("sparse.held" if run.pruners else "dense.held").write_text(held.hexdigest())
         place[0] = 0
         return progress

@@ -80,10 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument("--name", default="hydraprune", help="name of the workspace (default: hydraprune)")
     _add_modules(page)
     page.set_defaults(call=_dashboard)
-    score = commands.add_parser("eval", help="evaluate a saved model on a task: hydraprune eval MODEL task=sst2")
-    score.add_argument("model", help="a folder or hub id")
-    score.add_argument("overrides", nargs="*", metavar="key=value", help="task=..., task.path=..., training.device=...")
-    score.set_defaults(call=_eval)
+    evaluate = commands.add_parser("eval", help="evaluate a saved model on a task: hydraprune eval MODEL task=sst2")
+    evaluate.add_argument("model", help="a folder or hub id")
+    evaluate.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="task=..., task.path=..., training.device=..."
+    )
+    evaluate.set_defaults(call=_eval)
     verify = commands.add_parser(
         "verify", help="count the zeros of a saved model and show which pattern each layer obeys"
     )
@@ -93,20 +95,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_modules(verify)
     verify.set_defaults(call=_verify)
-    turned = commands.add_parser(
+    convert = commands.add_parser(
         "convert", help="convert a Neural Compressor 2.x pruning configuration to a config of hydraprune"
     )
-    turned.add_argument("file", metavar="FILE", help="YAML, JSON, or Python, which is read and never run")
-    turned.add_argument("--steps", type=int, metavar="N", help="optimizer steps of the whole training")
-    turned.add_argument(
+    convert.add_argument("file", metavar="FILE", help="YAML, JSON, or Python, which is read and never run")
+    convert.add_argument("--steps", type=int, metavar="N", help="optimizer steps of the whole training")
+    convert.add_argument(
         "--out", metavar="FILE", help="experiment/NAME.yaml, or the folder of experiment/ (default: print it)"
     )
-    turned.add_argument("--name", help="the name to type after experiment= (default: the name of the file)")
-    turned.set_defaults(call=_convert)
-    kept = commands.add_parser("cache", help="show the cache of tokens, teacher outputs and compiled code")
-    kept.add_argument("overrides", nargs="*", metavar="cache.dir=...", help="a folder other than the default")
-    kept.add_argument("--clean", action="store_true", help="empty it; everything is made again when needed")
-    kept.set_defaults(call=_cache)
+    convert.add_argument("--name", help="the name to type after experiment= (default: the name of the file)")
+    convert.set_defaults(call=_convert)
+    cache = commands.add_parser("cache", help="show the cache of tokens, teacher outputs and compiled code")
+    cache.add_argument("overrides", nargs="*", metavar="cache.dir=...", help="a folder other than the default")
+    cache.add_argument("--clean", action="store_true", help="empty it; everything is made again when needed")
+    cache.set_defaults(call=_cache)
     commands.add_parser("doctor", help=_DOCTOR, add_help=False)
     return parser
 
@@ -204,7 +206,7 @@ def _eval(arguments: argparse.Namespace) -> int:
         from hydraprune.runs.setup import TaskLoader, evaluate_model  # only now: libraries read the environment once
 
         experiment = build_experiment(config)
-        check_numbers(experiment.config)
+        check_numbers(experiment)
         values = evaluate_model(experiment, arguments.model, "MODEL", TaskLoader())
     for metric, value in values.items():
         print(f"{metric}  {value:.4f}")

@@ -1,10 +1,10 @@
-"""The error that a user's mistake raises: the key, its value, the reason and the cure, as fields."""
+"""The error for a mistake of the user, with key, value, reason and cure as fields."""
 
 from __future__ import annotations
 
 from typing import Final, Protocol
 
-# What a shell reports of a program ended by Ctrl-C: 128 + SIGINT.
+# Exit code of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 
 

@@ -1,4 +1,4 @@
-"""Hydra's entry: checks before Hydra makes a folder, and the job itself.
+"""What Hydra calls: the preflight before it makes a folder, and the job.
 
 Light to import: torch and Hugging Face are loaded when a run starts.
 """
@@ -60,7 +60,7 @@ class Preflight(Callback):  # type: ignore[misc]
     Leaves by SystemExit: Hydra swallows other exceptions here.
     """
 
-    # Hydra makes this callback and calls the job, and hands nothing from one to the other.
+    # Hydra makes this callback and calls the job, and passes nothing from one to the other.
     checked: ClassVar[_Checked | None] = None
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Preflight(Callback):  # type: ignore[misc]
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
             _check_launcher()
-            go_offline_if_unreachable([loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"])
+            _go_offline_if_unreachable(config)
             quiet_libraries()
             Preflight.checked = _check(config)
         except Exception as error:
@@ -78,7 +78,7 @@ class Preflight(Callback):  # type: ignore[misc]
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
             _check_launcher()
-            go_offline_if_unreachable([loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"])
+            _go_offline_if_unreachable(config)
             from hydraprune.runs.preflight import check_sweep
 
             check_sweep(config.sweep)
@@ -95,7 +95,7 @@ class Preflight(Callback):  # type: ignore[misc]
         self.started = time.time() - 0.05
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """A job that fails returns NaN and leaves a report; a sweep of another sweeper is told here."""
+        """List the failed jobs of another sweeper: a job that fails returns NaN and leaves a report."""
         if is_planned(config):
             return
         from hydraprune.results.report import NAME, read_report
@@ -111,7 +111,7 @@ class Preflight(Callback):  # type: ignore[misc]
 
 def _check(config: DictConfig) -> _Checked:
     """The experiment of a composed config, after its preflight; `plan=true` ends here."""
-    # Only now: the libraries read the environment once.
+    # Imported here: the libraries read the environment once.
     from hydraprune.runs.experiment import build_experiment
     from hydraprune.runs.preflight import preflight
     from hydraprune.runs.setup import TaskLoader
@@ -124,7 +124,7 @@ def _check(config: DictConfig) -> _Checked:
 
 
 def _show_plan(experiment: Experiment) -> NoReturn:
-    """`plan=true` of a single run."""
+    """Print the plan of a single run and exit (`plan=true`)."""
     from hydraprune.sweeps import plan as planning
 
     folder = experiment.directory.parent
@@ -135,8 +135,12 @@ def _show_plan(experiment: Experiment) -> NoReturn:
     raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
 
 
+def _go_offline_if_unreachable(config: DictConfig) -> None:
+    go_offline_if_unreachable([loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"])
+
+
 def _check_launcher() -> None:
-    """Refuse what `accelerate launch` may ask for and a run does not follow."""
+    """Refuse options of `accelerate launch` that a run does not support."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1:
         raise UserError(
@@ -149,7 +153,7 @@ def _check_launcher() -> None:
         raise UserError(
             "precision is part of a run's config",
             key=f"accelerate launch --mixed_precision {precision}",
-            cure="say training.precision=bf16 instead",
+            cure="use training.precision=bf16 instead",
         )
 
 
@@ -186,7 +190,7 @@ def _job(config: DictConfig) -> float | None:
 
 
 def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
-    """A job that raised would end the sweep, or hide the failures after it: it is logged and recorded instead."""
+    """A job of a multirun. Errors are logged and recorded, since raising them would end the sweep."""
     from hydraprune.results.report import NAME, read_report
     from hydraprune.runs.description import record_refusal
     from hydraprune.runs.experiment import build_experiment
@@ -208,7 +212,7 @@ def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
         preflight(experiment, load_data)
     except Exception as error:
         log.error("Refused: %s", explain(error))
-        with suppress(OSError):  # it is in the log
+        with suppress(OSError):  # the error is in the log
             record_refusal(experiment, refusal, words, error)
         return math.nan
     try:
@@ -241,7 +245,7 @@ def _keep_config(config: DictConfig, hydra_config: HydraConf) -> None:
 
 
 def _show_only_warnings() -> None:
-    """On the terminal, which a sweep's live view uses; a run's train.log holds everything."""
+    """Keep the terminal for a sweep's live view; a run's train.log holds everything."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.WARNING)

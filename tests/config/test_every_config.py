@@ -13,7 +13,7 @@ from experiment_helpers import dense_run
 from hydra import compose
 from omegaconf import DictConfig
 
-from hydraprune.config import instantiate as assembly
+from hydraprune.config import instantiate
 from hydraprune.config.archive import as_yaml
 from hydraprune.config.composition import choices_of, conf_dir, resolved
 from hydraprune.config.identity import identify
@@ -94,7 +94,7 @@ def test_it_composes_and_its_objects_are_made(path: Path) -> None:
     assert made.settings.epochs >= (0 if (group, name) in AT_ONCE or group == "method" else 1)
     assert made.task.name == experiment.config["task"]["name"]
     assert len(made.plans.parts) == PARTS.get(name if group == "pattern" else made.plans.name, 1)
-    assembly.make(experiment.config, "tracker").close(None)
+    instantiate.make(experiment.config, "tracker").close(None)
 
 
 def test_recipes_are_picked_by_model_task_and_phase() -> None:
@@ -121,10 +121,10 @@ def test_every_pattern_fits_every_model(model: str, pattern: str, checkpoints: d
     if model != "tiny":
         words.append(f"model.path={checkpoints['distilbert' if model == 'distilbert' else 'bert']}")
     config = resolved(composed(*words))
-    made = assembly.Components(config)
+    made = instantiate.Components(config)
     network = made.model.blueprint()
     assert next(network.parameters()).device == torch.device("meta")
-    pruners = assembly.pruners(made.plans, network, 1500, 100)
+    pruners = instantiate.pruners(made.plans, network, 1500, 100)
     pruned = {weight.name for pruner in pruners for weight in pruner.weights}
     encoder = {f"{n}.weight" for n, m in network.named_modules() if isinstance(m, torch.nn.Linear) and "layer." in n}
     if pattern == "heads":
@@ -138,16 +138,16 @@ TOY = ("model=tiny", "task=toy")
 
 def test_every_criterion_goes_with_every_schedule() -> None:
     # Composed one by one: that takes longer than all that is done with it.
-    blueprint = assembly.Components(resolved(composed(*TOY))).model.blueprint()
+    blueprint = instantiate.Components(resolved(composed(*TOY))).model.blueprint()
     plans = {}
     for pruner in names("pruner"):
         if pruner != "none":
             words = ["pattern=1xchannel"] if pruner == "retrain_free" else []
-            plans[pruner] = assembly.plans(resolved(composed(*TOY, f"pruner={pruner}", *words)))
+            plans[pruner] = instantiate.plans(resolved(composed(*TOY, f"pruner={pruner}", *words)))
     schedules = {}
     for scheduler in names("scheduler"):
         if scheduler != "none":
-            made = assembly.plans(resolved(composed(*TOY, "pruner=magnitude", f"scheduler={scheduler}")))
+            made = instantiate.plans(resolved(composed(*TOY, "pruner=magnitude", f"scheduler={scheduler}")))
             schedules[scheduler] = made.parts["4x1"].schedule
     for pruner, found in plans.items():
         ((name, plan),) = found.parts.items()
@@ -155,9 +155,9 @@ def test_every_criterion_goes_with_every_schedule() -> None:
             both = replace(found, parts={name: replace(plan, schedule=schedule)})
             if (refusal := refused_together(pruner, scheduler)) is not None:
                 with pytest.raises(UserError, match=refusal):
-                    assembly.pruners(both, blueprint, 1500, 100)
+                    instantiate.pruners(both, blueprint, 1500, 100)
             else:
-                assert len(assembly.pruners(both, blueprint, 1500, 100)) == 1
+                assert len(instantiate.pruners(both, blueprint, 1500, 100)) == 1
 
 
 def refused_together(pruner: str, scheduler: str) -> str | None:
@@ -195,19 +195,19 @@ def test_a_part_may_prune_once_or_keep_what_is_there() -> None:
     words += ["+pattern.parts.b._target_=hydraprune.sparsity.lock"]
     words += ["+pattern.parts.b.layers={_target_: hydraprune.sparsity.Layers, roles: [attention]}"]
     made = build_experiment(composed(*words)).components
-    kinds = [type(pruner).__name__ for pruner in assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)]
+    kinds = [type(pruner).__name__ for pruner in instantiate.pruners(made.plans, made.model.blueprint(), 1500, 100)]
     assert kinds == ["Calibrated", "Lock"]
 
 
 def test_a_criterion_s_refusal_is_said_in_the_words_of_the_config() -> None:
-    made = assembly.Components(resolved(composed("model=tiny", "task=toy", "pattern=2:4", "pruner=rigl")))
+    made = instantiate.Components(resolved(composed("model=tiny", "task=toy", "pattern=2:4", "pruner=rigl")))
     with pytest.raises(UserError, match=r"^pruner=rigl: exchanges whole units, and those of 2:4 are groups"):
-        assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
-    made = assembly.Components(resolved(composed("model=tiny", "task=toy", "pattern.reduce=max", "pruner=movement")))
+        instantiate.pruners(made.plans, made.model.blueprint(), 1500, 100)
+    made = instantiate.Components(resolved(composed("model=tiny", "task=toy", "pattern.reduce=max", "pruner=movement")))
     with pytest.raises(UserError, match=r"^pattern\.reduce=max: .*use mean or sum"):
-        assembly.pruners(made.plans, made.model.blueprint(), 1500, 100)
+        instantiate.pruners(made.plans, made.model.blueprint(), 1500, 100)
     with pytest.raises(UserError, match=r"^pruner\.size=0: must be a whole number from 1 to 256"):
-        assembly.plans(resolved(composed("pruner=fisher", "pruner.size=0")))
+        instantiate.plans(resolved(composed("pruner=fisher", "pruner.size=0")))
 
 
 @pytest.mark.parametrize("pruner", sorted(name for _, name in AT_ONCE))
@@ -225,16 +225,16 @@ def test_pruning_without_training_is_a_default_that_typing_overrides(pruner: str
 
 def test_a_pattern_is_called_by_its_numbers() -> None:
     for pattern in set(names("pattern")) - {"dense", "mixed", "heads", "lock", "parts"}:
-        plans = assembly.plans(resolved(composed(f"pattern={pattern}")))
+        plans = instantiate.plans(resolved(composed(f"pattern={pattern}")))
         plan = plans.parts[plans.name]
         assert parse(plans.name) == plan.pattern
-    assert assembly.plans(resolved(composed("pattern=4x1", "pattern.rows=8"))).name == "8x1"
-    assert assembly.plans(resolved(composed("pattern=2:4"))).name == "2:4"
+    assert instantiate.plans(resolved(composed("pattern=4x1", "pattern.rows=8"))).name == "8x1"
+    assert instantiate.plans(resolved(composed("pattern=2:4"))).name == "2:4"
     assert resolved(composed("pattern=2:4")) == resolved(composed("pattern=2of4"))
 
 
 def part(config: DictConfig, name: str) -> Any:
-    return assembly.plans(config).parts[name]
+    return instantiate.plans(config).parts[name]
 
 
 def test_in_a_mixed_pattern_local_wins_over_global() -> None:
@@ -251,7 +251,7 @@ def test_in_a_mixed_pattern_local_wins_over_global() -> None:
             "+pattern.parts.attention_output.pruner.decay=0.5",
         )
     )
-    assert {n: p.selection.target_sparsity for n, p in assembly.plans(config).parts.items()} == {
+    assert {n: p.selection.target_sparsity for n, p in instantiate.plans(config).parts.items()} == {
         "attention_output": 0.8,
         "ffn": 0.7,
         "attention": 0.8,

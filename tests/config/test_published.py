@@ -12,7 +12,7 @@ import pytest
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from hydraprune.config import instantiate as assembly
+from hydraprune.config import instantiate
 from hydraprune.config.composition import resolved
 from hydraprune.sparsity import in_steps
 
@@ -82,8 +82,8 @@ def values(config: DictConfig) -> dict[str, Any]:
         "pruning_frequency": config.scheduler.frequency,
         "lr_scheduler_type": config.lr_scheduler._target_.rsplit(".", 1)[-1],
         "distill_loss_weight": config.distill.weight,
-        "pruning_pattern": assembly.plans(OmegaConf.to_container(config)).name,
-        "target_sparsity": assembly.plans(OmegaConf.to_container(config)).target_sparsity,
+        "pruning_pattern": instantiate.plans(OmegaConf.to_container(config)).name,
+        "target_sparsity": instantiate.plans(OmegaConf.to_container(config)).target_sparsity,
     }
 
 
@@ -104,7 +104,7 @@ def test_a_published_command_has_every_value(command: dict[str, Any]) -> None:
 
 def test_the_published_mixed_pattern() -> None:
     config = ours("model=bert_mini", "task=mrpc", "pattern=mixed")
-    plans = assembly.plans(OmegaConf.to_container(config))
+    plans = instantiate.plans(OmegaConf.to_container(config))
     assert values(config) == {**MRPC, "pruning_pattern": "mixed", "target_sparsity": 0.9}
     told = {
         name: (p.pattern.name, p.selection.scope, p.selection.floor, p.selection.cap, p.layers.roles)
@@ -135,7 +135,7 @@ def test_published_dense_runs(task: str, lr: float, decay: float, epochs: int, b
 def test_published_windows(task: str, updates: int, start: int, last: int) -> None:
     config = ours("model=bert_mini", f"task={task}")
     per_epoch = -(-EXAMPLES[task] // 16)
-    (plan,) = assembly.plans(OmegaConf.to_container(config)).parts.values()
+    (plan,) = instantiate.plans(OmegaConf.to_container(config)).parts.values()
     timeline = plan.schedule.over(15 * per_epoch, per_epoch)
     assert (timeline.count, timeline.start, timeline.last) == (updates, start, last)
 

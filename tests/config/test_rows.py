@@ -6,7 +6,7 @@ import pytest
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from hydraprune.config import instantiate as assembly
+from hydraprune.config import instantiate
 from hydraprune.config.composition import conf_dir, plain, resolved
 from hydraprune.config.identity import Identity, identify
 from hydraprune.results.reference import PUBLISHED
@@ -42,7 +42,7 @@ def composed(*words: str) -> DictConfig:
 
 
 def identity(config: DictConfig) -> Identity:
-    return identify(plain(config), assembly.plans(OmegaConf.to_container(config)).name)
+    return identify(plain(config), instantiate.plans(OmegaConf.to_container(config)).name)
 
 
 @pytest.mark.parametrize(("group", "rows"), [("matrix", MATRIX), ("demo_matrix", DEMO)])
@@ -55,7 +55,7 @@ def test_a_row_of_the_published_matrix(row: str) -> None:
     words, pattern, target = MATRIX[row]
     config = composed(f"matrix={row}")
     assert identity(config) == identity(composed(*words.split()))
-    plans = assembly.plans(OmegaConf.to_container(config))
+    plans = instantiate.plans(OmegaConf.to_container(config))
     assert (plans.name, plans.target_sparsity) == (pattern, target)
     assert config.recipe.source == "published"
     frequency = {"mrpc": 50, "sst2": 500}[config.task.name]
@@ -73,7 +73,7 @@ def test_a_row_of_the_demonstration(row: str) -> None:
     words, pattern, target = DEMO[row]
     config = composed(f"demo_matrix={row}")
     assert identity(config) == identity(composed(*words.split()))
-    plans = assembly.plans(OmegaConf.to_container(config))
+    plans = instantiate.plans(OmegaConf.to_container(config))
     assert (plans.name, plans.target_sparsity) == (pattern, target)
 
 

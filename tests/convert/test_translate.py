@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from hydraprune.config import instantiate as assembly
+from hydraprune.config import instantiate
 from hydraprune.config.composition import conf_dir, resolved
 from hydraprune.convert import as_experiment, entries_of
 from hydraprune.convert.reader import Source
@@ -94,7 +94,7 @@ DIRECT = ("scheduler.warmup=100", "scheduler.cooldown=100", "scheduler.frequency
 def test_a_key_gives_the_same_config_as_our_overrides(keys: dict[str, Any], words: list[str], tmp_path: Path) -> None:
     config = asked(tmp_path, converted({**WINDOW, **keys}))
     assert config == typed(*DIRECT, *words)
-    assembly.plans(config)
+    instantiate.plans(config)
 
 
 def test_the_run_has_the_same_hash(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ ATTENTION = {"op_names": ["query", "key", "value"], "min_sparsity_ratio_per_op":
 def test_several_pruners_compose_to_a_mixed_pattern(tmp_path: Path) -> None:
     once = {"op_names": [r"attention\.output"], "end_step": 100, "pruning_type": "magnitude", "pattern": "2:4"}
     output = {**once, "target_sparsity": 0.5}
-    made = assembly.Components(asked(tmp_path, converted(FFN, ATTENTION, output, **WINDOW, pruning_frequency=9)))
+    made = instantiate.Components(asked(tmp_path, converted(FFN, ATTENTION, output, **WINDOW, pruning_frequency=9)))
     plans = made.plans.parts
     assert list(plans) == ["intermediate_layer_output", "query_key_value", "attention_output"]
     ffn, attention, once_only = plans.values()
@@ -251,14 +251,14 @@ def test_several_pruners_compose_to_a_mixed_pattern(tmp_path: Path) -> None:
     assert [(u.start, u.last, u.frequency) for u in (ffn.schedule.over(STEPS), once_only.schedule.over(STEPS))] == [
         (100, 892, 9), (100, 100, 1),
     ]  # fmt: skip
-    pruners = assembly.pruners(made.plans, made.model.blueprint(), STEPS, 100)
+    pruners = instantiate.pruners(made.plans, made.model.blueprint(), STEPS, 100)
     assert [len(pruner.weights) for pruner in pruners] == [4, 6, 2]
 
 
 def test_what_all_parts_have_in_common_is_written_once(tmp_path: Path) -> None:
     made = converted(FFN, ATTENTION, **WINDOW, pruning_type="snip", sparsity_decay_type="cube")
     assert made.text.count("snip") == made.text.count("cube") == 1
-    plans = assembly.plans(asked(tmp_path, made)).parts
+    plans = instantiate.plans(asked(tmp_path, made)).parts
     assert {type(plan.criterion).__name__ for plan in plans.values()} == {"Snip"}
     assert {type(plan.schedule).__name__ for plan in plans.values()} == {"Cube"}
 
@@ -364,7 +364,7 @@ def test_every_pruning_type_is_translated() -> None:
 
 def test_parts_need_at_least_one_part() -> None:
     with pytest.raises(UserError, match="a mixed pattern needs at least one part"):
-        assembly.plans(typed("pattern=parts"))
+        instantiate.plans(typed("pattern=parts"))
 
 
 @pytest.mark.parametrize(
@@ -399,6 +399,6 @@ def test_the_output_makes_pruners(types: list[str], kinds: list[str], tmp_path: 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         words = ["experiment=theirs", "model=tiny", "task=toy", f"hydra.searchpath=[file://{tmp_path}]"]
-        made = assembly.Components(build_experiment(compose("config", words, return_hydra_config=True)).config)
-    pruners = assembly.pruners(made.plans, made.model.blueprint(), 1000, 100)
+        made = instantiate.Components(build_experiment(compose("config", words, return_hydra_config=True)).config)
+    pruners = instantiate.pruners(made.plans, made.model.blueprint(), 1000, 100)
     assert sorted(type(pruner).__name__ for pruner in pruners) == sorted(kinds)

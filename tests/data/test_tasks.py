@@ -10,12 +10,12 @@ import pytest
 from compose_helpers import composing
 from data_helpers import file_task
 
-from hydraprune.config import instantiate as assembly
+from hydraprune.config import instantiate
 from hydraprune.config.composition import resolved
 from hydraprune.data.task_checks import check_task
 from hydraprune.data.tasks import HubTask
 from hydraprune.errors import UserError, typed
-from hydraprune.runs import setup as building
+from hydraprune.runs import setup
 
 # (task, text columns, labels, evaluation sets) as the GLUE benchmark has them on the hub
 GLUE: list[tuple[str, list[str], int, list[str]]] = [
@@ -53,14 +53,14 @@ def test_every_glue_task_reads_its_columns(
     folder = folder_of(tmp_path, name, columns, labels, evaluations)
     with composing() as compose:
         config = resolved(compose(f"task={name}", f"task.path={folder}", "pattern=dense"))
-    task = assembly.make(config, "task")
+    task = instantiate.make(config, "task")
     data = task.load()
     assert data.labels.count == labels
     assert data.labels.regression == (labels == 1)
     assert list(data.evaluations) == evaluations
     assert data.train.texts[1] == tuple(f"{column} 1" for column in columns)
     assert data.train.labels[1] == (1 if labels > 1 else pytest.approx(1 / 3))
-    scores = building.scorer(task.metrics)(list(data.train.labels), list(data.train.labels))
+    scores = setup.scorer(task.metrics)(list(data.train.labels), list(data.train.labels))
     assert scores == pytest.approx(dict.fromkeys(task.metrics, 1.0))
 
 

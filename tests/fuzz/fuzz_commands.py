@@ -120,8 +120,6 @@ ODD = (
 _LONGER = ("epochs",)
 _HUGE = ("1000000000000", "9223372036854775808", "1e9ep", "1e30")
 
-_SPELT = {None: "null", True: "true", False: "false"}
-
 
 def _near(value: Any) -> tuple[str, ...]:
     """Values like the one that a file has."""

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from hydraprune.runs import run as runs
 from hydraprune.runs.experiment import Experiment
 from hydraprune.training import loop
-from hydraprune.utils import tensor_io as states
+from hydraprune.utils import tensor_io
 
 Ask = Callable[..., Experiment]
 # 30 steps; updates at 5, 9, ... 25. Drop-out, so that random numbers count.
@@ -66,7 +66,7 @@ def left(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def same_bits(one: Any, other: Any) -> bool:
-    (rest, tensors), (other_rest, others) = states.split_tensors(one), states.split_tensors(other)
+    (rest, tensors), (other_rest, others) = tensor_io.split_tensors(one), tensor_io.split_tensors(other)
     return rest == other_rest and all(
-        states.bytes_of(tensors[name]) == states.bytes_of(others[name]) for name in others
+        tensor_io.bytes_of(tensors[name]) == tensor_io.bytes_of(others[name]) for name in others
     )

@@ -1,4 +1,4 @@
-"""What tests of runs that are cut share."""
+"""Fixtures for tests of interrupted runs and sweeps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hydraprune.training import checkpoints, loop
 
 @pytest.fixture
 def ask(workplace: Path, small: tuple[str, ...]) -> Iterator[Ask]:
-    """The experiment of a small run, as the command line makes it."""
+    """Build the experiment of a small run, as the command line does."""
 
     with composing() as compose:
 
@@ -34,7 +34,7 @@ def ask(workplace: Path, small: tuple[str, ...]) -> Iterator[Ask]:
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What every run of this process held after its last step: weights, masks, memory, optimizer, generators."""
+    """The training state after the last step of every run of this process: weights, masks, optimizer, generators."""
     held: list[Any] = []
 
     def fit(run: Any, *rest: Any) -> Any:
@@ -48,17 +48,17 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the dense models of this file are kept, to be trained once."""
+    """A folder for the dense models of a test file, which are trained once."""
     return tmp_path_factory.mktemp("dense")
 
 
 @pytest.fixture
-def sweep(root: Path, workplace: Path) -> Iterator[Callable[..., Sweep]]:
-    """Start sweeps; none outlives its test."""
+def sweep(workplace: Path) -> Iterator[Callable[..., Sweep]]:
+    """Start sweeps, and kill them at the end of the test."""
     started: list[Sweep] = []
 
     def start(*words: str) -> Sweep:
-        started.append(Sweep(root, *words))
+        started.append(Sweep(*words))
         return started[-1]
 
     yield start

@@ -112,6 +112,6 @@ def test_a_folder_without_a_weights_file_is_refused(bert: Path) -> None:
 def test_labels_in_another_order_are_refused() -> None:
     config = BertConfig(id2label={0: "Positive", 1: "negative"}, label2id={"Positive": 0, "negative": 1})
     with pytest.raises(UserError, match="order"):
-        setup.check_head(config, Labels(("negative", "positive")), "dense.source=x", "toy")
-    setup.check_head(config, Labels(("positive", "negative")), "dense.source=x", "toy")
-    setup.check_head(BertConfig(), Labels(("negative", "positive")), "dense.source=x", "toy")
+        setup.check_head(config, Labels(("negative", "positive")), "dense.source", "x", "toy")
+    setup.check_head(config, Labels(("positive", "negative")), "dense.source", "x", "toy")
+    setup.check_head(BertConfig(), Labels(("negative", "positive")), "dense.source", "x", "toy")

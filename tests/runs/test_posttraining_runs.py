@@ -93,7 +93,7 @@ def test_every_way_reaches_its_target(words: tuple[str, ...], train: Callable[..
 def test_a_cut_run_does_not_calibrate_again(
     train: Callable[..., Any], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hydraprune.runs import setup as building
+    from hydraprune.runs import setup
     from hydraprune.training import checkpoints, loop
 
     monkeypatch.setattr(checkpoints, "SHARE", 1.0)
@@ -113,10 +113,10 @@ def test_a_cut_run_does_not_calibrate_again(
             raise KeyboardInterrupt
         return take_step(run, batches, step, clock)
 
-    original, take_step = building.calibration_of, loop.take_step
+    original, take_step = setup.calibration_of, loop.take_step
     words = (*WORDS, "pruner=wanda", "training.epochs=2", "training.checkpoint_every=3", "pruner.batches=2")
     assert train(*words, "run.root=whole").code == 0
-    monkeypatch.setattr(building, "calibration_of", counting)
+    monkeypatch.setattr(setup, "calibration_of", counting)
     monkeypatch.setattr(loop, "take_step", stopping)
     assert train(*words).code != 0
     assert asked == [2, 2]  # once for each of two blocks

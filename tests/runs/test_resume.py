@@ -17,7 +17,7 @@ from experiment_helpers import dense_run
 
 from hydraprune.errors import UserError
 from hydraprune.runs import run as runs
-from hydraprune.runs import setup as building
+from hydraprune.runs import setup
 from hydraprune.sweeps.lookup import look
 from hydraprune.tracking import JsonLines
 from hydraprune.training import checkpoints
@@ -75,9 +75,9 @@ def test_a_run_that_was_cut_ends_as_if_it_was_not(
 
 def test_on_a_machine_with_other_cores_it_goes_on(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = ask("pattern=dense", "runtime.threads=null")
-    monkeypatch.setattr(building, "OWN_THREADS", 2)
+    monkeypatch.setattr(setup, "OWN_THREADS", 2)
     killed(experiment, monkeypatch, at_step(13))
-    monkeypatch.setattr(building, "OWN_THREADS", 1)
+    monkeypatch.setattr(setup, "OWN_THREADS", 1)
     assert runs.execute(experiment).threads == 2
     log = log_of(experiment.directory)
     assert "Resuming with 2 threads as before (this machine has 1)" in log

@@ -21,7 +21,7 @@ from hydraprune.config.messages import TRACEBACK, launched
 from hydraprune.runs import run as runs
 from hydraprune.runs import setup
 from hydraprune.training import checkpoints, evaluation, loop
-from hydraprune.utils import signals as stopping
+from hydraprune.utils import signals
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -38,7 +38,7 @@ def own_signals(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
-    stopping.reset()
+    signals.reset()
 
 
 def at(step: int, then: Callable[[], Any]) -> Callable[..., Any]:
@@ -101,16 +101,15 @@ def test_a_signal_costs_nothing(typed: Callable[[], Any], ask: Ask, monkeypatch:
 def test_all_that_ask(name: str, code: int) -> None:
     number = getattr(signal, name)
     before = signal.getsignal(number)
-    with stopping.deferred():
-        assert not stopping.stop_requested()
+    with signals.deferred():
+        signals.check()
         send(number)()
-        assert stopping.stop_requested()
-        with pytest.raises(stopping.Stopped) as found:
-            stopping.check()
-    assert (found.value.number, stopping.exit_code(found.value)) == (number, code)
-    assert not stopping.stop_requested()
+        with pytest.raises(signals.Stopped) as found:
+            signals.check()
+    assert (found.value.number, signals.exit_code(found.value)) == (number, code)
+    signals.check()
     assert signal.getsignal(number) == before
-    assert stopping.exit_code(KeyboardInterrupt()) == 130
+    assert signals.exit_code(KeyboardInterrupt()) == 130
 
 
 @pytest.mark.parametrize("words", [("pattern=4x1",), ("pattern=2:4", "pruner=wanda", "training.epochs=0")])
@@ -130,7 +129,7 @@ def test_in_an_evaluation(words: tuple[str, ...], ask: Ask, ends: list[Any], mon
         return score(*arguments)
 
     monkeypatch.setattr(evaluation, "_predict", stopped)
-    with pytest.raises(stopping.Stopped):
+    with pytest.raises(signals.Stopped):
         runs.execute(experiment)
     monkeypatch.setattr(evaluation, "_predict", score)
     runs.execute(experiment)
@@ -151,16 +150,16 @@ def test_while_it_is_saved_it_is_finished_first(ask: Ask, monkeypatch: pytest.Mo
         return save(*arguments)
 
     monkeypatch.setattr(runs, "save_model", saving)
-    with pytest.raises(stopping.Stopped):
+    with pytest.raises(signals.Stopped):
         runs.execute(experiment)
     assert json.loads((experiment.directory / "report.json").read_text())["status"] == "finished"
 
 
 def test_before_the_first_step_it_stops_at_once(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = ask("pattern=dense")
-    stopping.listen()
+    signals.listen()
     monkeypatch.setattr(setup, "prepare", lambda *_: send(signal.SIGTERM)())
-    with pytest.raises(stopping.Stopped):
+    with pytest.raises(signals.Stopped):
         runs.execute(experiment)
     assert not (experiment.directory / "checkpoints").exists()
 
@@ -216,7 +215,7 @@ def test_what_cannot_be_kept_is_said(
 
     monkeypatch.setattr(checkpoints, "write_state", full)
     monkeypatch.setattr(loop, "take_step", at(5, send(signal.SIGTERM)))
-    with pytest.raises(stopping.Stopped):
+    with pytest.raises(signals.Stopped):
         runs.execute(experiment)
     assert "No checkpoint at step 6 ([Errno 28] No space left on device)" in caplog.text
     assert "with a checkpoint" not in caplog.text
@@ -224,7 +223,7 @@ def test_what_cannot_be_kept_is_said(
 
 def test_a_background_job_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with stopping.deferred():
+    with signals.deferred():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
@@ -234,7 +233,7 @@ def test_a_terminal_that_is_gone_does_not_change_the_exit_code(monkeypatch: pyte
             raise OSError(errno.EIO, "Input/output error")
 
     def hung_up() -> None:
-        raise stopping.Stopped(signal.SIGHUP)
+        raise signals.Stopped(signal.SIGHUP)
 
     for name in ("HYDRA_FULL_ERROR", TRACEBACK):
         monkeypatch.setenv(name, "0")  # it sets them for good
@@ -242,4 +241,4 @@ def test_a_terminal_that_is_gone_does_not_change_the_exit_code(monkeypatch: pyte
     monkeypatch.setattr(sys, "stderr", Gone())
     with pytest.raises(SystemExit) as ended:
         launched(hung_up)
-    assert ended.value.code == stopping.REQUEUE
+    assert ended.value.code == signals.REQUEUE

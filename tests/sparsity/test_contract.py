@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from hydraprune.config import instantiate as assembly
+from hydraprune.config import instantiate
 from hydraprune.config.composition import conf_dir, resolved
 from hydraprune.runs.resolvers import register
 from hydraprune.sparsity import Criterion, Family, Plans, Pruner, SparsityError, SrSte, Unscored, attach
@@ -98,7 +98,7 @@ def composed(*words: str) -> Plans:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("config", ["model=tiny", "task=toy", *words], return_hydra_config=True)
-        made = assembly.plans(resolved(config))
+        made = instantiate.plans(resolved(config))
     GlobalHydra.instance().clear()
     return made
 

@@ -12,7 +12,7 @@ import pytest
 from sweep_helpers import JOBLIB, Sweep, assert_whole, training, with_status
 
 from hydraprune.training import loop
-from hydraprune.utils import signals as stopping
+from hydraprune.utils import signals
 
 SWEEPS = "multirun_sweeps"
 
@@ -77,7 +77,7 @@ def test_one_worker_is_this_process(
     def passed_on() -> Any:
         raise AssertionError("signals are put off")
 
-    monkeypatch.setattr(stopping, "forwarded", passed_on)
+    monkeypatch.setattr(signals, "forwarded", passed_on)
     words = (*small, "seed=0,1", JOBLIB[0], "hydra.launcher.n_jobs=1")
     done = train("-m", *words)
     assert done.code == 0, done.err

@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState, PartialState
 from compose_helpers import composing
 from model_helpers import save_tiny
 
-from hydraprune.config import instantiate as assembly
+from hydraprune.config import instantiate
 from hydraprune.data.batches import Batch
 from hydraprune.models.compact_embedding import CompactEmbedding
 from hydraprune.models.dropout import FastDropout
@@ -79,7 +79,7 @@ def on_meta(run: TrainingSetup, attention: str = "hydraprune_sdpa") -> TrainingS
     model = copy.deepcopy(run.model).to(META).train()
     model.set_attn_implementation(attention)  # type: ignore[operator]
     plans = Plans("test", {pruner.name: pruner.plan for pruner in run.pruners})
-    pruners = assembly.pruners(plans, model, run.steps, run.steps_per_epoch)
+    pruners = instantiate.pruners(plans, model, run.steps, run.steps_per_epoch)
     for pruner, before in zip(pruners, run.pruners, strict=True):
         pruner.load_state_dict(before.state_dict())
     optimizer = run.accelerator.prepare_optimizer(torch.optim.AdamW(decay_groups(model), lr=1e-3))

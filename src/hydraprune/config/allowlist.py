@@ -12,8 +12,8 @@ from typing import Any
 from hydraprune.errors import UserError
 
 VARIABLE = "HYDRAPRUNE_TARGETS"
-# A target is judged by where it is defined, not by the path that leads to it: every module is a path to all that it
-# imports. Of hydraprune, what a config describes; nothing in these writes or removes a file, or starts a program.
+# A target is judged by the module that defines it, not by the path that names it, since every module is a path to all
+# that it imports. Nothing in these modules writes or removes a file, or starts a program.
 _OWN = (
     "hydraprune.sparsity.criteria",
     "hydraprune.sparsity.layers",
@@ -33,26 +33,26 @@ _OWN = (
     "hydraprune.tracking.trackers.Silent",
     "hydraprune.tracking.wandb_tracker.WandB",
 )
-# Of transformers its optimizers and learning rates: other functions of it download, unpickle and run what they find.
+# Only optimizers and schedules: other functions of transformers download, unpickle and run code.
 _LIBRARIES = ("torch.optim", "transformers.optimization")
-# What a target has to begin with before its module is imported at all.
+# Prefixes of the targets whose module is imported at all.
 _IMPORTED = ("hydraprune", "torch.optim", "transformers")
 _REMOTE_CODE = "trust_remote_code"
 
 
 def allowed_prefixes() -> tuple[str, ...]:
-    """What the user allows besides: the prefixes in the environment variable, without their last dots."""
+    """The prefixes that the user allows in the environment variable, without trailing dots."""
     words = (word.strip().rstrip(".") for word in os.environ.get(VARIABLE, "").split(","))
     return tuple(word for word in words if word)
 
 
 def allow_modules(modules: Iterable[object]) -> None:
-    """Let the configs of this process, and of its worker processes, name the classes of some modules.
+    """Allow configs of this process and of its workers to name the classes of some modules.
 
-    They are looked for in the current folder too.
+    The modules are also searched for in the current folder.
 
     Raises:
-        UserError: a module's name is not one.
+        UserError: a name is not that of a module.
     """
     for module in modules:
         if not isinstance(module, str) or not all(part.isidentifier() for part in module.split(".")):
@@ -82,7 +82,7 @@ def check_targets(node: Any, path: str) -> None:
     """Refuse a `_target_` that may not be named, anywhere in `node`, and a `trust_remote_code` that is not false.
 
     Args:
-        node: plain values; interpolations resolved, for one that stands for a target is refused.
+        node: plain values with interpolations resolved; an interpolation as a target is refused.
         path: the node's key, empty for a whole config.
 
     Raises:
@@ -128,7 +128,7 @@ def _below(name: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def _found(target: str) -> Any:
-    """As Hydra finds it: attribute by attribute, a module being imported where there is none; None if nothing is."""
+    """The object at a dotted path, found as Hydra does: by attributes, importing submodules; None if there is none."""
     parts = target.split(".")
     if not all(part.isidentifier() for part in parts):
         return None
@@ -145,7 +145,7 @@ def _found(target: str) -> Any:
 
 
 def _home(found: Any) -> str:
-    """Where it is defined; of an object that is neither class nor function, its class."""
+    """The dotted path of its definition; for other objects than classes and functions, that of its class."""
     named = found if isinstance(getattr(found, "__qualname__", None), str) else type(found)
     return f"{named.__module__}.{named.__qualname__}"
 

@@ -25,7 +25,7 @@ def as_yaml(config: DictConfig | ListConfig | Mapping[str, Any]) -> str:
 def keep_job(config: DictConfig, hydra: DictConfig | HydraConf) -> None:
     """Write config.yaml, hydra.yaml and overrides.yaml of a job where Hydra itself would.
 
-    conf/ tells Hydra not to: it would write what it was given. Where a user tells it to, these take their place.
+    conf/ turns off Hydra's own files, which would contain secrets. If a user turns them on, these replace them.
     """
     folder = Path(hydra.runtime.output_dir) / (hydra.output_subdir or _FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,6 +35,6 @@ def keep_job(config: DictConfig, hydra: DictConfig | HydraConf) -> None:
 
 
 def redact_file(file: Path) -> None:
-    """Take the secrets out of a YAML file that another program wrote, if it is there."""
+    """Redact the secrets in a YAML file that another program wrote, if it exists."""
     if file.is_file():
         write_text(file, as_yaml(OmegaConf.load(file)))

@@ -1,4 +1,4 @@
-"""Composed configs: made from overrides, resolved, as plain values, and as typed."""
+"""Composition of configs, their plain resolved values, and the overrides as typed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hydraprune.config.renamed_targets import with_current_targets
 from hydraprune.errors import UserError
 from hydraprune.utils.redaction import register_secrets
 
-# Overrides -> what they compose to, interpolations not resolved.
+# Overrides -> the config that they compose to, interpolations not resolved.
 Compose = Callable[[Sequence[str]], DictConfig]
 
 
@@ -26,7 +26,7 @@ def conf_dir() -> Path:
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """What some overrides compose to, interpolations not resolved.
+    """The config that some overrides compose to, interpolations not resolved.
 
     Raises:
         HydraException: the overrides do not fit.
@@ -45,7 +45,9 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     try:
         values = {str(key): _plain_value(config, str(key)) for key in config if key != "hydra"}
     except MissingMandatoryValue as error:
-        raise missing_value(str(error.full_key)) from None
+        key = str(error.full_key)
+        cure = f"give it on the command line: {key}=..."
+        raise UserError("a value is needed here", key=key, cure=cure) from None
     register_secrets(values)
     current: dict[str, Any] = with_current_targets(values)
     return current
@@ -54,11 +56,6 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 def _plain_value(config: DictConfig, key: str) -> Any:
     value = config[key]
     return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
-
-
-def missing_value(key: str) -> UserError:
-    """The mistake of a key that has no value (`???`)."""
-    return UserError("a value is needed here", key=key, cure=f"give it on the command line: {key}=...")
 
 
 def typed_words(config: DictConfig) -> list[str]:
@@ -76,7 +73,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def choices_of(config: DictConfig) -> dict[str, str]:
-    """Config group -> the choice made, as in `model=bert_mini`; Hydra's own groups included."""
+    """Config group -> the choice made, as in `model=bert_mini`; including Hydra's own groups."""
     return {str(k): v for k, v in config.hydra.runtime.choices.items() if isinstance(v, str)}
 
 

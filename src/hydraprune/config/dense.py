@@ -16,7 +16,7 @@ from hydraprune.errors import UserError
 # `dense.source` where the dense run is found in `run.root`, or trained first.
 AUTO = "auto"
 
-# What a dense run shares with the sparse run that needs it.
+# Groups and keys that a dense run takes from the sparse run that needs it.
 _SHARED_GROUPS = ("model", "task")
 _SHARED_KEYS = (
     "seed",
@@ -50,8 +50,7 @@ def dense_config(
 ) -> tuple[dict[str, Any], list[str]]:
     """The resolved config of the dense run of the same model, task, seed, precision and threads.
 
-    It is what `pattern=dense` composes to with the same model and task; everything else about it comes
-    from `dense.overrides`.
+    It is what `pattern=dense` composes to with the same model and task, changed by `dense.overrides`.
 
     Args:
         sparse: the sparse run's resolved config.
@@ -61,7 +60,7 @@ def dense_config(
         (plain values, the overrides that it was composed from)
 
     Raises:
-        UserError: `dense.overrides` names a key that is not there, or one that is not its to change.
+        UserError: `dense.overrides` names a key that is not there, or one that it may not change.
     """
     typed = [str(override) for override in sparse["dense"]["overrides"]]
     for key in map(override_key, typed):
@@ -75,7 +74,7 @@ def dense_config(
     words = [f"{group}={choices[group]}" for group in _SHARED_GROUPS if group in choices]
     words += ["pattern=dense", *typed]
     values = plain(_composed(words, typed, compose))
-    # What is typed for the dense run wins over what it shares.
+    # `dense.overrides` take precedence over shared keys.
     own = {key: _select(values, key) for key in map(override_key, (word for word in typed if word[0] != "~"))}
     for key in (*_SHARED_GROUPS, *_SHARED_KEYS):
         _share(values, sparse, key)

@@ -14,7 +14,7 @@ from hydraprune.config.renamed_targets import with_earliest_targets
 from hydraprune.utils.names import snake
 
 # Keys that do not change the result: where and how often files are written, and trackers. `recipe` acts through the
-# keys that refer to it, so that a value that is typed and the same value from a recipe make the same run.
+# keys that refer to it, so a typed value and the same value from a recipe make the same run.
 NOT_THE_RESULT = (
     "hydra",
     "run",
@@ -30,8 +30,8 @@ NOT_THE_RESULT = (
 )
 
 
-# Running the teacher once or in every step gives the same bits on a CPU; on an accelerator it differs by rounding
-# alone, for which nothing is guaranteed there. Hashes are made with these values, which the first runs had.
+# Running the teacher once or in every step gives the same bits on a CPU, and differs only by rounding on an
+# accelerator, where bits are not guaranteed. Hashes use these values, which the first runs had.
 _AS_BY_DEFAULT = {"cache.max_gb": 20, "distill.online": False}
 
 
@@ -84,7 +84,7 @@ def _by_default(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     }
 
 
-# Keys that the first runs did not have. Where they do nothing, they are left out of the hash.
+# Keys that the first runs did not have, with the values that do nothing: then they are not hashed.
 _ABSENT: dict[str, set[Any]] = {
     "progressive": {None, "AtOnce"},
     "regularizer": {None, "Unregularized"},
@@ -117,7 +117,7 @@ def _digest(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Equal values in one spelling: 2.0 as 2, tuples as lists."""
+    """Equal values in the same form: 2.0 as 2, tuples as lists."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

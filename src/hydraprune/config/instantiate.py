@@ -1,4 +1,4 @@
-"""Objects from a config. The only module that instantiates targets."""
+"""Instantiation of the objects that a config describes. No other module instantiates targets."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ class Components:
 
     @cached_property
     def plans(self) -> Plans:
-        """What its pruners do."""
+        """The plans of its pruners."""
         return plans(self._config)
 
     @cached_property
     def settings(self) -> Settings:
-        """How it trains."""
+        """The settings of its training."""
         made: Settings = make(self._config, "training")
         return made
 
     @cached_property
     def distiller(self) -> Distiller:
-        """How it learns from a teacher."""
+        """The distillation loss."""
         made: Distiller = make(self._config, "distill")
         return made
 
@@ -107,10 +107,7 @@ def as_user_error(error: Exception, key: str) -> UserError:
     if isinstance(error, UserError):
         # Without a key, or with the whole key, there is nothing to add.
         return error if error.key is None or error.key.startswith(f"{key}.") else error.under(key)
-    message = " ".join(str(error).split())
-    argument, equals, _ = message.partition("=")
-    # Classes that raise a ValueError put the argument first: `weight=2: must be ...`.
-    return UserError(f"{key}.{message}" if equals and argument.isidentifier() else f"{key}: {message}")
+    return UserError(" ".join(str(error).split()), key=key)
 
 
 def plans(config: Mapping[str, Any]) -> Plans:
@@ -224,10 +221,10 @@ def pruners(
         family = replace(family or ModelFamily(kind), heads=heads)
         return attach(model, plans.parts, family, steps, steps_per_epoch, calibration)
     except SparsityError as error:
-        raise in_config_words(error, plans) from None
+        raise with_config_keys(error, plans) from None
 
 
-def in_config_words(error: SparsityError, plans: Plans) -> UserError:
+def with_config_keys(error: SparsityError, plans: Plans) -> UserError:
     """An error of a pruner under the config's keys: `cap` becomes `pattern.cap`, or `pattern.parts.<name>.cap`.
 
     Keys of nodes that all parts of a pattern share (`scheduler.warmup`) stay as they are.
@@ -236,7 +233,7 @@ def in_config_words(error: SparsityError, plans: Plans) -> UserError:
     part = "pattern" if single else f"pattern.parts.{error.pruner}"
     key, reason, cure = error.key, error.reason, error.cure_under(part)
     if key is None:
-        # A setting that cures it says which pattern is meant.
+        # A cure with a setting already names the pattern.
         known = {} if error.setting else {"key": "pattern", "value": plans.name}
         return UserError(reason, cure=cure, **known)
     group = key.partition(".")[0]

@@ -1,4 +1,4 @@
-"""How a command ends in a mistake: Hydra's errors as user errors, one line on the terminal, and the exit code."""
+"""Errors on the command line: Hydra's as user errors, one line on the terminal, and the exit code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NO_WORD = re.compile(r"null|true|false|[-+]?(nan|inf|\.?\d[\d._]*(e[-+]?\d+)?)|
 @guarded_terminal()
 def launched(main: Callable[[], Any]) -> None:
     """Call a Hydra main function; a user's mistake becomes one line and exit code 2."""
-    # Hydra would print an exception in its own way and exit; with this variable it raises it.
+    # With this variable Hydra raises exceptions instead of printing them and exiting.
     debugging = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if debugging:
@@ -66,14 +66,14 @@ def leave(error: Exception) -> NoReturn:
     """End the program: exit code 2 and one line for a user's mistake, 1 and the traceback for any other error."""
     mistake = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
-        # In one piece: a secret of several lines is recognized by all of them.
+        # In one piece, so that a secret of several lines is recognized.
         _print("".join(traceback.format_exception(error)))
     _print(f"hydraprune: error: {explain(error)}\n")
     raise SystemExit(2 if mistake else 1)
 
 
 def _print(text: str) -> None:
-    # The terminal may be gone; the exit code is left.
+    # The terminal may be closed; the exit code still counts.
     with suppress(OSError):
         print(text, end="", file=sys.stderr, flush=True)
 
@@ -82,10 +82,10 @@ def explain(error: Exception) -> str:
     """An error in one line, with Hydra's and OmegaConf's errors as user errors."""
     if isinstance(error, UserError) or not isinstance(error, (HydraException, OmegaConfBaseException)):
         return one_line(error)
-    return one_line(as_user_error(error))
+    return one_line(_from_hydra(error))
 
 
-def as_user_error(error: HydraException | OmegaConfBaseException) -> UserError:
+def _from_hydra(error: HydraException | OmegaConfBaseException) -> UserError:
     """Hydra's or OmegaConf's error as a user error. Their messages are the only place that names the key."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None and error.options is not None:

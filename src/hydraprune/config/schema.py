@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydraprune.config.allowlist import target_of
-from hydraprune.errors import UserError
+from hydraprune.errors import UserError, typed
 from hydraprune.utils.redaction import redacted
 
 _HYDRAS_OWN = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
@@ -83,7 +83,7 @@ PLAIN: dict[str, Any] = {
         Any,
     ),
 }
-# Keys that a run of this phase alone needs.
+# Keys that only a sparse run needs.
 _SPARSE_ONLY = ("dense", "recipe.warmup", "recipe.cooldown", "recipe.frequency")
 _GROUPS = {key.partition(".")[0] for key in PLAIN if "." in key}
 PHASES = ("sparse", "dense")
@@ -114,21 +114,21 @@ def _check_top(config: Mapping[str, Any]) -> None:
             if not isinstance(config.get(key), Mapping):
                 raise UserError("must be a group of keys, as in conf/", key=key, value=_short(config.get(key)))
         elif key not in config:
-            raise UserError("a value is needed here", key=key, cure=f"leave out ~{key}")
+            raise _missing(key)
     for key in TARGET_NODES:
         node = config[key]
         if node.get("_target_") is None:
             raise UserError("must name a class or function", key=f"{key}._target_", value=None)
-        # What has a class may lack the arguments that have a default, but folders and tables are made of names.
+        # Other arguments may have a default; `name` is needed for folders and tables.
         if key in ("model", "task") and "name" not in node:
-            raise _lost(f"{key}.name")
+            raise _missing(f"{key}.name")
     for key in wanted:
         group, dot, leaf = key.partition(".")
         if dot and leaf not in config[group]:
-            raise _lost(key)
+            raise _missing(key)
 
 
-def _lost(key: str) -> UserError:
+def _missing(key: str) -> UserError:
     return UserError("a value is needed here", key=key, cure=f"leave out ~{key}")
 
 
@@ -180,7 +180,7 @@ def _is_table(kind: Any, value: Mapping[str, Any]) -> bool:
 
 
 def _named_by_the_user(path: str) -> bool:
-    # Parts of a mixed pattern have names of the user's; what they inherit is checked once it is known.
+    # The user names the parts of a mixed pattern; what they inherit is checked once it is known.
     return path.endswith(".parts.") or ".parts." in path
 
 
@@ -235,12 +235,9 @@ def describe(kind: Any) -> str:
     return plain.get(kind, _NODE)
 
 
-_SPELLED = {"None": "null", "True": "true", "False": "false"}  # as a user types them
-
-
 def _short(value: Any) -> str:
-    text = "{...}" if isinstance(value, Mapping) else _SPELLED.get(str(value), str(value))
-    text = str(redacted(text))  # before it is shortened: a part of a secret is not recognized
+    text = "{...}" if isinstance(value, Mapping) else typed(value)
+    text = str(redacted(text))  # before it is shortened: part of a secret would not be recognized
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -1,4 +1,4 @@
-"""The dense model that a sparse run starts from: found, or trained first."""
+"""The dense model that a sparse run starts from: found finished, or trained first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def finished(experiment: Experiment) -> RunReport | None:
-    """The report of this very run if it is finished and its model is there."""
+    """The report of a run if it is finished and its model is there."""
     return finished_run(experiment.directory, experiment.spec.hash)
 
 

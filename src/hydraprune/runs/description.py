@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
-# The same bits on a CPU; on an accelerator rounding differs with how it was asked.
+# How the outputs were computed. On a CPU the bits are the same; on an accelerator rounding differs.
 _TEACHERS: dict[type, str | None] = {
     NoTeacher: None,
     OnlineTeacher: "online",
@@ -85,7 +85,8 @@ def about(experiment: Experiment, steps: int, done: int) -> About:
     """What a tracker gets when a run starts.
 
     Args:
-        steps: of the whole training, of which `done` were made before.
+        steps: of the whole training.
+        done: steps before it was resumed.
     """
     config = redacted(dict(experiment.config))
     return About(experiment.spec, config, experiment.directory, steps, done, experiment.asked)
@@ -103,11 +104,11 @@ def outcome(report: RunReport, model: Path) -> Outcome:
 def record_refusal(
     experiment: Experiment | None, directory: Path, overrides: Sequence[str], error: BaseException
 ) -> None:
-    """Leave a failed report for a job of a multirun that was refused before it began.
+    """Write a failed report for a job of a multirun that was refused before it began.
 
     Args:
         experiment: None where the config itself is wrong.
-        directory: of refusals; never the job's own folder, which may hold something else.
+        directory: for the refusal; never the job's own folder, which may hold something else.
     """
     spec = invalid_spec(tuple(overrides)) if experiment is None else experiment.spec
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The directory of a run: whether it may be used, and the stamp that says whose it is."""
+"""The directory of a run: the check that it may be used, and the stamp that names its run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hydraprune.results.report import NAME, read_report
 from hydraprune.runs.experiment import Experiment
 from hydraprune.utils.files import PROBE, check_place
 
-# What Hydra, the lock and the log leave in a directory before the run itself does.
+# What Hydra, the lock and the log leave in a directory before the run itself writes there.
 _BEFORE_A_RUN = {".hydra", ".lock", "train.log"}
 
 
@@ -65,7 +65,7 @@ def _is_there_before_a_run(path: Path) -> bool:
 
 
 def _is_hydra_output(path: Path) -> bool:
-    """Whether this is what Hydra keeps of a job, in the folder that `hydra.output_subdir` names."""
+    """Whether this is the folder of Hydra's own files, which `hydra.output_subdir` names."""
     with suppress(OSError):
         return {file.name for file in path.iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     return False

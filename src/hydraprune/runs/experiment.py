@@ -1,6 +1,6 @@
 """The experiment: one run's identity, config, description and the objects made from the config.
 
-It is built once, where a command enters, and handed on.
+It is built once, where a command starts, and passed on.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Experiment:
         directory: the run's folder.
         dense: the dense run that this one starts from; None for a dense run, and where `dense.source` names a model.
         alone: whether the run has the terminal to itself; otherwise it logs to its train.log only.
-        asked: False for a dense model that is trained because a sparse run needs it.
+        asked: whether the user asked for this run; False for a dense run that a sparse run needs.
     """
 
     config: Mapping[str, Any]
@@ -52,13 +52,13 @@ class Experiment:
 
     @property
     def dense_source(self) -> str | None:
-        """Folder or id of the dense model that the user names; None where the dense run is one of `run.root`'s."""
+        """Folder or hub id of the dense model that the user names; None if it is found in or trained for `run.root`."""
         named = self.spec.phase == "sparse" and self.dense is None
         return str(self.config["dense"]["source"]) if named else None
 
     @property
     def default_directory(self) -> Path:
-        """The run's folder where nothing else is asked for."""
+        """The run's folder if the user names none."""
         return Path(self.config["run"]["root"]) / self.identity.folder
 
 
@@ -71,7 +71,7 @@ class DenseExperiments:
         self._built: dict[str, Experiment] = {}
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """What some overrides compose to; each list of overrides is composed once."""
+        """The config that some overrides compose to; each list of overrides is composed once."""
         key = tuple(overrides)
         if key not in self._composed:
             self._composed[key] = composed(overrides)
@@ -101,10 +101,10 @@ def build_experiment(
 
     Args:
         directory: the run's folder; None: the one in the config's `hydra` node.
-        dense_experiments: those built before for other jobs of a sweep.
+        dense_experiments: dense runs that were built for other jobs of the sweep.
 
     Raises:
-        UserError: an unknown or missing key, a value that does not fit, or a pattern that cannot be.
+        UserError: an unknown or missing key, a value that does not fit, or an impossible pattern.
     """
     allow_typed_modules(config)
     alone = not is_planned(config)
@@ -114,7 +114,7 @@ def build_experiment(
 
 
 def folder_of(config: DictConfig) -> str:
-    """The folder, below `run.root`, of the run that a composed config asks for. Nothing is made but the pattern.
+    """The folder, below `run.root`, of the run that a composed config asks for. Only the pattern is made.
 
     Raises:
         UserError: see `build_experiment`.
@@ -162,7 +162,7 @@ def _directory(config: DictConfig, given: str | None, experiment: Experiment) ->
     if given is not None:
         return Path(given)
     folder = OmegaConf.to_container(config.hydra.run)["dir"]  # type: ignore[index,call-overload]
-    # Where the resolver would be asked, what it would find is known.
+    # The resolver would find the same folder again.
     return experiment.default_directory if folder == RUN_DIR else Path(config.hydra.run.dir)
 
 

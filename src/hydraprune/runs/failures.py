@@ -1,4 +1,4 @@
-"""Errors of disk, memory and methods that end a run, as a user's mistake with its cure."""
+"""Errors of disk, memory and pruning methods that end a run, as user errors with a cure."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from pathlib import Path
 
 import torch
 
-from hydraprune.config import instantiate
+from hydraprune.config.instantiate import with_config_keys
 from hydraprune.errors import UserError, one_line
 from hydraprune.runs.experiment import Experiment
 from hydraprune.sparsity import SparsityError
 
 
 def as_user_error(error: Exception, experiment: Experiment) -> UserError | None:
-    """The error as a `UserError` where disk, memory or the choice of a method ended the run; otherwise None."""
+    """An error of disk, memory or a pruning method as a `UserError`; None for any other."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, SparsityError):
         if error.pruner is None:
             return UserError.of(error)
-        return instantiate.in_config_words(error, experiment.components.plans)
+        return with_config_keys(error, experiment.components.plans)
     if isinstance(error, OSError):
-        return _of_disk(error, experiment.directory)
-    if _is_memory(error):
+        return _disk_error(error, experiment.directory)
+    if _is_out_of_memory(error):
         return UserError(
             "memory does not suffice",
             key="training.batch_size",
@@ -33,7 +33,7 @@ def as_user_error(error: Exception, experiment: Experiment) -> UserError | None:
     return None
 
 
-def _of_disk(error: OSError, directory: Path) -> UserError:
+def _disk_error(error: OSError, directory: Path) -> UserError:
     where = "" if error.filename is None else f" of {error.filename}"
     return UserError(
         f"the run ended, since the system refused the use{where} ({error.strerror or error})",
@@ -42,6 +42,6 @@ def _of_disk(error: OSError, directory: Path) -> UserError:
     )
 
 
-def _is_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     # On a CPU torch raises a plain RuntimeError.
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

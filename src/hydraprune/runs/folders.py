@@ -17,14 +17,14 @@ RUN_DIR, SWEEP_SUBDIR = "${hydraprune_run_dir:}", "${hydraprune_run_subdir:}"
 
 
 def sweep_subdir(config: DictConfig, folder: str) -> str:
-    """A run's folder below the sweep's. A dense run is kept where sparse runs look for it, so it is trained once."""
+    """A run's folder below the sweep's. Dense runs stay in `run.root`, where every sparse run finds them."""
     if config.phase != "dense" or folder.startswith(REFUSED) or not has_planned_sweeper(config):
         return folder
     return os.path.relpath(Path(config.run.root) / folder, config.hydra.sweep.dir)
 
 
 def refusal_folder(overrides: Iterable[str]) -> str:
-    """Where a sweep keeps the report of a refused job: the same place for the same overrides."""
+    """The folder, below the sweep's, for the report of a refused job; equal overrides have the same."""
     return f"{REFUSED}/{hashlib.sha256(chr(10).join(overrides).encode()).hexdigest()[:12]}"
 
 

@@ -1,4 +1,4 @@
-"""Preflight: whatever config, data and shapes can tell is checked before anything is trained or written."""
+"""Preflight: checks of config, data and shapes before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from hydraprune.config import instantiate as assembly
+from hydraprune.config import instantiate
 from hydraprune.config.identity import escapes
-from hydraprune.config.instantiate import Components, as_user_error
+from hydraprune.config.instantiate import Components, as_user_error, with_config_keys
 from hydraprune.data.encoding import estimated_tokens
 from hydraprune.data.examples import Examples, TaskData
 from hydraprune.data.splits import check_splits
@@ -34,13 +34,13 @@ _TOKEN_BYTES = 8
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run will take.
+    """Steps and disk space that a run needs.
 
     Args:
         steps: optimizer steps.
         model_bytes: of the saved model.
-        answer_bytes: of its teacher's kept answers, estimated from some of the examples; 0 when none are kept.
-        token_bytes: of its task's kept tokens, estimated likewise.
+        answer_bytes: of its teacher's outputs in the cache, estimated from some of the examples; 0 if not cached.
+        token_bytes: of its task's tokens in the cache, estimated likewise.
     """
 
     steps: int
@@ -50,7 +50,7 @@ class Needs:
 
 
 def preflight(experiment: Experiment, load_data: TaskLoader) -> None:
-    """Find whatever can be found wrong with a run, and with its dense run, before a directory is made.
+    """Check a run, and its dense run, before a directory is components.
 
     Raises:
         UserError: see `check`; or the run's directory holds something else, or cannot be written.
@@ -67,20 +67,18 @@ def preflight(experiment: Experiment, load_data: TaskLoader) -> None:
 
 
 def check(experiment: Experiment, load_data: TaskLoader) -> Needs:
-    """Find whatever can be found wrong with a run that is not finished. Seed and directory play no part.
-
-    Reads the data and the shapes of the model.
+    """Check a run that is not finished, but for its directory and seed. Reads the data and the model's shapes.
 
     Returns:
-        What the run will take.
+        What the run needs.
 
     Raises:
         UserError: naming the key, the value and the cure.
     """
     config, components, dense = experiment.config, experiment.components, experiment.dense_source
-    check_numbers(config)
-    check_cache(config)
-    assembly.make(config, "tracker")
+    check_numbers(experiment)
+    _check_cache(config)
+    instantiate.make(config, "tracker")
     plans, settings, task = components.plans, components.settings, components.task
     if settings.epochs == 0 and not plans.parts:
         raise UserError(
@@ -89,50 +87,52 @@ def check(experiment: Experiment, load_data: TaskLoader) -> Needs:
     if dense is None and any(plan.criterion and plan.criterion.needs_zeros for plan in plans.parts.values()):
         raise UserError(
             f"dense.source={config['dense']['source']} trains a model without zeros to keep",
-            key="pattern=lock",
+            key="pattern",
+            value="lock",
             cure="name a sparse one: dense.source=<folder or hub id>",
         )
     data = load_data(experiment)
     check_metrics(task.metrics, data.labels)
     check_splits(data, task.metrics)
-    source = assembly.student(components, dense)
-    where = f"dense.source={dense}" if dense else f"model={components.model.name}"
+    source = instantiate.student(components, dense)
     if dense:
-        check_head(source.config(), data.labels, where, task.name)
+        check_head(source.config(), data.labels, "dense.source", dense, task.name)
     blueprint = source.blueprint(None if dense else data.labels)
     tokenizer = source.tokenizer()
     key, named = ("dense.source", dense) if dense else ("model", components.model.name)
     check_tokenizer(key, named, tokenizer, data, blueprint, task.max_length)
     per_epoch = settings.steps_per_epoch(len(data.train))
     steps = settings.epochs * per_epoch
-    assembly.pruners(plans, blueprint, steps, per_epoch)
+    instantiate.pruners(plans, blueprint, steps, per_epoch)
     if dense or not plans.parts:
         # Loaded, since a weight that the checkpoint lacks would be random.
         _check_start(components, source.load(None if dense else data.labels), steps, per_epoch)
     _check_optimizer(config, steps, per_epoch)
     _check_teacher(components, blueprint.config, tokenizer, data)
     model_bytes = sum(weight.numel() * weight.element_size() for weight in blueprint.parameters())
-    return Needs(steps, model_bytes, *_kept(config, components, blueprint.config, tokenizer, data))
+    return Needs(steps, model_bytes, *_cached_bytes(config, components, blueprint.config, tokenizer, data))
 
 
-def _check_start(made: Components, model: nn.Module, steps: int, per_epoch: int) -> None:
-    """Refuse a model whose zeros are not what the pruners can start from."""
-    for pruner in assembly.pruners(made.plans, model, steps, per_epoch):
+def _check_start(components: Components, model: nn.Module, steps: int, per_epoch: int) -> None:
+    """Refuse a model whose zeros the pruners cannot start from."""
+    for pruner in instantiate.pruners(components.plans, model, steps, per_epoch):
         try:
             pruner.begin()
         except SparsityError as error:
-            raise assembly.in_config_words(error.of(pruner.name), made.plans) from None
+            raise with_config_keys(error.of(pruner.name), components.plans) from None
 
 
-def _kept(config: Mapping[str, Any], made: Components, model: Any, tokenizer: Any, data: TaskData) -> tuple[int, int]:
-    """Bytes of answers and of tokens that the cache will be asked to keep."""
-    cache, distiller = cache_of(config["cache"]), made.distiller
+def _cached_bytes(
+    config: Mapping[str, Any], components: Components, model: Any, tokenizer: Any, data: TaskData
+) -> tuple[int, int]:
+    """Bytes of teacher outputs and of tokens that will be cached."""
+    cache, distiller = cache_of(config["cache"]), components.distiller
 
     def tokens(examples: Examples) -> int:
-        return estimated_tokens(tokenizer, examples, made.task.max_length)
+        return estimated_tokens(tokenizer, examples, components.task.max_length)
 
     answers = 0
-    if distiller.needs_teacher and distiller.cacheable and not distiller.online and made.settings.epochs:
+    if distiller.needs_teacher and distiller.cacheable and not distiller.online and components.settings.epochs:
         rows, width = (
             (tokens(data.train), model.hidden_size) if distiller.per_token else (len(data.train), data.labels.count)
         )
@@ -161,17 +161,20 @@ def check_sweep(name: object) -> None:
     """
     if not isinstance(name, (str, int)) or isinstance(name, bool) or escapes(str(name)):
         raise UserError(
-            f"sweep={str(name)[:80]!r}: must be a name, for a folder below multirun_sweeps/; hydra.sweep.dir=FOLDER is "
-            f"for any other place"
+            "must be a name, for a folder below multirun_sweeps/",
+            key="sweep",
+            value=repr(str(name)[:80]),
+            cure="hydra.sweep.dir=FOLDER is for any other place",
         )
 
 
-def check_numbers(config: Mapping[str, Any]) -> None:
-    """Refuse a seed, a number of threads or a switch that cannot be.
+def check_numbers(experiment: Experiment) -> None:
+    """Refuse an impossible seed, number of threads or switch.
 
     Raises:
         UserError: naming the range.
     """
+    config = experiment.config
     seed, threads, compiled = config["seed"], config["runtime"]["threads"], config["runtime"]["compiled"]
     if not 0 <= seed < 2**32:
         raise UserError("must be at least 0 and below 2^32", key="seed", value=seed)
@@ -181,8 +184,8 @@ def check_numbers(config: Mapping[str, Any]) -> None:
         raise UserError("must be true or false", key="runtime.compiled", value=compiled)
 
 
-def check_cache(config: Mapping[str, Any]) -> None:
-    """Refuse a cache that cannot be.
+def _check_cache(config: Mapping[str, Any]) -> None:
+    """Refuse a cache of impossible size, or in a folder that cannot be written.
 
     Raises:
         UserError: naming the range, or the folder that cannot be written.
@@ -193,7 +196,7 @@ def check_cache(config: Mapping[str, Any]) -> None:
 
 
 def _check_optimizer(config: Mapping[str, Any], steps: int, steps_per_epoch: int) -> None:
-    # On a stand-in parameter: torch's optimizers check their numbers when they are made.
+    # On a stand-in parameter: torch's optimizers check their numbers when they are components.
     try:
         key = "optimizer"
         optimizer = _maker(config, key)([{"params": [nn.Parameter(torch.zeros(1))]}])
@@ -204,51 +207,67 @@ def _check_optimizer(config: Mapping[str, Any], steps: int, steps_per_epoch: int
 
 
 def _maker(config: Mapping[str, Any], key: str, **arguments: int) -> Any:
-    """What makes the object at `key` once it is given the parameters, or the optimizer."""
-    hint = f"{key}._partial_: must be true, since the rest is given when the model is there"
+    """The function that makes the object at `key` from the parameters, or from the optimizer."""
+    reason, partial = "must be true, since the rest is given when the model is there", f"{key}._partial_"
     try:
-        made = assembly.make(config, key, **arguments)
+        made = instantiate.make(config, key, **arguments)
     except UserError as error:
-        raise (error if config[key].get("_partial_") else UserError(f"{hint} ({error})")) from None
+        if config[key].get("_partial_"):
+            raise
+        raise UserError(f"{reason} ({error})", key=partial) from None
     if not callable(made):
-        raise UserError(hint)
+        raise UserError(reason, key=partial)
     return made
 
 
-def _check_teacher(made: Components, student: Any, tokenizer: Any, data: TaskData) -> None:
-    distiller = made.distiller
+def _check_teacher(components: Components, student: Any, tokenizer: Any, data: TaskData) -> None:
+    distiller = components.distiller
     if not distiller.needs_teacher:
         return
     path = distiller.teacher
-    if not made.plans.parts:
+    if not components.plans.parts:
         if distiller.keeps_head:
-            raise UserError("distill=hidden: trains no head, and a dense run needs one; use distill=logits or none")
+            raise UserError(
+                "trains no head, and a dense run needs one",
+                key="distill",
+                value="hidden",
+                cure="use distill=logits or none",
+            )
         if path is None:
-            raise UserError("distill.teacher=null: a dense run starts from no dense model; name a teacher")
+            raise UserError(
+                "a dense run starts from no dense model", key="distill.teacher", value=None, cure="name a teacher"
+            )
     if path is None:
         if why := distiller.misfit(student, student):
-            raise UserError(f"distill: {why}")
+            raise UserError(why, key="distill")
         return
-    where = f"distill.teacher={path}"
-    teacher = assembly.pretrained(path, "distill.teacher", getattr(made.model, "family", None))
+    key = "distill.teacher"
+    teacher = instantiate.pretrained(path, key, getattr(components.model, "family", None))
     config, other = teacher.config(), teacher.tokenizer()
     if why := distiller.misfit(student, config):
-        raise UserError(f"{where}: {why}")
-    check_head(config, data.labels, where, made.task.name)
+        raise UserError(why, key=key, value=path)
+    check_head(config, data.labels, key, path, components.task.name)
     if other.get_vocab() != tokenizer.get_vocab():
         raise UserError(
-            f"{where}: its tokenizer differs from the student's, so the two would read different tokens; give a "
-            f"teacher with the same vocabulary"
+            "its tokenizer differs from the student's, so the two would read different tokens",
+            key=key,
+            value=path,
+            cure="give a teacher with the same vocabulary",
         )
     if len(data.train.texts[0]) > 1 and set(other.model_input_names) - set(tokenizer.model_input_names):
         raise UserError(
-            f"{where}: tells the two texts of an example apart by token types, which the student's tokenizer does "
-            f"not make; give a teacher of the student's family"
+            "distinguishes the two texts of an example by token types, which the student's tokenizer does not make",
+            key=key,
+            value=path,
+            cure="give a teacher of the student's family",
         )
-    if (positions := max_positions(teacher.blueprint())) < made.task.max_length:
-        raise UserError(f"{where}: has {positions} positions, fewer than task.max_length")
+    if (positions := max_positions(teacher.blueprint())) < components.task.max_length:
+        raise UserError(f"has {positions} positions, fewer than task.max_length", key=key, value=path)
     if distiller.keeps_head and family_of(config.model_type, teacher.family) is None:
         raise UserError(
-            f"{where}: we do not know which layers of a {config.model_type} are its head; use distill=logits"
+            f"it is not known which layers of a {config.model_type} are its head",
+            key=key,
+            value=path,
+            cure="use distill=logits",
         )
     teacher.load()

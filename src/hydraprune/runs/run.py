@@ -44,10 +44,10 @@ log = logging.getLogger(__name__)
 def execute(experiment: Experiment, load_data: TaskLoader | None = None) -> RunReport:
     """Complete a run, its dense run first, from its last checkpoint if there is one; or find it finished.
 
-    Where another process has the same run, this one waits and finds it finished.
+    If another process is running it, this one waits and then finds it finished.
 
     Args:
-        load_data: loads the task's data; to be given where it was loaded before.
+        load_data: the loader that preflight used, which holds the data.
 
     Raises:
         UserError: a mistake that shows only while training, such as scores that are not finite.
@@ -94,7 +94,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def _logged(directory: Path) -> Iterator[None]:
-    """Keep what is logged during a run in its train.log."""
+    """Write what is logged during a run to its train.log."""
     handler = logging.FileHandler(directory / "train.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
@@ -141,9 +141,9 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
 
 @contextmanager
 def _failure_recorded(experiment: Experiment) -> Iterator[None]:
-    """Leave a failed report where an error ends the run.
+    """Write a failed report if an error ends the run.
 
-    Checkpoints stay: what failed may have been the disk. An interrupt is no failure: the run can be resumed.
+    Checkpoints stay: the error may have been the disk's. An interrupt is not a failure: the run can be resumed.
     """
     try:
         yield
@@ -162,7 +162,7 @@ def _tracked(experiment: Experiment, start: Start) -> Iterator[RunTracker]:
     tracker = Several(
         [
             JsonLines(experiment.directory / METRICS, start.metrics_size),
-            # Before the progress bar, which messages at its start would cut.
+            # Before the progress bar, which messages of its start would break.
             guarded(make(experiment.config, "tracker")),
             ProgressBar(shown=None if experiment.alone else False),
         ]
@@ -176,17 +176,17 @@ def _tracked(experiment: Experiment, start: Start) -> Iterator[RunTracker]:
 
 
 def _checkpoints(experiment: Experiment) -> Checkpoints:
-    # The report names one set of versions and one device as those that made the result.
+    # A report names one set of versions and one device for the whole run.
     made_by = {"run": experiment.spec.hash, "versions": versions(), "machine": {"cuda": torch.cuda.is_available()}}
     directory = experiment.directory
     return Checkpoints(directory / "checkpoints", made_by, directory / METRICS)
 
 
 def _resumed(experiment: Experiment, checkpoints: Checkpoints) -> Start:
-    """The last checkpoint, if there is one; the log and the report say from which step the run resumes."""
+    """The last checkpoint, if there is one; logged and reported with the step that the run resumes from."""
     start = checkpoints.latest()
     if start.step:
-        # Before the metrics are cut to the lines that stay: a live view counts from this step then.
+        # Before the metrics are truncated: a live view counts from this step.
         _report_resumed_step(start.step, experiment)
     threads = setup.threads_of(experiment.config)
     if start.threads is not None and start.threads != threads:
@@ -198,7 +198,7 @@ def _resumed(experiment: Experiment, checkpoints: Checkpoints) -> Start:
 
 
 def _report_resumed_step(step: int, experiment: Experiment) -> None:
-    """Write the step into the report, whose time stays that at which this part of the run began."""
+    """Write the step into the report, and keep its modification time: when this part of the run began."""
     place = experiment.directory / NAME
     before = place.stat()
     write_report(replace(started_report(experiment), from_step=step), experiment.directory)
@@ -218,7 +218,7 @@ def _check_finite(experiment: Experiment, model: torch.nn.Module, step: int) -> 
 def _dense_scores(
     experiment: Experiment, dense: str | None, report: RunReport | None, load_data: TaskLoader
 ) -> dict[str, Any] | None:
-    """Metric -> value of the dense model, and where it is."""
+    """Metric -> value of the dense model, and its folder or hub id as `run`."""
     if dense is None:
         return None
     if report is not None:

@@ -1,4 +1,4 @@
-"""Set-up of a run: everything loaded, put together and on its device."""
+"""Set-up of a run: model, data, teacher, optimizer and pruners, loaded and on their device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
 from torch import nn
 
-from hydraprune.config import instantiate as assembly
+from hydraprune.config import instantiate
 from hydraprune.config.instantiate import Components, make, pretrained
 from hydraprune.data.batches import Batches, Encoded
 from hydraprune.data.encoding import encode, encode_once
@@ -47,7 +47,7 @@ OWN_THREADS = torch.get_num_threads()
 
 
 class TaskLoader:
-    """Loads tasks' data and keeps that of the last task, which checks and training both need."""
+    """Loads the data of tasks and keeps that of the last one, which preflight and training both need."""
 
     def __init__(self) -> None:
         self._key: object = None
@@ -66,7 +66,7 @@ class TaskLoader:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run ready to train, but for its tracker.
+    """A run that is ready to train, except for its tracker.
 
     Args:
         training: makes the objects of the training, given its tracker.
@@ -82,11 +82,11 @@ class Prepared:
 
 
 def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, threads: int | None = None) -> Prepared:
-    """Load everything that a run needs and put it together.
+    """Load everything that a run needs and assemble it.
 
     Args:
         dense: folder or id of the model that a sparse run starts from; None for a dense run.
-        threads: that torch computes with, where a resumed run has others than its config; None: the config's.
+        threads: number of threads of a resumed run, which may differ from its config's; None: the config's.
     """
     config, components = experiment.config, experiment.components
     use_runtime(config, threads)
@@ -95,7 +95,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     data = load_data(experiment)
     accelerator = accelerator_for(settings)
     set_seed(config["seed"])
-    source = assembly.student(components, dense)
+    source = instantiate.student(components, dense)
     tokenizer = source.tokenizer()
     # A dense model has its head; a pretrained one gets a head for the task.
     model = (source.load() if dense else source.load(data.labels)).to(accelerator.device)
@@ -108,7 +108,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     evaluations = {name: encoded(examples) for name, examples in data.evaluations.items()}
     per_epoch = settings.steps_per_epoch(len(train.data))
     steps = settings.epochs * per_epoch
-    # Without a step nothing is learned from a teacher.
+    # Without training steps no teacher is needed.
     teacher, seconds = (
         _teacher(components, source, model, train.data, accelerator, cache) if steps else (NoTeacher(), 0.0)
     )
@@ -116,12 +116,12 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     _speed_up(model, settings, accelerator.device, make_optimizer, [train.data, *evaluations.values()])
     optimizer = make_optimizer(decay_groups(model))
     lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
-    pruners = assembly.pruners(components.plans, model, steps, per_epoch, calibration_of(model, train, accelerator))
+    pruners = instantiate.pruners(components.plans, model, steps, per_epoch, calibration_of(model, train, accelerator))
     batches = {name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()}
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
 
     def training(tracker: MetricLogger) -> TrainingSetup:
-        # Dropout must not depend on how many random numbers loading, or starting a tracker, happened to draw.
+        # Dropout must not depend on how many random numbers loading, or starting a tracker, drew.
         set_seed(config["seed"])
         return TrainingSetup(
             model=model,
@@ -164,7 +164,7 @@ def _few_widths(settings: Settings, task: Any, device: torch.device) -> int:
 def _speed_up(
     model: nn.Module, settings: Settings, device: torch.device, make_optimizer: Any, data: list[Encoded]
 ) -> None:
-    """Replace parts of the model by faster ones that learn the same."""
+    """Replace modules of the model by faster ones with the same results."""
     if device.type != "cpu":
         choose_attention(model, device)
     elif settings.fast_dropout:
@@ -191,7 +191,7 @@ def _teacher(
     family = getattr(components.model, "family", None)
     teacher = (source if path is None else pretrained(path, "distill.teacher", family)).load().to(accelerator.device)
     if components.distiller.keeps_head:
-        # The student learns its teacher's hidden states, which only the teacher's head fits.
+        # The student learns its teacher's hidden states, so it needs the teacher's head.
         known = family_of_model(student)
         for name in () if known is None else known.outside:
             if name in dict(student.named_modules()):
@@ -218,12 +218,12 @@ def scorer(metrics: Sequence[str | Metric], regression: bool | None = None) -> A
 
 
 def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskLoader) -> dict[str, float]:
-    """Metric -> value of the model at `path`, given under the name `key`, on the experiment's task."""
+    """Metric -> value of the model at `path`, which the config or command line names at `key`, on the task."""
     use_runtime(experiment.config)
     settings, task = experiment.components.settings, experiment.components.task
     source, data = pretrained(path, key), load_data(experiment)
     check_evaluations(data, task.metrics)
-    check_head(source.config(), data.labels, f"{key}={path}", task.name)
+    check_head(source.config(), data.labels, key, path, task.name)
     tokenizer = source.tokenizer()
     check_tokenizer(key, path, tokenizer, data, source.blueprint(), task.max_length)
     accelerator = accelerator_for(settings)
@@ -237,17 +237,22 @@ def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskL
     return evaluate(model, evaluations, scorer(task.metrics, data.labels.regression), accelerator)
 
 
-def check_head(config: Any, labels: Labels, where: str, task: str) -> None:
-    """Refuse a fine-tuned model whose outputs are not the task's labels; say so when only the names differ.
+def check_head(config: Any, labels: Labels, key: str, path: str, task: str) -> None:
+    """Refuse a fine-tuned model whose outputs are not the task's labels; log it where only the names differ.
+
+    Args:
+        config: of the model at `path`, which the config names at `key`.
 
     Raises:
         UserError: another number of labels, or the same names in another order.
     """
     if config.num_labels != labels.count:
-        raise UserError(f"{where}: has {config.num_labels} labels and task {task} {labels.count}")
+        raise UserError(f"has {config.num_labels} labels and task {task} {labels.count}", key=key, value=path)
     names = [str(config.id2label[place]).lower() for place in range(labels.count)]
     ours = [name.lower() for name in labels.names]
     if names != ours and sorted(names) == sorted(ours):
-        raise UserError(f"{where}: its labels are in the order {names}, and those of task {task} are {ours}")
+        raise UserError(
+            f"its labels are in the order {names}, and those of task {task} are {ours}", key=key, value=path
+        )
     if names != ours and not any(name.startswith("label_") for name in names):
-        log.warning("%s: its labels %s are taken, in this order, for %s of task %s", where, names, ours, task)
+        log.warning("%s=%s: its labels %s are taken, in this order, for %s of task %s", key, path, names, ours, task)

@@ -1,4 +1,4 @@
-"""Finds what to watch in a folder: a sweep with a plan, or runs without one."""
+"""The progress of what a folder holds: a sweep with a plan, or runs without one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from hydraprune.errors import UserError
 from hydraprune.results.plan_file import NAME as PLAN
 from hydraprune.results.plan_file import Planned, read_plan, resolved_folder, unique_names
-from hydraprune.results.report import NAME, RunReport, read_report
+from hydraprune.results.report import NAME, read_report
 from hydraprune.sweeps.estimates import time_left
 from hydraprune.sweeps.progress import Progress, last_written, newest, progress, running_at
 from hydraprune.utils.files import folders_with
@@ -43,7 +43,7 @@ def _unplanned(folder: Path, named: Path) -> Progress:
     if not found:
         cure = "give a sweep's folder, or one that contains runs"
         raise UserError(f"contains no runs and no {PLAN}", key=str(named), cure=cure)
-    jobs = [(_as_planned(report, place), report) for place, report in found]
+    jobs = [(Planned(report.spec, place, report.spec.overrides, report.steps), report) for place, report in found]
     done = [(job, report) for job, report in jobs if report.finished]
     failed = [(job, report.error or "failed") for job, report in jobs if report.status == "failed"]
     running = [running_at(job) for job, report in jobs if report.status == "started"]
@@ -58,7 +58,3 @@ def _unplanned(folder: Path, named: Path) -> Progress:
         planned=found[0][0] == folder,
         names=unique_names([job for job, _ in jobs]),
     )
-
-
-def _as_planned(report: RunReport, directory: Path) -> Planned:
-    return Planned(report.spec, directory, report.spec.overrides, report.steps)

@@ -1,4 +1,4 @@
-"""The plan of a sweep: its jobs checked before the first one trains, and what they will take."""
+"""The plan of a sweep: its jobs, checked before the first one trains, with the time and disk space they need."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from hydraprune.utils.sizes import format_bytes
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep, as typed.
+    """A job of a sweep before its preflight.
 
     Args:
         words: its overrides.
-        experiment: what they ask for; None where they make no valid config.
+        experiment: its experiment; None if the overrides make no valid config.
         mistake: why they make none.
         refusal: the folder for the report of its refusal.
     """
@@ -42,17 +42,17 @@ class Job:
 def make_plan(command: Sequence[str], jobs: Iterable[Job], workers: int, elsewhere: bool) -> Plan:
     """Check every job, each config once, and find the dense runs that they need.
 
-    Jobs that start from one dense run are kept apart, so that at first each worker trains another.
+    Jobs that start from the same dense run are spread, so that at first each worker trains another one.
 
     Args:
-        elsewhere: the jobs run on other machines, so their device cannot be checked on this one.
+        elsewhere: whether the jobs run on other machines, so that their device cannot be checked here.
     """
     checked = _CheckedCells(elsewhere)
     planned: dict[str, Planned] = {}
     dense: dict[str, Planned] = {}
     for job in jobs:
         run, before = checked.plan(job)
-        # Two spellings of one run are one job, unless they are to go to two places.
+        # Two spellings of one run are one job, unless they have different folders.
         planned.setdefault(f"{run.spec.hash or ' '.join(run.words)} {run.directory}", run)
         if before is not None and run.refused is None:
             dense.setdefault(before.spec.hash, before)
@@ -106,12 +106,12 @@ class _CheckedCells:
             return replace(run, refused=one_line(error)), None
 
     def _needs(self, experiment: Experiment) -> Needs:
-        """What a run will take.
+        """What a run needs.
 
         Raises:
             UserError: the run cannot work.
         """
-        check_numbers(experiment.config)
+        check_numbers(experiment)
         check_directory(experiment)
         cell = experiment.spec.cell
         if cell not in self._found:
@@ -141,9 +141,9 @@ def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -
     """The plan as text: jobs by state, time and disk.
 
     Args:
-        evidence: finished runs, for the estimates.
+        evidence: finished runs to estimate from.
         folder: of the sweep.
-        each: also a line for every job.
+        each: whether to add a line for every job.
     """
     states = [(job, state(job)) for job in plan.jobs]
     counts = Counter(word for _, word in states)

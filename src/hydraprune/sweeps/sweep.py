@@ -1,4 +1,4 @@
-"""A sweep: its jobs are planned, those that are not finished are launched, and a table is written."""
+"""Execution of a sweep: plan, launch of the jobs that are not finished, and results matrix."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def sweep(
         SystemExit: 1 when a job failed; with `plan=true`, 2 when one would be refused.
     """
     quiet_libraries()
-    # Only now: the libraries read the environment once.
-    import hydraprune.results.collect  # noqa: F401 for its end: hydraprune may be upgraded while a long sweep runs
+    # Imported here: the libraries read the environment once.
+    import hydraprune.results.collect  # noqa: F401 before the jobs: hydraprune may be upgraded meanwhile
     from hydraprune.results.plan_file import read_plan, with_earlier, write_plan
     from hydraprune.runs.description import record_refusal
     from hydraprune.runs.experiment import DenseExperiments
@@ -82,9 +82,9 @@ def sweep(
     since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
     if left:
         _quiet_launchers()
-        # Worker processes get their own signals; a job in this process stops as a run does.
-        alone = elsewhere or workers == 1
-        with View(lambda: progress(plan, since, evidence)), nullcontext() if alone else signals.forwarded():
+        # Signals are forwarded to worker processes on this machine; a job in this process stops as a run does.
+        without_workers = elsewhere or workers == 1
+        with View(lambda: progress(plan, since, evidence)), nullcontext() if without_workers else signals.forwarded():
             try:
                 launch(left)
             except Exception as error:
@@ -103,7 +103,7 @@ def _job(
     from hydraprune.runs.experiment import build_experiment
     from hydraprune.sweeps.plan import Job
 
-    # A job's own overrides, without those that are Hydra's: as its report will have them.
+    # The overrides that the job's report will have: without Hydra's own.
     typed = [word for word in words if not word.lstrip("+~").startswith("hydra")]
     try:
         config = compose(list(words))
@@ -119,7 +119,7 @@ def _directory(config: DictConfig, number: int, folder: Path, run_folder: str) -
     """The job's folder.
 
     Raises:
-        UserError: it depends on the job's number, which is another when the same command runs what is left.
+        UserError: it depends on the job's number, which changes when the same command runs the remaining jobs.
     """
     if OmegaConf.to_container(config.hydra.sweep)["subdir"] == SWEEP_SUBDIR:  # type: ignore[index,call-overload]
         return Path(os.path.normpath(folder / sweep_subdir(config, run_folder)))
@@ -133,19 +133,19 @@ def _directory(config: DictConfig, number: int, folder: Path, run_folder: str) -
             "depends on the job's number, and the same command would not find its jobs again",
             key="hydra.sweep.subdir",
             value=config.hydra.sweep.subdir,
-            cure="leave it out, or make it of the job's config",
+            cure="leave it out, or derive it from the job's config",
         )
     return Path(os.path.normpath(folder / places.pop()))
 
 
 def _quiet_launchers() -> None:
-    """They list every job and its overrides; the live view shows what matters."""
+    """Silence the launchers' lists of jobs and overrides: the live view shows the jobs."""
     for name in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def end_sweep(folder: Path, failures: Sequence[tuple[str, str]]) -> None:
-    """Show and keep a sweep's results, and list its failures.
+    """Print and write a sweep's results, and list its failures.
 
     Args:
         failures: (directory, why).

@@ -18,12 +18,12 @@ from filelock import FileLock, Timeout
 
 from hydraprune.errors import UserError
 from hydraprune.utils.atomic import atomic_write
+from hydraprune.utils.sizes import GB
 
 # The subfolders and file names that belong to the cache; anything else in its folder is left alone, since a user may
 # name any folder.
 KINDS = ("answers", "tokens", "native")
 _CACHE_FILE = re.compile(r"[0-9a-f]{32}\.(npy|safetensors)|[a-z]+-[0-9a-f]{16}\.so")
-_GB = 1_000_000_000
 _ATTEMPTS = 3
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Cache:
 
     def admits(self, size: int) -> bool:
         """Whether a file of `size` bytes may be stored at all."""
-        return size <= self.max_gb * _GB
+        return size <= self.max_gb * GB
 
     def fetch(self, kind: str, key: str, size: int, write: Callable[[Path], None], read: Callable[[Path], T]) -> T:
         """`read(path)` of the file with this key; if there is none, `write(path)` computes it first.
@@ -99,7 +99,7 @@ class Cache:
                 return self._read_or_write(path, size, write, read)
         except OSError as error:
             raise UserError(
-                f"cannot store {size / _GB:.2g} GB there ({error.strerror or error})",
+                f"cannot store {size / GB:.2g} GB there ({error.strerror or error})",
                 key="cache.dir",
                 value=self.folder,
                 cure="make room, or give another folder",
@@ -159,7 +159,7 @@ class Cache:
     def _make_room(self, size: int) -> None:
         if shutil.disk_usage(self.folder).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        spare = self.max_gb * _GB - self.size() - size
+        spare = self.max_gb * GB - self.size() - size
         for file in self.files():
             if spare >= 0:
                 return

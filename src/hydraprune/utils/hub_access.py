@@ -1,4 +1,4 @@
-"""Access to the Hugging Face hub, or local paths in its place: one-line load errors, offline mode, home folder."""
+"""Access to the Hugging Face hub, or local paths in its place: one-line load errors, offline mode."""
 
 from __future__ import annotations
 

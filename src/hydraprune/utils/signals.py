@@ -1,7 +1,7 @@
-"""Signals that stop a process: Ctrl-C, and those of a scheduler that takes the machine back.
+"""Signals that stop a process: Ctrl-C, and those of a scheduler that preempts the job.
 
-A training stops between two steps, with a checkpoint; everything else stops at once, since the same command does it
-again. A second Ctrl-C ends the process immediately.
+Training stops between two steps, with a checkpoint; everything else stops at once, since the same command repeats
+it. A second Ctrl-C ends the process immediately.
 """
 
 from __future__ import annotations
@@ -126,11 +126,6 @@ def _print(text: str) -> None:
     # Not `print`, which the signal may have interrupted. The terminal may be gone.
     with suppress(OSError):
         os.write(2, f"hydraprune: {text}\n".encode())
-
-
-def stop_requested() -> bool:
-    """Whether a signal was received and deferred, and has not stopped this process yet."""
-    return _state.received is not None
 
 
 def check() -> None:
