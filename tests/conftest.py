@@ -1,4 +1,4 @@
-"""What every test stands on: no network, one thread, the command line in this process."""
+"""Set-up of every test: no network, one thread, and the command line in this process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hypothesis import settings
 from omegaconf import DictConfig
 
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    # Inherited from nohup; tests are about handlers that a program installs.
+    # Inherited from nohup; tests of handlers need the default action.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 pytest_plugins = ("run_fixtures",)
 torch.set_num_threads(1)
@@ -45,7 +45,7 @@ SHARED = ROOT.parent / "shared"
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left: its exit code and what it printed."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -54,7 +54,7 @@ class Finished:
 
 @pytest.fixture(autouse=True)
 def own_handlers() -> Iterator[None]:
-    """What Hydra hangs on the root logger writes to what this test captures, which is closed for the next."""
+    """Remove the handlers that Hydra adds to the root logger: they write to this test's captured output."""
     handlers = list(logging.getLogger().handlers)
     yield
     logging.getLogger().handlers[:] = handlers
@@ -62,7 +62,7 @@ def own_handlers() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def shared_compositions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands of one process share what the dense run's overrides compose to: no test changes a conf/ in use."""
+    """Compose the configs of dense runs once per process: no test changes a conf/ in use."""
     if experiment := sys.modules.get("hydraprune.runs.experiment"):
         monkeypatch.setattr(
             experiment, "composed", lambda words: copy.deepcopy(_composed(_search_path(), tuple(words)))
@@ -100,7 +100,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     GlobalHydra.instance().clear()
     yield tmp_path
     GlobalHydra.instance().clear()
-    # What another process would not know: secrets that were met, and the folder that W&B was given first.
+    # State of the process: registered secrets, and the folder that W&B was started in.
     if redaction := sys.modules.get("hydraprune.utils.redaction"):
         redaction.forget_secrets()
     if "wandb" in sys.modules:
@@ -142,7 +142,7 @@ def _call(argv: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     return Finished(code, out, err)
 
 
-# Words that make a run of seconds.
+# Overrides for a run of a few seconds.
 SMALL = (
     "model=tiny",
     "task=toy",
@@ -164,12 +164,12 @@ def small() -> tuple[str, ...]:
 
 @pytest.fixture
 def bad_input(record_property: Callable[[str, object], None]) -> None:
-    """Marks a test as one of a bad input, to be counted."""
+    """Count the test as one of a bad input."""
     record_property("bad inputs", (1, "refused in one line"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many bad inputs were typed, runs killed and faults made, and how many came out as they should."""
+    """Print how many bad inputs, random kills and faults were tested, and how many passed."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
     failed = {report.nodeid for report in reports if report.failed}
     for what in ("bad inputs", "random kills", "faults"):

@@ -1,4 +1,4 @@
-"""Data mistakes on the command line: one line, exit code 2, no folder. Most of them: tests/hub/test_bad_data.py."""
+"""Data mistakes on the command line: one line, exit code 2, no folder. See also tests/data/test_bad_data.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROWS: list[dict[str, object]] = [{"text": f"a sentence {i}", "label": i % 2} for i in range(40)]
 
-# name -> (file name, content, what is typed besides, what the line must say)
+# name -> (file name, content, overrides, parts of the message)
 CASES: dict[str, tuple[str, bytes, tuple[str, ...], tuple[str, ...]]] = {
     "words of another language": (
         "a.jsonl",
@@ -43,7 +43,7 @@ CASES: dict[str, tuple[str, bytes, tuple[str, ...], tuple[str, ...]]] = {
 
 @pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize("name", CASES)
-def test_bad_data_is_one_line_and_leaves_nothing(
+def test_bad_data_is_one_line_and_makes_no_folder(
     name: str, train: Callable[..., Any], workplace: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     file_name, content, typed, said = CASES[name]
@@ -58,7 +58,7 @@ def test_bad_data_is_one_line_and_leaves_nothing(
 
 
 def test_odd_data_is_trained_on(train: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """An odd file name, fewer rows than a batch, a line of 100,000 characters, texts of nothing and of no words."""
+    """An odd file name, fewer rows than a batch, a line of 100,000 characters, and texts without words."""
     path = tmp_path_factory.mktemp("data") / "we ird [1].jsonl"
     texts = ["the film was good " * 5556, "", "\u200b\x01", "the plot was dull", "שלום 😀", "a good film"]
     path.write_text("\n".join(json.dumps({"text": text, "label": i % 2}) for i, text in enumerate(texts)))

@@ -1,4 +1,4 @@
-"""Mistakes, one by one: one line that names key, value and cure; exit code 2; no folder made."""
+"""User errors on the command line: one line with key, value and cure, exit code 2, and no folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    # what is typed -> what the line must say
+    # overrides -> parts of the message
     "unknown pattern": (("pattern=4y1",), ("pattern=4y1", "choose from", "4x1", "pattern=block", "pattern=nm")),
     "unknown task": (("task=sst3",), ("task=sst3", "sst2")),
     "unknown model": (("model=bert_micro",), ("model=bert_micro", "bert_mini")),
@@ -100,7 +100,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("pattern=mixed", "++pattern.parts.ffn.scheduler.frequncy=3"),
         ("pattern.parts.ffn.scheduler.frequncy=3", "pattern.parts.ffn.scheduler.frequency"),
     ),
-    "a part of nothing": (("pattern=mixed", "pattern.parts.ffn=null"), ("pattern.parts.ffn=None", "leaves it out")),
+    "a part of nothing": (("pattern=mixed", "pattern.parts.ffn=null"), ("pattern.parts.ffn=null", "leaves it out")),
     "a list of groups": (("pruner=[1]",), ("pruner=[1]", "needs the name of a file")),
     "a target of nothing": (("tracker._target_=null",), ("tracker._target_=null", "class")),
     "a recipe of a list": (("recipe.source=[1]",), ("recipe.source=[1]", "must be text")),
@@ -127,7 +127,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize("name", CASES)
-def test_a_mistake_is_one_line_and_leaves_nothing(
+def test_a_user_error_is_one_line_and_makes_no_folder(
     name: str, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     typed, said = CASES[name]
@@ -144,7 +144,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 
 def _overridden(word: str, typed: tuple[str, ...]) -> bool:
-    """Another task, model or scheduler does not have the keys that `small` sets for its own."""
+    """Whether a word of `small` is for a task, model or scheduler that is not chosen."""
     groups = {t.split("=")[0].lstrip("+") for t in typed if "." not in t.split("=")[0]}
     group = word.split("=")[0].split(".")[0]
     if "phase=dense" in typed and word.startswith("dense."):

@@ -1,4 +1,4 @@
-"""A switch shows developers where a mistake came from; the line stays the last that is said."""
+"""Tracebacks of user errors are shown only on request, before the one-line message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def refused(
     switches: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> tuple[int, list[str]]:
     for name in ("HYDRAPRUNE_TRACEBACK", "HYDRA_FULL_ERROR"):
-        monkeypatch.setenv(name, "")  # so that it is put back: the program sets it
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores it: the program sets it
         monkeypatch.delenv(name)
     for name, value in switches.items():
         monkeypatch.setenv(name, value)
@@ -29,7 +29,7 @@ def refused(
 
 
 @pytest.mark.parametrize("switches", [{}, {"HYDRAPRUNE_TRACEBACK": "0"}, {"HYDRA_FULL_ERROR": "0"}], ids=str)
-def test_a_mistake_shows_no_traceback(
+def test_a_user_error_shows_no_traceback(
     switches: dict[str, str], workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert refused(switches, monkeypatch, capfd) == (2, [LINE])
@@ -37,7 +37,7 @@ def test_a_mistake_shows_no_traceback(
 
 
 @pytest.mark.parametrize("switch", ["HYDRAPRUNE_TRACEBACK", "HYDRA_FULL_ERROR"])
-def test_a_switch_shows_it_before_the_line(
+def test_the_traceback_is_shown_before_the_line_on_request(
     switch: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code, lines = refused({switch: "1"}, monkeypatch, capfd)

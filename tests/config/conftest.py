@@ -1,3 +1,3 @@
-"""All tests here can compose configs."""
+"""Fixtures to compose configs in all tests of this folder."""
 
 from hydra_fixtures import hydra_once, hydra_ready  # noqa: F401

@@ -31,7 +31,7 @@ FOREIGN = (
     "transformers.Trainer",
     "hydraprune.sparsity.Exp.__class__",
     "hydraprune.models.pretrained.PretrainedModel.load",
-    # Ours, and not for a config: they write, remove or run something.
+    # Functions of hydraprune that write, remove or run something.
     "hydraprune.utils.files.write_text",
     "hydraprune.models.saving.save_model",
     "hydraprune.utils.cache.Cache",
@@ -41,7 +41,7 @@ FOREIGN = (
     "hydraprune.sparsity.use_compiled",
     "hydraprune.launch.job",
     "hydraprune.sweeps.sweep.sweep",
-    # Names that are none.
+    # Invalid names.
     "hydraprune.sparsity.Snap",
     "hydraprune.sparsity.${oc.env:HOME}",
     "hydraprune.",
@@ -66,7 +66,7 @@ def test_a_foreign_target_is_refused(target: str) -> None:
         *("transformers.get_cosine_schedule_with_warmup", "hydraprune.data.tasks.FileTask"),
     ],
 )
-def test_what_conf_could_name_is_allowed(target: str) -> None:
+def test_classes_that_a_config_describes_are_allowed(target: str) -> None:
     assert callable(target_of(target, "x._target_"))
 
 
@@ -91,7 +91,7 @@ HIDDEN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("place", HIDDEN)
-def test_a_target_is_found_wherever_it_hides(place: str) -> None:
+def test_nested_targets_are_checked(place: str) -> None:
     config = OmegaConf.create({"tracker": {"_target_": "hydraprune.tracking.WandB", **HIDDEN[place]}})
     with pytest.raises(UserError, match=r"tracker.*_target_="):
         make(config, "tracker")
@@ -105,7 +105,7 @@ def test_trust_remote_code_is_refused(key: str, value: object) -> None:
     check_targets({"model": [{"options": {key: False}}]}, "")
 
 
-def test_users_prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefixes_of_the_user_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "minelib.py").write_text(
         "import os\nfrom torch.optim import SGD\nfrom datasets import Dataset\n"
         "class Mine:\n    @classmethod\n    def made(cls): return cls()\n"
@@ -118,7 +118,7 @@ def test_users_prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert callable(target_of("minelib.Mine", "x._target_"))
         assert callable(target_of("minelib.Mine.made", "x._target_"))
     monkeypatch.setenv("HYDRAPRUNE_TARGETS", "minelib")
-    assert callable(target_of("minelib.SGD", "x._target_"))  # which is torch.optim's
+    assert callable(target_of("minelib.SGD", "x._target_"))  # defined in torch.optim
     for foreign, home in (("minelib.os.system", "is posix.system"), ("minelib.Dataset", "datasets.arrow_dataset")):
         with pytest.raises(UserError, match=home):
             target_of(foreign, "x._target_")

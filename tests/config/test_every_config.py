@@ -1,4 +1,4 @@
-"""Every file in conf/ composes, and builds with tiny random weights in place of hub ones."""
+"""Every file in conf/ composes and instantiates, with tiny random weights in place of hub checkpoints."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 GROUPS = sorted({path.parent.name for path in FILES if path.parent.name})
 
 
-# What pattern=parts, which has none of its own, needs to be a pattern.
+# pattern=parts has no parts of its own and needs at least one.
 A_PART = "+pattern@pattern.parts.all=4x1"
 PARTS = {"dense": 0, "mixed": 3}
-# They prune once, before any training, and by default do no more.
+# Methods that prune once before training, and by default do not train.
 AT_ONCE = {("pruner", name) for name in ("wanda", "sparse_gpt", "retrain_free")}
 
 
@@ -65,7 +65,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(folder / name) for name in made}
 
 
-def test_groups_are_those_of_the_design() -> None:
+def test_config_groups() -> None:
     wanted = {"phase", "model", "task", "pattern", "scheduler", "pruner", "distill", "optimizer", "lr_scheduler"}
     assert set(GROUPS) == wanted | {"training", "tracker", "recipe", "experiment", "matrix", "demo_matrix"} | {
         "progressive",
@@ -76,7 +76,7 @@ def test_groups_are_those_of_the_design() -> None:
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name not in ("", "recipe")], ids=str)
-def test_it_composes_and_its_objects_are_made(path: Path) -> None:
+def test_every_config_file_composes_and_instantiates(path: Path) -> None:
     group, name = path.parent.name, path.stem
     words = [f"{group}={name}"]
     words += {"phase": [f"pattern={'dense' if name == 'dense' else '4x1'}"], "task": []}.get(group, [])
@@ -136,8 +136,8 @@ def test_every_pattern_fits_every_model(model: str, pattern: str, checkpoints: d
 TOY = ("model=tiny", "task=toy")
 
 
-def test_every_criterion_goes_with_every_schedule() -> None:
-    # Composed one by one: that takes longer than all that is done with it.
+def test_every_criterion_with_every_schedule() -> None:
+    # Each file is composed once: composition takes most of the time.
     blueprint = instantiate.Components(resolved(composed(*TOY))).model.blueprint()
     plans = {}
     for pruner in names("pruner"):
@@ -153,15 +153,15 @@ def test_every_criterion_goes_with_every_schedule() -> None:
         ((name, plan),) = found.parts.items()
         for scheduler, schedule in schedules.items():
             both = replace(found, parts={name: replace(plan, schedule=schedule)})
-            if (refusal := refused_together(pruner, scheduler)) is not None:
+            if (refusal := expected_refusal(pruner, scheduler)) is not None:
                 with pytest.raises(UserError, match=refusal):
                     instantiate.pruners(both, blueprint, 1500, 100)
             else:
                 assert len(instantiate.pruners(both, blueprint, 1500, 100)) == 1
 
 
-def refused_together(pruner: str, scheduler: str) -> str | None:
-    """What is said of a criterion and a schedule that do not go together."""
+def expected_refusal(pruner: str, scheduler: str) -> str | None:
+    """The error of a criterion and a schedule that do not suit each other; None if they do."""
     once = ("pruner", pruner) in AT_ONCE
     if once and scheduler not in ("at_start", "oneshot"):
         return f"^pruner={pruner}: prunes once; use scheduler=oneshot or at_start$"
@@ -173,14 +173,14 @@ def refused_together(pruner: str, scheduler: str) -> str | None:
 
 
 @pytest.mark.parametrize("pruner", ["soft_movement", "rigl"])
-def test_a_word_inside_a_part_stays_there(pruner: str) -> None:
+def test_a_group_choice_inside_a_part_stays_there(pruner: str) -> None:
     config = resolved(composed("pattern=mixed", f"+pruner@pattern.parts.ffn.pruner={pruner}"))
     names = [type(part(config, name).criterion).__name__.lower() for name in ("ffn", "attention")]
     assert names == [pruner.replace("_", ""), "snipmomentum"]
     assert {type(part(config, name).schedule).__name__ for name in ("ffn", "attention")} == {"Exp"}
 
 
-def test_a_part_may_prune_once_or_keep_what_is_there() -> None:
+def test_parts_with_post_training_and_lock() -> None:
     words = [
         "pattern=parts",
         "model=tiny",
@@ -199,7 +199,7 @@ def test_a_part_may_prune_once_or_keep_what_is_there() -> None:
     assert kinds == ["Calibrated", "Lock"]
 
 
-def test_a_criterion_s_refusal_is_said_in_the_words_of_the_config() -> None:
+def test_the_refusal_of_a_criterion_names_the_config_key() -> None:
     made = instantiate.Components(resolved(composed("model=tiny", "task=toy", "pattern=2:4", "pruner=rigl")))
     with pytest.raises(UserError, match=r"^pruner=rigl: exchanges whole units, and those of 2:4 are groups"):
         instantiate.pruners(made.plans, made.model.blueprint(), 1500, 100)
@@ -218,12 +218,12 @@ def test_pruning_without_training_is_a_default_that_typing_overrides(pruner: str
     assert config["training"]["batch_size"] == resolved(composed("model=tiny", "task=toy"))["training"]["batch_size"]
     more = resolved(composed(*words, "training.epochs=2", "scheduler=oneshot", "scheduler.warmup=3"))
     assert (more["training"]["epochs"], more["scheduler"]["warmup"]) == (2, 3)
-    # The dense model that it starts from is that of any other run.
+    # It starts from the same dense model as other runs.
     other = build_experiment(composed("model=tiny", "task=toy"))
     assert dense_run(build_experiment(composed(*words))).spec.hash == dense_run(other).spec.hash
 
 
-def test_a_pattern_is_called_by_its_numbers() -> None:
+def test_the_name_of_a_pattern_follows_its_sizes() -> None:
     for pattern in set(names("pattern")) - {"dense", "mixed", "heads", "lock", "parts"}:
         plans = instantiate.plans(resolved(composed(f"pattern={pattern}")))
         plan = plans.parts[plans.name]
@@ -237,7 +237,7 @@ def part(config: DictConfig, name: str) -> Any:
     return instantiate.plans(config).parts[name]
 
 
-def test_in_a_mixed_pattern_local_wins_over_global() -> None:
+def test_keys_of_a_part_take_precedence() -> None:
     config = resolved(
         composed(
             "pattern=mixed",
@@ -274,10 +274,10 @@ def test_a_part_with_another_class_inherits_the_rest() -> None:
     assert (type(schedule).__name__, schedule.warmup) == ("Linear", 7)
     build_experiment(
         composed("pattern=mixed", "pattern.parts.ffn.scheduler._target_=hydraprune.sparsity.Linear")
-    )  # and the keys are known
+    )  # its keys are checked too
 
 
-def test_a_part_takes_a_whole_criterion_or_schedule_by_its_word() -> None:
+def test_a_part_takes_a_criterion_or_schedule_by_name() -> None:
     words = ("pattern=mixed", "+pruner@pattern.parts.ffn.pruner=snip", "+scheduler@pattern.parts.ffn.scheduler=cubic")
     config = resolved(composed(*words))
     assert type(part(config, "ffn").criterion).__name__ == "Snip"
@@ -286,7 +286,7 @@ def test_a_part_takes_a_whole_criterion_or_schedule_by_its_word() -> None:
 
 
 @pytest.mark.parametrize("group", ["pattern", "pruner", "scheduler", "progressive", "regularizer"])
-def test_the_page_of_methods_has_every_word(group: str) -> None:
+def test_the_methods_page_lists_every_choice(group: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
     assert [name for name in names(group) if name != "none" and f"`{name}`" not in page] == []
 

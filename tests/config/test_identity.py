@@ -1,4 +1,4 @@
-"""What makes two runs the same run, and that runs of earlier versions are still found."""
+"""The identity of runs, and runs of earlier versions that are still found."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_spelling_and_place_do_not_change_the_hash(words: tuple[str, ...]) -> No
         ("dense.source=/models/mine",),
     ],
 )
-def test_what_decides_the_result_changes_the_hash(words: tuple[str, ...]) -> None:
+def test_keys_that_change_the_result_change_the_hash(words: tuple[str, ...]) -> None:
     assert experiment_of(*BASE, *words).spec.hash != experiment_of(*BASE).spec.hash
 
 
@@ -120,7 +120,7 @@ def test_another_dense_model_makes_another_run() -> None:
     longer = experiment_of(*BASE, "dense.overrides=['training.epochs=9']")
     assert longer.spec.hash != experiment_of(*BASE).spec.hash
     assert longer.spec.cell != experiment_of(*BASE).spec.cell
-    # Also where no key of the sparse config differs: with another dense recipe the run would be another.
+    # Also if no key of the sparse config differs, as with another recipe for the dense run.
     config = experiment_of(*BASE).config
     one, two = (identify(config, "4x1", Identity(hash_, cell, "")) for hash_, cell in (("a", "b"), ("c", "d")))
     assert one.hash != two.hash

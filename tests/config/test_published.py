@@ -1,7 +1,4 @@
-"""The published commands, in our words: every value of theirs is a value of ours.
-
-Their flags, as the commands of the published script spell them -> our keys; README.md has the table.
-"""
+"""The published commands: their flags have the same values in our configs. README.md has the table of flags."""
 
 from __future__ import annotations
 
@@ -63,7 +60,7 @@ def ours(*words: str) -> DictConfig:
 
 
 def values(config: DictConfig) -> dict[str, Any]:
-    """Their flags, read from our config; durations in epochs of this task."""
+    """The published flags with the values of our config; durations in epochs of the task."""
     per_epoch = -(-EXAMPLES[config.task.name] // config.training.batch_size)
 
     def epochs(key: str) -> float:
@@ -88,7 +85,7 @@ def values(config: DictConfig) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c['task_name']} {c['model']} {c['pruning_pattern']}")
-def test_a_published_command_has_every_value(command: dict[str, Any]) -> None:
+def test_the_values_of_a_published_command(command: dict[str, Any]) -> None:
     config = ours(f"model={command['model']}", f"task={command['task_name']}", f"pattern={command['pruning_pattern']}")
     assert values(config) == command
     assert config.recipe.source == "published"

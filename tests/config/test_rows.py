@@ -1,4 +1,4 @@
-"""Rows of a matrix: one word each, for words that could be typed."""
+"""Rows of the config groups matrix and demo_matrix: each stands for several overrides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hydraprune.config.identity import Identity, identify
 from hydraprune.results.reference import PUBLISHED
 from hydraprune.runs.experiment import build_experiment
 
-# row -> (the same in words, pattern, target)
+# row -> (the same overrides, pattern, target)
 MATRIX = {
     "bert_mini_mrpc_4x1": ("model=bert_mini task=mrpc pattern=4x1", "4x1", 0.9),
     "bert_mini_mrpc_2of4": ("model=bert_mini task=mrpc pattern=2:4", "2:4", 0.5),
@@ -46,7 +46,7 @@ def identity(config: DictConfig) -> Identity:
 
 
 @pytest.mark.parametrize(("group", "rows"), [("matrix", MATRIX), ("demo_matrix", DEMO)])
-def test_every_row_is_told_of_here(group: str, rows: dict[str, object]) -> None:
+def test_every_row_is_tested_here(group: str, rows: dict[str, object]) -> None:
     assert {file.stem for file in (conf_dir() / group).glob("*.yaml")} == set(rows)
 
 
@@ -78,8 +78,8 @@ def test_a_row_of_the_demonstration(row: str) -> None:
 
 
 @pytest.mark.parametrize("words", [("matrix=bert_mini_mrpc_4x1",), ("matrix=bert_mini_sst2_1xchannel", "seed=3")])
-def test_a_row_is_the_run_of_its_words(words: tuple[str, ...]) -> None:
-    """Its dense model included."""
+def test_a_row_is_the_run_of_the_same_overrides(words: tuple[str, ...]) -> None:
+    """Including its dense model."""
     row, *others = words
     typed = MATRIX[row.removeprefix("matrix=")][0].split()
     found, by_hand = (
@@ -89,5 +89,5 @@ def test_a_row_is_the_run_of_its_words(words: tuple[str, ...]) -> None:
     assert found.directory == by_hand.directory
 
 
-def test_what_is_typed_beside_a_row_has_the_last_word() -> None:
+def test_overrides_take_precedence_over_a_row() -> None:
     assert composed("optimizer.lr=0.5", "matrix=bert_mini_mrpc_4x1").optimizer.lr == 0.5

@@ -1,4 +1,4 @@
-"""Command lines drawn from conf/: its words, its keys, values that are right, borderline and wrong."""
+"""Random command lines from the groups and keys of conf/, with valid, borderline and invalid values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 Command = tuple[str, ...]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-# So small that a run takes half a second.
+# A run takes half a second.
 TINY = (
     "model=tiny",
     "task=toy",
@@ -26,14 +26,14 @@ TINY = (
     "training.batch_size=8",
     "recipe.epochs=2",
 )
-# Of six steps; as many as parts need.
+# For six steps; as many updates as `parts` needs.
 PRUNED = (
     "recipe.warmup=2",
     "recipe.cooldown=0",
     "recipe.frequency=2",
     "dense.overrides=['training.epochs=1','training.batch_size=8']",
 )
-# Models to start from, and the commands that make them.
+# Models that commands start from, and the commands that make them.
 STARTS: dict[str, Command] = {
     "start/dense": (*TINY, "pattern=dense", "hydra.run.dir=start/dense"),
     "start/sparse": (
@@ -42,7 +42,7 @@ STARTS: dict[str, Command] = {
     ),
 }
 
-# What suits so small a model; a key that is not here is varied about the value in its file.
+# Valid values for so small a model; other keys take values near the one in their file.
 RIGHT: dict[str, tuple[str, ...]] = {
     "rows": ("1", "2", "4", "8", "channel"),
     "cols": ("1", "2", "4", "channel"),
@@ -94,7 +94,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "metrics": ("[accuracy]",),
     "mode": ("disabled",),
 }
-# Typed for any key, whatever it wants.
+# Values for any key.
 ODD = (
     *(
         "0",
@@ -116,13 +116,13 @@ ODD = (
     *("${seed}", "${pattern}", "${nothing}", "${oc.env:NOTHING}", "ü漢字🎉", "'a b'", "'a\nb'", "../up", "/dev/null/x"),
     *("x" * 300, "a=b", "a:b", "'['", "(", "1,2", "%", "\\", "'*'", "1_000", "0x10"),
 )
-# More of these is a longer training, and no mistake.
+# Huge values of these keys are valid and make training longer.
 _LONGER = ("epochs",)
 _HUGE = ("1000000000000", "9223372036854775808", "1e9ep", "1e30")
 
 
 def _near(value: Any) -> tuple[str, ...]:
-    """Values like the one that a file has."""
+    """Values near the one in a file."""
     if isinstance(value, bool) or value is None:
         return ("null",) if value is None else ("true", "false")
     if isinstance(value, int):
@@ -137,7 +137,7 @@ def _near(value: Any) -> tuple[str, ...]:
 
 
 def right(key: str, value: Any) -> tuple[str, ...]:
-    """Values that may be typed for `key`, which has `value` in its file."""
+    """Valid values of `key`, which has `value` in its file."""
     return (
         RIGHT.get(key)
         or (RIGHT.get(key.rsplit(".", 1)[-1]) if not isinstance(value, Mapping) else None)
@@ -146,18 +146,18 @@ def right(key: str, value: Any) -> tuple[str, ...]:
 
 
 def odd(key: str) -> tuple[str, ...]:
-    """Values to try on `key` whatever it is."""
+    """Odd values of `key`."""
     return tuple(value for value in ODD if not (key.endswith(_LONGER) and value in _HUGE))
 
 
-# Groups by how much there is to see in another word; model and task change to what is not on this machine.
+# Groups by how often they are drawn; other models and tasks are not on this machine.
 _OFTEN = ("pruner", "scheduler", "progressive", "regularizer", "distill", "optimizer", "lr_scheduler", "method")
 _SELDOM = tuple(group for group in GROUPS if group not in (*_OFTEN, "pattern", "recipe"))
 
 
 @st.composite
 def commands(draw: Draw) -> Command:
-    """A command line of `hydraprune train`, beginning with what makes it small."""
+    """A command line of `hydraprune train`, beginning with overrides that make it small."""
     chosen = {"pattern": draw(st.sampled_from(GROUPS["pattern"]))}
     groups = draw(st.lists(st.sampled_from(_OFTEN), max_size=3, unique=True))
     groups += draw(st.lists(st.sampled_from(_SELDOM), max_size=1)) if draw(_one_in(6)) else []
@@ -192,7 +192,7 @@ def _one_in(count: int) -> st.SearchStrategy[bool]:
 
 @st.composite
 def _parts(draw: Draw, pattern: str, keys: dict[str, Any]) -> list[str]:
-    """Parts of one's own, and nodes of a part's own."""
+    """Overrides that add parts, and nodes to a part."""
     words = []
     if pattern == "parts":
         for name, roles in (("a", "[ffn]"), ("b", "[attention]"))[: draw(st.sampled_from((1, 2)))]:
@@ -211,7 +211,7 @@ def _parts(draw: Draw, pattern: str, keys: dict[str, Any]) -> list[str]:
 
 @st.composite
 def _edit(draw: Draw, keys: Mapping[str, Any]) -> str:
-    """One word: a key of the config with a value, or taken away, or one that is not there."""
+    """One override: a key with a value, a removed key, or an unknown key."""
     key = draw(st.sampled_from(sorted(keys)))
     kind = draw(st.sampled_from(("right",) * 6 + ("odd",) * 3 + ("without", "misspelt", "added")))
     if kind == "right":

@@ -1,4 +1,4 @@
-"""The words and keys of conf/ as its files have them today: a new file is fuzzed just by being there."""
+"""The groups, choices and keys of conf/, read from its files, so that new files are fuzzed too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from hydraprune.config.composition import conf_dir
 
 CONF = conf_dir()
-# group -> its words
+# group -> its choices
 GROUPS = {
     group.name: tuple(sorted(path.stem for path in group.glob("*.yaml")))
     for group in sorted(CONF.iterdir())
@@ -20,7 +20,7 @@ GROUPS = {
 
 
 def _node(place: str) -> dict[str, Any]:
-    # The text of an interpolation says what it refers to; nothing is resolved.
+    # Interpolations stay as text.
     node = OmegaConf.to_container(OmegaConf.load(CONF / f"{place}.yaml"))
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
@@ -28,7 +28,7 @@ def _node(place: str) -> dict[str, Any]:
 
 @cache
 def default_words() -> dict[str, str]:
-    """group -> the word that is meant when none is typed; only of groups that have one."""
+    """Group -> its default choice, for groups that have one."""
     chosen: dict[str, str] = {}
     for line in _node("config")["defaults"]:
         chosen |= {k: v for k, v in line.items() if k in GROUPS and v is not None} if isinstance(line, dict) else {}
@@ -37,7 +37,7 @@ def default_words() -> dict[str, str]:
 
 @cache
 def own_keys() -> dict[str, Any]:
-    """Dotted key -> value, of conf/config.yaml itself."""
+    """Dotted key -> value of conf/config.yaml."""
     return {
         key: value for key, value in _flat(_node("config"), "").items() if not key.startswith(("hydra", "defaults"))
     }
@@ -45,7 +45,7 @@ def own_keys() -> dict[str, Any]:
 
 @cache
 def keys_of(group: str, word: str) -> dict[str, Any]:
-    """Dotted key -> value, of one file and of those that it is made from; inner nodes too."""
+    """Dotted key -> value of one file and its defaults, inner nodes included."""
     whole = (CONF / group / f"{word}.yaml").read_text(encoding="utf-8").startswith("# @package _global_")
     return _keys(group, word, "" if whole else f"{group}.")
 

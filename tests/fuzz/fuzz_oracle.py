@@ -1,4 +1,4 @@
-"""What may become of a command line: it is refused in one line that names a key, or it runs and keeps its word."""
+"""The allowed outcomes of a command line: refused in one line that names a key, or run with the result it asks for."""
 
 from __future__ import annotations
 
@@ -34,21 +34,20 @@ from hydraprune.errors import INTERRUPTED
 from hydraprune.launch import Preflight, job
 from hydraprune.runs.resolvers import register
 
-# A run of a few steps takes half a second; this is for one that never ends. Of computing, since others may be at it
-# too, and of waiting.
+# Limits of CPU time and of wall time (the machine may be busy) for a run that never ends; one takes half a second.
 MOST_SECONDS = {signal.ITIMER_PROF: 60.0, signal.ITIMER_REAL: 900.0}
-# What only the training itself can tell.
+# Errors that show only while training.
 _NUMERICAL = re.compile(r"not finite|NaN|infinite", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a command.
+    """The outcome of a command.
 
     Args:
-        kind: refused, stopped (by its numbers, after it began), ran, found or planned.
-        line: what was said of it, if it was refused or stopped.
-        pruned: units.
+        kind: refused, stopped (by non-finite values while training), ran, found (finished) or planned.
+        line: the message, if it was refused or stopped.
+        pruned: number of pruned units.
     """
 
     kind: str
@@ -56,38 +55,38 @@ class Outcome:
     pruned: int = 0
 
 
-class Hangs(BaseException):
-    """Not an Exception: nothing on the way is to take it for a failed run."""
+class TimeLimitExceededError(BaseException):
+    """A command exceeded its time limit. Not an Exception, so that it is not handled as a failed run."""
 
 
 class Workplace:
-    """A folder with models to start from, in which commands are carried out one by one.
+    """A folder with dense and sparse models, in which commands run one after the other.
 
     Args:
-        whole: through Hydra's own main function, which is slower: it reads all of conf/ for every command.
+        whole: whether to call Hydra's own main function, which reads all of conf/ for every command and is slower.
     """
 
     def __init__(self, folder: Path, whole: bool = False) -> None:
         self.top = folder
-        self.folder = folder / "in" / "side"  # `..` must not lead out
+        self.folder = folder / "in" / "side"  # `..` stays inside
         self.folder.mkdir(parents=True)
         self._call: Callable[[], None] = cli.main if whole else lambda: launched(_from_argv)
         for words in STARTS.values():
-            code, _, err = self._carry_out(words)
+            code, _, err = self._run(words)
             assert code == 0, err
         self._sparse = load_file(self.folder / "start/sparse/model/model.safetensors")
 
     def judge(self, words: Command) -> Outcome:
-        """Carry a command out and hold what became of it against what may.
+        """Run a command and check that its outcome is allowed.
 
         Raises:
-            AssertionError: it may not; with the command.
+            AssertionError: it is not; the message contains the command.
         """
         before = self._files()
         try:
-            code, out, err = self._carry_out(words)
+            code, out, err = self._run(words)
             return self._judged(words, code, out, err, self._files() - before)
-        except (AssertionError, Hangs) as error:
+        except (AssertionError, TimeLimitExceededError) as error:
             raise AssertionError(f"{type(error).__name__}: {error}\n\n{reproduced(words)}") from error
         finally:
             self._tidy(before)
@@ -107,7 +106,7 @@ class Workplace:
             line = lines[0].removeprefix("hydraprune: error: ")
             if not made:
                 assert named(line, words), f"names no key: {line}"
-                assert out == "", f"refused, and said {out!r}"
+                assert out == "", f"refused, and printed {out!r}"
                 return Outcome("refused", line)
             assert _NUMERICAL.search(line), f"refused only after {_some(made)} was made: {line}"
             assert [report["status"] for report in own.values()] == ["failed"], reports
@@ -121,18 +120,18 @@ class Workplace:
         start = self._sparse if from_sparse else None
         return Outcome("ran", pruned=check(path.parent, start))
 
-    def _carry_out(self, words: Command) -> tuple[int, str, str]:
+    def _run(self, words: Command) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()
         kept = (os.getcwd(), sys.argv)
         for name in ("HYDRA_FULL_ERROR", TRACEBACK):
             os.environ.pop(name, None)
         os.chdir(self.folder)
-        # What is logged beside, such as a warning about the data, is not the answer.
+        # Log messages, such as warnings about the data, are not part of the outcome.
         silent = logging.NullHandler()
         logging.getLogger().addHandler(silent)
         sys.argv = ["hydraprune", "train", *words] if self._call is cli.main else ["hydraprune", *words]
         try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _at_most():
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _time_limit():
                 code = _exit_code(self._call)
         finally:
             logging.getLogger().removeHandler(silent)
@@ -145,7 +144,7 @@ class Workplace:
         return {path for path in self.top.rglob("*") if path.name != ".lock"}
 
     def _tidy(self, before: set[Path]) -> None:
-        """Dense models that were trained on the way stay, for others to start from."""
+        """Remove the files of a command, except dense models, from which other commands start."""
         for path in sorted(self._files() - before, key=lambda path: len(path.parts)):
             if "dense" in path.parts or (path.is_dir() and any(path.rglob("dense"))):
                 continue
@@ -164,7 +163,7 @@ def _exit_code(call: Callable[[], None]) -> int:
 
 
 def _from_argv() -> None:
-    """As Hydra's main function does it, with a Hydra that is there already."""
+    """What Hydra's main function does, with a Hydra that is initialized once."""
     if not GlobalHydra.instance().is_initialized():
         register()
         initialize_config_dir(str(conf_dir()), version_base="1.3").__enter__()
@@ -179,9 +178,9 @@ def _from_argv() -> None:
 
 
 @contextlib.contextmanager
-def _at_most() -> Iterator[None]:
+def _time_limit() -> Iterator[None]:
     def stop(number: int, frame: types.FrameType | None) -> None:
-        raise Hangs(f"not done after {MOST_SECONDS} seconds")
+        raise TimeLimitExceededError(f"still running after {MOST_SECONDS} seconds")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)}
     for timer, seconds in MOST_SECONDS.items():
@@ -196,9 +195,9 @@ def _at_most() -> Iterator[None]:
 
 
 def named(line: str, words: Command) -> str | None:
-    """The key that a line names: one with a dot, one that was typed, or a group or key at the top and its value."""
+    """The key that a message names: a dotted key, one that was typed, or a top-level group or key with its value."""
     typed = {override_key(word.lstrip("+~")) for word in words}
-    # As Hydra reads it: a word without a known key may be quoted as it stands.
+    # A word without a known key may be quoted as it was typed.
     keys = {*own_keys(), *typed, *GROUPS}
     for group, word in default_words().items():
         keys |= set(keys_of(group, word))
@@ -215,7 +214,7 @@ def named(line: str, words: Command) -> str | None:
 
 
 def reproduced(words: Command) -> str:
-    """The commands, in a shell's words, that do it again in an empty folder."""
+    """The shell commands that reproduce it in an empty folder."""
     needed = [start for start in STARTS if any(start in word for word in words)]
     needed = list(STARTS) if "start/sparse" in needed else needed
     return "\n".join(f"hydraprune train {shlex.join(line)}" for line in (*map(STARTS.__getitem__, needed), words))

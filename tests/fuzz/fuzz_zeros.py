@@ -1,4 +1,4 @@
-"""Do a saved model's zeros obey what its config asks for? Counted with numpy, by none of our own code."""
+"""Check of a saved model's zeros against its config, counted with numpy and without code of hydraprune."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _ROLES = {
     "ffn_out": "output.dense",
 }
 _GROUPS = {"attention": ("query", "key", "value"), "ffn": ("ffn_in", "ffn_out")}
-# Criteria that let a unit live again at an update: after the last one it may still be zero, beside those pruned.
+# Criteria that revive units at an update: a revived unit may still be zero at the end.
 _REVIVING = ("Gradient", "Movement", "SoftMovement", "Platon", "Rigl", "SrSte")
-# Methods that give every layer the target whatever the scope.
+# Methods that prune every layer to the target, whatever the scope.
 _EVERY_LAYER = ("Wanda", "SparseGpt")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One pool of units that a target may be of: a weight, or an attention block for heads.
+    """The units of one weight, or of one attention block for heads.
 
     Args:
-        empty: units that are zero.
-        loose: zeros outside them that the model did not have at its start.
-        more: zeros of pruned N:M groups beyond those that the pattern asks for.
+        empty: number of zero units.
+        loose: zeros outside of zero units that the model did not start with.
+        more: zeros of pruned N:M groups beyond those of the pattern.
     """
 
     units: int
@@ -50,13 +50,13 @@ class Layer:
 
 
 def check(folder: Path, start: Weights | None) -> int:
-    """Hold a finished run's model against its config and its report; how many units are pruned.
+    """Check a finished run's model against its config and report; returns the number of pruned units.
 
     Args:
-        start: weights that the run started from, where they had zeros.
+        start: weights that the run started from, if they had zeros.
 
     Raises:
-        AssertionError: a zero too few, too many, or at the wrong place; or a report that says otherwise.
+        AssertionError: zeros are missing, superfluous or in the wrong place, or the report is wrong.
     """
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ def _kind(node: Mapping[str, Any]) -> str:
 
 
 def _part(
-    told: Mapping[str, Any],
+    reported: Mapping[str, Any],
     node: Mapping[str, Any],
     config: Mapping[str, Any],
     weights: Weights,
@@ -90,26 +90,26 @@ def _part(
     if _kind(node) == "heads" and not (layers_of.get("roles") or layers_of.get("include")):
         layers_of = {**layers_of, "roles": list(_ROLES)[:4]}
     names = chosen(layers_of, weights)
-    assert sorted(names) == sorted(told["weights"]), (names, told["weights"])
+    assert sorted(names) == sorted(reported["weights"]), (names, reported["weights"])
     if _kind(node) == "lock":
         assert start is not None
         for name in names:
             assert ((weights[name] == 0) == (start[name] == 0)).all(), f"lock: other zeros in {name}"
-        return int(told["units"]["pruned"])
+        return int(reported["units"]["pruned"])
     layers = _layers(node, names, weights, start, int(shape["num_attention_heads"]))
     units, empty = sum(layer.units for layer in layers), sum(layer.empty for layer in layers)
     goal, own = (
         _goal(node, config, layers),
-        {key: config[key] | _said(node.get(key)) for key in ("pruner", "regularizer")},
+        {key: config[key] | _given(node.get(key)) for key in ("pruner", "regularizer")},
     )
     erk = node.get("scope") == "erk" and not _every_layer(own)
-    assert told["units"]["target"] in range(goal - len(layers) if erk else goal, goal + 1), (told, goal)
-    assert (told["units"]["pruned"], told["units"]["total"]) == (empty, units), (told, empty, units)
-    assert empty >= told["units"]["target"], (told, empty)
+    assert reported["units"]["target"] in range(goal - len(layers) if erk else goal, goal + 1), (reported, goal)
+    assert (reported["units"]["pruned"], reported["units"]["total"]) == (empty, units), (reported, empty, units)
+    assert empty >= reported["units"]["target"], (reported, empty)
     assert sum(layer.loose for layer in layers) == 0, f"{_kind(node)}: zeros outside whole units: {layers}"
-    assert told["sparsity"] == sum(layer.zeros for layer in layers) / sum(layer.size for layer in layers)
+    assert reported["sparsity"] == sum(layer.zeros for layer in layers) / sum(layer.size for layer in layers)
     if start is None and _kind(own["regularizer"]) == "Unregularized" and _kind(own["pruner"]) not in _REVIVING:
-        assert empty == told["units"]["target"], f"{empty} pruned, {told['units']['target']} asked for"
+        assert empty == reported["units"]["target"], f"{empty} pruned, {reported['units']['target']} asked for"
         assert not any(layer.more for layer in layers), layers
         share = _share(node)
         for layer in layers:
@@ -118,12 +118,12 @@ def _part(
     return empty
 
 
-def _said(node: Any) -> dict[str, Any]:
+def _given(node: Any) -> dict[str, Any]:
     return {key: value for key, value in (node or {}).items() if value is not None}
 
 
 def chosen(layers: Mapping[str, Any], weights: Weights) -> list[str]:
-    """The weights that a choice of layers means: BERT's encoder has linear layers only."""
+    """The weights that a choice of layers selects; BERT's encoder has linear layers only."""
     inside = {n: n.removesuffix(".weight") for n in weights if re.search(r"encoder\.layer\.\d+\..*\.weight$", n)}
     inside = {name: layer for name, layer in inside.items() if weights[name].ndim == 2}
     roles = [role for word in _list(layers.get("roles")) for role in _GROUPS.get(word, (word,))]
@@ -176,7 +176,7 @@ def _layer(node: Mapping[str, Any], weight: NDArray[np.float32], before: NDArray
 
 
 def _heads(names: list[str], weights: Weights, before: Mapping[str, NDArray[np.bool_]], heads: int) -> Layer:
-    by_head = [  # [heads, rows of a head, columns], those of the output projection turned round
+    by_head = [  # [heads, rows of a head, columns], transposed for the output projection
         part.reshape(heads, -1, part.shape[1])
         for name in names
         for part in [(weights[name].T if "attention.output" in name else weights[name]) != 0]
@@ -199,8 +199,8 @@ def _every_layer(own: Mapping[str, Any]) -> bool:
 
 
 def _goal(node: Mapping[str, Any], config: Mapping[str, Any], layers: list[Layer]) -> int:
-    """Units that the words ask for: floor(units * target / share), over all layers or in each."""
-    share, own = _share(node), {"pruner": config["pruner"] | _said(node.get("pruner"))}
+    """The number of units to prune: floor(units * target / share), over all layers or in each."""
+    share, own = _share(node), {"pruner": config["pruner"] | _given(node.get("pruner"))}
     typed = node.get("target_sparsity")
     target = share if typed is None else Fraction(str(typed))
     if node.get("scope") == "local" or _every_layer(own):

@@ -1,4 +1,4 @@
-"""Whatever is typed: a run that keeps its word, or one line that names a key and nothing made."""
+"""Random command lines: each runs as asked, or is refused in one line that names a key, without files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fuzz_oracle import Workplace
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, given, settings
 
-# Models to start from are made once.
+# The models that commands start from are made once.
 pytestmark = pytest.mark.xdist_group("fuzz")
 
 
@@ -25,13 +25,13 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
 
 @settings(max_examples=30, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(commands())
-def test_it_runs_and_keeps_its_word_or_says_in_one_line_what_is_wrong(fuzzed: Workplace, words: Command) -> None:
+def test_a_random_command_runs_as_asked_or_is_refused_in_one_line(fuzzed: Workplace, words: Command) -> None:
     fuzzed.judge(words)
 
 
-# What this found before it was mended: typed -> what is said; nothing is said of what runs.
+# Earlier findings, now fixed: overrides -> parts of the message; () for those that run.
 FOUND: dict[str, tuple[str, ...]] = {
-    "distill.weight=${recipe.distill_weight}": (),  # kept in the report as it was typed
+    "distill.weight=${recipe.distill_weight}": (),  # in the report as typed
     "optimizer.lr=${oc.env:NOTHING}": ("NOTHING", "optimizer.lr"),
     "model.max_positions=a=b": ("model.max_positions=a=b", "cannot be read", "model.max_positions='a=b'"),
     "pattern.layers.roles=[ffn": ("pattern.layers.roles=[ffn", "brackets must be closed"),
@@ -60,14 +60,14 @@ FOUND: dict[str, tuple[str, ...]] = {
 }
 
 
-def test_a_training_that_loses_its_numbers_says_so(fuzzed: Workplace) -> None:
-    # Its masked weights were NaN, and the run finished with a pattern that did not hold.
+def test_a_diverging_training_is_an_error(fuzzed: Workplace) -> None:
+    # Masked weights were NaN, and the run finished with a pattern that did not hold.
     outcome = fuzzed.judge((*TINY, *PRUNED, "optimizer.lr=1e30", "dense.source=start/dense/model"))
     assert outcome.kind == "stopped"
 
 
 @pytest.mark.parametrize("typed", FOUND)
-def test_what_it_found_stays_mended(typed: str, fuzzed: Workplace) -> None:
+def test_earlier_findings_stay_fixed(typed: str, fuzzed: Workplace) -> None:
     outcome = fuzzed.judge((*TINY, *PRUNED, *typed.split(" ")))
     assert outcome.kind == ("refused" if FOUND[typed] else "ran")
     for part in FOUND[typed]:

@@ -1,4 +1,4 @@
-"""Runs that are cut in a process of their own, and what is left of them."""
+"""Runs that are killed in a forked process, and the files that they leave."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hydraprune.training import loop
 from hydraprune.utils import tensor_io
 
 Ask = Callable[..., Experiment]
-# 30 steps; updates at 5, 9, ... 25. Drop-out, so that random numbers count.
+# 30 steps; updates at 5, 9, ... 25. Dropout, so that random numbers count.
 WORDS = ("training.checkpoint_every=4", "model.dropout=0.1")
 
 
@@ -28,7 +28,7 @@ def die() -> None:
 
 
 def killed(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, patch: tuple[Any, str, Any]) -> None:
-    """Start a run in a process of its own that does not live to its end."""
+    """Start a run in a forked process that kills itself before the end."""
     child = os.fork()
     if child == 0:
         try:
@@ -43,7 +43,7 @@ def killed(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, patch: tuple
 
 
 def at_step(step: int, steps: int = 30) -> tuple[Any, str, Any]:
-    """Dies when `step` steps of a training of `steps` are behind it, and their checkpoint."""
+    """A patch that kills the process after `step` of `steps` optimizer steps, and their checkpoint."""
 
     def take_step(run: Any, batches: Any, now: int, clock: Any) -> Any:
         if (now, run.steps) == (step, steps):

@@ -156,7 +156,7 @@ def theirs(method: Method, problem: Problem) -> tuple[Reference, list[dict[str, 
         reference.begin_step(step)
         in_force.append(dict(reference.masks))
         reference.train_step(step, views(problem.gradients(step)), LR)
-    # A listed difference: an update due after the last step is made by us, and never by them.
+    # A listed difference: we apply an update that is due after the last step, the reference does not.
     reference.begin_step(problem.steps)
     return reference, in_force
 
@@ -215,7 +215,7 @@ def hold(method: Method, problem: Problem, reference: Reference, expected: Seque
 
 
 def agree(method: Method, problem: Problem) -> Reference:
-    """`hold` on the first problem of this kind that is comparable; returns the reference's run."""
+    """`hold` on the first comparable problem of this kind; returns the reference's run."""
     for seed in range(problem.seed, problem.seed + 20):
         seeded = replace(problem, seed=seed)
         reference, expected = theirs(method, seeded)

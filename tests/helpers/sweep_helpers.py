@@ -1,4 +1,4 @@
-"""Sweeps in processes of their own, and what they leave behind."""
+"""Sweeps in forked processes, and the files that they leave."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hydraprune.cli import main
 from hydraprune.utils import signals
 from hydraprune.utils.files import folders_with
 
-# Seconds that a test waits for a state; far more than any of them takes.
+# Time limit in seconds for a state to be reached, for a busy machine.
 _PATIENCE = 200.0
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 
 
 class Forked:
-    """A command of hydraprune in a forked process, which has imported everything already; in a group of its own.
+    """A command of hydraprune in a forked process, without the time of imports, in a process group of its own.
 
     Args:
         arguments: of the command line.
@@ -46,7 +46,7 @@ class Forked:
         return self._code
 
     def wait(self, seconds: float = _PATIENCE) -> int:
-        """The exit code, once it has ended by itself."""
+        """Wait for the process to end; returns its exit code."""
         deadline = time.monotonic() + seconds
         while (code := self.poll()) is None:
             assert time.monotonic() < deadline, "the process did not end"
@@ -100,11 +100,11 @@ class Sweep:
         raise AssertionError(f"never {what}: {self.output.read_text()}")
 
     def end(self) -> tuple[int, str]:
-        """Its exit code and what it printed, once it has ended by itself."""
+        """Wait for the process to end; returns its exit code and output."""
         return self.process.wait(), self.output.read_text()
 
     def kill(self) -> None:
-        """End it and all its children, as a machine does that is lost."""
+        """Kill the process and its children."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -121,7 +121,7 @@ def with_status(status: str, *below: str) -> list[Path]:
 
 
 def training(folder: str) -> list[Path]:
-    """Runs that are under way and have written some of their metrics."""
+    """Directories of running jobs that have written metrics."""
     return [
         directory
         for directory in with_status("started", folder)
@@ -130,13 +130,13 @@ def training(folder: str) -> list[Path]:
 
 
 def kept(directories: list[Path]) -> dict[Path, tuple[int, bytes]]:
-    """What must not change in finished runs."""
+    """Times and contents of the files that must not change in finished runs."""
     files = [directory / name for directory in directories for name in ("report.json", "metrics.jsonl")]
     return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
 
 def assert_whole(jobs: int) -> None:
-    """Every run finished, and trained in one piece: no step is told of twice."""
+    """Assert that every run is finished and that no step was logged twice."""
     found = reports("outputs", "multirun_sweeps")
     assert [report["status"] for report in found.values()] == ["finished"] * len(found)
     assert len(with_status("finished", "multirun_sweeps")) == jobs

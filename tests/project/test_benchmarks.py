@@ -1,4 +1,4 @@
-"""The benchmarks run; what they measure is nobody's test."""
+"""The benchmarks run and print their tables; their measurements are not tested."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def test_the_race_runs_and_prints_its_table(root: Path, tmp_path: Path) -> None:
+def test_the_training_step_benchmark_prints_its_table(root: Path, tmp_path: Path) -> None:
     words = [
         "--models",
         "tiny",
@@ -39,7 +39,7 @@ def test_accuracy_of_no_runs_is_an_empty_table(root: Path, tmp_path: Path) -> No
     assert done.stdout.startswith("| batches, precision |")
 
 
-def test_groups_of_a_teacher_are_measured(root: Path) -> None:
+def test_the_teacher_groups_benchmark_prints_its_table(root: Path) -> None:
     words = ["--models", "tiny", "--tasks", "sst2", "--examples", "40", "--pairs", "1"]
     command = [sys.executable, str(root / "benchmarks" / "teacher_groups.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

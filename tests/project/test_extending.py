@@ -1,4 +1,4 @@
-"""Every example of docs/extending.md: its files are written, its commands run, made small."""
+"""Every example of docs/extending.md: its files are written and its commands run, with small settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command that the README tells a user to type runs, made small and local. CI does the set-up lines."""
+"""Every command of the README runs, with small settings and local files. CI runs the installation commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-# Some look at the sweep that another has made.
+# Some commands show the sweep that another has run.
 pytestmark = pytest.mark.xdist_group("readme")
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ LINES = [line.split(" #")[0].strip() for block in BLOCKS for line in block.split
 SETUP = [line for line in LINES if "pip install" in line]
 COMMANDS = [line for line in LINES if "pip install" not in line]
 
-# What makes a command small: it is typed after the README's words, so it wins over them.
+# Overrides that make a command small, after those of the README.
 SMALL = (
     "training.epochs=2",
     "training.batch_size=16",
@@ -39,7 +39,7 @@ SPARSE = (
 )
 
 
-# Rows that one small checkpoint can stand for, and fewer jobs.
+# Rows for which one small checkpoint is enough, and fewer jobs.
 SMALLER = {
     "matrix=glob(*)": "matrix=glob(bert_mini_mrpc_*)",
     "method=glob(*)": "method=glob(2of4_*a*)",  # one that trains and one that does not
@@ -122,14 +122,14 @@ def test_there_are_two_setup_commands() -> None:
     assert len(COMMANDS) >= 7
 
 
-# As a person starts it; the others in this process, which spares each some seconds of imports.
+# Runs in a process of its own; the others in this one, which saves the time of imports.
 STARTED = "python train.py pattern=4x1 task=sst2"
 Run = Callable[[str], Any]
 
 
 @pytest.fixture
 def run(place: Path, hydraprune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A command of the README, made small, in the folder that has what it needs."""
+    """Run a command of the README with small settings, in the folder with its files."""
 
     def ran(command: str) -> Any:
         words = made_small(command, place)
@@ -142,7 +142,7 @@ def run(place: Path, hydraprune: Callable[..., Any], monkeypatch: pytest.MonkeyP
     return ran
 
 
-def test_the_command_that_is_started_is_there() -> None:
+def test_the_readme_has_the_command_that_is_run_in_a_process() -> None:
     assert STARTED in COMMANDS
 
 
@@ -169,8 +169,8 @@ def test_a_command_of_the_readme_runs(command: str, place: Path, run: Run) -> No
         assert "model  " in done.out
 
 
-def test_the_loop_of_ones_own_prunes(tmp_path: Path) -> None:
-    """The README's Python, run as it stands around a small model."""
+def test_the_training_loop_of_the_readme_prunes(tmp_path: Path) -> None:
+    """The Python example of the README, unchanged, with a small model."""
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     program = tmp_path / "mine.py"
     program.write_text(
@@ -186,7 +186,7 @@ def test_the_loop_of_ones_own_prunes(tmp_path: Path) -> None:
         "assert empty == int(128 * 0.9), empty\n"
         "assert int((w == 0).sum()) == 4 * empty\n"
         "assert int((model.classifier.weight == 0).sum()) == 0\n"
-        "print('as promised')\n"
+        "print('done')\n"
     )
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout.strip() == "as promised", done.stderr
+    assert done.stdout.strip() == "done", done.stderr

@@ -1,4 +1,4 @@
-"""Several processes at one folder: one works, the others wait, or read."""
+"""Several processes on one run's folder: one trains, the others wait or read."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
 
 def started(experiment: Experiment) -> int:
-    """A process that carries a run out; its number."""
+    """Start a process that executes a run; returns its id."""
     return forked(lambda: runs.execute(experiment))
 
 
 def forked(work: Callable[[], object]) -> int:
-    """A process that does something; its number."""
+    """Start a process that calls `work`; returns its id."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -41,8 +41,8 @@ def forked(work: Callable[[], object]) -> int:
     return child
 
 
-def test_the_same_command_twice_at_once(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
-    """Both want the dense model, too. Whoever comes second waits, and finds all of it finished."""
+def test_two_processes_with_the_same_run_train_it_once(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    """Both need the dense model too. The second process waits and finds both runs finished."""
     caplog.set_level(logging.INFO)
     experiment = ask("pattern=4x1")
     children = [started(experiment) for _ in range(2)]
@@ -56,18 +56,18 @@ def test_the_same_command_twice_at_once(ask: Ask, caplog: pytest.LogCaptureFixtu
     assert lines == sorted(lines)
 
 
-def test_many_look_at_a_folder_at_once(ask: Ask) -> None:
-    """Before they begin, every command looks whether it may write there; what one tries, the others see."""
+def test_concurrent_directory_checks_leave_no_files(ask: Ask) -> None:
+    """Each check creates a probe folder, which the other processes see."""
     experiment = ask("pattern=4x1")
     experiment.directory.mkdir(parents=True)
     children = [forked(lambda: [check_directory(experiment) for _ in range(300)]) for _ in range(3)]
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
     assert list(experiment.directory.iterdir()) == []
-    (experiment.directory / f"{PROBE}of-a-killed-one").mkdir()
+    (experiment.directory / f"{PROBE}of-a-killed-process").mkdir()
     check_directory(experiment)
 
 
-def test_tables_and_views_are_made_while_a_job_writes(ask: Ask) -> None:
+def test_results_can_be_read_while_a_job_writes(ask: Ask) -> None:
     experiment = ask("pattern=4x1", "training.log_every=1", "training.checkpoint_every=1")
     for folder in ("outputs", "tables"):
         Path(folder).mkdir()

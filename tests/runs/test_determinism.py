@@ -1,4 +1,4 @@
-"""Equal runs leave equal folders: whoever watches, wherever, in whatever company, and however the teacher is asked."""
+"""Equal runs leave equal folders, whatever the tracker, cache, launcher, environment and teacher mode."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
-# What is left out of a folder's hash, and nothing else. Files: dates, a lock, the words as typed, the tracker's own.
+# All that a folder's hash leaves out. Files: log with dates, lock, overrides as typed, files of the tracker.
 FILES = {"train.log", ".lock", ".hydra", "wandb"}
-# Of report.json: times, the words as typed, and how the teacher was asked.
+# Of report.json: times, overrides as typed, and the mode of the teacher.
 REPORT = {"seconds", "overrides", "teacher"}
-# Of config.yaml: where things are kept, who watches, and what spares work.
+# Of config.yaml: folders, tracker, and settings that only save time.
 CONFIG = {"run.root", "cache.dir", "cache.max_gb", "tracker", "sweep", "runtime.compiled", "distill.online"}
-# Two epochs of six steps, with drop-out, so that random numbers count.
+# Two epochs of six steps, with dropout, so that random numbers count.
 WORDS = (
     "model=tiny",
     "model.dropout=0.1",
@@ -54,7 +54,7 @@ def content(file: Path) -> bytes:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """File -> hash of what a finished run left in it."""
+    """File -> hash of its content, of a finished run."""
     assert json.loads((folder / "report.json").read_text())["status"] == "finished"
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     names = {file: file.relative_to(folder) for file in files}
@@ -72,12 +72,12 @@ def teacher(folder: Path) -> str:
 
 
 def below(place: Path) -> dict[str, dict[str, str]]:
-    """Hash of a run -> its files' hashes, of all runs below a place, dense ancestors included."""
+    """Hash of a run -> hashes of its files, for all runs below a folder, dense ones included."""
     return {json.loads(file.read_text())["hash"]: hashes(file.parent) for file in place.rglob("report.json")}
 
 
 ONLINE, WANDB, PLAIN = "distill.online=true", "tracker=wandb tracker.mode=offline", "runtime.compiled=false"
-# The words of a run -> what may be added to them.
+# Overrides of a run -> overrides that do not change its result.
 WAYS = {
     "": (ONLINE, f"cache.max_gb=0 {PLAIN}", WANDB),
     "distill=logits": (ONLINE,),
@@ -86,26 +86,26 @@ WAYS = {
 
 
 @pytest.mark.parametrize("own", WAYS)
-def test_how_a_run_is_helped_or_watched_does_not_show_in_it(
+def test_cache_tracker_and_compiled_code_do_not_change_the_result(
     own: str, train: Callable[..., Any], workplace: Path
 ) -> None:
     first = train(*WORDS, *own.split(), "cache.dir=cache", "hydra.run.dir=first")
     assert first.code == 0, first.err
     expected = hashes(Path("first"))
-    # From the second run on all that is kept is there already: the one that is only watched is simply the same again.
+    # From the second run on, the cache is filled.
     for more in WAYS[own]:
         shutil.rmtree("again", ignore_errors=True)
         again = train(*WORDS, *own.split(), "cache.dir=cache", "hydra.run.dir=again", *more.split())
         assert again.code == 0, again.err
         assert hashes(Path("again")) == expected, more
-        asked_anew = "online" in more or "max_gb" in more
-        assert teacher(Path("again")) == ("online" if asked_anew else "stored")
+        online = "online" in more or "max_gb" in more
+        assert teacher(Path("again")) == ("online" if online else "stored")
 
 
-def test_the_company_and_the_surroundings_of_a_process_do_not_show_either(
+def test_sweeps_workers_and_environment_do_not_change_the_result(
     train: Callable[..., Any], workplace: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Alone, as a job of a sweep, and with a neighbour in another process; dense ancestors too."""
+    """A single run, a job of a sweep, and a worker beside another; their dense runs too."""
     alone = train(*WORDS)
     assert alone.code == 0, alone.err
     expected = below(workplace)
@@ -117,7 +117,7 @@ def test_the_company_and_the_surroundings_of_a_process_do_not_show_either(
     assert sweep.code == 0, sweep.err
     found = below(swept)
     assert {run: found[run] for run in expected} == expected
-    # Another seed is another run, and seen to be.
+    # Another seed gives another model.
     assert len({files["model/model.safetensors"] for files in found.values()}) == len(found) == 4
     elsewhere = workplace.with_name("else where") / "ü"
     elsewhere.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Faults of the disk: a clear line, and the last good state is usable."""
+"""Disk faults: an error in one line, and a last good state that can be resumed from."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def as_on_the_command_line(caplog: pytest.LogCaptureFixture, monkeypatch: pytest
     monkeypatch.setattr(checkpoints, "SHARE", 1.0)
 
 
-def in_a_process(call: Callable[[], Any], said: Path) -> int:
-    """Its exit code; what it raised is left in a file."""
+def in_a_process(call: Callable[[], Any], message: Path) -> int:
+    """Call in a forked process; returns its exit code and writes the error that it raised to `message`."""
     child = os.fork()
     if child == 0:
         try:
@@ -43,18 +43,16 @@ def in_a_process(call: Callable[[], Any], said: Path) -> int:
             call()
             os._exit(0)
         except BaseException as error:
-            said.write_text(f"{type(error).__name__}: {error}")
+            message.write_text(f"{type(error).__name__}: {error}")
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("size", [200, 200_000], ids=["not even a line", "no checkpoint and no model"])
-def test_a_disk_that_takes_no_more(
-    size: int, ask: Ask, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    """The system itself refuses every byte of a file beyond `size`, whoever writes it."""
-    record_property("faults", (1, "told in one line, nothing lost"))
+@pytest.mark.parametrize("size", [200, 200_000], ids=["less than a line", "less than a checkpoint"])
+def test_a_full_disk(size: int, ask: Ask, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """The system refuses every byte of a file beyond `size`."""
+    record_property("faults", (1, "reported in one line, nothing lost"))
     experiment = ask("pattern=dense", "training.log_every=1")
     runs.execute(experiment)
     whole = left(experiment.directory)
@@ -78,10 +76,10 @@ def test_a_disk_that_takes_no_more(
     assert same_bits(now[2], whole[2])
 
 
-def test_a_folder_that_vanishes(
+def test_a_run_folder_removed_while_training(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
-    record_property("faults", (1, "told in one line, nothing lost"))
+    record_property("faults", (1, "reported in one line, nothing lost"))
     experiment = ask("pattern=dense", "training.log_every=1")
     step = loop.take_step
 
@@ -98,11 +96,11 @@ def test_a_folder_that_vanishes(
     assert runs.execute(experiment).finished
 
 
-def test_a_folder_that_may_not_be_written(
+def test_a_file_system_that_becomes_read_only(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
-    """From the tenth step on; as root is refused nothing, the system's answer is put in its mouth."""
-    record_property("faults", (1, "told in one line, nothing lost"))
+    """From the tenth step on. The error is simulated, since root may write anywhere."""
+    record_property("faults", (1, "reported in one line, nothing lost"))
     experiment = ask("pattern=dense", "training.log_every=7")
     lines = JsonLines.log
 
@@ -121,9 +119,9 @@ def test_a_folder_that_may_not_be_written(
     assert "Resuming from step 12 of 30" in log_of(experiment.directory)
 
 
-def test_damage_is_found_wherever_it_is(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
-    """Bits that are flipped and files that are cut, at random: never a wrong state, never another error."""
-    record_property("faults", (FLIPS + CUTS, "told in one line, nothing lost"))
+def test_every_damaged_checkpoint_is_refused(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Random flipped bits and truncated files: never a wrong state, never another error."""
+    record_property("faults", (FLIPS + CUTS, "reported in one line, nothing lost"))
     place, draw = tmp_path / "step-000000001.safetensors", random.Random(0)
     state = {"step": 1, "words": ["é", None, 0.1], "model": {"w": torch.randn(7, 5), "h": torch.ones(3).half()}}
     write_state(state, {"run": "a"}, place)
@@ -131,7 +129,7 @@ def test_damage_is_found_wherever_it_is(tmp_path: Path, record_property: Callabl
     header = int.from_bytes(good[:8], "little") + 8
     for number in range(FLIPS):
         damaged = bytearray(good)
-        # Half of them where the format keeps its own account of the file.
+        # Half of them in the header of the format.
         where = draw.randrange(header if number % 2 else len(good))
         damaged[where] ^= 1 << draw.randrange(8)
         refused(place, bytes(damaged), f"bit {where}")

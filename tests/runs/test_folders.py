@@ -1,4 +1,4 @@
-"""Names from a config become parts of paths: none leaves the folders that the user chose."""
+"""Names from a config as components of paths: none leaves the folders that the user chose."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_one_part_of_a_path(name: str) -> None:
+def test_an_odd_name_stays_one_component_of_a_path(name: str) -> None:
     odd = NAMES[name]
     for config, pattern in (
         ({**CONFIG, "task": {"name": odd}}, "p"),
@@ -60,16 +60,18 @@ def test_a_name_is_one_part_of_a_path(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [key for key in NAMES if key not in ("a home", "hidden", "another script")])
-def test_a_sweep_stays_in_its_folder(name: str) -> None:
+def test_sweep_names_that_leave_the_folder_are_detected(name: str) -> None:
     assert escapes(NAMES[name])
 
 
 @pytest.mark.parametrize("name", ["default", "bert/first", "a sweep of mine", "2024-01-01", "v1.2", ".hidden"])
-def test_names_of_sweeps(name: str) -> None:
+def test_allowed_sweep_names(name: str) -> None:
     assert not escapes(name)
 
 
-def test_a_sweep_elsewhere_is_refused(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+def test_a_sweep_name_outside_the_folder_is_refused(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
     inside = workplace / "inside"
     inside.mkdir()
     os.chdir(inside)
@@ -81,7 +83,7 @@ def test_a_sweep_elsewhere_is_refused(train: Callable[..., Any], small: tuple[st
     assert list(inside.iterdir()) == []
 
 
-def test_odd_names_end_in_the_runs_folder(train: Callable[..., Any], workplace: Path) -> None:
+def test_odd_model_and_task_names_stay_in_the_runs_folder(train: Callable[..., Any], workplace: Path) -> None:
     inside = workplace / "inside"
     inside.mkdir()
     os.chdir(inside)
@@ -108,10 +110,10 @@ def test_an_odd_name_of_a_part_is_refused(
 
 
 class Saved(nn.Module):
-    """A model and tokenizer of one file, and one in a folder."""
+    """A model and tokenizer that save a file and a folder with a file."""
 
     def get_input_embeddings(self) -> None:
-        """It has none."""
+        """A model without embeddings."""
 
     def save_pretrained(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -121,7 +123,7 @@ class Saved(nn.Module):
         (folder / "templates" / "tools.jinja").write_text("new")
 
 
-def test_saving_removes_a_link_and_not_what_is_behind_it(tmp_path: Path) -> None:
+def test_saving_replaces_a_link_and_keeps_its_target(tmp_path: Path) -> None:
     elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
     elsewhere.mkdir()
     run.mkdir()
@@ -138,7 +140,7 @@ def test_saving_removes_a_link_and_not_what_is_behind_it(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "name", ["model", "checkpoints", "metrics.jsonl", "report.json", "train.log", ".hydra", ".lock"]
 )
-def test_what_a_run_writes_is_no_link(name: str, tmp_path: Path) -> None:
+def test_links_among_the_files_of_a_run_are_refused(name: str, tmp_path: Path) -> None:
     check_links(tmp_path, "run.root")
     (tmp_path / name).symlink_to("/nowhere")
     with pytest.raises(UserError, match=f"{name} in it is a link"):
@@ -158,7 +160,7 @@ def test_a_link_in_a_runs_folder_is_refused(train: Callable[..., Any], workplace
     assert [path.name for path in run.iterdir()] == ["checkpoints"]
 
 
-def test_looking_for_a_folder_ends_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows a drive may not be there."""
+def test_the_nearest_existing_folder_is_at_most_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows a drive may not exist."""
     monkeypatch.setattr(Path, "exists", lambda _: False)
     assert nearest(Path("/a/b")) == Path("/")

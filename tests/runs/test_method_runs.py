@@ -1,4 +1,4 @@
-"""Methods by the words that a user types: what a sparse model keeps, and masks that come in parts."""
+"""Whole runs of pruning methods: sparse models pruned further, progressive masks, impossible combinations."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ def run_of(workplace: Path, pattern: str) -> tuple[Path, dict[str, Any], dict[st
 
 @pytest.fixture
 def sparse(train: Callable[..., Any], workplace: Path) -> Path:
-    """A model at 60 %, unstructured: of its 4x1 blocks many are partly zero."""
+    """A model with 60 % unstructured sparsity: many of its 4x1 blocks are partly zero."""
     assert train(*WORDS, "pattern=1x1", "pattern.target_sparsity=0.6", "pruner=magnitude").code == 0
     folder, report, _ = run_of(workplace, "1x1")
     assert report["sparsity"]["prunable"] == pytest.approx(0.6, abs=1e-5)
     return folder / "model"
 
 
-def test_a_sparse_model_is_fine_tuned_and_pruned_on(train: Callable[..., Any], workplace: Path, sparse: Path) -> None:
+def test_a_sparse_model_is_fine_tuned_and_pruned_further(
+    train: Callable[..., Any], workplace: Path, sparse: Path
+) -> None:
     _, _, before = run_of(workplace, "1x1")
     finished = train(*WORDS[:7], "pattern=lock", f"dense.source={sparse}")
     assert finished.code == 0, finished.err
@@ -73,7 +75,7 @@ def test_a_sparse_model_is_fine_tuned_and_pruned_on(train: Callable[..., Any], w
     ],
     ids=" ".join,
 )
-def test_what_is_saved_obeys_the_pattern(
+def test_the_saved_model_obeys_the_pattern(
     train: Callable[..., Any], workplace: Path, words: tuple[str, ...], pattern: str
 ) -> None:
     finished = train(*WORDS, *words)
@@ -85,12 +87,12 @@ def test_what_is_saved_obeys_the_pattern(
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     pruned = sum(weights[name].numel() for part in report["parts"].values() for name in part["weights"])
-    # The last line of metrics comes from masks, the report from the file.
+    # The last line of metrics is counted in masks, the report in the saved file.
     assert [line["sparsity/global"] for line in lines if "sparsity/global" in line][-1] == zeros / pruned
     assert report["sparsity"]["prunable"] == zeros / pruned
 
 
-def test_what_cannot_be_is_said_in_the_words_of_the_command_line(train: Callable[..., Any], workplace: Path) -> None:
+def test_impossible_combinations_are_refused_by_config_key(train: Callable[..., Any], workplace: Path) -> None:
     for words, line in (
         (("pattern=lock", "pruner=snip"), "pattern=lock: prunes nothing; leave pruner"),
         (

@@ -1,4 +1,4 @@
-"""Runs that prune from a few batches: without any training, and with training under the masks."""
+"""Whole runs of post-training methods, without training and with training under the masks."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def test_training_under_the_masks(train: Callable[..., Any], workplace: Path) ->
     ],
     ids=" ".join,
 )
-def test_every_way_reaches_its_target(words: tuple[str, ...], train: Callable[..., Any], workplace: Path) -> None:
+def test_post_training_methods_reach_their_target(
+    words: tuple[str, ...], train: Callable[..., Any], workplace: Path
+) -> None:
     finished = train(*WORDS, *words)
     assert finished.code == 0, finished.err
     pattern = dict(word.split("=") for word in words).get("pattern", "4x1")
@@ -90,25 +92,25 @@ def test_every_way_reaches_its_target(words: tuple[str, ...], train: Callable[..
     assert report["steps"] == 0
 
 
-def test_a_cut_run_does_not_calibrate_again(
+def test_a_resumed_run_does_not_calibrate_again(
     train: Callable[..., Any], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hydraprune.runs import setup
     from hydraprune.training import checkpoints, loop
 
     monkeypatch.setattr(checkpoints, "SHARE", 1.0)
-    asked: list[int] = []
+    calibrations: list[int] = []
 
     def counting(*arguments: Any) -> Any:
         calibrate = original(*arguments)
 
         def run(batches: int) -> Any:
-            asked.append(batches)
+            calibrations.append(batches)
             return calibrate(batches)
 
         return run
 
-    def stopping(run: Any, batches: Any, step: int, clock: Any) -> Any:
+    def interrupted(run: Any, batches: Any, step: int, clock: Any) -> Any:
         if (step, run.steps) == (7, 20):
             raise KeyboardInterrupt
         return take_step(run, batches, step, clock)
@@ -117,17 +119,17 @@ def test_a_cut_run_does_not_calibrate_again(
     words = (*WORDS, "pruner=wanda", "training.epochs=2", "training.checkpoint_every=3", "pruner.batches=2")
     assert train(*words, "run.root=whole").code == 0
     monkeypatch.setattr(setup, "calibration_of", counting)
-    monkeypatch.setattr(loop, "take_step", stopping)
+    monkeypatch.setattr(loop, "take_step", interrupted)
     assert train(*words).code != 0
-    assert asked == [2, 2]  # once for each of two blocks
+    assert calibrations == [2, 2]  # once for each of two blocks
     monkeypatch.setattr(loop, "take_step", take_step)
     finished = train(*words)
     assert finished.code == 0, finished.err
     assert "Resuming from step 6 of 20" in finished.out + finished.err
-    assert asked == [2, 2]
+    assert calibrations == [2, 2]
     (one,), (two,) = (workplace.glob(f"{root}/*/*/4x1/*/model/model.safetensors") for root in ("whole", "outputs"))
-    uncut, cut = load_file(one), load_file(two)
-    assert all(torch.equal(uncut[name], cut[name]) for name in uncut)
+    whole, resumed = load_file(one), load_file(two)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_refusals(train: Callable[..., Any], workplace: Path) -> None:

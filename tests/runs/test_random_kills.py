@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments and started again: nothing is lost. The longer soak is a script."""
+"""Runs that are killed at random moments and resumed: nothing is lost. benchmarks/random_kills.py tests more kills."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def random_kills(pytestconfig: pytest.Config) -> Iterator[ModuleType]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_killed_at_random(
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(
     name: str, random_kills: ModuleType, workplace: Path, record_property: Callable[[str, object], None]
 ) -> None:
     record_property("random kills", (KILLS, "recovered, bit for bit"))
@@ -40,7 +40,7 @@ def test_killed_at_random(
     assert outcome.kills == KILLS
 
 
-def test_what_is_not_equal_is_found(random_kills: ModuleType, workplace: Path) -> None:
+def test_differences_between_two_folders_are_found(random_kills: ModuleType, workplace: Path) -> None:
     for side in ("whole", "cut"):
         (workplace / side / "a").mkdir(parents=True)
         (workplace / side / "a" / "report.json").write_text(f'{{"seconds": "{side}", "steps": 3}}')

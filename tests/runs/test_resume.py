@@ -1,4 +1,4 @@
-"""Runs that are killed and started again: they end with the bits of one that was never cut."""
+"""Runs that are killed and resumed end with the same bits as runs that were not interrupted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked pr
 
 @pytest.fixture(autouse=True)
 def every_checkpoint(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """However long it took to write the one before; and train.log as the command line has it."""
+    """Write every checkpoint, however long the last one took; and log as the command line does."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(checkpoints, "SHARE", 1.0)
 
@@ -35,7 +35,7 @@ def every_checkpoint(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
 @pytest.mark.parametrize(
     ("words", "cuts"),
     [
-        # Within an epoch, right after a checkpoint, while pruning, in the cooldown.
+        # Within an epoch, right after a checkpoint, while pruning, during cooldown.
         (("pattern=4x1", "lr_scheduler=linear"), (7, 12, 19, 28)),
         (("pattern=2:4", "training.accumulation=2", "training.batch_size=16"), (11,)),
         (("pattern=mixed", "training.precision=bf16"), (13,)),
@@ -43,7 +43,7 @@ def every_checkpoint(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
     ],
     ids=lambda value: " ".join(map(str, value)),
 )
-def test_a_run_that_was_cut_ends_as_if_it_was_not(
+def test_a_killed_run_resumes_with_the_same_bits(
     words: tuple[str, ...],
     cuts: tuple[int, ...],
     ask: Ask,
@@ -73,7 +73,9 @@ def test_a_run_that_was_cut_ends_as_if_it_was_not(
     assert {path.name for path in folder.iterdir()} == entries
 
 
-def test_on_a_machine_with_other_cores_it_goes_on(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_resumes_with_the_same_number_of_threads_on_another_machine(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     experiment = ask("pattern=dense", "runtime.threads=null")
     monkeypatch.setattr(setup, "OWN_THREADS", 2)
     killed(experiment, monkeypatch, at_step(13))
@@ -84,7 +86,7 @@ def test_on_a_machine_with_other_cores_it_goes_on(ask: Ask, monkeypatch: pytest.
     assert "Resuming from step 12 of 30" in log
 
 
-def test_a_dense_ancestor_goes_on_in_another_process(
+def test_a_dense_run_resumes_in_another_process(
     ask: Ask, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = ask("pattern=4x1")
@@ -104,8 +106,8 @@ def test_a_dense_ancestor_goes_on_in_another_process(
         assert same_bits(now[2], before[2])
 
 
-def test_who_watches_learns_where_it_goes_on_from(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And its pace is of the steps since then, in the time since this piece of it began."""
+def test_the_live_view_shows_the_rate_since_resuming(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate counts steps and time since the run was resumed."""
     experiment = ask("pattern=dense", "training.log_every=1")
     place, latest = experiment.directory / "report.json", checkpoints.Checkpoints.latest
 
@@ -125,14 +127,14 @@ def test_who_watches_learns_where_it_goes_on_from(ask: Ask, monkeypatch: pytest.
     assert json.loads(place.read_text())["from_step"] is None
 
 
-def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_checkpoints_are_skipped(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = ask("pattern=dense")
     runs.execute(experiment)
     folder = experiment.directory
     whole = left(folder)
     folder.rename("whole")
 
-    # Killed while it writes its third; and then the second turns out to be cut short.
+    # Killed while it writes its third checkpoint; then the second one is truncated.
     replace = os.replace
 
     def fatal(source: Any, target: Any) -> None:
@@ -149,7 +151,7 @@ def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.Monkey
     killed(experiment, monkeypatch, at_step(15))
     assert {path.name for path in checkpoints_of.iterdir()} == {second.name, "step-000000012.safetensors"}
 
-    # On a full disk training goes on.
+    # On a full disk training continues.
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -164,8 +166,8 @@ def test_what_cannot_be_used_is_passed_over(ask: Ask, monkeypatch: pytest.Monkey
     assert log.count("No checkpoint at step") == 4
 
 
-def test_a_run_that_failed_goes_on_from_what_it_kept(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What failed may have been the disk: nothing that was reached is thrown away."""
+def test_a_failed_run_resumes_from_its_checkpoint(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error may have been the disk's, so checkpoints stay."""
     experiment = ask("pattern=dense")
     runs.execute(experiment)
     folder = experiment.directory

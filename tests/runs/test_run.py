@@ -1,4 +1,4 @@
-"""Whole runs on small real parts: what is left in the folder, and that it is true."""
+"""Whole runs of a tiny model: their folder, report and saved model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def encoder(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: w for name, w in weights.items() if ".layer." in name and name.endswith("weight") and w.ndim == 2}
 
 
-def test_a_run_leaves_what_the_design_says(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+def test_the_files_and_the_report_of_a_run(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
     finished = train(*small, "pattern=4x1")
     assert finished.code == 0, finished.err
     (sparse,) = run_folders(workplace, "4x1")
@@ -53,7 +53,7 @@ def test_a_run_leaves_what_the_design_says(train: Callable[..., Any], small: tup
     log = (sparse / "train.log").read_text()
     assert log.count("epoch 3, step 30 of 30") == 1
 
-    # Counted here, on the file alone: exactly floor(0.9 * blocks) blocks of four rows are zero, and nothing else.
+    # Counted in the saved file: exactly floor(0.9 * blocks) blocks of four rows are zero, and nothing else.
     weights = encoder(load_file(sparse / "model" / "model.safetensors"))
     blocks = {name: (w.reshape(w.shape[0] // 4, 4, -1) != 0) for name, w in weights.items()}
     empty = sum(int((~b.any(1)).sum()) for b in blocks.values())
@@ -97,7 +97,7 @@ def test_the_same_command_finds_its_run(
     assert again.code == 0
     assert "Finished already" in again.out
     assert {p: p.read_bytes() for p in before} == before
-    # A dense run typed by hand is the ancestor, found.
+    # The same dense run as a command of its own is found finished.
     dense = train(*small[:4], "training.epochs=1", "pattern=dense")
     assert dense.code == 0, dense.err
     assert "Finished already" in dense.out
@@ -149,7 +149,7 @@ def test_same_seed_same_bits(train: Callable[..., Any], small: tuple[str, ...], 
     ],
     ids=" ".join,
 )
-def test_every_way_reaches_exactly_its_target(
+def test_patterns_and_settings_reach_exactly_their_target(
     words: tuple[str, ...], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     finished = train(*small, *words)
@@ -160,7 +160,7 @@ def test_every_way_reaches_exactly_its_target(
         if r["phase"] == "sparse"
     )
     assert report["pattern_ok"] is True
-    # A criterion that revives weights may leave a revived one at zero: gradient alone may exceed its target.
+    # A revived weight may still be zero, so a criterion that revives weights may exceed its target.
     if "pruner=gradient" not in words:
         assert report["units"]["pruned"] == report["units"]["target"]
 
@@ -174,7 +174,7 @@ def test_jobs_of_a_multirun_fail_alone(train: Callable[..., Any], small: tuple[s
     (failed,) = (r for r in reports if r["status"] == "failed")
     assert "7x1 does not fit" in failed["error"]
     assert (failed["pattern"], failed["seed"]) == ("7x1", 0)
-    # The failure is of this sweep; the next one, all finished, does not repeat it.
+    # The next sweep, all of whose jobs are finished, does not repeat the failure.
     assert train("-m", *small, "pattern=4x1", "pattern.rows=4").code == 0
 
 
@@ -189,7 +189,7 @@ def test_a_refused_job_can_be_tried_again(train: Callable[..., Any], small: tupl
     assert again.code == 0, again.err
 
 
-def test_a_folder_of_the_users_is_not_touched(
+def test_a_folder_of_the_user_is_not_changed(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     mine = workplace / "mine"
@@ -208,7 +208,7 @@ def test_threads_are_not_inherited(train: Callable[..., Any], small: tuple[str, 
     assert sorted(report["threads"] for report in reports) == sorted([2, before])
 
 
-def test_a_dense_model_of_ones_own(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+def test_a_dense_model_of_the_user(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
     own = [word for word in small if not word.startswith("dense.")]
     assert train(*small[:4], "training.epochs=1", "pattern=dense").code == 0
     (dense,) = run_folders(workplace, "dense")
@@ -231,7 +231,7 @@ def test_a_failure_is_recorded(train: Callable[..., Any], small: tuple[str, ...]
     assert "Traceback" not in finished.err
 
 
-def test_a_headless_dense_model_is_refused_before_anything(
+def test_a_dense_model_without_a_head_is_refused_before_training(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     from hydraprune.data.examples import Labels
@@ -250,7 +250,7 @@ def test_a_headless_dense_model_is_refused_before_anything(
     assert list(workplace.iterdir()) == []
 
 
-def test_jobs_of_one_folder_are_refused_and_counted(
+def test_jobs_in_a_folder_with_other_files_are_refused(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     precious = workplace / "mine" / "model" / "precious"
@@ -264,7 +264,7 @@ def test_jobs_of_one_folder_are_refused_and_counted(
         assert {path.name for path in (workplace / "mine").iterdir()} <= {"model", ".hydra"}
 
 
-def test_in_a_multirun_too_nothing_foreign_is_called(
+def test_a_multirun_does_not_call_foreign_targets(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     evil = workplace / "evil"
@@ -274,7 +274,7 @@ def test_in_a_multirun_too_nothing_foreign_is_called(
     assert not evil.exists()
 
 
-def test_a_class_of_the_users_can_be_listed(
+def test_a_class_of_the_user_can_be_allowed_by_the_environment(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workplace / "mylib.py").write_text(

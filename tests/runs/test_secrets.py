@@ -1,4 +1,4 @@
-"""Secrets planted in every place that a user may put one, and every byte that is left or printed searched for them."""
+"""Secrets in every place where a user may put one: no file and no output contains them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CANARIES = {
     "swept": "ghp_sweptWordsOfATokenNumber008",
     "tag": "hf_GivenToTheTrackerAsATag0009",
 }
-# Enough of each to be known by, where only a part was written.
+# A prefix of each, to recognize it if only part of it was written.
 SIGNS = {name: value[:12] for name, value in CANARIES.items()}
 
 LIBRARY = """
@@ -69,7 +69,7 @@ def planted(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def leaks(folder: Path, *printed: str) -> list[tuple[str, str]]:
-    """(place, canary) of all that can be found."""
+    """(file or output, name of the canary) for every canary that is found."""
     files = [path for path in folder.rglob("*") if path.is_file() and str(path.relative_to(folder)) not in PLANTED]
     texts = {str(path.relative_to(folder)): path.read_bytes() for path in files}
     texts |= {f"printed {place}": text.encode() for place, text in enumerate(printed)}
@@ -98,7 +98,7 @@ def test_a_run_leaves_no_secret(train: Callable[..., Any], planted: Path) -> Non
     assert mistyped.code == 2
     assert "tracker.pasword=<redacted>" in mistyped.err
     again = train(*words)
-    assert "Finished already" in again.out  # what was redacted is the same run
+    assert "Finished already" in again.out  # redaction does not change the run
     commands = (shown, finished, mistyped, again)
     assert leaks(planted, *(text for one in commands for text in (one.out, one.err))) == []
     assert redacted_in(planted) == {

@@ -1,4 +1,4 @@
-"""Whole runs that spare themselves work: what they leave is the same."""
+"""Compiled kernels and cached teacher outputs do not change the result of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def same(one: tuple[str, dict[str, torch.Tensor]], other: tuple[str, dict[str, t
     return one[0] == other[0] and all(torch.equal(weight, other[1][name]) for name, weight in one[1].items())
 
 
-def test_compiled_code_does_not_show(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+def test_compiled_kernels_do_not_change_the_result(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
     for root, compiled in (("with", "true"), ("without", "false")):
         finished = train(
             *small, "training.epochs=2", "model.dropout=0.1", f"runtime.compiled={compiled}", f"run.root={root}"
@@ -29,14 +31,14 @@ def test_compiled_code_does_not_show(train: Callable[..., Any], small: tuple[str
     assert same(left(workplace, "with"), left(workplace, "without"))
 
 
-def test_a_teacher_is_asked_once_for_all_runs(
+def test_runs_share_the_cached_teacher_outputs(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     for root, pattern, cache in (("one", "4x1", "old"), ("one", "2:4", "old"), ("two", "4x1", "new")):
         finished = train(*small, f"pattern={pattern}", f"run.root={root}", f"cache.dir={workplace / cache}")
         assert finished.code == 0, finished.err
     (kept,) = (workplace / "old" / "answers").glob("*.npy")
-    # Asked again it says the same to the bit, and teaches the same.
+    # Computed again, the outputs have the same bits and so has the student.
     (again,) = (workplace / "new" / "answers").glob("*.npy")
     assert again.name == kept.name
     assert again.read_bytes() == kept.read_bytes()

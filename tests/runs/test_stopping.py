@@ -1,4 +1,4 @@
-"""Asked to stop, a run keeps a checkpoint and says how to go on; the same command ends with the same bits."""
+"""Stopping by signals: a run writes a checkpoint and resumes with the same bits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIGNALS = ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
 
 @pytest.fixture(autouse=True)
 def own_signals(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Those of the test runner are as before; and train.log as the command line has it."""
+    """Restore the test runner's handlers afterwards; and log as the command line does."""
     caplog.set_level(logging.INFO)
     numbers = [getattr(signal, name) for name in (*SIGNALS, "SIGUSR2")]
     before = [signal.getsignal(number) for number in numbers]
@@ -42,7 +42,7 @@ def own_signals(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def at(step: int, then: Callable[[], Any]) -> Callable[..., Any]:
-    """`take_step` that does something in the middle of a step."""
+    """A `take_step` that calls `then` within a step."""
 
     def take_step(run: Any, batches: Any, now: int, clock: Any) -> Any:
         if now == step:
@@ -63,13 +63,15 @@ def send(*numbers: int) -> Callable[[], None]:
 
 @pytest.fixture
 def typed(train: Callable[..., Any], small: tuple[str, ...]) -> Callable[[], Any]:
-    """The same command, again and again."""
+    """Run the same command each time it is called."""
     words = [word for word in small if not word.startswith(("scheduler.", "dense."))]
     return lambda: train(*words, *WORDS, "training.checkpoint_every=null", "pattern=dense")
 
 
-def test_a_signal_costs_nothing(typed: Callable[[], Any], ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each in another step of one run; none of them is on a checkpoint's way."""
+def test_a_run_stopped_by_signals_resumes_with_the_same_bits(
+    typed: Callable[[], Any], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two signals in different steps of one run, away from regular checkpoints."""
     experiment = ask("training.checkpoint_every=null", "pattern=dense")
     runs.execute(experiment)
     folder = experiment.directory
@@ -98,7 +100,7 @@ def test_a_signal_costs_nothing(typed: Callable[[], Any], ask: Ask, monkeypatch:
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75), ("SIGINT", 130)], ids=str)
-def test_all_that_ask(name: str, code: int) -> None:
+def test_every_signal_is_deferred_and_has_its_exit_code(name: str, code: int) -> None:
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with signals.deferred():
@@ -113,7 +115,9 @@ def test_all_that_ask(name: str, code: int) -> None:
 
 
 @pytest.mark.parametrize("words", [("pattern=4x1",), ("pattern=2:4", "pruner=wanda", "training.epochs=0")])
-def test_in_an_evaluation(words: tuple[str, ...], ask: Ask, ends: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_during_an_evaluation(
+    words: tuple[str, ...], ask: Ask, ends: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     experiment = ask(*words)
     runs.execute(experiment)
     folder = experiment.directory
@@ -141,7 +145,7 @@ def test_in_an_evaluation(words: tuple[str, ...], ask: Ask, ends: list[Any], mon
         assert "Resuming from step 20 of 30" in log_of(folder)
 
 
-def test_while_it_is_saved_it_is_finished_first(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_saving_stops_the_finished_run(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = ask("pattern=dense")
     save = runs.save_model
 
@@ -155,7 +159,7 @@ def test_while_it_is_saved_it_is_finished_first(ask: Ask, monkeypatch: pytest.Mo
     assert json.loads((experiment.directory / "report.json").read_text())["status"] == "finished"
 
 
-def test_before_the_first_step_it_stops_at_once(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_before_the_first_step_stops_at_once(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = ask("pattern=dense")
     signals.listen()
     monkeypatch.setattr(setup, "prepare", lambda *_: send(signal.SIGTERM)())
@@ -164,8 +168,8 @@ def test_before_the_first_step_it_stops_at_once(ask: Ask, monkeypatch: pytest.Mo
     assert not (experiment.directory / "checkpoints").exists()
 
 
-def test_who_listened_before_is_called_behind_the_checkpoint(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As submitit does: one signal it passes over, by another it has its job requeued."""
+def test_an_earlier_handler_is_called_after_the_checkpoint(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As submitit's: it ignores one signal and requeues its job by another."""
     experiment = ask("training.checkpoint_every=null", "pattern=dense")
     heard: list[tuple[int, list[str]]] = []
 
@@ -187,12 +191,12 @@ def test_who_listened_before_is_called_behind_the_checkpoint(ask: Ask, monkeypat
     assert signal.getsignal(signal.SIGTERM) is theirs
 
 
-def test_twice_is_now(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_second_ctrl_c_ends_the_process(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     experiment = ask("pattern=dense")
     child = os.fork()
     if child == 0:
         try:
-            os.dup2(os.open(tmp_path / "said", os.O_CREAT | os.O_WRONLY), 2)
+            os.dup2(os.open(tmp_path / "output", os.O_CREAT | os.O_WRONLY), 2)
             signal.alarm(120)
             stuck = at(5, lambda: (send(signal.SIGINT, signal.SIGINT)(), time.sleep(1000)))
             monkeypatch.setattr(loop, "take_step", stuck)
@@ -201,11 +205,11 @@ def test_twice_is_now(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
             os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 130
-    assert "the same command resumes from the last checkpoint" in (tmp_path / "said").read_text()
+    assert "the same command resumes from the last checkpoint" in (tmp_path / "output").read_text()
     assert [path.name for path in (experiment.directory / "checkpoints").iterdir()] == ["step-000000004.safetensors"]
 
 
-def test_what_cannot_be_kept_is_said(
+def test_a_checkpoint_that_cannot_be_written_is_logged(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     experiment = ask("pattern=dense")
@@ -221,13 +225,13 @@ def test_what_cannot_be_kept_is_said(
     assert "with a checkpoint" not in caplog.text
 
 
-def test_a_background_job_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
+def test_an_ignored_sigint_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with signals.deferred():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
-def test_a_terminal_that_is_gone_does_not_change_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_terminal_does_not_change_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(io.StringIO):
         def write(self, _: str) -> int:
             raise OSError(errno.EIO, "Input/output error")
@@ -236,7 +240,7 @@ def test_a_terminal_that_is_gone_does_not_change_the_exit_code(monkeypatch: pyte
         raise signals.Stopped(signal.SIGHUP)
 
     for name in ("HYDRA_FULL_ERROR", TRACEBACK):
-        monkeypatch.setenv(name, "0")  # it sets them for good
+        monkeypatch.setenv(name, "0")  # `launched` sets them
     monkeypatch.setattr(sys, "argv", ["hydraprune", "train"])
     monkeypatch.setattr(sys, "stderr", Gone())
     with pytest.raises(SystemExit) as ended:

@@ -1,4 +1,4 @@
-"""Teachers that cannot teach are refused, each with its reason."""
+"""Teachers: unsuitable ones are refused with a reason, suitable ones are used."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("words", "hidden", "tokenizer differs"),
     ],
 )
-def test_a_teacher_that_cannot_teach(
+def test_an_unsuitable_teacher_is_refused(
     name: str,
     distill: str,
     said: str,
@@ -61,13 +61,15 @@ def test_a_teacher_that_cannot_teach(
     assert list(workplace.iterdir()) == []
 
 
-def test_a_dense_run_needs_its_head(train: Callable[..., Any], small: tuple[str, ...], teachers: Path) -> None:
+def test_hidden_state_distillation_of_a_dense_run_is_refused(
+    train: Callable[..., Any], small: tuple[str, ...], teachers: Path
+) -> None:
     refused = train(*small[:4], "pattern=dense", "distill=hidden", f"distill.teacher={teachers / 'same'}")
     assert refused.code == 2
     assert "trains no head" in refused.err
 
 
-def test_a_student_of_hidden_states_gets_its_teachers_head(
+def test_hidden_state_distillation_copies_the_head_of_the_teacher(
     teachers: Path, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     from safetensors.torch import load_file
@@ -81,14 +83,14 @@ def test_a_student_of_hidden_states_gets_its_teachers_head(
 
 
 @pytest.mark.parametrize("distill", ["hidden", "logits"])
-def test_another_teacher_that_can(
+def test_a_suitable_teacher_of_the_user(
     distill: str, teachers: Path, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     finished = train(*small, f"distill={distill}", f"distill.teacher={teachers / 'same'}")
     assert finished.code == 0, finished.err
 
 
-def test_a_regression_has_no_classes_to_compare(
+def test_logits_distillation_of_a_regression_is_refused(
     train: Callable[..., Any], workplace: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("data") / "scores.csv"

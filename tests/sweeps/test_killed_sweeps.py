@@ -1,4 +1,4 @@
-"""Sweeps whose processes are killed: the same command finishes the rest, and nothing is lost or done twice."""
+"""Sweeps whose processes are killed: the same command completes them, and no finished run is repeated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_killed_worker_of_joblib(
     first = sweep(*words)
     (victim, *_) = first.wait_for(
         lambda: len(with_status("finished", "multirun_sweeps")) == 2 and training("multirun_sweeps"),
-        "a long job was under way",
+        "a long job was training",
     )
     done = with_status("finished", "multirun_sweeps", "outputs")
     assert len(done) == 3
@@ -48,20 +48,20 @@ def test_a_killed_worker_of_joblib(
 
 
 def process_that_writes(file: Path) -> int:
-    """The number of the process that has a file open."""
+    """The id of the process that has a file open."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(os.readlink(handle) == str(file) for handle in (process / "fd").iterdir()):
                 return int(process.name)
         except OSError:
             continue
-    raise AssertionError(f"nobody writes {file}")
+    raise AssertionError(f"no process has {file} open")
 
 
-def test_two_sweeps_at_once_and_one_is_killed(
+def test_a_killed_sweep_beside_another_one(
     sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
-    """Both want the dense model at the same moment; one trains it, the other takes it. Then one is lost."""
+    """Both sweeps need the same dense model; one trains it and both use it. Then one sweep is killed."""
     words = (*small, "training.epochs=2,20,3", "runtime.threads=1")
     planned = train("-m", *words, "plan=true").out
     (dense,) = (Path(line.split()[-1]) for line in planned.splitlines() if "tiny dense seed 0" in line)
@@ -72,7 +72,9 @@ def test_two_sweeps_at_once_and_one_is_killed(
         for name, which in (("one", one), ("two", two)):
             which.wait_for(lambda name=name: waits(name), "it waited for the dense model")
     home = str(workplace / "multirun_sweeps" / "one")
-    one.wait_for(lambda: with_status("finished", home) and training(home), "a job was behind another")
+    one.wait_for(
+        lambda: with_status("finished", home) and training(home), "one job was finished and another was training"
+    )
     one.kill()
     done = [*with_status("finished", home), *with_status("finished", "outputs")]
     assert len(done) == 2

@@ -87,7 +87,7 @@ def test_the_states_of_a_sweeps_jobs(tmp_path: Path) -> None:
     begun(done, "finished", -10)
     begun(early, "finished", 10)
     begun(failed, "failed", -10)
-    begun(before, "failed", 10)  # in an earlier sweep: it will be tried again
+    begun(before, "failed", 10)  # in an earlier sweep, so it runs again
     begun(running, "started", -10)
     begun(cut, "started", 10)
     refused = replace(refused, refused="7x1 does not fit")
@@ -197,7 +197,7 @@ def test_the_last_evaluation_of_a_long_epoch_is_found(tmp_path: Path) -> None:
     [
         (3.0, 50.0, False),
         (3.0, 70.0, True),
-        # 30 s a step, a line in 10 steps: 5 minutes between two are usual, 25 are not.
+        # 30 s per step, a line every 10 steps: a line is expected every 5 minutes, and 25 minutes are unusual.
         (900.0, 70.0, False),
         (900.0, 1450.0, False),
         (900.0, 1550.0, True),

@@ -23,7 +23,7 @@ def long(tmp_path: Path) -> Planned:
 
 
 def ages(run: Planned, report: float, metrics: float) -> None:
-    """When the two files were written: seconds ago."""
+    """Set how many seconds ago the two files were written."""
     for name, ago in (("report.json", report), ("metrics.jsonl", metrics)):
         then = time.time() - ago
         os.utime(run.directory / name, (then, then))
@@ -72,7 +72,7 @@ def test_no_rate_before_the_first_new_metrics(long: Planned) -> None:
 @pytest.mark.parametrize(
     ("from_step", "ran", "ago", "quiet"),
     [
-        # 9 s a step, a line in 100: 15 minutes between two are usual, 75 are not.
+        # 9 s per step, a line every 100 steps: a line is expected every 15 minutes, and 75 minutes are unusual.
         (9000, 900, 600, False),
         (9000, 900, 4400, False),
         (9000, 900, 4600, True),

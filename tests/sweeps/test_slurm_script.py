@@ -1,4 +1,4 @@
-"""The batch script of the docs, with stand-ins for what only a cluster has."""
+"""The SLURM batch script of docs/stopping.md, with stand-ins for srun and scontrol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "stopping.md"
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(75, ["requeue 4711"]), (0, []), (2, []), (130, [])])
-def test_what_is_stopped_is_requeued(code: int, requeued: list[str], tmp_path: Path) -> None:
+def test_the_batch_script_requeues_a_stopped_job(code: int, requeued: list[str], tmp_path: Path) -> None:
     (script,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     assert "#SBATCH --signal=USR1@" in script
     for name, body in (("srun", f'[ "$1 $2" = "python train.py" ] && exit {code}'), ("scontrol", 'echo "$@" >> asked')):

@@ -1,4 +1,4 @@
-"""Sweeps that are asked to stop: every job keeps a checkpoint, none begins, and the same command finishes the rest."""
+"""Sweeps stopped by a signal: running jobs write a checkpoint, no job starts, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hydraprune.utils import signals
 SWEEPS = "multirun_sweeps"
 
 
-def test_one_job_after_the_other(
+def test_a_signal_stops_a_sweep_without_workers(
     train: Callable[..., Any], small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = (*small, "training.checkpoint_every=null", "pattern=4x1,2:4", "runtime.threads=1")
@@ -47,35 +47,37 @@ def test_one_job_after_the_other(
     assert_whole(2)
 
 
-def test_workers_are_told(sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...]) -> None:
-    """By the process that a person or a scheduler knows; one job waits behind two."""
+def test_a_signal_is_forwarded_to_workers(
+    sweep: Callable[..., Sweep], train: Callable[..., Any], small: tuple[str, ...]
+) -> None:
+    """The signal is sent to the sweep's process while two jobs run and one waits."""
     words = (*small, "training.epochs=15", "training.checkpoint_every=null", "runtime.threads=1", "pattern=4x1,2:4,1x1")
     first = sweep(*words, *JOBLIB)
-    under_way = first.wait_for(lambda: len(training(SWEEPS)) == 2 and training(SWEEPS), "two jobs were under way")
+    running = first.wait_for(lambda: len(training(SWEEPS)) == 2 and training(SWEEPS), "two jobs were training")
     os.kill(first.process.pid, signal.SIGTERM)
     code, said = first.end()
     assert code == 75, said
     assert "Traceback" not in said
     assert "gave up" not in said
-    assert with_status("started", SWEEPS) == under_way
+    assert with_status("started", SWEEPS) == running
     assert with_status("finished", SWEEPS) == []
-    for cut in under_way:
+    for cut in running:
         assert len(list((cut / "checkpoints").iterdir())) == 1
 
     last = train("-m", *words)
     assert last.code == 0, last.err
     assert "3 jobs: 2 cut, 1 new" in last.out
-    assert all("Resuming from step" in (Path(cut) / "train.log").read_text() for cut in under_way)
+    assert all("Resuming from step" in (Path(cut) / "train.log").read_text() for cut in running)
     assert_whole(3)
 
 
-def test_one_worker_is_this_process(
+def test_signals_are_not_forwarded_with_a_single_worker(
     train: Callable[..., Any], small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody else is to be told, so that a signal stops at once what has nothing to keep yet."""
+    """The job runs in this process, where a signal before the first step stops it at once."""
 
     def passed_on() -> Any:
-        raise AssertionError("signals are put off")
+        raise AssertionError("signals are deferred")
 
     monkeypatch.setattr(signals, "forwarded", passed_on)
     words = (*small, "seed=0,1", JOBLIB[0], "hydra.launcher.n_jobs=1")

@@ -1,4 +1,4 @@
-"""Whole sweeps on the tiny toy: planned, carried out once, told of."""
+"""Whole sweeps of the tiny model on the toy task: plan, execution and results matrix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def reports(*below: str) -> dict[Path, dict[str, Any]]:
 
 
 def kept() -> dict[Path, tuple[int, bytes]]:
-    """What a finished run must never change."""
+    """Times and contents of the files of runs, which must not change once a run is finished."""
     files = [*Path().rglob("report.json"), *Path().rglob("metrics.jsonl")]
     return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
@@ -39,7 +39,7 @@ def test_a_sweep_from_plan_to_table(train: Callable[..., Any], small: tuple[str,
 
     first = train(*words)
     assert first.code == 0, first.err
-    # The plan named every folder beforehand.
+    # The plan listed every folder.
     for directory in reports("multirun_sweeps", "outputs"):
         assert f" {directory}\n" in planned.out
     assert len(reports("multirun_sweeps")) == 2
@@ -49,7 +49,7 @@ def test_a_sweep_from_plan_to_table(train: Callable[..., Any], small: tuple[str,
     assert table in first.out
     for pattern in ("4x1 at 90%", "2:4 at 50%"):
         assert re.search(rf"\| tiny +\| toy +\| {pattern} .* \| 1 +\|\n", table)
-    figures = {cell["pattern"]: cell["scores"][0]["values"]["sparse"] for cell in told()}
+    figures = {cell["pattern"]: cell["scores"][0]["values"]["sparse"] for cell in matrix_cells()}
     by_hand = {r["pattern"]: {"0": r["final"]["accuracy"]} for r in reports("multirun_sweeps").values()}
     assert figures == by_hand
 
@@ -86,10 +86,10 @@ def test_a_sweep_from_plan_to_table(train: Callable[..., Any], small: tuple[str,
     assert len(reports("multirun_sweeps")) == 4
     assert len(reports("outputs")) == 2
     assert added.err.count("done    toy tiny ") == 2
-    assert [cell["scores"][0]["sparse"]["n"] for cell in told()] == [2, 2]
+    assert [cell["scores"][0]["sparse"]["n"] for cell in matrix_cells()] == [2, 2]
 
 
-def told() -> list[dict[str, Any]]:
+def matrix_cells() -> list[dict[str, Any]]:
     cells: list[dict[str, Any]] = json.loads((HOME / "matrix.json").read_text())["cells"]
     return cells
 
@@ -117,12 +117,12 @@ def test_a_job_that_fails(train: Callable[..., Any], small: tuple[str, ...], wor
     assert "jobs   2 jobs: 1 failed, 1 finished" in again.out
     own = {file: state for file, state in before.items() if status["failed"] not in file.parents}
     assert {file: state for file, state in kept().items() if file in own} == own
-    # It was tried again: its report is a new one.
+    # The failed job ran again and has a new report.
     assert kept()[status["failed"] / "report.json"] != before[status["failed"] / "report.json"]
     assert "failed  toy tiny 4x1 seed 0: " in again.err
 
 
-def test_a_job_that_is_refused_is_named_before_anything_trains(
+def test_a_refused_job_is_listed_before_training(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     words = ("-m", *small, "pattern=4x1", "pattern.rows=7,4")
@@ -139,14 +139,14 @@ def test_a_job_that_is_refused_is_named_before_anything_trains(
     assert "7x1 does not fit" in line
     plan = json.loads((HOME / "plan.json").read_text())
     assert [job["refused"] is None for job in plan["jobs"]] == [False, True]
-    assert {cell["pattern"]: (cell["finished"], cell["failed"]) for cell in told()} == {
+    assert {cell["pattern"]: (cell["finished"], cell["failed"]) for cell in matrix_cells()} == {
         "4x1": ([0], []),
         "7x1": ([], [0]),
     }
     assert "2 jobs: 1 refused, 1 finished" in train(*words, "plan=true").out
 
 
-def test_words_that_make_no_config_leave_the_other_jobs(
+def test_a_job_with_an_invalid_value_does_not_stop_the_others(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     words = ("-m", *small, "training.epochs=1,many")
@@ -157,15 +157,15 @@ def test_words_that_make_no_config_leave_the_other_jobs(
     assert finished.code == 1
     assert finished.err.count("hydraprune: failed: ") == 1
     assert "training.epochs=many: must be" in finished.err
-    (cell,) = told()
+    (cell,) = matrix_cells()
     assert cell["finished"] == [0]
     assert (HOME / "matrix.md").read_text().count("training.epochs=many: must be") == 1
 
 
-def test_a_job_that_cannot_be_composed_leaves_the_others(
+def test_a_job_that_cannot_be_composed_does_not_stop_the_others(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
-    """A dense run has no scheduler; and there is no pattern `bogus`."""
+    """A dense run has no scheduler, and no pattern is called `bogus`."""
     finished = train("-m", *small, "pattern=4x1,dense,bogus")
     assert finished.code == 1
     assert "3 jobs: 2 refused, 1 new" in finished.out
@@ -174,13 +174,15 @@ def test_a_job_that_cannot_be_composed_leaves_the_others(
     assert [report["status"] for report in reports("multirun_sweeps/default/toy").values()] == ["finished"]
 
 
-def test_jobs_are_not_kept_by_their_number(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
+def test_folders_that_depend_on_the_job_number_are_refused(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
     finished = train("-m", *small, "seed=0,1", "hydra.sweep.subdir=${hydra.job.num}")
     assert finished.code == 1
     assert finished.err.count("depends on the job's number") == 2
 
 
-def test_what_an_earlier_command_planned_stays_missing(
+def test_jobs_of_an_earlier_command_are_reported_as_missing(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     plan = json.loads(json.dumps({"schema": 1, "command": [], "workers": 1, "jobs": [], "ancestors": []}))
@@ -193,10 +195,10 @@ def test_what_an_earlier_command_planned_stays_missing(
     assert "**0 of 1** (missing 7)" in finished.out
 
 
-def test_a_dense_job_is_the_ancestor_of_the_others(
+def test_a_dense_job_is_trained_once_and_shared(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
-    """Dense jobs come first, are trained once, and are kept where every run finds them."""
+    """Dense jobs come first, are trained once, and stay in the folder where every run finds them."""
     own = [word for word in small if not word.startswith(("dense.", "scheduler.", "training.epochs"))]
     words = ("-m", *own, "pattern=4x1,dense")
     finished = train(*words)
@@ -209,20 +211,20 @@ def test_a_dense_job_is_the_ancestor_of_the_others(
     assert [job["phase"] for job in plan["jobs"]] == ["dense", "sparse"]
     assert plan["ancestors"] == []
     assert (HOME / plan["jobs"][0]["directory"]).resolve() == directory.resolve()
-    assert {cell["phase"] for cell in told()} == {"dense", "sparse"}
+    assert {cell["phase"] for cell in matrix_cells()} == {"dense", "sparse"}
     assert "## Dense models" in (HOME / "matrix.md").read_text()
 
-    # Another sweep, a single run and a report of the folder all find it.
+    # Another sweep finds it.
     before = kept()
     assert train("-m", *own, "pattern=dense", "sweep=other").code == 0
     assert kept() == before
     assert "## Dense models" in Path("multirun_sweeps", "other", "matrix.md").read_text()
 
 
-def test_what_a_writer_that_was_killed_left_does_not_hinder(
+def test_the_temporary_file_of_a_killed_process_is_ignored(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
-    """Files are written beside and then put in place; a kill between the two leaves the first."""
+    """A process killed between writing a file and renaming it leaves a temporary file."""
     planned = train(*small, "plan=true").out
     for line in planned.splitlines()[:2]:
         directory = Path(line.split()[-1])
@@ -242,7 +244,7 @@ def test_plan_of_a_single_run(train: Callable[..., Any], small: tuple[str, ...],
     assert list(workplace.iterdir()) == []
 
 
-def test_a_row_of_the_demonstration_is_a_word(train: Callable[..., Any], workplace: Path) -> None:
+def test_a_sweep_over_the_demonstration_matrix(train: Callable[..., Any], workplace: Path) -> None:
     planned = train("-m", "demo_matrix=glob(*)", "plan=true")
     assert planned.code == 0, planned.err
     assert "jobs   4 jobs: 4 new" in planned.out

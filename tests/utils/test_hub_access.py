@@ -1,4 +1,4 @@
-"""Hub access: an unreachable hub, load errors in one line, the home folder."""
+"""Hub access: an unreachable hub, load errors in one line."""
 
 from __future__ import annotations
 
@@ -64,6 +64,3 @@ def test_load_errors_name_the_key_and_a_cure() -> None:
     with pytest.raises(UserError, match="no such file or folder"):
         local_or_id("~/surely/not/here", "task.path")
     assert local_or_id("someone/model", "model.path") == "someone/model"
-
-
-# The home folder for these variables, None: unset. An empty XDG_CACHE_HOME is not the same as an unset one.
