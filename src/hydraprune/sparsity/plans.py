@@ -193,7 +193,7 @@ def mixed(
     plans: dict[str, Plan] = {}
     for name, made in parts.items():
         if len(made.parts) != 1:
-            raise SparsityError("must be a single pattern", key=f"parts.{name}")
+            raise SparsityError("must be one pattern", key=f"parts.{name}")
         plans[name] = next(iter(made.parts.values()))
     if not plans:
         raise SparsityError("a mixed pattern needs at least one part", key="parts", value={})
