@@ -240,7 +240,7 @@ def _keep_config(config: DictConfig, hydra_config: HydraConf) -> None:
             f"cannot be written ({error.strerror or error})",
             key="hydra.run.dir",
             value=hydra_config.runtime.output_dir,
-            cure="mend that, or give another folder",
+            cure="fix that, or give another folder",
         ) from error
 
 

@@ -242,7 +242,7 @@ def _check_teacher(components: Components, student: Any, tokenizer: Any, data: T
             raise UserError(why, key="distill")
         return
     key = "distill.teacher"
-    teacher = instantiate.pretrained(path, key, getattr(components.model, "family", None))
+    teacher = instantiate.pretrained(path, key, components.family)
     config, other = teacher.config(), teacher.tokenizer()
     if why := distiller.misfit(student, config):
         raise UserError(why, key=key, value=path)
