@@ -91,7 +91,7 @@ def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any
         at = where.group(1) if where else key
         at = at if at.split(".")[0] == key else f"{key}.{at}"
         if isinstance(cause, (UserError, ValueError, TypeError)):
-            raise as_user_error(cause, at) from None
+            raise target_error(cause, at) from None
         raise
 
 
@@ -108,8 +108,8 @@ def _with_metric_functions(node: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**node, "metrics": metrics}
 
 
-def as_user_error(error: Exception, key: str) -> UserError:
-    """The error of a target whose config stands at `key`, about that key or one below it."""
+def target_error(error: Exception, key: str) -> UserError:
+    """The error that the target of the node at `key` raised, under that key or one below it."""
     if isinstance(error, SparsityError):
         return UserError.of(error, key)
     if isinstance(error, UserError):
