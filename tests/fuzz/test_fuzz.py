@@ -34,7 +34,7 @@ FOUND: dict[str, tuple[str, ...]] = {
     "distill.weight=${recipe.distill_weight}": (),  # in the report as typed
     "optimizer.lr=${oc.env:NOTHING}": ("NOTHING", "optimizer.lr"),
     "model.max_positions=a=b": ("model.max_positions=a=b", "cannot be read", "model.max_positions='a=b'"),
-    "pattern.layers.roles=[ffn": ("pattern.layers.roles=[ffn", "brackets must be closed"),
+    "pattern.layers.roles=[ffn": ("pattern.layers.roles=[ffn", "close quotes and brackets"),
     "pattern.layers=[1]": ("pattern.layers=[1]: ", "conf/"),
     "~pattern.layer": ("~pattern.layer: there is no such key",),
     "dense=5": ("dense=5", "group of keys"),
@@ -53,7 +53,7 @@ FOUND: dict[str, tuple[str, ...]] = {
     "model.headsx='a\nb'": ("model.headsx='a b'", "did you mean model.heads"),
     "pattern=2of4 pattern.target_sparsity=0.1 dense.source=start/sparse/model": (
         "pattern.target_sparsity=0.1",
-        "at zero when it starts",
+        "at zero when training starts",
     ),
     "pattern=lock": ("pattern=lock", "dense.source=auto"),
     "pattern=lock dense.source=start/dense/model": ("pattern=lock", "no zeros to keep"),

@@ -136,7 +136,9 @@ def _check_node(node: Mapping[str, Any], path: str, known: set[str]) -> None:
     if node.get("_target_") is not None:
         check_arguments(node, path, known)
         return
-    if "_target_" in node and not _named_by_the_user(path):
+    # A node below one that is made from a target, such as pattern.layers, is made from a target too.
+    made = "_target_" in node or path.partition(".")[0] in TARGET_NODES
+    if made and not _named_by_the_user(path):
         raise UserError("must name a class or function", key=f"{path}_target_", value=None)
     for key, value in node.items():
         full = f"{path}{key}"
