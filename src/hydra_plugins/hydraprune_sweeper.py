@@ -18,7 +18,7 @@ class PlannedSweeper(BasicSweeper):  # type: ignore[misc]
         Raises:
             SystemExit: see `hydraprune.sweeps.sweep.sweep`.
         """
-        # Only now: Hydra loads this file at every start.
+        # Imported here, since Hydra loads this file at every start.
         from hydraprune.config.job_configs import JobConfigs
         from hydraprune.sweeps.sweep import sweep
 

@@ -264,15 +264,16 @@ def _cache(arguments: argparse.Namespace) -> int:
 
     from hydraprune.config.composition import conf_dir
     from hydraprune.utils.cache import KINDS, cache_of
+    from hydraprune.utils.sizes import GB
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cache = cache_of(compose("config", arguments.overrides).get("cache"))
     for kind in KINDS:
         files = [file for file in cache.files() if file.parent.name == kind]
-        print(f"{kind:8} {len(files):5} files  {sum(file.stat().st_size for file in files) / 1e9:8.3f} GB")
+        print(f"{kind:8} {len(files):5} files  {sum(file.stat().st_size for file in files) / GB:8.3f} GB")
     print(f"in {cache.folder}, at most {cache.max_gb:g} GB")
     if arguments.clean:
-        print(f"removed {cache.clean() / 1e9:.3f} GB")
+        print(f"removed {cache.clean() / GB:.3f} GB")
     return 0
 
 

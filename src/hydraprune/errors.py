@@ -23,6 +23,10 @@ class Mistake(Protocol):
     value: object
     cure: str | None
 
+    @property
+    def has_value(self) -> bool:
+        """Whether the message shows a value."""
+
 
 class UserError(Exception):
     """A mistake in the config, the data or a checkpoint. Shown in one line, without a traceback.
@@ -47,16 +51,20 @@ class UserError(Exception):
     def of(cls, mistake: Mistake, under: str = "") -> UserError:
         """The same mistake with `under` and a dot before its key; `under` alone where it has no key."""
         key = ".".join(part for part in (under, mistake.key) if part) or None
-        # The core has its own mark for a value that is not given.
-        value = mistake.value if type(mistake.value).__name__ != "_NotGiven" else NOT_GIVEN
+        value = mistake.value if mistake.has_value else NOT_GIVEN
         return cls(mistake.reason, key=key, value=value, cure=mistake.cure)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the message shows a value."""
+        return self.value is not NOT_GIVEN
 
     def under(self, prefix: str) -> UserError:
         """The same mistake with `prefix` and a dot before its key."""
         return UserError.of(self, prefix)
 
     def __str__(self) -> str:
-        subject = "" if self.key is None else self.key if self.value is NOT_GIVEN else f"{self.key}={typed(self.value)}"
+        subject = "" if self.key is None else f"{self.key}={typed(self.value)}" if self.has_value else self.key
         return f"{f'{subject}: ' if subject else ''}{self.reason}{f'; {self.cure}' if self.cure else ''}"
 
 
@@ -67,7 +75,12 @@ def typed(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def single_line(text: object) -> str:
+    """A text, or an error's message, with all white space folded to single spaces."""
+    return " ".join(str(text).split())
+
+
 def one_line(error: BaseException) -> str:
     """An error in one line: a user's mistake as it is, any other with the name of its class before it."""
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())
+    return kind + single_line(error)

@@ -76,6 +76,8 @@ class Preflight(Callback):  # type: ignore[misc]
             leave(error)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        # A file's time may lag behind the clock by a tick.
+        self.started = time.time() - 0.05
         try:
             _check_launcher()
             _go_offline_if_unreachable(config)
@@ -91,8 +93,6 @@ class Preflight(Callback):  # type: ignore[misc]
                 )
         except UserError as error:
             leave(error)
-        # A file's time may lag behind the clock by a tick.
-        self.started = time.time() - 0.05
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """List the failed jobs of another sweeper: a job that fails returns NaN and leaves a report."""
@@ -240,7 +240,7 @@ def _keep_config(config: DictConfig, hydra_config: HydraConf) -> None:
             f"cannot be written ({error.strerror or error})",
             key="hydra.run.dir",
             value=hydra_config.runtime.output_dir,
-            cure="mend that, or give another folder",
+            cure="fix that, or give another folder",
         ) from error
 
 

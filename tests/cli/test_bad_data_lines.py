@@ -46,13 +46,13 @@ CASES: dict[str, tuple[str, bytes, tuple[str, ...], tuple[str, ...]]] = {
 def test_bad_data_is_one_line_and_makes_no_folder(
     name: str, train: Callable[..., Any], workplace: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    file_name, content, typed, said = CASES[name]
+    file_name, content, typed, message_parts = CASES[name]
     path = tmp_path_factory.mktemp("data") / file_name
     path.write_bytes(content)
     finished = train("model=tiny", "task=file", f"task.path={path}", "training.epochs=15", *typed)
     assert finished.code == 2, finished.err
     assert finished.err.count("\n") == 1, finished.err
-    for part in said:
+    for part in message_parts:
         assert part in finished.err
     assert list(workplace.iterdir()) == []
 

@@ -105,8 +105,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a target of nothing": (("tracker._target_=null",), ("tracker._target_=null", "class")),
     "a recipe of a list": (("recipe.source=[1]",), ("recipe.source=[1]", "must be text")),
     "no initial weights": (("model.initializer_range=0",), ("model.initializer_range=0", "above 0")),
-    "a home of nobody": (('dense.source="~nobody-at-all/x"',), ("dense.source=~nobody-at-all/x", "no such")),
-    "a file of nobody": (
+    "the home of an unknown user": (('dense.source="~nobody-at-all/x"',), ("dense.source=~nobody-at-all/x", "no such")),
+    "a file of an unknown user": (
         ('task.path="~nobody-at-all/x.csv"', "task=file"),
         ("task.path=~nobody-at-all/x.csv", "no such"),
     ),
@@ -130,7 +130,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def test_a_user_error_is_one_line_and_makes_no_folder(
     name: str, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
-    typed, said = CASES[name]
+    typed, message_parts = CASES[name]
     words = [word for word in small if not _overridden(word, typed)]
     finished = train(*words, *(word.strip("'") for word in typed))
     assert finished.code == 2, finished.err
@@ -138,7 +138,7 @@ def test_a_user_error_is_one_line_and_makes_no_folder(
     lines = [line for line in finished.err.splitlines() if line.strip()]
     assert len(lines) == 1, finished.err
     assert lines[0].startswith("hydraprune: error: ")
-    for part in said:
+    for part in message_parts:
         assert part in lines[0]
     assert list(workplace.iterdir()) == []
 

@@ -128,12 +128,12 @@ def test_prefixes_of_the_user_are_allowed(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_on_the_command_line(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
     evil = workplace / "evil"
-    for words, said in (
+    for words, message in (
         ((f"+task.metrics=[{{_target_:{EVIL},path:{evil}}}]",), "HYDRAPRUNE_TARGETS"),
         (("+task.trust_remote_code=true",), "task.trust_remote_code=true: must be false"),
     ):
         finished = train(*small, *words)
         assert finished.code == 2
         assert finished.err.count("\n") == 1
-        assert said in finished.err
+        assert message in finished.err
     assert list(workplace.iterdir()) == []

@@ -103,11 +103,11 @@ def test_the_published_mixed_pattern() -> None:
     config = ours("model=bert_mini", "task=mrpc", "pattern=mixed")
     plans = instantiate.plans(OmegaConf.to_container(config))
     assert values(config) == {**MRPC, "pruning_pattern": "mixed", "target_sparsity": 0.9}
-    told = {
+    found = {
         name: (p.pattern.name, p.selection.scope, p.selection.floor, p.selection.cap, p.layers.roles)
         for name, p in plans.parts.items()
     }
-    assert told == {
+    assert found == {
         "attention_output": ("1x1", "local", 0.0, 0.98, ("attention_output",)),
         "ffn": ("1x1", "local", 0.0, 0.98, ("ffn",)),
         "attention": ("4x1", "global", 0.5, 0.98, ("attention",)),

@@ -64,11 +64,11 @@ def test_a_full_disk(size: int, ask: Ask, tmp_path: Path, record_property: Calla
         logging.getLogger().handlers.clear()
         runs.execute(experiment)
 
-    assert in_a_process(limited, tmp_path / "said") == 1
-    said = (tmp_path / "said").read_text()
-    assert said.startswith("UserError: "), said
-    assert "File too large" in said
-    assert "the same command resumes" in said
+    assert in_a_process(limited, tmp_path / "message") == 1
+    message = (tmp_path / "message").read_text()
+    assert message.startswith("UserError: "), message
+    assert "File too large" in message
+    assert "the same command resumes" in message
     assert not (experiment.directory / "model").exists()
     runs.execute(experiment)
     now = left(experiment.directory)
@@ -110,7 +110,7 @@ def test_a_file_system_that_becomes_read_only(
         lines(self, values, step)
 
     monkeypatch.setattr(JsonLines, "log", refused)
-    with pytest.raises(UserError, match=r"metrics\.jsonl \(Read-only file system\); mend that, and the same command"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl \(Read-only file system\); fix that, and the same command"):
         runs.execute(experiment)
     kept = [path.name for path in (experiment.directory / "checkpoints").iterdir()]
     assert sorted(kept) == ["step-000000008.safetensors", "step-000000012.safetensors"]

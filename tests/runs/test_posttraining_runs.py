@@ -133,7 +133,7 @@ def test_a_resumed_run_does_not_calibrate_again(
 
 
 def test_refusals(train: Callable[..., Any], workplace: Path) -> None:
-    for words, said in {
+    for words, message_parts in {
         ("pattern=dense", "training.epochs=0"): ("training.epochs=0: a dense run",),
         ("pattern=dense", "pruner=wanda"): ("training.epochs=0: a dense run",),
         ("pruner=sparse_gpt", "pattern=1xchannel"): ("pruner=sparse_gpt: 1xchannel", "pruner=wanda"),
@@ -142,5 +142,5 @@ def test_refusals(train: Callable[..., Any], workplace: Path) -> None:
         finished = train(*own, *words)
         assert finished.code == 2
         (line,) = finished.err.strip().splitlines()
-        assert all(part in line for part in said), line
+        assert all(part in line for part in message_parts), line
     assert list(workplace.iterdir()) == []

@@ -181,7 +181,7 @@ def test_a_failed_run_resumes_from_its_checkpoint(ask: Ask, monkeypatch: pytest.
         lines(self, values, step)
 
     monkeypatch.setattr(JsonLines, "log", full)
-    with pytest.raises(UserError, match=r"metrics\.jsonl \(No space left on device\); mend that, and the same command"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl \(No space left on device\); fix that, and the same command"):
         runs.execute(experiment)
     assert json.loads((folder / "report.json").read_text())["status"] == "failed"
     monkeypatch.setattr(JsonLines, "log", lines)

@@ -325,4 +325,4 @@ def test_a_disk_that_is_full_from_the_start(
     finished = train(*mode, *small)
     assert finished.code == (1 if mode else 2)
     assert "Traceback" not in finished.out + finished.err
-    assert "cannot be written (No space left on device); mend that" in finished.err
+    assert "cannot be written (No space left on device); fix that" in finished.err

@@ -36,7 +36,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "distill", "said"),
+    ("name", "distill", "message"),
     [
         ("narrow", "hidden", "hidden size is 32 and the student's 64"),
         ("three", "logits", "3 labels and the task 2"),
@@ -47,7 +47,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_unsuitable_teacher_is_refused(
     name: str,
     distill: str,
-    said: str,
+    message: str,
     teachers: Path,
     train: Callable[..., Any],
     small: tuple[str, ...],
@@ -57,7 +57,7 @@ def test_an_unsuitable_teacher_is_refused(
     assert finished.code == 2, finished.err
     assert finished.err.count("\n") == 1
     assert f"distill.teacher={teachers / name}" in finished.err
-    assert said in finished.err
+    assert message in finished.err
     assert list(workplace.iterdir()) == []
 
 

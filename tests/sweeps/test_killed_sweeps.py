@@ -26,14 +26,14 @@ def test_a_killed_worker_of_joblib(
     before = kept(done)
     os.kill(process_that_writes(workplace / victim / "train.log"), signal.SIGKILL)
 
-    code, said = first.end()
+    code, output = first.end()
     assert code == 1
     cut = with_status("started", "multirun_sweeps")
     assert victim in cut
-    failures = [line for line in said.splitlines() if line.startswith("hydraprune: failed: ")]
+    failures = [line for line in output.splitlines() if line.startswith("hydraprune: failed: ")]
     assert len(failures) == 2
     assert f"hydraprune: failed: {victim}: it was interrupted: its process ended before the run did" in failures
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     table = (workplace / "multirun_sweeps" / "default" / "matrix.md").read_text()
     assert table.count("**0 of 1** (missing 0)") == 2
     assert f"- {victim}: it was interrupted" in table
@@ -80,8 +80,8 @@ def test_a_killed_sweep_beside_another_one(
     assert len(done) == 2
     assert len(with_status("started", home)) == 1
     before = kept(done)
-    code, said = two.end()
-    assert code == 0, said
+    code, output = two.end()
+    assert code == 0, output
 
     last = train("-m", *mine)
     assert last.code == 0, last.err

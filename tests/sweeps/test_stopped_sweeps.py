@@ -55,10 +55,10 @@ def test_a_signal_is_forwarded_to_workers(
     first = sweep(*words, *JOBLIB)
     running = first.wait_for(lambda: len(training(SWEEPS)) == 2 and training(SWEEPS), "two jobs were training")
     os.kill(first.process.pid, signal.SIGTERM)
-    code, said = first.end()
-    assert code == 75, said
-    assert "Traceback" not in said
-    assert "gave up" not in said
+    code, output = first.end()
+    assert code == 75, output
+    assert "Traceback" not in output
+    assert "gave up" not in output
     assert with_status("started", SWEEPS) == running
     assert with_status("finished", SWEEPS) == []
     for cut in running:

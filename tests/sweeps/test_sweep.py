@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_helpers import reports
 
 HOME = Path("multirun_sweeps", "default")
 
 
-def reports(*below: str) -> dict[Path, dict[str, Any]]:
-    """The reports below some folders, by directory."""
-    found = (place for folder in below for place in sorted(Path(folder).rglob("report.json")))
-    return {place.parent: json.loads(place.read_text()) for place in found}
-
-
-def kept() -> dict[Path, tuple[int, bytes]]:
+def run_files() -> dict[Path, tuple[int, bytes]]:
     """Times and contents of the files of runs, which must not change once a run is finished."""
     files = [*Path().rglob("report.json"), *Path().rglob("metrics.jsonl")]
     return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
@@ -67,10 +62,10 @@ def test_a_sweep_from_plan_to_table(train: Callable[..., Any], small: tuple[str,
         assert job["model_bytes"] == pytest.approx(saved, rel=0.05)
     assert {job["ancestor"] for job in plan["jobs"]} == {dense["hash"] for dense in plan["ancestors"]}
 
-    before = kept()
+    before = run_files()
     again = train(*words)
     assert again.code == 0, again.err
-    assert kept() == before
+    assert run_files() == before
     assert "jobs   2 jobs: 2 finished" in again.out
     assert "done " not in again.err
     assert (HOME / "matrix.md").read_text() == table
@@ -79,10 +74,10 @@ def test_a_sweep_from_plan_to_table(train: Callable[..., Any], small: tuple[str,
     planned = train(*more, "plan=true")
     assert "jobs   4 jobs: 2 finished, 2 new" in planned.out
     assert re.search(r"time   about \d+ s\n", planned.out)
-    assert kept() == before
+    assert run_files() == before
     added = train(*more)
     assert added.code == 0, added.err
-    assert {file: state for file, state in kept().items() if file in before} == before
+    assert {file: state for file, state in run_files().items() if file in before} == before
     assert len(reports("multirun_sweeps")) == 4
     assert len(reports("outputs")) == 2
     assert added.err.count("done    toy tiny ") == 2
@@ -109,16 +104,16 @@ def test_a_job_that_fails(train: Callable[..., Any], small: tuple[str, ...], wor
     assert "4x1 at 90% optimizer.lr=1e+30" in table
     assert "**0 of 1** (failed 0)" in table
 
-    before = kept()
+    before = run_files()
     assert "1 failed, 1 finished" in train(*words, "plan=true").out
-    assert kept() == before
+    assert run_files() == before
     again = train(*words)
     assert again.code == 1
     assert "jobs   2 jobs: 1 failed, 1 finished" in again.out
     own = {file: state for file, state in before.items() if status["failed"] not in file.parents}
-    assert {file: state for file, state in kept().items() if file in own} == own
+    assert {file: state for file, state in run_files().items() if file in own} == own
     # The failed job ran again and has a new report.
-    assert kept()[status["failed"] / "report.json"] != before[status["failed"] / "report.json"]
+    assert run_files()[status["failed"] / "report.json"] != before[status["failed"] / "report.json"]
     assert "failed  toy tiny 4x1 seed 0: " in again.err
 
 
@@ -215,9 +210,9 @@ def test_a_dense_job_is_trained_once_and_shared(
     assert "## Dense models" in (HOME / "matrix.md").read_text()
 
     # Another sweep finds it.
-    before = kept()
+    before = run_files()
     assert train("-m", *own, "pattern=dense", "sweep=other").code == 0
-    assert kept() == before
+    assert run_files() == before
     assert "## Dense models" in Path("multirun_sweeps", "other", "matrix.md").read_text()
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydraprune.config.composition import Compose, plain, resolved
 from hydraprune.config.schema import flattened, nearest, override_key, unknown_override
-from hydraprune.errors import UserError
+from hydraprune.errors import UserError, single_line
 
 # `dense.source` where the dense run is found in `run.root`, or trained first.
 AUTO = "auto"
@@ -88,7 +88,7 @@ def _composed(words: Sequence[str], typed: list[str], compose: Compose) -> DictC
         return compose(words)
     except HydraException as error:
         key = unknown_override(error)
-        why = " ".join(str(error).split())
+        why = single_line(error)
         if key is not None:
             why = f"{key}: no such key{nearest(key, flattened(plain(compose(['pattern=dense']))))}"
         raise UserError(why, key="dense.overrides", value=typed) from None

@@ -16,9 +16,10 @@ from torch import nn
 
 from hydraprune.config.allowlist import check_targets, target_of
 from hydraprune.config.schema import arguments_of, check_arguments
-from hydraprune.errors import UserError
+from hydraprune.data.examples import Task
+from hydraprune.errors import UserError, single_line
 from hydraprune.models.families import ModelFamily, family_of_model, model_type
-from hydraprune.models.pretrained import PretrainedModel
+from hydraprune.models.pretrained import ModelSource, PretrainedModel
 from hydraprune.sparsity import Calibration, Method, Never, Plans, Pruner, Schedule, SparsityError, attach
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
@@ -55,14 +56,21 @@ class Components:
         return made
 
     @cached_property
-    def model(self) -> Any:
-        """The pretrained model's source."""
-        return make(self._config, "model")
+    def model(self) -> ModelSource:
+        """The source of the pretrained model."""
+        made: ModelSource = make(self._config, "model")
+        return made
+
+    @property
+    def family(self) -> ModelFamily | None:
+        """The model family that the config describes, if it does."""
+        return getattr(self.model, "family", None)
 
     @cached_property
-    def task(self) -> Any:
-        """The task's source."""
-        return make(self._config, "task", _with_metric_functions(self._config["task"]))
+    def task(self) -> Task:
+        """The task, its data not loaded."""
+        made: Task = make(self._config, "task", _with_metric_functions(self._config["task"]))
+        return made
 
 
 def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any) -> Any:
@@ -83,7 +91,7 @@ def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any
         at = where.group(1) if where else key
         at = at if at.split(".")[0] == key else f"{key}.{at}"
         if isinstance(cause, (UserError, ValueError, TypeError)):
-            raise as_user_error(cause, at) from None
+            raise target_error(cause, at) from None
         raise
 
 
@@ -100,14 +108,14 @@ def _with_metric_functions(node: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**node, "metrics": metrics}
 
 
-def as_user_error(error: Exception, key: str) -> UserError:
-    """The error of a target whose config stands at `key`, about that key or one below it."""
+def target_error(error: Exception, key: str) -> UserError:
+    """The error that the target of the node at `key` raised, under that key or one below it."""
     if isinstance(error, SparsityError):
         return UserError.of(error, key)
     if isinstance(error, UserError):
         # Without a key, or with the whole key, there is nothing to add.
         return error if error.key is None or error.key.startswith(f"{key}.") else error.under(key)
-    return UserError(" ".join(str(error).split()), key=key)
+    return UserError(single_line(error), key=key)
 
 
 def plans(config: Mapping[str, Any]) -> Plans:
@@ -191,10 +199,9 @@ def pretrained(path: str, key: str, family: ModelFamily | None = None) -> Pretra
     return PretrainedModel(name=Path(path).name, path=path, key=key, family=family)
 
 
-def student(components: Components, dense: str | None) -> Any:
+def student(components: Components, dense: str | None) -> ModelSource:
     """The source of the student: the dense model, or for a dense run the config's model."""
-    family = getattr(components.model, "family", None)
-    return components.model if dense is None else pretrained(dense, "dense.source", family)
+    return components.model if dense is None else pretrained(dense, "dense.source", components.family)
 
 
 def pruners(

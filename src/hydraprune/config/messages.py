@@ -17,7 +17,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from hydraprune.config.composition import conf_dir, plain
 from hydraprune.config.schema import flattened, nearest, override_key, unknown_override
-from hydraprune.errors import UserError, one_line
+from hydraprune.errors import UserError, one_line, single_line
 from hydraprune.utils import signals
 from hydraprune.utils.redaction import guarded_terminal
 
@@ -94,25 +94,23 @@ def _from_hydra(error: HydraException | OmegaConfBaseException) -> UserError:
         return _unreadable(error)
     if merged := re.search(r"Error merging override (.+)", text, re.DOTALL):
         return UserError(
-            "a value where there are keys below, or keys below a value", key=_flat(merged.group(1)), cure="see conf/"
+            "a value where there are keys below, or keys below a value",
+            key=single_line(merged.group(1)),
+            cure="see conf/",
         )
     if picked := re.search(r"Error resolving interpolation '(\$\{\w+\}_\$\{\w+\}_\$\{\w+\})'", text):
         return _no_recipe(picked.group(1))
     if absent := re.search(r"Could not delete from config\. '(.+)' does not exist", text):
         return UserError("there is no such key to leave out", key=f"~{absent.group(1)}")
     if isinstance(error, InterpolationResolutionError) and (named := re.search(r"full_key: (\S+)", text)):
-        return UserError(_flat(text.partition("full_key:")[0]), key=named.group(1))
+        return UserError(single_line(text.partition("full_key:")[0]), key=named.group(1))
     key = unknown_override(error)
-    return UserError(_flat(text)) if key is None else _unknown_key(key)
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
+    return UserError(single_line(text)) if key is None else _unknown_key(key)
 
 
 def _unreadable(error: OverrideParseException) -> UserError:
     """An override that Hydra's grammar cannot read."""
-    why = _flat(str(error).partition("See https://")[0])
+    why = single_line(str(error).partition("See https://")[0])
     key, equals, value = str(error.override).partition("=")
     if value and not set(value) & set("'\n") and value[0] not in "[{":
         cure = f"quote special characters: \"{key}='{value}'\""
@@ -120,7 +118,7 @@ def _unreadable(error: OverrideParseException) -> UserError:
         cure = (
             "close quotes and brackets, and quote special characters in a list" if equals else "write it as key=value"
         )
-    return UserError(f"cannot be read ({why})", key=_flat(str(error.override)), cure=cure)
+    return UserError(f"cannot be read ({why})", key=single_line(str(error.override)), cure=cure)
 
 
 def _no_recipe(name: str) -> UserError:

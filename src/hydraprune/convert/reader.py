@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from hydraprune.errors import UserError
+from hydraprune.errors import UserError, single_line
 
 # Possible names of the list of dicts.
 LISTS = ("pruning_configs", "local_configs", "pruners")
@@ -61,7 +61,7 @@ def _parsed(path: Path, text: str) -> Any:
         return known(text) if known else _first((_json, _python, _yaml), text)
     except (ValueError, SyntaxError, RecursionError, yaml.YAMLError) as error:
         kind = {".json": "JSON", ".py": "Python"}.get(path.suffix.lower(), "YAML")
-        raise UserError(f"not readable as {kind} ({' '.join(str(error).split())})", key=str(path)) from None
+        raise UserError(f"not readable as {kind} ({single_line(error)})", key=str(path)) from None
 
 
 def _first(readers: Sequence[Callable[[str], Any]], text: str) -> Any:

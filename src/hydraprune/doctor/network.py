@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydraprune.doctor.result import Finding, bad, ok, warn
+from hydraprune.errors import single_line
 from hydraprune.utils.hub_access import at_home, exists, is_local, is_offline
 from hydraprune.utils.hub_home import hub_home
 from hydraprune.utils.time_limit import TimeLimitError, call_within
@@ -51,7 +52,7 @@ def ask_hub() -> tuple[str | None, str]:
     except Exception as error:
         if "timeout" in type(error).__name__.lower():
             return late, endpoint
-        why = " ".join(str(error).split())[:120] or type(error).__name__
+        why = single_line(error)[:120] or type(error).__name__
         return f"cannot be reached ({why})", endpoint
     return (f"answers with HTTP {status}" if status in _REFUSED or status >= 500 else None), endpoint
 

@@ -38,7 +38,7 @@ def _disk_error(error: OSError, directory: Path) -> UserError:
     return UserError(
         f"the run ended, since the system refused the use{where} ({error.strerror or error})",
         key=str(directory),
-        cure="mend that, and the same command resumes from the last checkpoint",
+        cure="fix that, and the same command resumes from the last checkpoint",
     )
 
 

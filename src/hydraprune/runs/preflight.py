@@ -11,7 +11,7 @@ from torch import nn
 
 from hydraprune.config import instantiate
 from hydraprune.config.identity import escapes
-from hydraprune.config.instantiate import Components, as_user_error, with_config_keys
+from hydraprune.config.instantiate import Components, target_error, with_config_keys
 from hydraprune.data.encoding import estimated_tokens
 from hydraprune.data.examples import Examples, TaskData
 from hydraprune.data.splits import check_splits
@@ -149,8 +149,8 @@ def check_device(experiment: Experiment) -> None:
     """
     try:
         experiment.components.settings.check_device()
-    except ValueError as error:
-        raise as_user_error(error, "training") from None
+    except SparsityError as error:
+        raise UserError.of(error, "training") from None
 
 
 def check_sweep(name: object) -> None:
@@ -203,7 +203,7 @@ def _check_optimizer(config: Mapping[str, Any], steps: int, steps_per_epoch: int
         key = "lr_scheduler"
         _maker(config, key, steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
-        raise as_user_error(error, key) from None
+        raise target_error(error, key) from None
 
 
 def _maker(config: Mapping[str, Any], key: str, **arguments: int) -> Any:
@@ -242,7 +242,7 @@ def _check_teacher(components: Components, student: Any, tokenizer: Any, data: T
             raise UserError(why, key="distill")
         return
     key = "distill.teacher"
-    teacher = instantiate.pretrained(path, key, getattr(components.model, "family", None))
+    teacher = instantiate.pretrained(path, key, components.family)
     config, other = teacher.config(), teacher.tokenizer()
     if why := distiller.misfit(student, config):
         raise UserError(why, key=key, value=path)

@@ -60,8 +60,7 @@ class TaskLoader:
             task = experiment.components.task
             check_task(task)
             self._data, self._key = task.load(), key
-        data: TaskData = self._data
-        return data
+        return self._data
 
 
 @dataclass(frozen=True)
@@ -188,8 +187,8 @@ def _teacher(
     if not components.distiller.needs_teacher:
         return NoTeacher(), 0.0
     path = components.distiller.teacher
-    family = getattr(components.model, "family", None)
-    teacher = (source if path is None else pretrained(path, "distill.teacher", family)).load().to(accelerator.device)
+    given = source if path is None else pretrained(path, "distill.teacher", components.family)
+    teacher = given.load().to(accelerator.device)
     if components.distiller.keeps_head:
         # The student learns its teacher's hidden states, so it needs the teacher's head.
         known = family_of_model(student)

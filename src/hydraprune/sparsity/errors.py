@@ -47,6 +47,11 @@ class SparsityError(ValueError):
         self.pruner = pruner
         self.cure = self.cure_under()
 
+    @property
+    def has_value(self) -> bool:
+        """Whether the message shows a value."""
+        return self.value is not NOT_GIVEN
+
     def cure_under(self, prefix: str = "") -> str | None:
         """What to do about it, with the setting that does it; with `prefix` and a dot before the setting's key."""
         if self.setting is None:
@@ -73,5 +78,5 @@ class SparsityError(ValueError):
         )
 
     def __str__(self) -> str:
-        subject = "" if self.key is None else self.key if self.value is NOT_GIVEN else f"{self.key}={self.value}"
+        subject = "" if self.key is None else f"{self.key}={self.value}" if self.has_value else self.key
         return f"{f'{subject}: ' if subject else ''}{self.reason}{f'; {self.cure}' if self.cure else ''}"

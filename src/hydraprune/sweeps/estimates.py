@@ -12,7 +12,7 @@ from hydraprune.results.report import RunReport
 # From the most similar to the least.
 _SIMILARITIES: tuple[Callable[[RunReport, Planned], bool], ...] = (
     lambda run, job: run.spec.cell == job.spec.cell,
-    lambda run, job: _names(run) == _names(job) and _how(run) == _how(job),
+    lambda run, job: _names(run) == _names(job) and _setting(run) == _setting(job),
     lambda run, job: _names(run) == _names(job) and run.spec.precision == job.spec.precision,
     lambda run, job: _names(run) == _names(job),
 )
@@ -22,7 +22,7 @@ def _names(run: RunReport | Planned) -> tuple[str, str, str]:
     return run.spec.names
 
 
-def _how(run: RunReport | Planned) -> tuple[str, str | None]:
+def _setting(run: RunReport | Planned) -> tuple[str, str | None]:
     return run.spec.pattern, run.spec.precision
 
 

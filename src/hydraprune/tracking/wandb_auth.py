@@ -6,6 +6,7 @@ import os
 from enum import Enum, auto
 from typing import Any
 
+from hydraprune.errors import single_line
 from hydraprune.utils.time_limit import TimeLimitError, call_within
 
 # The time limit for a server's first answer, in seconds.
@@ -61,7 +62,7 @@ def _key_state(settings: Any) -> _Key | str:
         host = settings.base_url
         found = authenticate_session(host=host, source="hydraprune", prompt=False, update_session=False)
     except Exception as error:  # W&B's various errors for an invalid key
-        return " ".join(str(error).split())
+        return single_line(error)
     return _Key.MISSING if found is None else _Key.FOUND
 
 

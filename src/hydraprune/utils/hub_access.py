@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hydraprune.errors import UserError
+from hydraprune.errors import UserError, single_line
 from hydraprune.utils.redaction import redacted
 
 # (part of a library's message, reason, cure), where the library advises to run code that comes with the checkpoint.
@@ -28,6 +28,10 @@ _REMOTE_CODE = (
     ),
 )
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+# Of a library's message in an error.
+_MOST_CHARACTERS = 200
+# Time limit in seconds for a connection to the hub.
+_CONNECT_SECONDS = 5.0
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -85,7 +89,7 @@ def loading(key: str, path: str) -> Iterator[None]:
 
 
 def _load_error(error: Exception, key: str, path: str) -> UserError:
-    message = " ".join(str(error).split())
+    message = single_line(error)
     for part, reason, cure in _REMOTE_CODE:
         if part in message:
             return UserError(reason, key=key, value=path, cure=cure)
@@ -111,8 +115,8 @@ def _load_error(error: Exception, key: str, path: str) -> UserError:
 
 def reason_of(error: BaseException) -> str:
     """A library's message in one line; that of the error it wrapped, if any."""
-    cause = " ".join(str(error.__cause__).split()) if error.__cause__ is not None else ""
-    return cause or " ".join(str(error).split())
+    cause = single_line(error.__cause__) if error.__cause__ is not None else ""
+    return cause or single_line(error)
 
 
 def is_offline() -> bool:
@@ -120,28 +124,25 @@ def is_offline() -> bool:
     return any(os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in _OFFLINE_VARIABLES)
 
 
-def go_offline_if_unreachable(paths: Iterable[str], timeout: float = 5.0) -> None:
+def go_offline_if_unreachable(paths: Iterable[str]) -> None:
     """Set HF_HUB_OFFLINE for this process if one of `paths` is a hub id and the hub does not answer.
 
     The libraries would retry each file for half a minute. Call this before they are imported: they
     read the variable at import. Behind a proxy nothing is tried, since only they know how to use it.
-
-    Args:
-        timeout: seconds to wait for a connection.
     """
     if is_offline() or any(map(os.environ.get, _PROXY_VARIABLES)) or all(map(is_local, paths)):
         return
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
         address = (endpoint.hostname or "", endpoint.port or (80 if endpoint.scheme == "http" else 443))
-        socket.create_connection(address, timeout=timeout).close()
+        socket.create_connection(address, timeout=_CONNECT_SECONDS).close()
     except OSError:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def _shortened(message: str, length: int = 200) -> str:
+def _shortened(message: str) -> str:
     message = str(redacted(message))  # before it is cut, or part of a secret would remain
-    return message if len(message) <= length else message[: length - 3] + "..."
+    return message if len(message) <= _MOST_CHARACTERS else message[: _MOST_CHARACTERS - 3] + "..."
 
 
 def quiet_libraries() -> None:

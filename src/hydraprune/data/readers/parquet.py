@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hydraprune.data.readers.memory_limits import Volume
 from hydraprune.data.readers.source import Source
+from hydraprune.errors import single_line
 
 _MAGIC = b"PAR1"
 
@@ -39,7 +40,7 @@ def check_parquet(source: Source, file: Path, columns: Sequence[str] = ()) -> No
         metadata = parquet.read_metadata(file)
         names = parquet.read_schema(file).names
     except (pyarrow.ArrowException, OSError) as error:
-        raise source.error(f"is damaged ({' '.join(str(error).split())[:80]})", "copy or write it again") from None
+        raise source.error(f"is damaged ({single_line(error)[:80]})", "copy or write it again") from None
     if metadata.num_rows == 0:
         raise source.error("the file is empty", "give at least one example")
     for column in columns:
