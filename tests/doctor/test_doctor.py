@@ -118,7 +118,7 @@ def test_a_mistake_in_the_overrides_is_one_line(hydraprune: Callable[..., Any], 
 
 def test_secrets_are_not_printed_and_servers_that_hang_are_not_waited_for(workplace: Path, silent: str) -> None:
     """Both servers accept the connection and never answer: a warning each, and the other checks work."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "WANDB_"))}
+    environ = {n: value for n, value in os.environ.items() if not n.startswith(("HF_", "WANDB_", "COLUMNS"))}
     environ |= SECRETS
     environ |= {"HF_ENDPOINT": f"http://someone:hunter2@{silent}", "WANDB_BASE_URL": f"http://{silent}"}
     environ |= {"OMP_NUM_THREADS": "1", "HOME": str(workplace), "WANDB_CONFIG_DIR": str(workplace / "wandb")}
