@@ -42,6 +42,24 @@ def killed(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, patch: tuple
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
+def interrupted(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Start a run in this process that Ctrl-C ends before `step` is done, without a checkpoint of it.
+
+    For runs of several threads: a forked process cannot use those of OpenMP that its parent has used.
+    """
+    take_step = loop.take_step
+
+    def interrupt(run: Any, batches: Any, now: int, clock: Any) -> Any:
+        if now == step:
+            raise KeyboardInterrupt
+        return take_step(run, batches, now, clock)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "take_step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            runs.execute(experiment)
+
+
 def at_step(step: int, steps: int = 30) -> tuple[Any, str, Any]:
     """A patch that kills the process after `step` of `steps` optimizer steps, and their checkpoint."""
 

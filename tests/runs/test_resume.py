@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cut_helpers import WORDS, Ask, at_step, die, killed, left, log_of, same_bits
+from cut_helpers import WORDS, Ask, at_step, die, interrupted, killed, left, log_of, same_bits
 from experiment_helpers import dense_run
 
 from hydraprune.errors import UserError
@@ -78,7 +78,7 @@ def test_a_run_resumes_with_the_same_number_of_threads_on_another_machine(
 ) -> None:
     experiment = ask("pattern=dense", "runtime.threads=null")
     monkeypatch.setattr(setup, "OWN_THREADS", 2)
-    killed(experiment, monkeypatch, at_step(13))
+    interrupted(experiment, monkeypatch, 13)
     monkeypatch.setattr(setup, "OWN_THREADS", 1)
     assert runs.execute(experiment).threads == 2
     log = log_of(experiment.directory)
