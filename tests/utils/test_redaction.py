@@ -140,7 +140,7 @@ def test_every_logger_and_handler_is_redacted(monkeypatch: pytest.MonkeyPatch) -
     before = logging.getLogRecordFactory()
     out = io.StringIO()
     handler = logging.StreamHandler(out)
-    logger = logging.getLogger("another.library")
+    logger = logging.getLogger("another.package")
     logger.addHandler(handler)
     try:
         guard_logs()

@@ -50,7 +50,7 @@ class Needs:
 
 
 def preflight(experiment: Experiment, load_data: TaskLoader) -> None:
-    """Check a run, and its dense run, before a directory is components.
+    """Check a run, and its dense run, before its directory is made.
 
     Raises:
         UserError: see `check`; or the run's directory holds something else, or cannot be written.
@@ -196,7 +196,7 @@ def _check_cache(config: Mapping[str, Any]) -> None:
 
 
 def _check_optimizer(config: Mapping[str, Any], steps: int, steps_per_epoch: int) -> None:
-    # On a stand-in parameter: torch's optimizers check their numbers when they are components.
+    # On a stand-in parameter: torch's optimizers check their numbers when they are made.
     try:
         key = "optimizer"
         optimizer = _maker(config, key)([{"params": [nn.Parameter(torch.zeros(1))]}])
