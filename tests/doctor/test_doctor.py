@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from network_helpers import closed_port
 
 TINY = ("task=toy", "model=tiny")
 NAMES = ("versions", "torch", "threads", "memory", "compiler", "run.root", "sweep", "cache.dir", "HF_HOME", "hub")
@@ -36,12 +37,6 @@ def silent() -> Iterator[str]:
     """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
-
-
-def closed_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_all_checks_are_shown_and_leave_nothing_behind(hydraprune: Callable[..., Any], workplace: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from saved_run_helpers import report_of, weights_of
 
 from hydraprune.runs import run as runs
 from hydraprune.runs.experiment import Experiment
@@ -78,9 +77,9 @@ def log_of(folder: Path) -> str:
 
 def left(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
     """(metrics, report without its times, weights)"""
-    report = json.loads((folder / "report.json").read_text())
+    report = report_of(folder)
     assert set(report.pop("seconds")) == {"total", "train", "eval", "teacher"}
-    return (folder / "metrics.jsonl").read_text(), report, load_file(folder / "model" / "model.safetensors")
+    return (folder / "metrics.jsonl").read_text(), report, weights_of(folder)
 
 
 def same_bits(one: Any, other: Any) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from saved_run_helpers import encoder_weights, metrics_of, report_of, run_folders, weights_of
 
 WORDS = (
     "model=tiny", "task=toy", "task.train_examples=320", "task.evaluation_examples=64", "training.batch_size=32",
@@ -20,10 +19,8 @@ WORDS = (
 
 def run_of(workplace: Path, pattern: str) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
     """(folder, report, weights of the encoder) of the one run of that pattern."""
-    (folder,) = (path.parent for path in workplace.glob(f"outputs/*/*/{pattern}/*/report.json"))
-    weights = load_file(folder / "model" / "model.safetensors")
-    encoder = {name: w for name, w in weights.items() if ".layer." in name and name.endswith("weight") and w.ndim == 2}
-    return folder, json.loads((folder / "report.json").read_text()), encoder
+    (folder,) = run_folders(workplace / "outputs", pattern)
+    return folder, report_of(folder), encoder_weights(weights_of(folder))
 
 
 @pytest.fixture
@@ -51,14 +48,13 @@ def test_a_sparse_model_is_fine_tuned_and_pruned_further(
     words = (*WORDS, "pattern=1x1", "pattern.target_sparsity=0.9", f"dense.source={sparse}", "run.root=outputs/further")
     finished = train(*words)
     assert finished.code == 0, finished.err
-    (place,) = (path.parent for path in (workplace / "outputs/further").glob("*/*/1x1/*/report.json"))
-    lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
-    shown = [line["sparsity/global"] for line in lines if "sparsity/global" in line]
+    (place,) = run_folders(workplace / "outputs/further", "1x1")
+    shown = [line["sparsity/global"] for line in metrics_of(place) if "sparsity/global" in line]
     assert shown == sorted(shown)
     assert shown[0] > 0.6
-    further = load_file(place / "model" / "model.safetensors")
+    further = weights_of(place)
     assert all(bool((further[name][weight == 0] == 0).all()) for name, weight in before.items())
-    assert json.loads((place / "report.json").read_text())["pattern_ok"] is True
+    assert report_of(place)["pattern_ok"] is True
 
     refused = train(*WORDS, "pattern=1x1", "pattern.target_sparsity=0.5", f"dense.source={sparse}", "run.root=other")
     assert refused.code == 2
@@ -85,7 +81,7 @@ def test_the_saved_model_obeys_the_pattern(
     units = report["units"]
     assert units["pruned"] == units["target"] > 0
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(folder)
     pruned = sum(weights[name].numel() for part in report["parts"].values() for name in part["weights"])
     # The last line of metrics is counted in masks, the report in the saved file.
     assert [line["sparsity/global"] for line in lines if "sparsity/global" in line][-1] == zeros / pruned

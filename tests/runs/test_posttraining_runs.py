@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from saved_run_helpers import encoder_weights, metrics_of, report_of, run_folders, weights_of
 
 WORDS = (
     "model=tiny", "task=toy", "task.train_examples=320", "task.evaluation_examples=64", "training.batch_size=32",
@@ -19,13 +19,8 @@ WORDS = (
 
 def only_run(workplace: Path, pattern: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], list[dict[str, Any]]]:
     """(report, saved weights, metrics) of the one run of that pattern."""
-    (folder,) = (path.parent for path in workplace.glob(f"outputs/*/*/{pattern}/*/report.json"))
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return json.loads((folder / "report.json").read_text()), load_file(folder / "model" / "model.safetensors"), lines
-
-
-def layers(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: w for name, w in weights.items() if ".layer." in name and name.endswith("weight") and w.ndim == 2}
+    (folder,) = run_folders(workplace / "outputs", pattern)
+    return report_of(folder), weights_of(folder), metrics_of(folder)
 
 
 def test_wanda_without_training(train: Callable[..., Any], workplace: Path) -> None:
@@ -44,10 +39,10 @@ def test_wanda_without_training(train: Callable[..., Any], workplace: Path) -> N
     assert report["best"] == {**report["final"], "epoch": 0}
     assert report["dense"]["accuracy"] == dense["final"]["accuracy"]
     assert lines == [{"step": 0, "epoch": 0, "eval/accuracy": report["final"]["accuracy"], "sparsity/global": 0.5}]
-    for name, weight in layers(weights).items():
+    for name, weight in encoder_weights(weights).items():
         assert bool(((weight.reshape(-1, 4) != 0).sum(-1) == 2).all())
         assert torch.equal(weight, before[name] * (weight != 0)), "Wanda changes no weight that stays"
-    for name in weights.keys() - layers(weights).keys():
+    for name in weights.keys() - encoder_weights(weights).keys():
         assert torch.equal(weights[name], before[name])
     assert "Finished already" in train("experiment=quickstart", *WORDS, "pruner=wanda", "pattern=2:4").out
     planned = train("experiment=quickstart", *WORDS, "pruner=wanda", "pattern=2:4", "seed=1", "plan=true")
@@ -66,7 +61,7 @@ def test_training_under_the_masks(train: Callable[..., Any], workplace: Path) ->
     assert (report["steps"], report["pattern_ok"], report["teacher"]) == (20, True, "stored")
     assert [line["epoch"] for line in lines if "epoch" in line] == [1, 2]
     assert all(line["sparsity/global"] == 0.5 for line in lines if "train/loss" in line)
-    for name, weight in layers(weights).items():
+    for name, weight in encoder_weights(weights).items():
         assert torch.equal(weight == 0, pruned[name] == 0)
         assert not torch.equal(weight, pruned[name])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from saved_run_helpers import encoder_weights, report_of, run_folders, weights_of
 
 from hydraprune import launch
 
@@ -21,24 +21,11 @@ REPORT_KEYS = {
 }  # fmt: skip
 
 
-def run_folders(workplace: Path, pattern: str) -> list[Path]:
-    return sorted(path.parent for path in workplace.glob(f"outputs/*/*/{pattern}/*/report.json"))
-
-
-def report_of(folder: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return report
-
-
-def encoder(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: w for name, w in weights.items() if ".layer." in name and name.endswith("weight") and w.ndim == 2}
-
-
 def test_the_files_and_the_report_of_a_run(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
     finished = train(*small, "pattern=4x1")
     assert finished.code == 0, finished.err
-    (sparse,) = run_folders(workplace, "4x1")
-    (dense,) = run_folders(workplace, "dense")
+    (sparse,) = run_folders(workplace / "outputs", "4x1")
+    (dense,) = run_folders(workplace / "outputs", "dense")
     for folder in (sparse, dense):
         assert {"config.yaml", "train.log", "metrics.jsonl", "report.json", "model"} <= {
             p.name for p in folder.iterdir()
@@ -54,7 +41,7 @@ def test_the_files_and_the_report_of_a_run(train: Callable[..., Any], small: tup
     assert log.count("epoch 3, step 30 of 30") == 1
 
     # Counted in the saved file: exactly floor(0.9 * blocks) blocks of four rows are zero, and nothing else.
-    weights = encoder(load_file(sparse / "model" / "model.safetensors"))
+    weights = encoder_weights(weights_of(sparse))
     blocks = {name: (w.reshape(w.shape[0] // 4, 4, -1) != 0) for name, w in weights.items()}
     empty = sum(int((~b.any(1)).sum()) for b in blocks.values())
     total = sum(b.shape[0] * b.shape[2] for b in blocks.values())
@@ -76,11 +63,11 @@ def test_plain_transformers_reads_the_model(train: Callable[..., Any], small: tu
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     assert train(*small, "pattern=2:4").code == 0
-    (folder,) = run_folders(workplace, "2of4")
+    (folder,) = run_folders(workplace / "outputs", "2of4")
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     assert model.config.id2label == {0: "negative", 1: "positive"}
-    for weight in encoder(dict(model.named_parameters())).values():
+    for weight in encoder_weights(dict(model.named_parameters())).values():
         assert bool(((weight.reshape(-1, 4) != 0).sum(-1) == 2).all())
     assert model(**tokenizer(["the film was not good"], return_tensors="pt")).logits.shape == (1, 2)
 
@@ -89,7 +76,7 @@ def test_the_same_command_finds_its_run(
     train: Callable[..., Any], hydraprune: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     assert train(*small).code == 0
-    (folder,) = run_folders(workplace, "4x1")
+    (folder,) = run_folders(workplace / "outputs", "4x1")
     before = {
         p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name in ("report.json", "metrics.jsonl")
     }
@@ -131,7 +118,7 @@ def test_same_seed_same_bits(train: Callable[..., Any], small: tuple[str, ...], 
     first, second = (next(workplace.glob(f"{root}/*/*/4x1/*")) for root in ("one", "two"))
     assert first.name == second.name
     assert (first / "metrics.jsonl").read_text() == (second / "metrics.jsonl").read_text()
-    one, two = (load_file(folder / "model" / "model.safetensors") for folder in (first, second))
+    one, two = (weights_of(folder) for folder in (first, second))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -183,7 +170,7 @@ def test_a_refused_job_can_be_tried_again(train: Callable[..., Any], small: tupl
     own = [word for word in words if not word.startswith("dense.overrides")]
     assert train(*own).code == 1
     assert train(*small[:4], "training.epochs=1", "pattern=dense").code == 0
-    (dense,) = run_folders(workplace, "dense")
+    (dense,) = run_folders(workplace / "outputs", "dense")
     (dense / "model").rename(workplace / "late")
     again = train(*own)
     assert again.code == 0, again.err
@@ -211,19 +198,19 @@ def test_threads_are_not_inherited(train: Callable[..., Any], small: tuple[str, 
 def test_a_dense_model_of_the_user(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
     own = [word for word in small if not word.startswith("dense.")]
     assert train(*small[:4], "training.epochs=1", "pattern=dense").code == 0
-    (dense,) = run_folders(workplace, "dense")
+    (dense,) = run_folders(workplace / "outputs", "dense")
     mine = workplace / "mine"
     (dense / "model").rename(mine)
     finished = train(*own, f"dense.source={mine}", f"distill.teacher={mine}")
     assert finished.code == 0, finished.err
-    (sparse,) = run_folders(workplace, "4x1")
+    (sparse,) = run_folders(workplace / "outputs", "4x1")
     assert report_of(sparse)["dense"]["accuracy"] == report_of(dense)["final"]["accuracy"]
 
 
 def test_a_failure_is_recorded(train: Callable[..., Any], small: tuple[str, ...], workplace: Path) -> None:
     finished = train(*small, "optimizer.lr=1e30", "distill=none")
     assert finished.code != 0
-    (folder,) = run_folders(workplace, "4x1")
+    (folder,) = run_folders(workplace / "outputs", "4x1")
     report = report_of(folder)
     assert report["status"] == "failed"
     assert "not finite" in report["error"]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from saved_run_helpers import weights_of
 
 
 def left(workplace: Path, root: str) -> tuple[str, dict[str, torch.Tensor]]:
     """(metrics, weights) of the 4x1 run below `root`."""
     (folder,) = (workplace / root).glob("toy/tiny/4x1/*")
-    return (folder / "metrics.jsonl").read_text(), load_file(folder / "model" / "model.safetensors")
+    return (folder / "metrics.jsonl").read_text(), weights_of(folder)
 
 
 def same(one: tuple[str, dict[str, torch.Tensor]], other: tuple[str, dict[str, torch.Tensor]]) -> bool:

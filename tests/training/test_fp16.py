@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) -> Ite
         config = compose(
             *own, f"dense.source={folder}", "distill=none", "training.max_grad_norm=1000", "cache.max_gb=0"
         )
-        experiment = build_experiment(config, "nowhere")
+        experiment = build_experiment(config)
         yield prepare(experiment, str(folder), TaskLoader()).training(Silent())
     AcceleratorState._reset_state(reset_partial_state=True)
 

@@ -49,7 +49,7 @@ def built(dense: str, small: tuple[str, ...]) -> Iterator[Callable[..., Training
 
         def make(*words: str) -> TrainingSetup:
             config = compose(*own, f"dense.source={dense}", *words)
-            return prepare(build_experiment(config, "nowhere"), dense, TaskLoader()).training(Silent())
+            return prepare(build_experiment(config), dense, TaskLoader()).training(Silent())
 
         yield make
     AcceleratorState._reset_state(reset_partial_state=True)

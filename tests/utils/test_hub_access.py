@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from network_helpers import closed_port
 
 from hydraprune.errors import UserError
 from hydraprune.utils.hub_access import go_offline_if_unreachable, loading, local_or_id
@@ -20,12 +21,6 @@ def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         monkeypatch.delenv(name, raising=False)
     yield monkeypatch
     os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def closed_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_an_unreachable_hub_switches_to_offline_mode(online: pytest.MonkeyPatch) -> None:
