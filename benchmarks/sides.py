@@ -165,7 +165,7 @@ class Ours:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             quiet_libraries()
             config = compose("config", words, return_hydra_config=True)
-            experiment, load_data = build_experiment(config, str(self.folder / "outputs" / "run")), TaskLoader()
+            experiment, load_data = build_experiment(config), TaskLoader()
             preflight(experiment, load_data)
             prepared = prepare(experiment, str(self.folder / "model"), load_data)
         self.run = prepared.training(Silent())

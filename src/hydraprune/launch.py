@@ -10,7 +10,7 @@ import math
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -91,7 +91,7 @@ class Preflight(Callback):  # type: ignore[misc]
                     value=config.plan,
                     cure="hydra/sweeper=hydraprune knows them beforehand",
                 )
-        except UserError as error:
+        except Exception as error:
             leave(error)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -112,11 +112,11 @@ class Preflight(Callback):  # type: ignore[misc]
 def _check(config: DictConfig) -> _Checked:
     """The experiment of a composed config, after its preflight; `plan=true` ends here."""
     # Imported here: the libraries read the environment once.
-    from hydraprune.runs.experiment import build_experiment
+    from hydraprune.runs.experiment import build_single_run
     from hydraprune.runs.preflight import preflight
     from hydraprune.runs.setup import TaskLoader
 
-    experiment, load_data = build_experiment(config), TaskLoader()
+    experiment, load_data = build_single_run(config), TaskLoader()
     if config.plan:
         _show_plan(experiment)
     preflight(experiment, load_data)
@@ -206,7 +206,7 @@ def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
     try:
         _keep_config(config, hydra_config)
         (refusal / NAME).unlink(missing_ok=True)
-        experiment = build_experiment(composed, _relative(directory))
+        experiment = replace(build_experiment(composed), directory=_relative(directory))
         if not experiment.alone:
             _show_only_warnings()
         preflight(experiment, load_data)
@@ -251,10 +251,10 @@ def _show_only_warnings() -> None:
             handler.setLevel(logging.WARNING)
 
 
-def _relative(path: Path) -> str:
+def _relative(path: Path) -> Path:
     """`path` relative to the current folder, if it is below."""
     plain = Path(os.path.normpath(path))
     try:
-        return str(plain.relative_to(Path.cwd()))
+        return plain.relative_to(Path.cwd())
     except ValueError:
-        return str(plain)
+        return plain

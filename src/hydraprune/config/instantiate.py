@@ -141,6 +141,11 @@ def plans(config: Mapping[str, Any]) -> Plans:
             raise UserError(
                 "must name a pattern's function, as in conf/pattern/", key=f"pattern.parts.{name}._target_", value=None
             )
+        layers = part.get("layers")
+        if isinstance(layers, dict) and layers.get("_target_") is None:
+            raise UserError(
+                "must name hydraprune.sparsity.Layers", key=f"pattern.parts.{name}.layers._target_", value=None
+            )
         for key, other in shared.items():
             own = {k: value for k, value in (part.pop(key, None) or {}).items() if value is not None}
             if own:
@@ -148,7 +153,6 @@ def plans(config: Mapping[str, Any]) -> Plans:
                 taken = arguments_of(str(own.get("_target_", other["_target_"])), where)
                 part[key] = {k: v for k, v in other.items() if k in taken or k == "_target_"} | own
                 check_arguments(part[key], where, set())
-    _check_layers({"pattern": node, **{f"pattern.parts.{k}": v for k, v in (node.get("parts") or {}).items()}})
     made: Plans = make(config, "pattern", node)
     common = [make(config, key) for key in _SHARED]
     if made.name == "lock":
@@ -178,13 +182,6 @@ def pattern_name(config: Mapping[str, Any]) -> str:
             part.pop(key, None)  # not part of the name, and incomplete without the nodes at the top
     made: Plans = make(config, "pattern", node)
     return made.name
-
-
-def _check_layers(nodes: Mapping[str, Any]) -> None:
-    for key, node in nodes.items():
-        layers = node.get("layers")
-        if isinstance(layers, dict) and layers.get("_target_") is None:
-            raise UserError("must name hydraprune.sparsity.Layers", key=f"{key}.layers._target_", value=None)
 
 
 def _check_lock(criterion: Method, schedule: Schedule | Never) -> None:

@@ -37,7 +37,7 @@ class MaskCrop:
     sparsity: float
 
 
-def mask_crops(model: Path, parts: Mapping[str, Any], rows: int = ROWS, columns: int = COLUMNS) -> list[MaskCrop]:
+def mask_crops(model: Path, parts: Mapping[str, Any]) -> list[MaskCrop]:
     """A typical mask crop for each pruner of a run, always the same.
 
     It is taken from the layer whose sparsity is nearest to the pruner's, where its own sparsity is
@@ -57,7 +57,7 @@ def mask_crops(model: Path, parts: Mapping[str, Any], rows: int = ROWS, columns:
         masks = list(_masks(model, part["weights"]))
         if masks:
             weight, kept = min(masks, key=lambda mask: abs(1 - mask[1].mean() - part["sparsity"]))
-            found.append(_typical_crop(name, part["pattern"], weight, kept, rows, columns))
+            found.append(_typical_crop(name, part["pattern"], weight, kept))
     return found
 
 
@@ -77,9 +77,9 @@ def _matrix(weight: NDArray[Any]) -> NDArray[Any]:
     return weight.reshape(len(weight), -1)
 
 
-def _typical_crop(pruner: str, pattern: str, weight: str, kept: NDArray[np.bool_], rows: int, columns: int) -> MaskCrop:
+def _typical_crop(pruner: str, pattern: str, weight: str, kept: NDArray[np.bool_]) -> MaskCrop:
     sparsity = 1 - float(kept.mean())
-    height, width = min(rows, kept.shape[0]), min(columns, kept.shape[1])
+    height, width = min(ROWS, kept.shape[0]), min(COLUMNS, kept.shape[1])
     corners = [
         (top, left)
         for top in range(0, kept.shape[0] - height + 1, height)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from hydraprune.results.report import RunReport, finished_run
+from hydraprune.results.report import RunReport
+from hydraprune.runs.directory import finished
 from hydraprune.runs.experiment import Experiment
 
 log = logging.getLogger(__name__)
-
-
-def finished(experiment: Experiment) -> RunReport | None:
-    """The report of a run if it is finished and its model is there."""
-    return finished_run(experiment.directory, experiment.spec.hash)
 
 
 def dense_model(

@@ -20,7 +20,6 @@ from hydraprune.runs.experiment import Experiment
 from hydraprune.tracking import About, Mask, Outcome
 from hydraprune.training.progress import Progress
 from hydraprune.training.setup import TrainingSetup
-from hydraprune.training.teachers import FixedShapeTeacher, NoTeacher, OnlineTeacher, StoredTeacher
 from hydraprune.utils.redaction import redacted
 
 _PACKAGES = ("hydraprune", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core")
@@ -34,15 +33,6 @@ def started_report(experiment: Experiment) -> RunReport:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-
-
-# How the outputs were computed. On a CPU the bits are the same; on an accelerator rounding differs.
-_TEACHERS: dict[type, str | None] = {
-    NoTeacher: None,
-    OnlineTeacher: "online",
-    FixedShapeTeacher: "online",
-    StoredTeacher: "stored",
-}
 
 
 def finished_report(
@@ -75,7 +65,7 @@ def finished_report(
         steps=progress.step,
         examples=training.settings.epochs * len(training.train.data),
         seconds={name: round(value, 3) for name, value in seconds.items()},
-        teacher=_TEACHERS[type(training.teacher)],
+        teacher=training.teacher.source,
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
     )
@@ -89,7 +79,7 @@ def about(experiment: Experiment, steps: int, done: int) -> About:
         done: steps before it was resumed.
     """
     config = redacted(dict(experiment.config))
-    return About(experiment.spec, config, experiment.directory, steps, done, experiment.asked)
+    return About(experiment.spec, config, experiment.directory, steps, done, experiment.requested)
 
 
 def outcome(report: RunReport, model: Path) -> Outcome:

@@ -1,4 +1,4 @@
-"""The directory of a run: the check that it may be used, and the stamp that names its run."""
+"""The directory of a run: its report if it is finished, the check that it may be used, and the stamp in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydraprune.errors import UserError
 from hydraprune.results.curves import NAME as METRICS
-from hydraprune.results.report import NAME, read_report
+from hydraprune.results.report import NAME, RunReport, finished_run, read_report
 from hydraprune.runs.experiment import Experiment
 from hydraprune.utils.files import PROBE, check_place
 
@@ -18,6 +18,11 @@ _BEFORE_A_RUN = {".hydra", ".lock", "train.log"}
 def stamp(experiment: Experiment) -> str:
     """The first line of the config.yaml in a run's directory."""
     return f"# run {experiment.spec.hash}\n"
+
+
+def finished(experiment: Experiment) -> RunReport | None:
+    """The report of a run if it is finished and its model is there."""
+    return finished_run(experiment.directory, experiment.spec.hash)
 
 
 def check_directory(experiment: Experiment) -> None:

@@ -38,7 +38,7 @@ class Experiment:
         directory: the run's folder.
         dense: the dense run that this one starts from; None for a dense run, and where `dense.source` names a model.
         alone: whether the run has the terminal to itself; otherwise it logs to its train.log only.
-        asked: whether the user asked for this run; False for a dense run that a sparse run needs.
+        requested: whether the user asked for this run; False for a dense run that a sparse run needs.
     """
 
     config: Mapping[str, Any]
@@ -48,7 +48,7 @@ class Experiment:
     directory: Path
     dense: Experiment | None
     alone: bool = True
-    asked: bool = True
+    requested: bool = True
 
     @property
     def dense_source(self) -> str | None:
@@ -90,27 +90,36 @@ class DenseExperiments:
         key = dense_key(sparse, choices)
         if key not in self._built:
             config, overrides = dense_config(sparse, choices, self.compose)
-            self._built[key] = replace(_experiment(config, {}, overrides, self, self._alone), asked=False)
+            self._built[key] = replace(_experiment(config, {}, overrides, self, self._alone), requested=False)
         return self._built[key]
 
 
-def build_experiment(
-    config: DictConfig, directory: str | None = None, dense_experiments: DenseExperiments | None = None
-) -> Experiment:
-    """The experiment that a composed config (its `hydra` node included) asks for.
+def build_experiment(config: DictConfig, dense_experiments: DenseExperiments | None = None) -> Experiment:
+    """The experiment that a composed config (its `hydra` node included) asks for, in its default directory.
 
     Args:
-        directory: the run's folder; None: the one in the config's `hydra` node.
         dense_experiments: dense runs that were built for other jobs of the sweep.
 
     Raises:
         UserError: an unknown or missing key, a value that does not fit, or an impossible pattern.
     """
-    allow_typed_modules(config)
+    _allow_typed_modules(config)
     alone = not is_planned(config)
     dense_experiments = dense_experiments or DenseExperiments(alone)
-    experiment = _experiment(resolved(config), choices_of(config), typed_words(config), dense_experiments, alone)
-    return replace(experiment, directory=_directory(config, directory, experiment))
+    return _experiment(resolved(config), choices_of(config), typed_words(config), dense_experiments, alone)
+
+
+def build_single_run(config: DictConfig) -> Experiment:
+    """The experiment of a single run, in the directory that `hydra.run.dir` names.
+
+    Raises:
+        UserError: see `build_experiment`.
+    """
+    experiment = build_experiment(config)
+    # The resolver of the default would build the same folder again.
+    if OmegaConf.to_container(config.hydra.run)["dir"] == RUN_DIR:  # type: ignore[index,call-overload]
+        return experiment
+    return replace(experiment, directory=Path(config.hydra.run.dir))
 
 
 def folder_of(config: DictConfig) -> str:
@@ -119,7 +128,7 @@ def folder_of(config: DictConfig) -> str:
     Raises:
         UserError: see `build_experiment`.
     """
-    allow_typed_modules(config)
+    _allow_typed_modules(config)
     values, choices = resolved(config), choices_of(config)
     dense = None
     if _starts_from_dense_run(values):
@@ -146,7 +155,7 @@ def _experiment(
     return Experiment(config, identity, spec, components, directory, dense, alone)
 
 
-def allow_typed_modules(config: DictConfig) -> None:
+def _allow_typed_modules(config: DictConfig) -> None:
     """Allow the modules that `modules=[...]` names, if it was typed: a config file cannot allow anything."""
     if any(override_key(word) == "modules" for word in typed_words(config)):
         modules = OmegaConf.to_container(config, resolve=False)["modules"]  # type: ignore[index,call-overload]
@@ -156,14 +165,6 @@ def allow_typed_modules(config: DictConfig) -> None:
 def _starts_from_dense_run(values: Mapping[str, Any]) -> bool:
     dense = values.get("dense")
     return values.get("phase") == "sparse" and isinstance(dense, Mapping) and str(dense.get("source")) == AUTO
-
-
-def _directory(config: DictConfig, given: str | None, experiment: Experiment) -> Path:
-    if given is not None:
-        return Path(given)
-    folder = OmegaConf.to_container(config.hydra.run)["dir"]  # type: ignore[index,call-overload]
-    # The resolver would find the same folder again.
-    return experiment.default_directory if folder == RUN_DIR else Path(config.hydra.run.dir)
 
 
 def _spec(config: Mapping[str, Any], identity: Identity, plans: Plans, overrides: Sequence[str]) -> RunSpec:

@@ -19,8 +19,7 @@ from hydraprune.data.task_checks import check_metrics
 from hydraprune.errors import UserError
 from hydraprune.models.families import family_of, max_positions
 from hydraprune.models.tokenizer_checks import check_tokenizer
-from hydraprune.runs.dense import finished
-from hydraprune.runs.directory import check_directory
+from hydraprune.runs.directory import check_directory, finished
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.setup import TaskLoader, check_head
 from hydraprune.sparsity import SparsityError
@@ -77,7 +76,7 @@ def check(experiment: Experiment, load_data: TaskLoader) -> Needs:
     """
     config, components, dense = experiment.config, experiment.components, experiment.dense_source
     check_numbers(experiment)
-    _check_cache(config)
+    _check_cache(experiment)
     instantiate.make(config, "tracker")
     plans, settings, task = components.plans, components.settings, components.task
     if settings.epochs == 0 and not plans.parts:
@@ -107,10 +106,10 @@ def check(experiment: Experiment, load_data: TaskLoader) -> Needs:
     if dense or not plans.parts:
         # Loaded, since a weight that the checkpoint lacks would be random.
         _check_start(components, source.load(None if dense else data.labels), steps, per_epoch)
-    _check_optimizer(config, steps, per_epoch)
+    _check_optimizer(experiment, steps, per_epoch)
     _check_teacher(components, blueprint.config, tokenizer, data)
     model_bytes = sum(weight.numel() * weight.element_size() for weight in blueprint.parameters())
-    return Needs(steps, model_bytes, *_cached_bytes(config, components, blueprint.config, tokenizer, data))
+    return Needs(steps, model_bytes, *_cached_bytes(experiment, blueprint.config, tokenizer, data))
 
 
 def _check_start(components: Components, model: nn.Module, steps: int, per_epoch: int) -> None:
@@ -122,11 +121,10 @@ def _check_start(components: Components, model: nn.Module, steps: int, per_epoch
             raise with_config_keys(error.of(pruner.name), components.plans) from None
 
 
-def _cached_bytes(
-    config: Mapping[str, Any], components: Components, model: Any, tokenizer: Any, data: TaskData
-) -> tuple[int, int]:
+def _cached_bytes(experiment: Experiment, model: Any, tokenizer: Any, data: TaskData) -> tuple[int, int]:
     """Bytes of teacher outputs and of tokens that will be cached."""
-    cache, distiller = cache_of(config["cache"]), components.distiller
+    components = experiment.components
+    cache, distiller = cache_of(experiment.config["cache"]), components.distiller
 
     def tokens(examples: Examples) -> int:
         return estimated_tokens(tokenizer, examples, components.task.max_length)
@@ -184,24 +182,24 @@ def check_numbers(experiment: Experiment) -> None:
         raise UserError("must be true or false", key="runtime.compiled", value=compiled)
 
 
-def _check_cache(config: Mapping[str, Any]) -> None:
+def _check_cache(experiment: Experiment) -> None:
     """Refuse a cache of impossible size, or in a folder that cannot be written.
 
     Raises:
         UserError: naming the range, or the folder that cannot be written.
     """
-    cache = cache_of(config["cache"])
+    cache = cache_of(experiment.config["cache"])
     if cache.max_gb > 0:
         check_place(cache.folder, "cache.dir")
 
 
-def _check_optimizer(config: Mapping[str, Any], steps: int, steps_per_epoch: int) -> None:
+def _check_optimizer(experiment: Experiment, steps: int, steps_per_epoch: int) -> None:
     # On a stand-in parameter: torch's optimizers check their numbers when they are made.
     try:
         key = "optimizer"
-        optimizer = _maker(config, key)([{"params": [nn.Parameter(torch.zeros(1))]}])
+        optimizer = _maker(experiment.config, key)([{"params": [nn.Parameter(torch.zeros(1))]}])
         key = "lr_scheduler"
-        _maker(config, key, steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
+        _maker(experiment.config, key, steps=steps, steps_per_epoch=steps_per_epoch)(optimizer)
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
         raise target_error(error, key) from None
 

@@ -24,9 +24,9 @@ from hydraprune.results.report import NAME, RunReport, write_report
 from hydraprune.results.sparsity_counts import count_sparsity
 from hydraprune.results.summary import summary
 from hydraprune.runs import setup
-from hydraprune.runs.dense import dense_model, finished
+from hydraprune.runs.dense import dense_model
 from hydraprune.runs.description import about, finished_report, outcome, started_report, versions
-from hydraprune.runs.directory import check_directory, stamp
+from hydraprune.runs.directory import check_directory, finished, stamp
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.failures import as_user_error
 from hydraprune.runs.setup import TaskLoader
@@ -188,7 +188,7 @@ def _resumed(experiment: Experiment, checkpoints: Checkpoints) -> Start:
     if start.step:
         # Before the metrics are truncated: a live view counts from this step.
         _report_resumed_step(start.step, experiment)
-    threads = setup.threads_of(experiment.config)
+    threads = setup.threads_of(experiment)
     if start.threads is not None and start.threads != threads:
         log.info("Resuming with %d threads as before (this machine has %d)", start.threads, threads)
     if experiment.spec.recipe["source"] == "none":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
         threads: number of threads of a resumed run, which may differ from its config's; None: the config's.
     """
     config, components = experiment.config, experiment.components
-    use_runtime(config, threads)
+    use_runtime(experiment, threads)
     cache = cache_of(config["cache"])
     settings, task = components.settings, components.task
     data = load_data(experiment)
@@ -141,14 +141,15 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     return Prepared(training, tokenizer, steps, seconds)
 
 
-def threads_of(config: Mapping[str, Any]) -> int:
-    """The threads that torch computes with under a config."""
-    return int(config["runtime"]["threads"] or OWN_THREADS)
+def threads_of(experiment: Experiment) -> int:
+    """The threads that torch computes with in a run."""
+    return int(experiment.config["runtime"]["threads"] or OWN_THREADS)
 
 
-def use_runtime(config: Mapping[str, Any], threads: int | None = None) -> None:
+def use_runtime(experiment: Experiment, threads: int | None = None) -> None:
     """Set how this process computes: threads, compiled code, memory."""
-    torch.set_num_threads(threads or threads_of(config))
+    config = experiment.config
+    torch.set_num_threads(threads or threads_of(experiment))
     keep_freed_memory()
     folder = cache_of(config["cache"]).folder / "native" if config["runtime"]["compiled"] else None
     used = [saliency_kernels.use_compiled(folder), dropout.use_compiled(folder)]
@@ -218,7 +219,7 @@ def scorer(metrics: Sequence[str | Metric], regression: bool | None = None) -> A
 
 def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskLoader) -> dict[str, float]:
     """Metric -> value of the model at `path`, which the config or command line names at `key`, on the task."""
-    use_runtime(experiment.config)
+    use_runtime(experiment)
     settings, task = experiment.components.settings, experiment.components.task
     source, data = pretrained(path, key), load_data(experiment)
     check_evaluations(data, task.metrics)

@@ -25,12 +25,10 @@ def compiler() -> str | None:
     return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
 
 
-def load(
-    source: Path, folder: Path, functions: Mapping[str, Sequence[Any]], flags: Sequence[str] = ("-march=native",)
-) -> ctypes.CDLL | None:
+def load(source: Path, folder: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL | None:
     """`build`, or None where that fails."""
     try:
-        return build(source, folder, functions, flags)
+        return build(source, folder, functions)
     except UNFIT:
         return None
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hydraprune.errors import UserError, one_line
 from hydraprune.results.plan_file import Plan, Planned
 from hydraprune.results.report import NAME, RunReport, read_report
 from hydraprune.results.run_spec import invalid_spec
-from hydraprune.runs.dense import finished
-from hydraprune.runs.directory import check_directory
+from hydraprune.runs.directory import check_directory, finished
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.preflight import Needs, check, check_device, check_numbers
 from hydraprune.runs.setup import TaskLoader
@@ -97,11 +96,11 @@ class _CheckedCells:
         if (report := finished(experiment)) is not None:
             return replace(run, steps=report.steps), None
         try:
-            run = _with(run, self._needs(experiment))
+            run = replace(run, **asdict(self._needs(experiment)))
             if dense is None or finished(dense) is not None:
                 return run, None
             of_dense = Planned(dense.spec, dense.directory, dense.spec.overrides)
-            return run, _with(of_dense, self._needs(dense))
+            return run, replace(of_dense, **asdict(self._needs(dense)))
         except UserError as error:
             return replace(run, refused=one_line(error)), None
 
@@ -125,16 +124,6 @@ class _CheckedCells:
         if isinstance(found, UserError):
             raise found
         return found
-
-
-def _with(job: Planned, needs: Needs) -> Planned:
-    return replace(
-        job,
-        steps=needs.steps,
-        model_bytes=needs.model_bytes,
-        answer_bytes=needs.answer_bytes,
-        token_bytes=needs.token_bytes,
-    )
 
 
 def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -> str:

@@ -108,7 +108,7 @@ def _job(
     try:
         config = compose(list(words))
         typed = typed_words(config)
-        experiment = build_experiment(config, "", dense_experiments)
+        experiment = build_experiment(config, dense_experiments)
         experiment = replace(experiment, directory=_directory(config, number, folder, experiment.identity.folder))
         return Job(tuple(words), experiment, None, folder / refusal_folder(typed))
     except (UserError, HydraException, OmegaConfBaseException) as error:

@@ -30,6 +30,7 @@ from hydraprune.training.teachers import (
     iter_outputs,
 )
 from hydraprune.utils.cache import Cache, digest
+from hydraprune.utils.sizes import format_bytes
 from hydraprune.utils.tensor_io import bytes_of
 
 _FLOAT = np.dtype("<f4")
@@ -128,8 +129,8 @@ def make_teacher(spec: TeacherSpec, cache: Cache) -> tuple[Teacher, float]:
     size = shape[0] * shape[1] * _FLOAT.itemsize
     if not cache.admits(size):
         log.info(
-            "The teacher runs in every step: its outputs would take %.3g GB, more than cache.max_gb=%g",
-            size / 1e9,
+            "The teacher runs in every step: its outputs would take %s, more than cache.max_gb=%g",
+            format_bytes(size),
             cache.max_gb,
         )
         return _online(spec), 0.0
@@ -155,7 +156,8 @@ def _features(spec: TeacherSpec) -> int:
 
 def _write(spec: TeacherSpec, path: Path, shape: tuple[int, int]) -> None:
     """Compute all outputs and write them as .npy, row by row in the order in which they come."""
-    log.info("Running the teacher once on all %d examples (%.3g GB)", len(spec.data), shape[0] * shape[1] * 4e-9)
+    size = shape[0] * shape[1] * _FLOAT.itemsize
+    log.info("Running the teacher once on all %d examples (%s)", len(spec.data), format_bytes(size))
     with path.open("wb") as file:
         # Not by a memory map, whose process would crash on a full disk.
         np.lib.format.write_array_header_1_0(file, {"descr": _FLOAT.str, "fortran_order": False, "shape": shape})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,14 @@ _BATCHES_PER_AUTOCAST = 16
 
 
 class Teacher(Protocol):
-    """Gives a loss the teacher's outputs."""
+    """Gives a loss the teacher's outputs.
+
+    Args:
+        source: `online` (computed for every batch) or `stored`, for reports; None without a teacher. On a CPU both
+            give the same bits; on an accelerator rounding differs.
+    """
+
+    source: ClassVar[str | None]
 
     def outputs(self, batch: Batch) -> Tensor | None:
         """Those of a batch, in the same order; None without a teacher."""
@@ -28,6 +35,8 @@ class Teacher(Protocol):
 
 class NoTeacher:
     """For losses that use no teacher."""
+
+    source: ClassVar[str | None] = None
 
     def outputs(self, batch: Batch) -> Tensor | None:
         return None
@@ -40,6 +49,8 @@ def is_batch_invariant(device: torch.device) -> bool:
 
 class OnlineTeacher:
     """A frozen model that runs on every batch as it is."""
+
+    source: ClassVar[str | None] = "online"
 
     def __init__(self, model: nn.Module, distiller: Distiller) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -56,6 +67,8 @@ class FixedShapeTeacher:
     Args:
         data: the examples that batches will be made of.
     """
+
+    source: ClassVar[str | None] = "online"
 
     def __init__(self, model: nn.Module, distiller: Distiller, data: Encoded) -> None:
         # No gradient is ever computed, but autocast caches the conversion of a weight only if it requires one.
@@ -97,6 +110,7 @@ class StoredTeacher:
     rows: np.ndarray[Any, np.dtype[np.float32]]
     offsets: Tensor
     per_token: bool
+    source: ClassVar[str | None] = "stored"
 
     def outputs(self, batch: Batch) -> Tensor:
         """[batch, length, features], or [batch, features]; padded positions hold another token of the example."""

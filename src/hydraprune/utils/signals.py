@@ -61,7 +61,7 @@ class _State:
         self.received: int | None = None  # the first signal that was deferred
         self.deferred = 0  # how many blocks defer signals
         self.previous: dict[int, Callable[[int, FrameType | None], Any]] = {}  # handlers installed before ours
-        self.forward: Callable[[], Any] | None = None  # passes signals on to worker processes
+        self.forwarding = False  # whether worker processes run the jobs
 
 
 _state = _State()
@@ -107,8 +107,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
             _end_now()
         return  # stopping already
     _state.received = number
-    if _state.forward is not None:
-        _state.forward()
+    if _state.forwarding:
+        _terminate_children()
     if number not in _state.previous:
         name = signal.Signals(number).name
         _print(f"{name}: stopping with a checkpoint" + "; Ctrl-C again ends it now" * (number == signal.SIGINT))
@@ -187,7 +187,7 @@ def _is_worker() -> bool:
     return multiprocessing.parent_process() is not None
 
 
-def terminate_children() -> None:
+def _terminate_children() -> None:
     """Send SIGTERM to the processes that this one started."""
     for worker in psutil.Process().children():
         with suppress(psutil.Error):
@@ -220,12 +220,12 @@ def forwarded() -> Iterator[None]:
     Raises:
         Stopped: at the end, if a signal was received.
     """
-    _state.forward = terminate_children
+    _state.forwarding = True
     try:
         with deferred():
             yield
     finally:
-        _state.forward = None
+        _state.forwarding = False
 
 
 def reset() -> None:

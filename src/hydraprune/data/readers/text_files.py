@@ -21,6 +21,8 @@ Diagnosis = tuple[str, str]
 
 # A line is in memory several times while it is parsed.
 LONGEST_LINE = 64 << 20
+# Characters of a text in an error.
+_QUOTED = 40
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -208,7 +210,7 @@ def diagnose_csv(source: Source, file: Path, message: str) -> Diagnosis | None:
     return None
 
 
-def _quoted(text: str | bytes, length: int = 40) -> str:
+def _quoted(text: str | bytes) -> str:
     """The beginning of a text, in quotes."""
-    text = text[: 4 * length].decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return repr(text if len(text) <= length else text[:length] + "...")
+    text = text[: 4 * _QUOTED].decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return repr(text if len(text) <= _QUOTED else text[:_QUOTED] + "...")
