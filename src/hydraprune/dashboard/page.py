@@ -133,7 +133,7 @@ def _tiles(found: Records, rows: Sequence[Row]) -> list[tuple[str, str]]:
         patterns_ok = [
             run["pattern_ok"] for run in found.runs if run["pattern_ok"] is not None and run["phase"] == "sparse"
         ]
-        tiles.append((f"{sum(patterns_ok)} of {len(patterns_ok)}", "saved models have their pattern"))
+        tiles.append((f"{sum(patterns_ok)} of {len(patterns_ok)}", "saved models obey their pattern"))
     if found.failures:
         tiles.append((str(len(found.failures)), "failed or unfinished"))
     return tiles

@@ -110,14 +110,15 @@
   }
 
   // Figures are drawn when they come near the viewport, so that a page with many studies opens fast.
+  const margin = 600; // pixels
+  function show(figure) {
+    near.unobserve(figure);
+    seen.add(figure);
+    draw(figure);
+  }
   const near = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      near.unobserve(target);
-      seen.add(target);
-      draw(target);
-    }
-  }, { rootMargin: "600px" });
+    for (const { isIntersecting, target } of entries) if (isIntersecting) show(target);
+  }, { rootMargin: `${margin}px` });
   const figures = all("[data-figure]");
 
   // The filters are kept in the URL, which a frame without an address of its own does not have.
@@ -221,10 +222,14 @@
   const restyle = () => { paint(); seen.forEach(draw); };
   system.addEventListener("change", restyle);
   addEventListener("beforeprint", () => {
-    for (const figure of figures.filter((figure) => figure.clientWidth && !seen.has(figure))) seen.add(figure) && draw(figure);
+    figures.filter((figure) => figure.clientWidth && !seen.has(figure)).forEach(show);
   });
 
   paint();
   filter();
-  figures.forEach((figure) => near.observe(figure));
+  for (const figure of figures) {
+    // The observer waits for a frame, and a browser that only takes a screenshot may make none.
+    const { top, width } = figure.getBoundingClientRect();
+    if (width && top < innerHeight + margin) show(figure); else near.observe(figure);
+  }
 })();
