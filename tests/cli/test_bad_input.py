@@ -50,6 +50,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "learning rate": (("optimizer.lr=-1",), ("optimizer", "-1")),
     "distill weight 0": (("distill.weight=0",), ("distill.weight=0", "distill=none")),
     "temperature": (("distill=logits", "distill.temperature=0"), ("distill.temperature=0", "above 0")),
+    "endless temperature": (("distill=logits", "distill.temperature=inf"), ("distill.temperature=inf", "number")),
     "seed": (("seed=abc",), ("seed=abc", "whole number")),
     "threads": (("runtime.threads=0",), ("runtime.threads=0", "at least 1")),
     "role": (("pattern.layers.roles=[neck]",), ("pattern.layers.roles=neck", "query")),

@@ -53,6 +53,18 @@ def test_it_does_not_depend_on_the_order_of_layers(sides: list[tuple[int, int]],
     assert all(abs(goals[i] - n) <= 1 for i, n in zip(order, other, strict=True))
 
 
+@given(st.lists(st.tuples(st.integers(8, 60), st.integers(8, 60)), min_size=1), st.integers(1, 90), st.integers(1, 90))
+@examples(200)
+def test_every_layer_starts_at_its_share_of_the_initial_sparsity(
+    sides: list[tuple[int, int]], target: int, initial: int
+) -> None:
+    assume(initial <= target)
+    selection = Selection(target / 100, "erk", initial_sparsity=initial / 100)
+    for _, own in allot(selection, extents(sides), ONE):
+        assert own.initial_sparsity is not None
+        assert own.initial_sparsity == pytest.approx(float(own.target_sparsity) * initial / target)
+
+
 def test_densities_are_in_proportion_to_the_rule() -> None:
     sides = [(64, 64), (128, 64), (512, 256)]
     layers, selection = extents(sides), Selection(0.9, "erk", cap=1.0)

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hydraprune.sparsity import native_code as native
 from hydraprune.sparsity import saliency_kernels as products
+
+
+def test_code_that_does_not_compile_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Path] = []
+    compile_code = native._compile
+
+    def counting(command: str, source: Path, *rest: Any) -> None:
+        calls.append(source)
+        compile_code(command, source, *rest)
+
+    monkeypatch.setattr(native, "_compile", counting)
+    source = tmp_path / "broken.c"
+    source.write_text("int broken(")
+    assert native.load(source, tmp_path / "native", {"broken": ()}) is None
+    assert calls == [source]
 
 
 def test_a_broken_library_is_rebuilt_and_a_shared_folder_is_refused(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from cut_helpers import Ask, at_step, killed, left, log_of, same_bits
 from data_helpers import encoded_of
 from torch import nn
@@ -23,6 +23,7 @@ from hydraprune.training.distillation import NoDistillation
 from hydraprune.training.nan_guard import check_losses, first_nonfinite, refuse_step
 from hydraprune.training.progress import Progress
 from hydraprune.training.settings import Settings
+from hydraprune.training.setup import TrainingSetup
 from hydraprune.training.teachers import NoTeacher
 
 
@@ -136,24 +137,31 @@ def test_non_finite_outputs_in_an_evaluation_end_the_run(ask: Ask, monkeypatch: 
 
 
 class ScaledIdentity(nn.Module):
-    """A model with one weight, and a `TrainingSetup` of it with as much as the guard reads."""
+    """A model with one weight."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([weight]))
 
 
-def setup_of(weight: float, teacher: Any = None, **settings: Any) -> Any:
+def setup_of(weight: float, teacher: Any = None, **settings: Any) -> TrainingSetup:
+    """The setup of a training of this model; what the guard does not read is left out."""
     model = ScaledIdentity(weight)
-    return SimpleNamespace(
+    unread: Any = None
+    return TrainingSetup(
         model=model,
+        distiller=NoDistillation(),
         teacher=teacher or NoTeacher(),
+        pruners=(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.25),
+        lr_scheduler=unread,
+        accelerator=Accelerator(cpu=True),
         settings=Settings(epochs=2, batch_size=2, device="cpu", **settings),
         train=Batches(encoded_of([2, 3, 4, 5]), 2, shuffle_seed=0),
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.25),
-        accelerator=SimpleNamespace(device=torch.device("cpu")),
-        steps=4,
-        steps_per_epoch=2,
+        evaluations={},
+        score=unread,
+        headline="accuracy",
+        tracker=unread,
     )
 
 

@@ -58,8 +58,6 @@ def check_metric_names(metrics: Sequence[str | Metric], regression: bool) -> Non
                 value=metric,
                 cure=f"choose from {', '.join(known)}, or give the dotted name of a function of your own",
             )
-    if not metrics:
-        raise UserError("is empty", key="task.metrics", value="[]", cure=f"name at least one of {', '.join(known)}")
 
 
 def check_metrics(metrics: Sequence[str | Metric], labels: Labels) -> None:

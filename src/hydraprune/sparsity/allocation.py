@@ -43,9 +43,10 @@ def allot(selection: Selection, layers: Sequence[LayerSize], share: Fraction) ->
     for i, (goal, layer) in enumerate(zip(erk_goals(selection, layers, share), layers, strict=True)):
         target, initial = Fraction(goal, layer.units) * share, selection.initial_sparsity
         if initial:
-            initial = min(float(exact(initial) * target / overall), float(target))
-        own = replace(selection, target_sparsity=target, scope="local", initial_sparsity=None)
-        pools.append(([i], replace(own, initial_sparsity=initial if initial is None or initial <= target else 0.0)))
+            initial = float(exact(initial) * target / overall)
+            if initial > target:  # rounded up
+                initial = math.nextafter(initial, 0.0)
+        pools.append(([i], replace(selection, target_sparsity=target, scope="local", initial_sparsity=initial)))
     return pools
 
 
@@ -99,8 +100,7 @@ def check(selection: Selection, layers: Sequence[LayerSize], share: Fraction, pa
         SparsityError: naming the key, its value and the largest or smallest that would do.
     """
     if selection.scope == "erk":
-        if exact(selection.target_sparsity) > share or exact(selection.floor) > share:
-            replace(selection, scope="local").check([layer.units for layer in layers], share, pattern)
+        selection.check_share(share, pattern)
         erk_goals(selection, layers, share)
     else:
         selection.check([layer.units for layer in layers], share, pattern)

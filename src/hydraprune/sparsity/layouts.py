@@ -7,6 +7,7 @@ special case in them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,6 +87,15 @@ def module_type(module: nn.Module) -> str | None:
 def layer_of(parameter: str) -> str:
     """The module name of a weight's parameter name: `encoder.query` of `encoder.query.weight`."""
     return parameter.removesuffix("weight").removesuffix(".")
+
+
+def model_block_of(layer: str) -> str:
+    """The block of the model that a layer is in: its name up to the first number; empty if it has none.
+
+    `encoder.layer.3` for `encoder.layer.3.output.dense`.
+    """
+    match = re.match(r".*?\.\d+(?=\.)|\d+(?=\.)", layer)
+    return match.group(0) if match else ""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class LockZeros(Method):
         return "keep"  # as in reports of earlier versions
 
     def check_plan(self, plan: MethodPlan) -> None:
-        check_plain(plan, "pattern", "lock")
+        refuse_transition_and_regularizer(plan, "pattern", "lock")
 
     def make_pruner(self, factory: PrunerKinds[PrunerT]) -> PrunerT:
         return factory.lock()
@@ -116,13 +116,13 @@ class SrSte(Method):
         check_number("decay", self.decay, 0, float("inf"), from_low=True)
 
     def check_plan(self, plan: MethodPlan) -> None:
-        check_plain(plan, "pruner", self.name)
+        refuse_transition_and_regularizer(plan, "pruner", self.name)
 
     def make_pruner(self, factory: PrunerKinds[PrunerT]) -> PrunerT:
         return factory.straight_through(self)
 
 
-def check_plain(plan: MethodPlan, key: str, value: str) -> None:
+def refuse_transition_and_regularizer(plan: MethodPlan, key: str, value: str) -> None:
     """Refuse a plan with a progressive transition or a regularizer, which the method `key=value` would ignore.
 
     Raises:
@@ -131,6 +131,4 @@ def check_plain(plan: MethodPlan, key: str, value: str) -> None:
     if plan.transition is not None and plan.transition.parts > 1:
         raise SparsityError("its masks change at once", key=key, value=value, cure="use progressive=none")
     if plan.regularizer is not None and plan.regularizer.acts:
-        raise SparsityError(
-            "has no later update that units could shrink towards", key=key, value=value, cure="use regularizer=none"
-        )
+        raise SparsityError("does not apply a regularizer", key=key, value=value, cure="use regularizer=none")

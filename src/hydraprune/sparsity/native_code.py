@@ -58,15 +58,16 @@ def build(
     # A home folder may be shared by machines whose processors differ.
     key = hashlib.sha256("\n".join([text, *flags, *_FLAGS, command, processor()]).encode()).hexdigest()[:16]
     path = folder / f"{source.stem}-{key}.so"
-    try:
-        return _made(command, source, path, functions, flags, seconds)
-    except PermissionError:
-        raise
-    except UNFIT:
-        # A crash may have left the file half written: compile it again.
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-        return _made(command, source, path, functions, flags, seconds)
+    if path.exists():
+        try:
+            return _made(command, source, path, functions, flags, seconds)
+        except PermissionError:
+            raise
+        except UNFIT:
+            # A crash may have left the file half written: compile it again.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+    return _made(command, source, path, functions, flags, seconds)
 
 
 def _made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member, Structure
-from hydraprune.sparsity.validation import is_number
+from hydraprune.sparsity.validation import check_number
 
 
 class Regularizer(ABC):
@@ -78,13 +79,7 @@ class GroupLasso(Regularizer):
     strength: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not is_number(self.strength) or not 0.0 < self.strength < float("inf"):
-            raise SparsityError(
-                "must be a number above 0",
-                key="strength",
-                value=self.strength,
-                cure="use regularizer=none for no penalty",
-            )
+        check_number("strength", self.strength, 0, math.inf, cure="use regularizer=none for no penalty")
 
     @property
     def name(self) -> str:

@@ -49,9 +49,9 @@ def accumulate(
         state: per layer as this function returned it, written in place; None at first.
         weights, gradients: per layer the view [rows, positions, columns].
     """
-    sums = [pattern.column_sums(shape_of(weight)) for weight in weights]
     if weights and weights[0].device.type not in ("cpu", "meta"):
         return _together(state, weights, gradients, pattern, decay)
+    sums = [pattern.column_sums(shape_of(weight)) for weight in weights]
     olds: Sequence[Tensor | None] = [None] * len(weights) if state is None else state
     return [
         _pooled(old, weight, gradient, pattern, decay)

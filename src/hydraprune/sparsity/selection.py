@@ -187,23 +187,23 @@ class Selection:
         floor, cap = exact(self.floor) / share, min(Fraction(1), exact(self.cap) / share)
         return Budget(count, goal, tuple(int(n * floor) for n in units), tuple(int(n * cap) for n in units))
 
+    def check_share(self, share: Fraction, pattern: str) -> None:
+        """Refuse a target or floor above what the pattern allows.
+
+        Raises:
+            SparsityError: naming the key and its value.
+        """
+        for key, value in (("target_sparsity", self.target_sparsity), ("floor", self.floor)):
+            if exact(value) > share:
+                raise SparsityError(f"{pattern} zeroes at most {float(share):.4g} of the weights", key=key, value=value)
+
     def check(self, units: Sequence[int], share: Fraction, pattern: str) -> None:
         """Refuse a target that the pattern, the caps or the floors make impossible.
 
         Raises:
             SparsityError: naming the key, its value and the largest or smallest that would do.
         """
-        target = exact(self.target_sparsity)
-        if target > share:
-            raise SparsityError(
-                f"{pattern} zeroes at most {float(share):.4g} of the weights",
-                key="target_sparsity",
-                value=self.target_sparsity,
-            )
-        if exact(self.floor) > share:
-            raise SparsityError(
-                f"{pattern} zeroes at most {float(share):.4g} of the weights", key="floor", value=self.floor
-            )
+        self.check_share(share, pattern)
         for pool in self.pools(len(units)):
             sizes = [units[index] for index in pool]
             budget = self.budget(sizes, share)

@@ -56,8 +56,9 @@ def layer_sparsity(model: nn.Module) -> list[LayerSparsity]:
     common = [pattern for pattern, _ in Counter(pattern for pattern in found if pattern is not None).most_common()]
     result = []
     for (name, weight, view), pattern in zip(layers, found, strict=True):
-        likely = pattern and next(likely for likely in common if _obeys(view != 0, likely))
-        word = likely.name if likely else _irregular(view != 0)
+        keep = view != 0
+        likely = pattern and next(candidate for candidate in common if _obeys(keep, candidate))
+        word = likely.name if likely else _irregular(keep)
         result.append(LayerSparsity(name, tuple(weight.shape), zeros_of(weight), weight.numel(), word))
     return result
 

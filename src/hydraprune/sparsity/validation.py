@@ -9,11 +9,21 @@ from hydraprune.sparsity.errors import SparsityError
 
 
 def check_number(
-    key: str, value: object, low: float, high: float, *, from_low: bool = False, to_high: bool = False
+    key: str,
+    value: object,
+    low: float,
+    high: float,
+    *,
+    from_low: bool = False,
+    to_high: bool = False,
+    cure: str | None = None,
 ) -> None:
     """Refuse a value that is not a number between `low` and `high`.
 
     Both bounds are excluded: `low` is allowed where `from_low`, `high` where `to_high`.
+
+    Args:
+        cure: what to do instead.
 
     Raises:
         SparsityError: with the key, the value and the range.
@@ -24,7 +34,7 @@ def check_number(
             return
     least = f"at least {low:g}" if from_low else f"above {low:g}"
     most = "" if high == math.inf else f" and at most {high:g}" if to_high else f" and below {high:g}"
-    raise SparsityError(f"must be a number {least}{most}", key=key, value=value)
+    raise SparsityError(f"must be a number {least}{most}", key=key, value=value, cure=cure)
 
 
 def is_number(value: object) -> bool:

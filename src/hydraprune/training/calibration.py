@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from hydraprune.data.batches import Batches
-from hydraprune.sparsity import Calibration, only
+from hydraprune.sparsity import Calibration, ignore_padding
 from hydraprune.training.distillation import task_loss
 
 
@@ -26,7 +26,7 @@ def calibration_of(model: nn.Module, train: Batches, accelerator: Accelerator) -
         try:
             for indices in train.order()[:batches]:
                 batch = train.batch(indices).to(accelerator.device)
-                with accelerator.autocast(), only(batch.inputs["attention_mask"]):
+                with accelerator.autocast(), ignore_padding(batch.inputs["attention_mask"]):
                     logits = model(**batch.inputs).logits
                 yield task_loss(logits, batch.labels)
         finally:

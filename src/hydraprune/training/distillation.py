@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hydraprune.data.batches import Batch
-from hydraprune.sparsity import SparsityError
+from hydraprune.sparsity import check_number
 
 
 class Distiller(ABC):
@@ -79,12 +80,7 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels)
 
 
-def _check_weight(weight: float, most: float) -> None:
-    if not 0.0 < weight <= most or weight == float("inf"):
-        limit = "" if most == float("inf") else f" and at most {most:g}"
-        raise SparsityError(
-            f"must be above 0{limit}", key="weight", value=weight, cure="for the task's loss alone use distill=none"
-        )
+_WITHOUT_TEACHER = "for the task's loss alone use distill=none"
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ class HiddenStates(Distiller):
     online: bool = False
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight, float("inf"))
+        check_number("weight", self.weight, 0, math.inf, cure=_WITHOUT_TEACHER)
 
     @property
     def keeps_head(self) -> bool:
@@ -185,9 +181,8 @@ class Logits(Distiller):
     online: bool = False
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight, 1.0)
-        if not self.temperature > 0:
-            raise SparsityError("must be above 0", key="temperature", value=self.temperature)
+        check_number("weight", self.weight, 0, 1, to_high=True, cure=_WITHOUT_TEACHER)
+        check_number("temperature", self.temperature, 0, math.inf)
 
     @property
     def cacheable(self) -> bool:

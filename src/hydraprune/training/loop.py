@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 
 import torch
 
@@ -56,7 +55,7 @@ def _train(setup: TrainingSetup, progress: Progress, clock: Clock, checkpoints: 
     if progress.evaluated < progress.step:
         _evaluate_if_due(setup, progress, clock)
     while progress.step < setup.steps:
-        for batches in _rest_of_epoch(setup, progress.step):
+        for batches in setup.batches_from(progress.step):
             _step(setup, batches, progress, clock)
             _log_if_due(setup, progress)
             _evaluate_if_due(setup, progress, clock)
@@ -77,15 +76,6 @@ def _step(setup: TrainingSetup, batches: list[Batch], progress: Progress, clock:
     if progress.skipped > setup.settings.skip_nonfinite:
         refuse_step(setup, progress.step - 1)
     log.warning("Step %d skipped: its loss or gradients are not finite", progress.step - 1)
-
-
-def _rest_of_epoch(setup: TrainingSetup, step: int) -> Iterator[list[Batch]]:
-    """The batches of every step from `step` to the end of its epoch."""
-    epoch, done = divmod(step, setup.steps_per_epoch)
-    size = setup.settings.accumulation
-    batches = setup.train.epoch(epoch, done * size)
-    while group := list(islice(batches, size)):
-        yield group
 
 
 def _log_if_due(setup: TrainingSetup, progress: Progress) -> None:

@@ -36,7 +36,7 @@ def refuse_step(setup: TrainingSetup, step: int) -> NoReturn:
     Raises:
         UserError: naming the step, its examples, the cause as far as it can be found, and what to try.
     """
-    batches = _batches(setup, step)
+    batches = next(setup.batches_from(step))
     indices = sorted(int(index) for batch in batches for index in batch.indices)
     more = f" and {len(indices) - _MOST_LISTED} more" if len(indices) > _MOST_LISTED else ""
     listed = ", ".join(map(str, indices[:_MOST_LISTED])) + more
@@ -55,12 +55,6 @@ def first_nonfinite(model: nn.Module) -> str | None:
 
 def _nonfinite(model: nn.Module) -> list[str]:
     return [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
-
-
-def _batches(setup: TrainingSetup, step: int) -> Sequence[Batch]:
-    epoch, done = divmod(step, setup.steps_per_epoch)
-    first, size = done * setup.settings.accumulation, setup.settings.accumulation
-    return [setup.train.batch(indices) for indices in setup.train.order(epoch)[first : first + size]]
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hydraprune.sparsity import Duration, SparsityError, in_steps
+from hydraprune.sparsity import Duration, SparsityError, check_choice, check_whole, in_steps
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -59,13 +59,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for key in _COUNTS:
-            value, least = getattr(self, key), 0 if key in _MAY_BE_ZERO else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise self._error(key, f"must be a whole number of at least {least}")
-        if self.precision not in PRECISIONS:
-            raise self._error("precision", f"must be one of {', '.join(PRECISIONS)}")
-        if self.device not in DEVICES:
-            raise self._error("device", f"must be one of {', '.join(DEVICES)}")
+            check_whole(key, getattr(self, key), 0 if key in _MAY_BE_ZERO else 1)
+        check_choice("precision", self.precision, tuple(PRECISIONS))
+        check_choice("device", self.device, DEVICES)
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise self._error("max_grad_norm", "must be above 0, or null for no clipping")
         if self.checkpoint_every is not None and in_steps(self.checkpoint_every, _LONG_EPOCH, "checkpoint_every") < 1:
@@ -93,7 +89,6 @@ class Settings:
         return -(-examples // (self.batch_size * self.accumulation))
 
     def checkpoint_steps(self, steps_per_epoch: int) -> int:
-        """Optimizer steps between two checkpoints; those of the whole training if there are none."""
-        if self.checkpoint_every is None:
-            return self.epochs * steps_per_epoch
+        """Optimizer steps between two checkpoints, where `checkpoint_every` is not None."""
+        assert self.checkpoint_every is not None
         return max(1, in_steps(self.checkpoint_every, steps_per_epoch, "checkpoint_every"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from accelerate import Accelerator
@@ -11,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from hydraprune.data.batches import Batches
+from hydraprune.data.batches import Batch, Batches
 from hydraprune.sparsity import Pruner
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
@@ -62,3 +63,11 @@ class TrainingSetup:
     def steps(self) -> int:
         """Optimizer steps of the whole training."""
         return self.settings.epochs * self.steps_per_epoch
+
+    def batches_from(self, step: int) -> Iterator[list[Batch]]:
+        """The batches of every step from `step` to the end of its epoch."""
+        epoch, done = divmod(step, self.steps_per_epoch)
+        size = self.settings.accumulation
+        batches = self.train.epoch(epoch, done * size)
+        while group := list(islice(batches, size)):
+            yield group

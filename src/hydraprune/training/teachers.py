@@ -75,7 +75,8 @@ class FixedShapeTeacher:
         self.model = model.eval().requires_grad_(True)
         self.distiller = distiller
         self.data = data
-        self.batches = FixedShapeBatches(data.lengths)
+        self.lengths = data.lengths
+        self.batches = FixedShapeBatches(self.lengths)
 
     def outputs(self, batch: Batch) -> Tensor:
         """[batch, length, features], or [batch, features]; padded positions hold another token of the example."""
@@ -90,7 +91,7 @@ class FixedShapeTeacher:
         batch = Batches(self.data, 1).batch(torch.tensor(fixed.examples))
         outputs = self.distiller.teacher_outputs(self.model, batch).float()
         per_token = self.distiller.per_token
-        lengths = self.data.lengths[fixed.examples].tolist()
+        lengths = self.lengths[fixed.examples].tolist()
         return [
             (example, outputs[row, : lengths[row]] if per_token else outputs[row : row + 1])
             for row, example in fixed.requested.items()

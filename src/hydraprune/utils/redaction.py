@@ -22,6 +22,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from hydraprune.utils.hub_home import token_file
+from hydraprune.utils.names import snake
 
 REDACTED = "<redacted>"
 
@@ -64,7 +65,7 @@ _registered: set[str] = set()
 def is_secret_name(name: str) -> bool:
     """Whether a key or variable of this name holds a secret: `WANDB_API_KEY`, `tracker.password`."""
     leaf = re.split(r"[.@/]", name)[-1]
-    leaf = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", leaf).replace("-", "_").lower()
+    leaf = snake(leaf).replace("-", "_")
     return bool(_SECRET_NAME.search(leaf)) and not _TOKENIZER_NAME.search(leaf)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from sparsity_helpers import PLAIN, adamw, mlp, pruner_of
@@ -65,6 +67,30 @@ def test_a_step_with_a_non_finite_gradient_is_skipped(criterion: Criterion, valu
     add([good[1]])
     assert bool(state.tensors[0].isfinite().all())
     assert not torch.equal(state.tensors[0], before[0])
+
+
+def test_skipped_steps_on_an_accelerator_and_a_resumed_state() -> None:
+    """A saved state is of finite steps, whatever is skipped after it is loaded; one of skipped steps only is empty."""
+
+    def new() -> ScoreState:
+        weight = Weight("weight", nn.Parameter(torch.ones(8, 6)), LAYOUTS["Linear"])
+        return ScoreState(SnipMomentum(), [Member(weight, Block(4, 1))], "p")
+
+    good, bad = [torch.ones(8, 1, 6)], [torch.full((8, 1, 6), math.inf)]
+    yes, no = torch.tensor(True), torch.tensor(False)
+    state = new()
+    state._add_without_sync(good, yes)
+    state._add_without_sync(bad, no)
+    resumed = new()
+    resumed.load(state.state())
+    for each in (state, resumed):
+        each._add_without_sync(bad, no)
+    assert torch.equal(state.scores(5)[0], resumed.scores(5)[0])
+    skipped = new()
+    skipped._add_without_sync(bad, no)
+    assert skipped.state() == {}
+    with pytest.raises(SparsityError, match="not finite"):
+        skipped.scores(5)
 
 
 @pytest.mark.parametrize("criterion", SCORING, ids=lambda c: type(c).__name__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydraprune.data.readers.memory_limits import Volume, check_disk, check_json_list
+from hydraprune.data.readers.memory_limits import Volume, check_disk
 from hydraprune.data.readers.parquet import check_parquet, parquet_volume, unpacked_size
 from hydraprune.data.readers.rows import load_rows
 from hydraprune.data.readers.source import Source
@@ -76,8 +76,6 @@ class DataFile:
         if self.format == "csv":
             check_csv(self.source, self.path, columns)
         elif self.format == "json":
-            if is_json_list(self.path):
-                check_json_list(self.source, self.path)
             check_json(self.source, self.path)
         else:
             check_parquet(self.source, self.path, columns)

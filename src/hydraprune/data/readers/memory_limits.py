@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +70,7 @@ def check_memory(source: Source, kept: Iterable[Volume], columns: int, max_lengt
         )
 
 
-def check_json_list(source: Source, file: Path) -> None:
+def check_json_memory(source: Source, file: Path) -> None:
     """Refuse a json list that is too large to be parsed as a whole.
 
     Raises:
@@ -87,17 +86,16 @@ def check_json_list(source: Source, file: Path) -> None:
         )
 
 
-def check_disk(source: Source, size: int, folder: str | None = None) -> None:
+def check_disk(source: Source, size: int, folder: str) -> None:
     """Refuse data that would not fit on the disk where it is unpacked.
 
     Args:
         size: bytes of the data, unpacked.
-        folder: where it is unpacked; None for the system's folder of temporary files.
+        folder: where it is unpacked.
 
     Raises:
         UserError: with both sizes.
     """
-    folder = folder or tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if size * _DISK_FACTOR > free:
         raise source.error(

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydraprune.data.readers.memory_limits import check_json_memory
 from hydraprune.data.readers.source import Source
 
 # (reason, cure) of a mistake in a file.
@@ -62,12 +63,13 @@ def check_csv(source: Source, file: Path, columns: Sequence[str]) -> None:
 
 
 def check_json(source: Source, file: Path) -> None:
-    """Refuse a json file that is neither a list of objects nor one object per line.
+    """Refuse a json file that is neither a list of objects nor one object per line, or too large a list.
 
     Raises:
         UserError: naming the line and what is wrong with it.
     """
     if is_json_list(file):
+        check_json_memory(source, file)
         for _ in checked_lines(source, file, longest=None):
             pass
         _check_json_list(source, file)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hydraprune.sparsity.criteria.base import Criterion, given
 from hydraprune.sparsity.patterns import Pattern, ViewShape, shape_of
+from hydraprune.sparsity.precision import wide
 from hydraprune.sparsity.saliency_kernels import totals
 from hydraprune.sparsity.validation import check_number, check_whole
 
@@ -109,7 +110,7 @@ class Fisher(Criterion):
     def _losses(self, fisher: Tensor, weights: Tensor) -> Tensor:
         """Losses of the cells [blocks, cells] of some Fisher blocks [blocks, weights, weights], float32."""
         count, units, size = weights.shape
-        precise = torch.float32 if fisher.device.type == "mps" else torch.float64
+        precise = wide(fisher.device)
         nonzero = (weights != 0).reshape(count, -1).to(precise)
         matrix = fisher.to(precise) * nonzero.unsqueeze(2) * nonzero.unsqueeze(1)
         trace = matrix.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)

@@ -58,7 +58,7 @@ class Pattern(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The field's word for it, derived from its numbers: `4x1`, `1xchannel`, `2:4`."""
+        """Its usual name, made of its numbers: `4x1`, `1xchannel`, `2:4`."""
 
     @abstractmethod
     def misfit(self, shape: ViewShape) -> str | None:
@@ -81,8 +81,6 @@ class Pattern(ABC):
         Returns:
             Bool like `scores`.
         """
-        if not self.scores_weights:
-            return torch.ones_like(scores, dtype=torch.bool)
         order = scores.argsort(dim=-1, stable=True)
         zeroed = torch.zeros_like(scores, dtype=torch.bool)
         return zeroed.scatter_(1, order[:, : int(scores.shape[1] * self.share)], True)
@@ -99,10 +97,10 @@ class Pattern(ABC):
 
     @property
     def unit_columns(self) -> int | None:
-        """How many neighbouring columns a unit spans; None where a weight has no rows of equal units.
+        """How many adjacent columns a unit covers; None if a view is not made of rows of equal units.
 
-        With a number, a stretch of columns of a multiple of it is tiled like the whole view: rows of units, left to
-        right, each unit a rectangle (one row of it, where `scores_weights`).
+        If it is a number, a range of columns whose width is a multiple of it can be treated as a view of its own: it
+        contains the same units in the same order. Each unit is a rectangle (a single row, where `scores_weights`).
         """
         return None
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layers import Family
-from hydraprune.sparsity.layouts import Weight
+from hydraprune.sparsity.layouts import Weight, model_block_of
 from hydraprune.sparsity.patterns.base import Pattern, Reduce, check_reduce
 from hydraprune.sparsity.patterns.block import Block
 
@@ -64,7 +63,7 @@ class Heads:
                     cure="heads are pruned in these four",
                     setting=("layers.roles", f"[{', '.join(ROLES)}]"),
                 )
-            blocks.setdefault(block_of(weight.layer), {})[role] = weight
+            blocks.setdefault(model_block_of(weight.layer), {})[role] = weight
         return {block: self._members(block, by_role, family.heads) for block, by_role in blocks.items()}
 
     def _members(self, block: str, by_role: Mapping[str, Weight], heads: int) -> list[tuple[Weight, Pattern]]:
@@ -83,9 +82,3 @@ class Heads:
                 (weight, Block("channel", width, self.reduce) if output else Block(width, "channel", self.reduce))
             )
         return members
-
-
-def block_of(layer: str) -> str:
-    """The name of a layer up to its first number, `encoder.layer.3` of `encoder.layer.3.output.dense`; or nothing."""
-    match = re.match(r".*?\.\d+(?=\.)|\d+(?=\.)", layer)
-    return match.group(0) if match else ""

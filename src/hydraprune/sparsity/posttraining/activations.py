@@ -14,8 +14,9 @@ from torch.utils.hooks import RemovableHandle
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure
-from hydraprune.sparsity.patterns.heads import block_of
+from hydraprune.sparsity.layouts import model_block_of
 from hydraprune.sparsity.posttraining.base import Calibration, PostTraining, PruningTask
+from hydraprune.sparsity.precision import wide
 
 # Inputs of a layer in one batch, a row per token [tokens, features] -> their sum over tokens, added up over batches.
 Moment = Callable[[Tensor], Tensor]
@@ -55,11 +56,6 @@ def _rows(inputs: Tensor) -> Tensor:
     if tokens is not None and (inputs.shape[:-1] == tokens.shape or (inputs.ndim == 2 and len(rows) == tokens.numel())):
         rows = rows[tokens.to(rows.device).flatten()]
     return rows if rows.dtype == torch.float64 else rows.float()
-
-
-def wide(device: torch.device) -> torch.dtype:
-    """The precision to sum and to solve in."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 @torch.no_grad()
@@ -102,7 +98,7 @@ def gather(modules: Mapping[str, nn.Module], calibration: Calibration, batches: 
     return [sums[name] for name in modules]
 
 
-def blocks_of(structures: Sequence[Structure]) -> list[list[int]]:
+def model_blocks_of(structures: Sequence[Structure]) -> list[list[int]]:
     """Indices of the structures of each block of the model, in order.
 
     A block is the layers whose names agree up to their first number; any other layer is a block by itself.
@@ -112,7 +108,7 @@ def blocks_of(structures: Sequence[Structure]) -> list[list[int]]:
 
 def _block(structure: Structure) -> str:
     layer = structure.members[0].weight.layer
-    return block_of(layer) or layer
+    return model_block_of(layer) or layer
 
 
 def gather_block(task: PruningTask, indices: Sequence[int], batches: int, moment: Moment) -> dict[int, list[Tensor]]:

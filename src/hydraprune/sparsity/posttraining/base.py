@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure
-from hydraprune.sparsity.methods import Method, MethodPlan, PrunerKinds, PrunerT, check_plain
+from hydraprune.sparsity.methods import Method, MethodPlan, PrunerKinds, PrunerT, refuse_transition_and_regularizer
 from hydraprune.sparsity.selection import Budget
 from hydraprune.sparsity.validation import check_whole
 
@@ -109,7 +109,7 @@ class PostTraining(Method):
     def check_plan(self, plan: MethodPlan) -> None:
         if plan.schedule is None or not plan.schedule.single:
             raise self.refusal("prunes once", cure="use scheduler=oneshot or at_start")
-        check_plain(plan, "pruner", self.name)
+        refuse_transition_and_regularizer(plan, "pruner", self.name)
 
     def make_pruner(self, factory: PrunerKinds[PrunerT]) -> PrunerT:
         return factory.calibrated(self)

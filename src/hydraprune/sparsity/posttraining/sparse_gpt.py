@@ -11,7 +11,7 @@ from torch import Tensor
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure
 from hydraprune.sparsity.patterns import Pattern, shape_of
-from hydraprune.sparsity.posttraining.activations import blocks_of, gather_block, products, refuse_convolutions
+from hydraprune.sparsity.posttraining.activations import gather_block, model_blocks_of, products, refuse_convolutions
 from hydraprune.sparsity.posttraining.base import MaskDecision, PostTraining, PruningTask
 from hydraprune.sparsity.selection import cheapest
 from hydraprune.sparsity.validation import check_number, check_whole
@@ -63,7 +63,7 @@ class SparseGpt(PostTraining):
                 )
 
     def rounds(self, structures: Sequence[Structure]) -> list[list[int]]:
-        return blocks_of(structures)
+        return model_blocks_of(structures)
 
     def decide(self, task: PruningTask, indices: Sequence[int]) -> list[MaskDecision]:
         moments = gather_block(task, indices, self.batches, products)
@@ -162,9 +162,11 @@ class Layer:
         for column in range(weights.shape[1]):
             if self.pattern.scores_weights and column % self.width == 0:
                 # Chosen only now: the columns before have changed the group.
-                cells = self._cells(weights, factor, stretch)
                 group = slice(column, column + self.width)
-                keep[:, group] = self.pattern.mask(pruned, cells, shape).squeeze(1)[:, group]
+                columns = slice(stretch.start + column, stretch.start + column + self.width)
+                cells = self._cells(weights[:, group], factor[group, group], columns)
+                chosen = pruned.reshape(empty.shape)[:, column // self.width]
+                keep[:, group] = self.pattern.mask(chosen, cells, (len(weights), 1, self.width)).squeeze(1)
             error = weights[:, column] * ~keep[:, column] / factor[column, column]
             weights[:, column:] -= error.unsqueeze(1) * factor[column, column:]
             weights[:, column] *= keep[:, column]  # exactly zero, not nearly

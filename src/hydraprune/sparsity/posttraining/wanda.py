@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member, Structure
-from hydraprune.sparsity.posttraining.activations import blocks_of, gather_block, refuse_convolutions, squares
+from hydraprune.sparsity.posttraining.activations import gather_block, model_blocks_of, refuse_convolutions, squares
 from hydraprune.sparsity.posttraining.base import MaskDecision, PostTraining, PruningTask, decision
 from hydraprune.sparsity.selection import cheapest
 
@@ -35,7 +35,7 @@ class Wanda(PostTraining):
         refuse_convolutions(self, structures)
 
     def rounds(self, structures: Sequence[Structure]) -> list[list[int]]:
-        return blocks_of(structures)
+        return model_blocks_of(structures)
 
     def decide(self, task: PruningTask, indices: Sequence[int]) -> list[MaskDecision]:
         moments = gather_block(task, indices, self.batches, squares)

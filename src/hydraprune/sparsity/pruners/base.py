@@ -135,22 +135,30 @@ class Pruner(ABC):
         """How many weights the pruner could zero."""
         return sum(structure.total for structure in self.structures)
 
-    def _prune(self, index: int, pruned: Tensor, cells: Sequence[Tensor], count: int) -> None:
-        """Mask these units of a structure; `cells` are those of all members, `count` is how many units they are."""
+    def _prune(self, index: int, pruned: Tensor, cells: Sequence[Tensor] | Mapping[int, Tensor], count: int) -> None:
+        """Mask these units of a structure; `cells` are those of its members, `count` is how many units they are."""
         for i in self._indices[index]:
             self._masks.prune(i, pruned, cells[i])
         self._pruned[index] = count
 
     def _keep_zeros(self) -> None:
         """Mask units that are zero already: a sparse checkpoint begins at its own sparsity."""
-        magnitudes = [m.values.abs().float() for m in self._members]
         tensors = {m.weight.name: m.weight.parameter.detach() for m in self._members}
         for index, structure in enumerate(self.structures):
             empty = structure.empty(tensors)
             if count := int(empty.sum()):
-                for i in self._indices[index]:
-                    self._masks.prune(i, empty, self._members[i].pattern.to_cells(magnitudes[i]))
-                self._pruned[index] = count
+                members = {i: self._members[i] for i in self._indices[index]}
+                cells = {i: m.pattern.to_cells(m.values.abs().float()) for i, m in members.items()}
+                self._prune(index, empty, cells, count)
+
+    def _masked_units(self, index: int) -> Tensor:
+        """The masked units of a structure: bool, flat [units]."""
+        structure = self.structures[index]
+        masks = {self._members[i].weight.name: self._masks.whole(i) for i in self._indices[index]}
+        whole = {name: mask for name, mask in masks.items() if mask is not None}
+        if len(whole) == len(masks):
+            return structure.empty(whole)
+        return torch.zeros(structure.units, dtype=torch.bool, device=structure.members[0].weight.parameter.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Masks and counts; subclasses add whatever else a resumed run needs."""
@@ -166,7 +174,7 @@ class Pruner(ABC):
         self._check_shapes("masks", masks, {m.weight.name: m.weight.parameter.shape for m in self._members})
         if len(state["pruned"]) != len(self.structures):
             raise SparsityError(
-                f"state of pruner {self.name}: has {len(state['pruned'])} weights, not {len(self.structures)}"
+                f"state of pruner {self.name}: has {len(state['pruned'])} structures, not {len(self.structures)}"
             )
         self._masks = Masks(self._members)
         for index, member in enumerate(self._members):
@@ -175,10 +183,10 @@ class Pruner(ABC):
         self._pruned = list(state["pruned"])
         self._begun = bool(state["begun"])
 
-    def _check_shapes(self, key: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    def _check_shapes(self, what: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
         for name, tensor in tensors.items():
             if tensor.shape != shapes.get(name):
                 raise SparsityError(
-                    f"state of pruner {self.name}: its {key} of {name} {tuple(tensor.shape)} fit no weight here",
+                    f"state of pruner {self.name} does not fit: in its {what}, {name} has shape {tuple(tensor.shape)}",
                     cure="it is the state of another plan or model",
                 )

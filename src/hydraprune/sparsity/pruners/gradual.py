@@ -138,8 +138,9 @@ class Gradual(Budgeted):
             )
         if self._progressive.many and not self.criterion.revives:
             cells = self._with_pruned_last(cells)
+        growth = self._scores.growth()
         for pool, ratio in zip(self._pools, ratios, strict=True):
-            self._choose(pool, self._budget(pool, ratio), cells, step, update)
+            self._choose(pool, self._budget(pool, ratio), cells, growth, step, update)
 
     def _with_pruned_last(self, cells: list[Tensor]) -> list[Tensor]:
         """The same scores, those of pruned units below all others.
@@ -156,7 +157,9 @@ class Gradual(Budgeted):
             result.append(scores)
         return result
 
-    def _choose(self, pool: Pool, budget: Budget, cells: list[Tensor], step: int, update: int) -> None:
+    def _choose(
+        self, pool: Pool, budget: Budget, cells: list[Tensor], growth: list[Tensor] | None, step: int, update: int
+    ) -> None:
         capped = zip(pool.indices, budget.caps, strict=True)
         settled = [self._pruned[i] == cap > 0 and not self.criterion.regrows for i, cap in capped]
         costs = [
@@ -169,7 +172,6 @@ class Gradual(Budgeted):
             chosen = choose(costs, budget)
         except SparsityError as error:
             raise SparsityError(f"pruner {self.name}, step {step}: {error.reason}", cure=error.cure) from None
-        growth = self._scores.growth()
         if growth is not None:
             window = max(1, self.updates.last - self.updates.start)
             share = self.criterion.exchanged((update - self.updates.start) / window)
@@ -195,8 +197,7 @@ class Gradual(Budgeted):
         As in the published tool. It makes a difference only for a criterion that revives weights; what is
         left of such a layer is so little that exchanging it does more harm than good.
         """
-        masks = {self._members[i].weight.name: self._masks.whole(i) for i in self._indices[index]}
-        pruned = self.structures[index].empty({name: mask for name, mask in masks.items() if mask is not None})
+        pruned = self._masked_units(index)
         costs = torch.full(pruned.shape, torch.finfo(torch.float32).max, device=pruned.device)
         return costs.masked_fill_(pruned, -torch.inf)
 
@@ -218,7 +219,7 @@ class Gradual(Budgeted):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         scores = state["memory"]
-        self._check_shapes("memory", scores, self._scores.shapes())
+        self._check_shapes("scores", scores, self._scores.shapes())
         if scores and len(scores) != len(self._members):
             raise SparsityError(f"state of pruner {self.name}: scores {len(scores)} weights of {len(self._members)}")
         super().load_state_dict(state)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from hydraprune.sparsity.groups import Structure
@@ -66,8 +66,7 @@ class Calibrated(Budgeted):
                 "prunes by calibration batches, and there are none", cure="give attach(..., calibration=...)"
             )
         budgets = [(pool.indices, self._budget(pool, None)) for pool in self._pools]
-        masks = self.masks
-        empty = tuple(_masked(structure, masks) for structure in self.structures)
+        empty = tuple(self._masked_units(index) for index in range(len(self.structures)))
         task = PruningTask(self.structures, tuple(budgets), empty, self._modules, self._calibration)
         for indices in self.method.rounds(self.structures):
             for decision in self.method.decide(task, indices):
@@ -82,11 +81,3 @@ class Calibrated(Budgeted):
                 member.values.copy_(decision.weights[offset])
             self._masks.load(index, member.weight.unview(decision.keeps[offset]).contiguous())
         self._pruned[decision.index] = int(decision.pruned.sum())
-
-
-def _masked(structure: Structure, masks: Mapping[str, Tensor]) -> Tensor:
-    """The masked units of a structure: bool, flat [units]."""
-    if all(member.weight.name in masks for member in structure.members):
-        return structure.empty(masks)
-    device = structure.members[0].weight.parameter.device
-    return torch.zeros(structure.units, dtype=torch.bool, device=device)

@@ -44,13 +44,14 @@ class ProgressiveState:
         self._part_of: list[Tensor] | None = None
         self.zeros: int | None = None  # masked weights, while an update is partly in force
         self._order: ScoreState | None = None  # scores of single weights, where these decide on the part
-        self._own = False  # whether that is a state beside the pruner's
+        self._own: ScoreState | None = None  # the same, where that is a state beside the pruner's
         if isinstance(transition, Progressive):
             self._check(transition)
             if transition.order == "scores":
-                self._own = any(_cells(member) != member.weight.parameter.numel() for member in self.members)
-                single = [Member(m.weight, Block(1, 1)) for m in self.members]
-                self._order = ScoreState(scores.criterion, single, scores.pruner) if self._own else scores
+                if any(_cells(member) != member.weight.parameter.numel() for member in self.members):
+                    single = [Member(m.weight, Block(1, 1)) for m in self.members]
+                    self._own = ScoreState(scores.criterion, single, scores.pruner)
+                self._order = self._own or scores
 
     def _check(self, transition: Progressive) -> None:
         try:
@@ -66,7 +67,7 @@ class ProgressiveState:
     @property
     def under_way(self) -> bool:
         """Whether an update is partly in force."""
-        return self._part_of is not None and self.zeros is not None
+        return self._part_of is not None
 
     @property
     def _lead(self) -> int:
@@ -91,8 +92,8 @@ class ProgressiveState:
 
     def observe(self, step: int, next_choice: int | None) -> None:
         """Add gradients to the scores of single weights, where these are kept."""
-        if self._order is not None and self._own:
-            self._order.observe(step, next_choice)
+        if self._own is not None:
+            self._own.observe(step, next_choice)
 
     def plan(self, before: Sequence[Tensor | None], masks: Masks, pools: Sequence[Sequence[int]], step: int) -> None:
         """Divide the newly pruned weights into parts.
@@ -154,7 +155,7 @@ class ProgressiveState:
         return {
             "stages": {} if self._part_of is None else dict(zip(names, self._part_of, strict=True)),
             "zeros": self.zeros,
-            "order": self._order.state() if self._order is not None and self._own else {},
+            "order": {} if self._own is None else self._own.state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -162,8 +163,8 @@ class ProgressiveState:
         self.zeros = state["zeros"]
         saved = state["stages"]
         self._part_of = [saved[m.weight.name].to(m.weight.parameter.device) for m in self.members] if saved else None
-        if self._order is not None and self._own:
-            self._order.load(state["order"])
+        if self._own is not None:
+            self._own.load(state["order"])
 
 
 def _cells(member: Member) -> int:

@@ -33,7 +33,8 @@ class ScoreState:
         self.pruner = pruner
         self.tensors: list[Tensor] | None = None  # per member; None while nothing is accumulated
         self._skipped: int | Tensor = 0  # steps with gradients that are not finite, since the last that were
-        self._any_finite: Tensor | None = None  # on an accelerator: whether any step in the state was finite
+        # On an accelerator: whether any step in the state was finite. None: nothing is accumulated, or some was.
+        self._any_finite: Tensor | None = None
         self._checked = False  # whether every weight was seen to get a gradient
         # Members by pattern: a criterion scores all weights of one pattern in one call.
         self._by_pattern: dict[int, list[int]] = {}
@@ -70,7 +71,10 @@ class ScoreState:
     def _add_without_sync(self, gradients: list[Tensor], finite: Tensor) -> None:
         """The same without waiting for an accelerator, which discards an update by gradients that are not `finite`."""
         before = self.tensors and [tensor.clone() for tensor in self.tensors]
-        self._any_finite = finite if before is None or self._any_finite is None else self._any_finite | finite
+        if before is None:
+            self._any_finite = finite
+        elif self._any_finite is not None:
+            self._any_finite = self._any_finite | finite
         after = self._update(self.tensors, gradients)
         olds = before or [torch.zeros_like(tensor) for tensor in after]
         self.tensors = [torch.where(finite, new, old) for new, old in zip(after, olds, strict=True)]
@@ -104,7 +108,7 @@ class ScoreState:
             SparsityError: no step with finite gradients was observed, or none of the last few was one.
         """
         state = self._update(None, None) if self.criterion.horizon == 0 else self.tensors
-        if self._any_finite is not None and not bool(self._any_finite):
+        if self._only_skipped():
             state = None
         if state is None and not self._skipped:
             raise SparsityError(f"pruner {self.pruner}: update at step {step}, but no gradient was observed before it")
@@ -142,7 +146,11 @@ class ScoreState:
     def state(self) -> dict[str, Tensor]:
         """Parameter name -> its state; empty while nothing is accumulated."""
         names = [member.weight.name for member in self.members]
-        return {} if self.tensors is None else dict(zip(names, self.tensors, strict=True))
+        return {} if self.tensors is None or self._only_skipped() else dict(zip(names, self.tensors, strict=True))
+
+    def _only_skipped(self) -> bool:
+        """Whether the state is of skipped steps only, which an accelerator accumulates as zeros."""
+        return self._any_finite is not None and not bool(self._any_finite)
 
     def shapes(self) -> dict[str, torch.Size]:
         """Parameter name -> the shape of its state."""
@@ -153,3 +161,4 @@ class ScoreState:
         self.tensors = (
             [state[m.weight.name].to(m.weight.parameter.device, copy=True) for m in self.members] if state else None
         )
+        self._any_finite = None

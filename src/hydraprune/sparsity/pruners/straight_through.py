@@ -35,7 +35,7 @@ class StraightThrough(Budgeted):
 
     def __init__(self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure], method: SrSte) -> None:
         super().__init__(name, plan, updates, structures)
-        self.criterion = method
+        self._method = method
         if updates.schedule.by_scores:
             raise threshold_refusal()
         self._dense: list[Tensor] | None = None  # the unmasked weights, while masks may change
@@ -53,7 +53,7 @@ class StraightThrough(Budgeted):
                 )
             parameter.copy_(dense)
             if mask is not None:
-                parameter.grad.add_(dense * ~mask, alpha=self.criterion.decay)
+                parameter.grad.add_(dense * ~mask, alpha=self._method.decay)
 
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
@@ -67,10 +67,9 @@ class StraightThrough(Budgeted):
 
     def _choose(self, step: int) -> None:
         """Mask the cheapest units by magnitude, as many as at the last update of the schedule."""
-        update = self.updates.start + (step - self.updates.start) // self.updates.frequency * self.updates.frequency
         magnitudes = [Magnitude().update_state(None, [m.values], None, m.pattern)[0] for m in self._members]
         for pool in self._pools:
-            budget = self._budget(pool, None if step == self.updates.last else self._ratio(pool, update))
+            budget = self._budget(pool, None if step == self.updates.last else self._ratio(pool, step))
             costs = [self.structures[i].cost([magnitudes[j] for j in self._indices[i]]) for i in pool.indices]
             chosen = choose(costs, budget)
             counts = torch.stack([pruned.sum() for pruned in chosen]).tolist()
