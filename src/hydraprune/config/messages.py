@@ -16,6 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from hydraprune.config.composition import conf_dir, plain
+from hydraprune.config.model_choice import with_model_choice
 from hydraprune.config.schema import flattened, nearest, override_key, unknown_override
 from hydraprune.errors import UserError, one_line, single_line
 from hydraprune.utils import signals
@@ -39,6 +40,7 @@ def launched(main: Callable[[], Any]) -> None:
     try:
         signals.listen()
         _check_groups(sys.argv[1:])
+        sys.argv[1:] = with_model_choice(sys.argv[1:])
         main()
     except KeyboardInterrupt as error:
         why = str(error) if isinstance(error, signals.Stopped) else "interrupted"

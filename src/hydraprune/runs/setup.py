@@ -21,14 +21,14 @@ from hydraprune.data.examples import Examples, Labels, TaskData
 from hydraprune.data.metrics import Metric, metric, metric_name
 from hydraprune.data.splits import check_evaluations
 from hydraprune.data.task_checks import check_task
-from hydraprune.errors import UserError
 from hydraprune.models import dropout
 from hydraprune.models.attention import choose_attention
+from hydraprune.models.classification_head import copy_head
 from hydraprune.models.compact_embedding import compact
 from hydraprune.models.dropout import use_fast_dropout
-from hydraprune.models.families import family_of_model
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.experiment import Experiment
+from hydraprune.runs.model_loading import check_head, load_fine_tuned, load_pretrained
 from hydraprune.sparsity import saliency_kernels
 from hydraprune.training.calibration import calibration_of
 from hydraprune.training.evaluation import evaluate
@@ -97,7 +97,8 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     source = instantiate.student(components, dense)
     tokenizer = source.tokenizer()
     # A dense model has its head; a pretrained one gets a head for the task.
-    model = (source.load() if dense else source.load(data.labels)).to(accelerator.device)
+    load = load_fine_tuned if dense else load_pretrained
+    model = load(source, data.labels, tokenizer).to(accelerator.device)
 
     def encoded(examples: Examples) -> Encoded:
         return encode_once(tokenizer, examples, task.max_length, data.labels.regression, cache)
@@ -109,7 +110,9 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     steps = settings.epochs * per_epoch
     # Without training steps no teacher is needed.
     teacher, seconds = (
-        _teacher(components, source, model, train.data, accelerator, cache) if steps else (NoTeacher(), 0.0)
+        _teacher(components, source, model, train.data, data.labels, accelerator, cache)
+        if steps
+        else (NoTeacher(), 0.0)
     )
     make_optimizer = make(config, "optimizer")
     _speed_up(model, settings, accelerator.device, make_optimizer, [train.data, *evaluations.values()])
@@ -182,20 +185,22 @@ def accelerator_for(settings: Settings) -> Accelerator:
 
 
 def _teacher(
-    components: Components, source: Any, student: nn.Module, data: Encoded, accelerator: Accelerator, cache: Cache
+    components: Components,
+    source: Any,
+    student: nn.Module,
+    data: Encoded,
+    labels: Labels,
+    accelerator: Accelerator,
+    cache: Cache,
 ) -> tuple[Teacher, float]:
     """The run's teacher, and the seconds that its outputs took."""
     if not components.distiller.needs_teacher:
         return NoTeacher(), 0.0
     path = components.distiller.teacher
     given = source if path is None else pretrained(path, "distill.teacher", components.family)
-    teacher = given.load().to(accelerator.device)
+    teacher = load_fine_tuned(given, labels, given.tokenizer()).to(accelerator.device)
     if components.distiller.keeps_head:
-        # The student learns its teacher's hidden states, so it needs the teacher's head.
-        known = family_of_model(student)
-        for name in () if known is None else known.outside:
-            if name in dict(student.named_modules()):
-                student.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
+        copy_head(teacher, student)  # the student learns its teacher's hidden states, so it needs the teacher's head
     choose_attention(teacher, accelerator.device)
     settings = components.settings
     batches = Batches(
@@ -227,7 +232,7 @@ def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskL
     tokenizer = source.tokenizer()
     check_tokenizer(key, path, tokenizer, data, source.blueprint(), task.max_length)
     accelerator = accelerator_for(settings)
-    model = source.load().to(accelerator.device)
+    model = load_fine_tuned(source, data.labels, tokenizer).to(accelerator.device)
     few = _few_widths(settings, task, accelerator.device)
     encoded = {
         name: encode(tokenizer, examples, task.max_length, data.labels.regression)
@@ -235,24 +240,3 @@ def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskL
     }
     evaluations = {name: Batches(d, settings.eval_batch_size, few_widths=few) for name, d in encoded.items()}
     return evaluate(model, evaluations, scorer(task.metrics, data.labels.regression), accelerator)
-
-
-def check_head(config: Any, labels: Labels, key: str, path: str, task: str) -> None:
-    """Refuse a fine-tuned model whose outputs are not the task's labels; log it where only the names differ.
-
-    Args:
-        config: of the model at `path`, which the config names at `key`.
-
-    Raises:
-        UserError: another number of labels, or the same names in another order.
-    """
-    if config.num_labels != labels.count:
-        raise UserError(f"has {config.num_labels} labels and task {task} {labels.count}", key=key, value=path)
-    names = [str(config.id2label[place]).lower() for place in range(labels.count)]
-    ours = [name.lower() for name in labels.names]
-    if names != ours and sorted(names) == sorted(ours):
-        raise UserError(
-            f"its labels are in the order {names}, and those of task {task} are {ours}", key=key, value=path
-        )
-    if names != ours and not any(name.startswith("label_") for name in names):
-        log.warning("%s=%s: its labels %s are taken, in this order, for %s of task %s", key, path, names, ours, task)
