@@ -120,7 +120,9 @@ def test_plain_names_of_tensors() -> None:
 @pytest.mark.parametrize("typo", ["haed", "head.2", "classifier", "layer", "module.head"])
 def test_a_name_outside_that_no_module_has_is_refused(typo: str) -> None:
     for model in (Model(), torch.compile(Model())):
-        with pytest.raises(SparsityError, match=rf"^family\.outside={typo}: no module has this name.*names look like .*(head|layers)"):
+        with pytest.raises(
+            SparsityError, match=rf"^family\.outside={typo}: no module has this name.*names look like .*(head|layers)"
+        ):
             pruner_of(model, block(4, 1, 0.5), Magnitude(), OneShot(), family=Family("mine", outside=["head", typo]))
 
 

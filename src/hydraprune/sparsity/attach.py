@@ -11,11 +11,12 @@ from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure, structures_of
 from hydraprune.sparsity.layers import Family, layers_of
 from hydraprune.sparsity.layouts import Weight
+from hydraprune.sparsity.patterns.heads import Heads
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.posttraining.base import Calibration
 from hydraprune.sparsity.pruners.base import Pruner
 from hydraprune.sparsity.pruners.factory import PrunerFactory
-from hydraprune.sparsity.wrappers import named_parameters
+from hydraprune.sparsity.wrappers import named_modules, named_parameters
 
 
 def attach(
@@ -73,6 +74,8 @@ class _Attachment:
         except SparsityError as error:
             raise error if error.key == "scheduler" else error.under("scheduler") from None
         structures = structures_of(plan.pattern, weights, self.family)
+        if isinstance(plan.pattern, Heads):
+            self._refuse_other_heads(weights)
         _refuse_misfits(plan, structures)
         layers = layers_of(self.model)
         modules = {weight.name: layers[weight.layer] for weight in weights}
@@ -116,6 +119,25 @@ class _Attachment:
                     cure="exclude the layer",
                     setting=_exclusion(weight),
                 )
+
+    def _refuse_other_heads(self, weights: Sequence[Weight]) -> None:
+        """Refuse an attention that says itself that it has another number of heads than the family says."""
+        modules = dict(named_modules(self.model))
+        for weight in weights:
+            if self.family.role_of(weight.layer) != "query":
+                continue
+            parent = modules[weight.layer.rpartition(".")[0]]
+            said = next((h for name in _HEADS if isinstance(h := getattr(parent, name, None), int)), None)
+            if None not in (said, self.family.heads) and said != self.family.heads:
+                raise SparsityError(
+                    f"heads: {weight.layer} is of an attention with {said} heads, and the family has "
+                    f"{self.family.heads}",
+                    cure="exclude this attention, or say how many heads there are",
+                )
+
+
+# Attributes in which attention modules hold their number of query heads.
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
 
 def _exclusion(weight: Weight) -> tuple[str, str]:

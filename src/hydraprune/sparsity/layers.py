@@ -23,7 +23,7 @@ class Family:
         roles: role -> regular expressions that match whole module names.
         outside: exact names of modules outside the encoder (pooler, classifier); they and all inside them are never
             pruned.
-        heads: attention heads per layer of this model; None: not known.
+        heads: attention heads of query in every layer of this model (`num_attention_heads`); None: not known.
         may_lack_outside: whether a model may lack some of `outside`, where one family stands for models with several
             kinds of heads. Otherwise `attach` refuses a name that no module has.
     """
