@@ -183,6 +183,8 @@ def test_an_attention_that_lacks_a_weight_is_refused(missing: set[str]) -> None:
     whole = [a for a in ("own", "cross") if not any(m.startswith(f"{a}.") for m in missing)]
     gone = [a for a in ("own", "cross") if all(f"{a}.{r}" in missing for r in "qkvo")]
     assume(len(whole) + len(gone) < 2)
+    # One weight of each role is left: names alone cannot tell these from one attention.
+    assume(len({name[-1] for name in missing}) < 4 or len(missing) > 4)
     model = nn.ModuleDict({"decoder": nn.ModuleList([layer("own", "cross", missing=sorted(missing))])})
     with pytest.raises(SparsityError, match=r"heads: |roles=\w+: matches no layer"):
         head_pruner(model, 4, 0.5)
