@@ -18,12 +18,14 @@ class Encoded:
         offsets: [examples + 1]; example i has the tokens offsets[i] .. offsets[i + 1].
         labels: [examples], integers, or floats for a regression.
         pad_id: padding value of `input_ids`; other inputs are padded with 0.
+        truncated: examples that had more tokens than the maximal length.
     """
 
     inputs: Mapping[str, Tensor]
     offsets: Tensor
     labels: Tensor
     pad_id: int
+    truncated: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)

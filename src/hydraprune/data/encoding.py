@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from hydraprune.data.batches import Encoded
 from hydraprune.data.examples import Examples
 from hydraprune.utils.cache import Cache, digest
 
-_OFFSETS = "offsets"
+# What a stored file holds beside the inputs.
+_OFFSETS, _TRUNCATED = "offsets", "truncated"
 # Raise with every change in what is stored.
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 # Examples tokenized at a time: a tokenizer needs some hundred bytes per token while it works.
 _CHUNK = 256
 # Examples from which the number of tokens is estimated; enough for the mean length within a few percent.
@@ -35,6 +36,7 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool
     """
     chunks: dict[str, list[Tensor]] = {}
     lengths: list[int] = []
+    truncated = 0
     for begin in range(0, len(examples), _CHUNK):
         columns = list(zip(*examples.texts[begin : begin + _CHUNK], strict=True))
         # One text or two; a tokenizer takes the second as text_pair.
@@ -46,15 +48,29 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool
                 numbers = chain.from_iterable(row or empty.get(key, [0]) for row in rows)
                 chunks.setdefault(key, []).append(torch.tensor(list(numbers), dtype=torch.int32))
         lengths += [max(1, len(row)) for row in tokens["input_ids"]]
+        truncated += _count_truncated(tokenizer, tokens, columns, max_length)
     flat = {key: torch.cat(tensors) for key, tensors in chunks.items()}
-    return _encoded(flat, torch.tensor([0, *accumulate(lengths)]), tokenizer, examples, regression)
+    return _encoded(flat, torch.tensor([0, *accumulate(lengths)]), truncated, tokenizer, examples, regression)
+
+
+def _count_truncated(tokenizer: Any, tokens: Any, columns: Sequence[Sequence[str]], max_length: int) -> int:
+    """How many of the texts, whose `tokens` are truncated to `max_length`, had more."""
+    if tokens.encodings is not None:
+        return sum(bool(encoding.overflowing) for encoding in tokens.encodings)
+    # A tokenizer written in Python does not say it: those that fill the length are tokenized again without a limit.
+    full = [place for place, row in enumerate(tokens["input_ids"]) if len(row) >= max_length]
+    if not full:
+        return 0
+    again = tokenizer(*([column[place] for place in full] for column in columns), truncation=False, verbose=False)
+    return sum(len(row) > max_length for row in again["input_ids"])
 
 
 def _encoded(
-    flat: Mapping[str, Tensor], offsets: Tensor, tokenizer: Any, examples: Examples, regression: bool
+    flat: Mapping[str, Tensor], offsets: Tensor, truncated: int, tokenizer: Any, examples: Examples, regression: bool
 ) -> Encoded:
     dtype = torch.float32 if regression else torch.int64
-    return Encoded(flat, offsets, torch.tensor(examples.labels, dtype=dtype), int(tokenizer.pad_token_id))
+    labels = torch.tensor(examples.labels, dtype=dtype)
+    return Encoded(flat, offsets, labels, int(tokenizer.pad_token_id), truncated)
 
 
 def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression: bool, cache: Cache) -> Encoded:
@@ -74,7 +90,8 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression:
     def write(path: Path) -> None:
         encoded = encode(tokenizer, examples, max_length, regression)
         try:
-            save_file({**encoded.inputs, _OFFSETS: encoded.offsets}, path)
+            truncated = torch.tensor(encoded.truncated)
+            save_file({**encoded.inputs, _OFFSETS: encoded.offsets, _TRUNCATED: truncated}, path)
         except SafetensorError as error:
             raise OSError(str(error)) from None
 
@@ -85,7 +102,8 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression:
             raise ValueError(str(error)) from None
 
     flat = cache.fetch("tokens", f"{key}.safetensors", size, write, read)
-    return _encoded(flat, flat.pop(_OFFSETS), tokenizer, examples, regression)
+    offsets, truncated = flat.pop(_OFFSETS), int(flat.pop(_TRUNCATED))
+    return _encoded(flat, offsets, truncated, tokenizer, examples, regression)
 
 
 def estimated_tokens(tokenizer: Any, examples: Examples, max_length: int) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from hydraprune.data.metrics import Metric
+from hydraprune.data.summary import DataSummary, SplitSummary, examples_digest
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,24 @@ class Examples:
 
 @dataclass(frozen=True)
 class TaskData:
-    """The examples of a task: one training set, and evaluation sets by name, of which the first is the main one."""
+    """The examples of a task: one training set, and evaluation sets by name, of which the first is the main one.
+
+    Args:
+        summary: what was read; by default it is counted from the examples.
+    """
 
     train: Examples
     evaluations: Mapping[str, Examples]
     labels: Labels
+    summary: DataSummary = field(default_factory=DataSummary)
+
+    def __post_init__(self) -> None:
+        if not self.summary.splits:
+            names = None if self.labels.regression else self.labels.names
+            sets = {"train": self.train, **self.evaluations}
+            splits = {name: SplitSummary.of(each.texts, each.labels, names) for name, each in sets.items()}
+            digests = {name: examples_digest(each.texts, each.labels) for name, each in sets.items()}
+            object.__setattr__(self, "summary", DataSummary(splits, digests))
 
 
 class Task(Protocol):

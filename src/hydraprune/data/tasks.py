@@ -10,11 +10,12 @@ from hydraprune.data import toy
 from hydraprune.data.columns import ColumnReader, label_indices, normalized_label
 from hydraprune.data.examples import SCORE, Examples, Labels, TaskData
 from hydraprune.data.metrics import Metric
-from hydraprune.data.readers.files import open_data_file
+from hydraprune.data.readers.files import DataFile, open_data_file
 from hydraprune.data.readers.folders import load_splits
 from hydraprune.data.readers.memory_limits import Volume, check_memory
 from hydraprune.data.readers.rows import iter_values, scratch_folder, split_off, subset
 from hydraprune.data.readers.source import Source
+from hydraprune.data.summary import DataSummary, SplitSummary, examples_digest, file_digests
 from hydraprune.data.task_checks import as_tuple, check_columns, check_common, check_share, freeze_lists
 from hydraprune.errors import UserError
 
@@ -94,9 +95,9 @@ class HubTask:
             train = subset(train, self.max_train_examples)
             kept = [volume.part(len(train)), *volumes]
             check_memory(source, kept, len(reader.text), self.max_length, volume.rows)
-            return TaskData(
-                reader.examples(train), {split: reader.examples(rows) for split, rows in evaluations.items()}, labels
-            )
+            examples = {split: reader.examples(rows) for split, rows in evaluations.items()}
+            apart = 0 if self.validation_share is None else len(evaluated)
+            return _task_data(reader.examples(train), examples, labels, _left_out(volume.rows, apart, len(train)))
 
     def _check_class_order(self, rows: Any, labels: Labels) -> None:
         """Refuse `labels` in another order than the names that the data set itself gives its numbers."""
@@ -147,10 +148,7 @@ class FileTask:
             UserError: a file is missing or unreadable, or a column or label is wrong.
         """
         text = as_tuple(self.text)
-        paths = {"task.path": self.path}
-        if self.validation_path is not None:
-            paths["task.validation_path"] = self.validation_path
-        files = [open_data_file(key, path) for key, path in paths.items()]
+        files = self._files()
         self._check_memory([file.estimate(text) for file in files])
         for file in files:
             file.check((*text, self.label))
@@ -159,10 +157,28 @@ class FileTask:
             labels, indices = self._labels(tables)
             readers = [ColumnReader(file.source, text, self.label, indices) for file in files]
             self._check_memory([reader.check(rows, "the file") for reader, rows in zip(readers, tables, strict=True)])
+            read = len(tables[0])
             if self.validation_path is None:
                 tables = [*split_off(tables[0], self.validation_share, ", or task.validation_path")]
             train, validation = subset(tables[0], self.max_train_examples), tables[1]
-            return TaskData(readers[0].examples(train), {"validation": readers[-1].examples(validation)}, labels)
+            apart = len(validation) if self.validation_path is None else 0
+            left_out = _left_out(read, apart, len(train))
+            examples = {"validation": readers[-1].examples(validation)}
+            return _task_data(readers[0].examples(train), examples, labels, left_out, self.digests())
+
+    def digests(self) -> dict[str, str]:
+        """File, as the config names it -> SHA-256 of its bytes. Nothing is parsed.
+
+        Raises:
+            UserError: a file is missing or unreadable.
+        """
+        return file_digests({file.source.path: file.path for file in self._files()})
+
+    def _files(self) -> list[DataFile]:
+        paths = {"task.path": self.path}
+        if self.validation_path is not None:
+            paths["task.validation_path"] = self.validation_path
+        return [open_data_file(key, path) for key, path in paths.items()]
 
     def _check_memory(self, volumes: Sequence[Volume | None]) -> None:
         """Refuse files of these sizes if the examples kept of them would not fit into memory."""
@@ -232,8 +248,38 @@ class ToyTask:
         """Generate both sets."""
         train, evaluation = toy.generate(self.train_examples, self.evaluation_examples, self.data_seed)
         kept = train[: self.max_train_examples]
-        return TaskData(_examples(kept), {"validation": _examples(evaluation)}, Labels(("negative", "positive")))
+        left_out = _left_out(len(train), 0, len(kept))
+        labels = Labels(("negative", "positive"))
+        return _task_data(_examples(kept), {"validation": _examples(evaluation)}, labels, left_out)
 
 
 def _examples(pairs: Sequence[tuple[str, int]]) -> Examples:
     return Examples([(text,) for text, _ in pairs], [label for _, label in pairs])
+
+
+def _left_out(read: int, apart: int, used: int) -> dict[str, int]:
+    """Reason -> training rows that were read and are not used.
+
+    Args:
+        read: rows of the training file or split.
+        apart: of these, set apart for evaluation.
+        used: training examples.
+    """
+    return {"set apart for evaluation": apart, "task.max_train_examples": read - apart - used}
+
+
+def _task_data(
+    train: Examples,
+    evaluations: dict[str, Examples],
+    labels: Labels,
+    left_out: dict[str, int],
+    digests: dict[str, str] | None = None,
+) -> TaskData:
+    """The examples with their summary; `left_out` of the training rows, `digests` of the files that they come from."""
+    names = None if labels.regression else labels.names
+    splits = {"train": SplitSummary.of(train.texts, train.labels, names, left_out)}
+    for name, examples in evaluations.items():
+        splits[name] = SplitSummary.of(examples.texts, examples.labels, names)
+    if digests is None:
+        digests = {name: examples_digest(e.texts, e.labels) for name, e in {"train": train, **evaluations}.items()}
+    return TaskData(train, evaluations, labels, DataSummary(splits, digests))

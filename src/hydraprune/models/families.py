@@ -74,6 +74,7 @@ def _bert_like(name: str, outside: list[str]) -> ModelFamily:
         standard_attention=True,
         attention_dropout="attention_probs_dropout_prob",
         lookup_embedding=True,
+        may_lack_outside=True,
     )
 
 
@@ -91,8 +92,11 @@ FAMILIES: dict[str, ModelFamily] = {
         standard_attention=True,
         attention_dropout="attention_dropout",
         lookup_embedding=True,
+        may_lack_outside=True,
     ),
-    "gpt2": ModelFamily("gpt2", _GPT2_ROLES, ["score"], standard_attention=True, lookup_embedding=True),
+    "gpt2": ModelFamily(
+        "gpt2", _GPT2_ROLES, ["score"], standard_attention=True, lookup_embedding=True, may_lack_outside=True
+    ),
 }
 
 

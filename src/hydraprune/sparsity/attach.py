@@ -9,12 +9,14 @@ from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure, structures_of
-from hydraprune.sparsity.layers import Family
-from hydraprune.sparsity.layouts import Weight, module_type
+from hydraprune.sparsity.layers import Family, layers_of
+from hydraprune.sparsity.layouts import Weight
+from hydraprune.sparsity.patterns.heads import Heads
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.posttraining.base import Calibration
 from hydraprune.sparsity.pruners.base import Pruner
 from hydraprune.sparsity.pruners.factory import PrunerFactory
+from hydraprune.sparsity.wrappers import named_modules, named_parameters
 
 
 def attach(
@@ -33,8 +35,10 @@ def attach(
             for, and yields their losses; post-training methods need it when they prune.
 
     Raises:
-        SparsityError: a weight is claimed by two pruners, or one of the plans is impossible.
+        SparsityError: a weight is claimed by two pruners, one of the plans is impossible, or the family names a
+            module outside the encoder that the model does not have.
     """
+    family.check(model)
     attachment = _Attachment(model, family, steps, steps_per_epoch, calibration)
     pruners: list[Pruner] = []
     for name, plan in plans.items():
@@ -70,8 +74,11 @@ class _Attachment:
         except SparsityError as error:
             raise error if error.key == "scheduler" else error.under("scheduler") from None
         structures = structures_of(plan.pattern, weights, self.family)
+        if isinstance(plan.pattern, Heads):
+            self._refuse_other_heads(weights)
         _refuse_misfits(plan, structures)
-        modules = {weight.name: self.model.get_submodule(weight.layer) for weight in weights}
+        layers = layers_of(self.model)
+        modules = {weight.name: layers[weight.layer] for weight in weights}
         factory = PrunerFactory(name, plan, updates, structures, modules, self.calibration)
         return plan.criterion.make_pruner(factory)
 
@@ -99,12 +106,13 @@ class _Attachment:
     def _refuse_tied(self, weights: Sequence[Weight]) -> None:
         """Refuse a weight that is tied to one that cannot be excluded, such as an embedding."""
         chosen = {weight.name for weight in weights}
+        layers = {f"{name}.weight" if name else "weight" for name in layers_of(self.model)}
         names: dict[int, list[str]] = {}
-        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+        for name, parameter in named_parameters(self.model):
             names.setdefault(id(parameter), []).append(name)
         for weight in weights:
             # Of two prunable layers that share a weight, one may be excluded: `_claim` reports these.
-            others = [n for n in names[id(weight.parameter)] if n not in chosen and not self._prunable(n)]
+            others = [n for n in names[id(weight.parameter)] if n not in chosen and n not in layers]
             if others:
                 raise SparsityError(
                     f"{weight.name} is tied to {others[0]}, which would be pruned with it",
@@ -112,8 +120,24 @@ class _Attachment:
                     setting=_exclusion(weight),
                 )
 
-    def _prunable(self, parameter: str) -> bool:
-        return module_type(self.model.get_submodule(parameter.rpartition(".")[0])) is not None
+    def _refuse_other_heads(self, weights: Sequence[Weight]) -> None:
+        """Refuse an attention that says itself that it has another number of heads than the family says."""
+        modules = dict(named_modules(self.model))
+        for weight in weights:
+            if self.family.role_of(weight.layer) != "query":
+                continue
+            parent = modules[weight.layer.rpartition(".")[0]]
+            said = next((h for name in _HEADS if isinstance(h := getattr(parent, name, None), int)), None)
+            if None not in (said, self.family.heads) and said != self.family.heads:
+                raise SparsityError(
+                    f"heads: {weight.layer} is of an attention with {said} heads, and the family has "
+                    f"{self.family.heads}",
+                    cure="exclude this attention, or say how many heads there are",
+                )
+
+
+# Attributes in which attention modules hold their number of query heads.
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
 
 def _exclusion(weight: Weight) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layouts import LAYOUTS, Weight, module_type
+from hydraprune.sparsity.wrappers import is_instance_of, named_modules
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,18 @@ class Family:
     Args:
         name: the family, for messages.
         roles: role -> regular expressions that match whole module names.
-        outside: exact names of modules outside the encoder (pooler, classifier); never pruned.
-        heads: attention heads per layer of this model; None: not known.
+        outside: exact names of modules outside the encoder (pooler, classifier); they and all inside them are never
+            pruned.
+        heads: attention heads of query in every layer of this model (`num_attention_heads`); None: not known.
+        may_lack_outside: whether a model may lack some of `outside`, where one family stands for models with several
+            kinds of heads. Otherwise `attach` refuses a name that no module has.
     """
 
     name: str
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     outside: Sequence[str] = ()
     heads: int | None = None
+    may_lack_outside: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roles", {role: words(patterns) for role, patterns in self.roles.items()})
@@ -39,11 +45,37 @@ class Family:
                 return role
         return None
 
+    def is_outside(self, module_name: str) -> bool:
+        """Whether a module is one of those outside the encoder, or inside one of them."""
+        return any(module_name == name or module_name.startswith(f"{name}.") for name in self.outside)
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a name in `outside` that no module of `model` has.
+
+        Raises:
+            SparsityError: with the name, and those that are like it.
+        """
+        if self.may_lack_outside:
+            return
+        names = [name for name, _ in named_modules(model) if name]
+        for outside in self.outside:
+            if outside not in names:
+                alike = difflib.get_close_matches(outside, names, 3) or names[-3:]
+                raise SparsityError(
+                    "no module has this name, so nothing would be left out",
+                    key="family.outside",
+                    value=outside,
+                    cure=f"names look like {', '.join(alike)}" if alike else "leave it out: the model is one module",
+                )
+
 
 def words(value: str | Sequence[str]) -> tuple[str, ...]:
     """A tuple of words; a lone string is one word, not a sequence of letters."""
     return (value,) if isinstance(value, str) else tuple(value)
 
+
+# How many dimensions a weight of each type has.
+DIMENSIONS = {"Linear": 2, "Conv1D": 2, "Conv1d": 3, "Conv2d": 4}
 
 # A role may be asked for by the name of its group.
 ROLE_GROUPS = {"attention": ("query", "key", "value"), "ffn": ("ffn_in", "ffn_out")}
@@ -93,8 +125,8 @@ class Layers:
         Raises:
             SparsityError: a selector matches nothing, no layer is left, or a weight is not a parameter.
         """
-        layers = {name: module for name, module in model.named_modules() if module_type(module) in self.types}
-        candidates = {name: module for name, module in layers.items() if name not in family.outside}
+        layers = {n: module for n, module in layers_of(model).items() if module_type(module) in self.types}
+        candidates = {name: module for name, module in layers.items() if not family.is_outside(name)}
         chosen = self._by_role(candidates, family) | self._by_name("include", candidates)
         if not self.roles and not self.include:
             chosen = set(candidates)
@@ -106,17 +138,11 @@ class Layers:
                 f"its encoder",
                 cure="loosen roles, include or exclude",
             )
-        weights = []
-        for name, module in candidates.items():
-            if name in chosen:
-                if not isinstance(module.weight, nn.Parameter):
-                    raise SparsityError(
-                        f"{name}: its weight is computed (parametrized), not a parameter", cure="exclude it"
-                    )
-                kind = module_type(module)
-                assert kind is not None
-                weights.append(Weight(f"{name}.weight" if name else "weight", module.weight, LAYOUTS[kind]))
-        return weights
+        return [_weight(name, module, model) for name, module in candidates.items() if name in chosen]
+
+    def excludes(self, name: str) -> bool:
+        """Whether `exclude` finds the name of a layer."""
+        return any(re.search(expression, name) for expression in self.exclude)
 
     def _by_role(self, candidates: Mapping[str, nn.Module], family: Family) -> set[str]:
         chosen: set[str] = set()
@@ -142,3 +168,59 @@ class Layers:
                 )
             chosen |= found
         return chosen
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether `module` is of a prunable type: not where it is only called so and holds such a layer instead."""
+    if module_type(module) is None:
+        return False
+    return "weight" in module._parameters or not any(module_type(child) is not None for child in _inside(module))
+
+
+def _inside(module: nn.Module) -> list[nn.Module]:
+    return list(module.modules())[1:]
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The prunable layers of `model` by name, the head's included, without the words of wrappers."""
+    return {name: module for name, module in named_modules(model) if is_layer(module)}
+
+
+def _weight(name: str, module: nn.Module, model: nn.Module) -> Weight:
+    """The weight of a prunable layer.
+
+    Raises:
+        SparsityError: it is none that a mask could be applied to in place.
+    """
+    kind, weight = module_type(module), getattr(module, "weight", None)
+    assert kind is not None
+    if (unfit := _why_unfit(kind, weight, module, model)) is not None:
+        reason, cure = unfit
+        raise SparsityError(f"{name or 'the model'}: {reason}", cure=cure)
+    assert isinstance(weight, nn.Parameter)
+    return Weight(f"{name}.weight" if name else "weight", weight, LAYOUTS[kind])
+
+
+def _why_unfit(kind: str, weight: object, module: nn.Module, model: nn.Module) -> tuple[str, str] | None:
+    """Why a weight cannot be masked in place, and what to do about it; None where it can."""
+    sharded = "prune without sharding (DistributedDataParallel keeps weights whole), or exclude it"
+    if isinstance(weight, nn.parameter.UninitializedParameter):
+        return "its weight has no shape yet (a lazy layer)", "run the model on one batch first"
+    if weight is None:
+        return f"its class is called {type(module).__name__}, and it has no weight", "exclude it"
+    if _contains(model, "FullyShardedDataParallel"):
+        return "FullyShardedDataParallel has flattened its weight, or may have", sharded
+    if not isinstance(weight, nn.Parameter):
+        return "its weight is computed (parametrized), not a parameter", "exclude it"
+    if any(ancestor.__name__ == "DTensor" for ancestor in type(weight).__mro__):
+        return "its weight is a DTensor, of which each process holds a part", sharded
+    if not weight.is_floating_point():
+        return f"its weight is of type {str(weight.dtype).removeprefix('torch.')} (quantized)", "exclude it"
+    if weight.ndim != DIMENSIONS[kind]:
+        return f"its weight has shape {tuple(weight.shape)}, which is not that of a {kind} layer", "exclude it"
+    return None
+
+
+def _contains(model: nn.Module, kind: str) -> bool:
+    """Whether a module of `model` is an instance of a class of that name."""
+    return any(is_instance_of(module, kind) for module in model.modules())

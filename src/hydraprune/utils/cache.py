@@ -31,13 +31,18 @@ T = TypeVar("T")
 
 
 def digest(parts: Iterable[bytes | memoryview]) -> str:
-    """A content hash (128 bits in hex) of a sequence of byte strings; their boundaries count."""
+    """The first 128 bits of `sha256_of`, for keys and checksums."""
+    return sha256_of(parts)[:32]
+
+
+def sha256_of(parts: Iterable[bytes | memoryview]) -> str:
+    """SHA-256 in hex of a sequence of byte strings; their boundaries count."""
     result = hashlib.sha256()
     for part in parts:
         size = part.nbytes if isinstance(part, memoryview) else len(part)
         result.update(size.to_bytes(8, "little"))
         result.update(part)
-    return result.hexdigest()[:32]
+    return result.hexdigest()
 
 
 def cache_of(node: Mapping[str, Any] | None) -> Cache:
