@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, watch, report, dashboard, eval, verify, convert, cache, doctor."""
+"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, convert, cache, doctor."""
 
 from __future__ import annotations
 
@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hydraprune {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("train", help=_TRAIN, add_help=False)
+    check = commands.add_parser("check", help="check a run and show its data, weights and layers; nothing is trained")
+    check.add_argument("overrides", nargs="*", metavar="key=value", help="the words of a run: pattern=4x1 task=sst2")
+    check.set_defaults(call=_check)
     watch = commands.add_parser("watch", help="show the progress of a running sweep, from any terminal; it only reads")
     watch.add_argument("folder", metavar="DIR", help="the folder of a sweep, or any other that holds runs")
     watch.add_argument("--once", action="store_true", help="print the progress once; exit 1 if a job failed")
@@ -126,6 +129,28 @@ def _train() -> None:
     from hydraprune.launch import job
 
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from hydra import compose, initialize_config_dir
+
+    from hydraprune.config.composition import conf_dir, loaded_paths
+    from hydraprune.config.model_choice import with_model_choice
+    from hydraprune.runs.resolvers import register
+    from hydraprune.utils.hub_access import quiet_libraries
+
+    register()
+    words = with_model_choice(arguments.overrides)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("config", words, return_hydra_config=True)
+        go_offline_if_unreachable([loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"])
+        quiet_libraries()
+        from hydraprune.runs.checklist import checklist  # only now: libraries read the environment once
+        from hydraprune.runs.experiment import build_experiment
+
+        text, is_odd = checklist(build_experiment(config))
+    print(text)
+    return 1 if is_odd else 0
 
 
 def _watch(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hydraprune.models.classification_head import is_below
+from hydraprune.models.classification_head import POOLER, is_below
 
 _ATTRIBUTE = "hydraprune_checkpoint_use"
 # What wrappers of PyTorch put before the names of a model's weights.
@@ -23,13 +23,15 @@ class CheckpointUse:
         used: number of weights (tensors) of the model that are the checkpoint's.
         missing: weights of the model that the checkpoint lacks.
         reshaped: (weight, shape in the checkpoint, shape in the model), where the shapes differ.
-        unused: weights of the checkpoint that the model has no place for.
+        unused: weights of the checkpoint that the model has no place for, such as another head.
+        lost: those of them that belong to the encoder, such as layers that config.json does not count.
     """
 
     used: int
     missing: tuple[str, ...] = ()
     reshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
     unused: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
     @property
     def new(self) -> tuple[str, ...]:
@@ -70,7 +72,18 @@ def use_of(model: nn.Module, info: Mapping[str, Any]) -> CheckpointUse:
     missing = tuple(sorted(set(info["missing_keys"]) - {name for name, _, _ in reshaped}))
     new = {*missing, *(name for name, _, _ in reshaped)}
     used = sum(name not in new for name, _ in model.named_parameters())
-    return CheckpointUse(used, missing, reshaped, tuple(sorted(info["unexpected_keys"])))
+    unused = tuple(sorted(info["unexpected_keys"]))
+    return CheckpointUse(used, missing, reshaped, unused, tuple(name for name in unused if _is_encoder(name, model)))
+
+
+def _is_encoder(name: str, model: nn.Module) -> bool:
+    """Whether a weight of a checkpoint belongs to the encoder: to a module that the base model has, but its pooler."""
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    base = getattr(model, prefix, None) if prefix else None
+    if not isinstance(base, nn.Module):
+        return False
+    module = name.removeprefix(f"{prefix}.").partition(".")[0]
+    return module in dict(base.named_children()) and POOLER not in module and not name.endswith("position_ids")
 
 
 def remember_use(model: nn.Module, use: CheckpointUse) -> None:

@@ -12,7 +12,7 @@ from hydraprune.data.examples import Labels
 from hydraprune.errors import UserError
 
 # A pooler belongs to the base model in some families (BERT) and to the head in others (DeBERTa).
-_POOLER = "pool"
+POOLER = "pool"
 
 
 def head_modules(model: nn.Module) -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def head_modules(model: nn.Module) -> tuple[str, ...]:
     if not isinstance(base, nn.Module) or base is model:
         return ()
     beside = [name for name, child in model.named_children() if name != prefix and _has_weights(child)]
-    poolers = [f"{prefix}.{n}" for n, child in base.named_children() if _POOLER in n.lower() and _has_weights(child)]
+    poolers = [f"{prefix}.{n}" for n, child in base.named_children() if POOLER in n.lower() and _has_weights(child)]
     return (*poolers, *beside)
 
 

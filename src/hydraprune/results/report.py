@@ -43,6 +43,10 @@ class RunReport:
     device: str | None = None
     error: str | None = None
     from_step: int | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+    data: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
+    coverage: dict[str, Any] | None = None
     schema: int = SCHEMA
 
     @property

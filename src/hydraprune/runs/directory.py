@@ -9,8 +9,10 @@ from hydraprune.errors import UserError
 from hydraprune.results.curves import NAME as METRICS
 from hydraprune.results.report import NAME, RunReport, finished_run, read_report
 from hydraprune.runs.experiment import Experiment
+from hydraprune.runs.inputs import check_inputs
 from hydraprune.utils.files import PROBE, check_place
 
+CHECKPOINTS = "checkpoints"
 # What Hydra, the lock and the log leave in a directory before the run itself writes there.
 _BEFORE_A_RUN = {".hydra", ".lock", "train.log"}
 
@@ -21,15 +23,22 @@ def stamp(experiment: Experiment) -> str:
 
 
 def finished(experiment: Experiment) -> RunReport | None:
-    """The report of a run if it is finished and its model is there."""
-    return finished_run(experiment.directory, experiment.spec.hash)
+    """The report of a run if it is finished and its model is there.
+
+    Raises:
+        UserError: it was made from other contents of a data file or model folder than are there now.
+    """
+    report = finished_run(experiment.directory, experiment.spec.hash)
+    if report is not None:
+        check_inputs(experiment, report)
+    return report
 
 
 def check_directory(experiment: Experiment) -> None:
     """Refuse a directory that holds anything but this run.
 
     Raises:
-        UserError: naming what is there.
+        UserError: naming what is there; or the run was begun with other contents of a data file or model folder.
     """
     directory = experiment.directory
     key = "run.root" if directory == experiment.default_directory else "hydra.run.dir"
@@ -39,6 +48,9 @@ def check_directory(experiment: Experiment) -> None:
         return
     config = directory / "config.yaml"
     if config.is_file() and config.read_text(encoding="utf-8").startswith(stamp(experiment)):
+        report = read_report(directory)
+        if report is not None and is_begun(directory):
+            check_inputs(experiment, report)
         return
     report = read_report(directory)
     spec = None if report is None else report.spec
@@ -46,6 +58,11 @@ def check_directory(experiment: Experiment) -> None:
     raise UserError(
         f"holds {what}", key=key, value=directory, cure="give an empty folder, or one that does not exist yet"
     )
+
+
+def is_begun(directory: Path) -> bool:
+    """Whether a run left a checkpoint from which it would be resumed."""
+    return any((directory / CHECKPOINTS).glob("*"))
 
 
 def check_links(directory: Path, key: str) -> None:
@@ -56,7 +73,7 @@ def check_links(directory: Path, key: str) -> None:
     Raises:
         UserError: naming the link.
     """
-    for name in (*_BEFORE_A_RUN, "config.yaml", NAME, METRICS, "checkpoints", "model"):
+    for name in (*_BEFORE_A_RUN, "config.yaml", NAME, METRICS, CHECKPOINTS, "model"):
         if (directory / name).is_symlink():
             raise UserError(
                 f"{name} in it is a link", key=key, value=directory, cure="give an empty folder, or remove the link"

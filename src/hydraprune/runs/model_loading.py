@@ -7,11 +7,14 @@ from typing import Any
 
 from torch import nn
 
+from hydraprune.config.instantiate import pretrained, student
 from hydraprune.data.examples import Labels
 from hydraprune.errors import UserError
 from hydraprune.models.classification_head import label_order, take_labels
 from hydraprune.models.families import pads_positions
 from hydraprune.models.pretrained import ModelSource
+from hydraprune.runs.directory import finished
+from hydraprune.runs.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,19 @@ def load_fine_tuned(source: ModelSource, labels: Labels, tokenizer: Any) -> nn.M
     except UserError as error:
         raise UserError(error.reason, key="model", value=source.name, cure=error.cure) from None
     return _with_padding_of(tokenizer, model)
+
+
+def starting_model(experiment: Experiment, labels: Labels, tokenizer: Any) -> nn.Module:
+    """The model that a run starts from; the pretrained one if its dense run is not finished.
+
+    Raises:
+        UserError: see `load_pretrained` and `load_fine_tuned`.
+    """
+    dense = experiment.dense_source
+    if experiment.dense is not None and finished(experiment.dense) is not None:
+        dense = str(experiment.dense.directory / "model")
+    source = student(experiment.components, dense)
+    return (load_fine_tuned if dense else load_pretrained)(source, labels, tokenizer)
 
 
 def _with_padding_of(tokenizer: Any, model: nn.Module) -> nn.Module:
@@ -76,3 +92,23 @@ def check_head(config: Any, labels: Labels, key: str, path: str, task: str) -> N
         log.warning("%s=%s: its labels %s are put in the order of task %s: %s", key, path, names, task, ours)
     elif names != ours and not any(name.startswith("label_") for name in names):
         log.warning("%s=%s: its labels %s are taken, in this order, for %s of task %s", key, path, names, ours, task)
+
+
+def check_dense_labels(experiment: Experiment, labels: Labels) -> None:
+    """Refuse a finished dense run whose model was trained for other labels than the task has now.
+
+    Raises:
+        UserError: naming both.
+    """
+    dense = experiment.dense
+    if dense is None or finished(dense) is None:
+        return
+    config = pretrained(str(dense.directory / "model"), "run.root").config()
+    theirs = tuple(str(config.id2label[place]) for place in range(config.num_labels))
+    if theirs != labels.names:
+        raise UserError(
+            f"holds a dense run for the labels {', '.join(theirs)}, and the task has {', '.join(labels.names)}",
+            key="run.root",
+            value=experiment.config["run"]["root"],
+            cure=f"give another folder, or remove {dense.directory}",
+        )

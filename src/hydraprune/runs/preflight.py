@@ -22,7 +22,7 @@ from hydraprune.models.families import max_positions
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.directory import check_directory, finished
 from hydraprune.runs.experiment import Experiment
-from hydraprune.runs.model_loading import check_head, load_fine_tuned, load_pretrained
+from hydraprune.runs.model_loading import check_dense_labels, check_head, load_fine_tuned, starting_model
 from hydraprune.runs.setup import TaskLoader
 from hydraprune.runs.trial_batch import Trials, trial_batch, try_out
 from hydraprune.sparsity import SparsityError
@@ -52,21 +52,24 @@ class Needs:
     token_bytes: int
 
 
-def preflight(experiment: Experiment, load_data: TaskLoader) -> None:
+def preflight(experiment: Experiment, load_data: TaskLoader) -> Needs | None:
     """Check a run, and its dense run, before its directory is made.
+
+    Returns:
+        What the run needs; None if it is finished.
 
     Raises:
         UserError: see `check`; or the run's directory holds something else, or cannot be written.
     """
     if finished(experiment) is not None:
-        return
+        return None
     check_directory(experiment)
     check_device(experiment)
     dense, trials = experiment.dense, Trials()
     if dense is not None and finished(dense) is None:
         check_directory(dense)
         check(dense, load_data, trials)
-    check(experiment, load_data, trials)
+    return check(experiment, load_data, trials)
 
 
 def check(experiment: Experiment, load_data: TaskLoader, trials: Trials) -> Needs:
@@ -103,6 +106,7 @@ def check(experiment: Experiment, load_data: TaskLoader, trials: Trials) -> Need
     source = instantiate.student(components, dense)
     if dense:
         check_head(source.config(), data.labels, "dense.source", dense, task.name)
+    check_dense_labels(experiment, data.labels)
     blueprint = source.blueprint(None if dense else data.labels)
     tokenizer = source.tokenizer()
     key, named = ("dense.source", dense) if dense else ("model", components.model.name)
@@ -115,7 +119,7 @@ def check(experiment: Experiment, load_data: TaskLoader, trials: Trials) -> Need
     is_new, starts_here = trials.is_new(experiment), bool(dense) or not plans.parts
     if is_new or starts_here:
         # Loaded, since a weight that the checkpoint lacks would be random.
-        model = _starting_model(experiment, data, tokenizer)
+        model = starting_model(experiment, data.labels, tokenizer)
         if starts_here:
             _check_start(components, model, steps, per_epoch)
         if is_new:
@@ -123,15 +127,6 @@ def check(experiment: Experiment, load_data: TaskLoader, trials: Trials) -> Need
             try_out(model, teacher or model, loss, trial_batch(data, tokenizer, task.max_length), (key, named))
     model_bytes = sum(weight.numel() * weight.element_size() for weight in blueprint.parameters())
     return Needs(steps, model_bytes, *_cached_bytes(experiment, blueprint.config, tokenizer, data))
-
-
-def _starting_model(experiment: Experiment, data: TaskData, tokenizer: Any) -> nn.Module:
-    """The model that a run starts from; its pretrained model if its dense run is not finished."""
-    components, dense = experiment.components, experiment.dense_source
-    if experiment.dense is not None and finished(experiment.dense) is not None:
-        dense = str(experiment.dense.directory / "model")
-    source = instantiate.student(components, dense)
-    return (load_fine_tuned if dense else load_pretrained)(source, data.labels, tokenizer)
 
 
 def _check_start(components: Components, model: nn.Module, steps: int, per_epoch: int) -> None:

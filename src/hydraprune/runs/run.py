@@ -20,13 +20,13 @@ from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.models.saving import save_model
 from hydraprune.results.curves import NAME as METRICS
 from hydraprune.results.model_card import model_card
-from hydraprune.results.report import NAME, RunReport, write_report
+from hydraprune.results.report import NAME, RunReport, finished_run, write_report
 from hydraprune.results.sparsity_counts import count_sparsity
 from hydraprune.results.summary import summary
 from hydraprune.runs import setup
 from hydraprune.runs.dense import dense_model
 from hydraprune.runs.description import about, finished_report, outcome, started_report, versions
-from hydraprune.runs.directory import check_directory, finished, stamp
+from hydraprune.runs.directory import CHECKPOINTS, check_directory, finished, stamp
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.failures import as_user_error
 from hydraprune.runs.setup import TaskLoader
@@ -119,6 +119,7 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
         with _tracked(experiment, start) as tracker:
             with clock.measure("other"):
                 prepared = setup.prepare(experiment, dense, load_data, start.threads)
+                prepared.provenance.log()
                 tracker.start(about(experiment, prepared.steps, start.step))
                 training = prepared.training(tracker)
                 dense_scores = _dense_scores(experiment, dense, dense_report, load_data)
@@ -131,7 +132,9 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
                     saved = save_model(training.model, prepared.tokenizer, directory)
                     # Counted on what was written, not on what was in memory.
                     counted = count_sparsity(PretrainedModel("saved", str(saved)).load(), training.pruners)
-                report = finished_report(experiment, training, progress, counted, dense_scores, clock.seconds())
+                report = finished_report(
+                    experiment, training, progress, counted, dense_scores, clock.seconds(), prepared.provenance
+                )
                 write_text(saved / "README.md", model_card(report))
                 write_report(report, directory)
                 checkpoints.discard()
@@ -148,7 +151,7 @@ def _failure_recorded(experiment: Experiment) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if finished(experiment) is None:
+        if finished_run(experiment.directory, experiment.spec.hash) is None:
             shown = one_line(as_user_error(error, experiment) or error)
             with suppress(OSError):
                 failed = replace(started_report(experiment), status="failed", error=shown)
@@ -179,7 +182,7 @@ def _checkpoints(experiment: Experiment) -> Checkpoints:
     # A report names one set of versions and one device for the whole run.
     made_by = {"run": experiment.spec.hash, "versions": versions(), "machine": {"cuda": torch.cuda.is_available()}}
     directory = experiment.directory
-    return Checkpoints(directory / "checkpoints", made_by, directory / METRICS)
+    return Checkpoints(directory / CHECKPOINTS, made_by, directory / METRICS)
 
 
 def _resumed(experiment: Experiment, checkpoints: Checkpoints) -> Start:

@@ -29,6 +29,7 @@ from hydraprune.models.dropout import use_fast_dropout
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.model_loading import check_head, load_fine_tuned, load_pretrained
+from hydraprune.runs.provenance import Provenance, provenance
 from hydraprune.sparsity import saliency_kernels
 from hydraprune.training.calibration import calibration_of
 from hydraprune.training.evaluation import evaluate
@@ -72,12 +73,14 @@ class Prepared:
         tokenizer: of the model.
         steps: optimizer steps of the whole training.
         teacher_seconds: spent on the teacher's outputs.
+        provenance: the data, checkpoint and layers of the run.
     """
 
     training: Callable[[MetricLogger], TrainingSetup]
     tokenizer: Any
     steps: int
     teacher_seconds: float
+    provenance: Provenance
 
 
 def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, threads: int | None = None) -> Prepared:
@@ -114,11 +117,12 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
         if steps
         else (NoTeacher(), 0.0)
     )
+    pruners = instantiate.pruners(components.plans, model, steps, per_epoch, calibration_of(model, train, accelerator))
+    made_from = provenance(data, {"train": train.data, **evaluations}, model, pruners, task.max_length)
     make_optimizer = make(config, "optimizer")
     _speed_up(model, settings, accelerator.device, make_optimizer, [train.data, *evaluations.values()])
     optimizer = make_optimizer(decay_groups(model))
     lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
-    pruners = instantiate.pruners(components.plans, model, steps, per_epoch, calibration_of(model, train, accelerator))
     batches = {name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()}
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
 
@@ -141,7 +145,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
             tracker=tracker,
         )
 
-    return Prepared(training, tokenizer, steps, seconds)
+    return Prepared(training, tokenizer, steps, seconds, made_from)
 
 
 def threads_of(experiment: Experiment) -> int:

@@ -94,9 +94,9 @@ class _CheckedCells:
             refusal=job.refusal,
             ancestor=None if dense is None else dense.spec.hash,
         )
-        if (report := finished(experiment)) is not None:
-            return replace(run, steps=report.steps), None
         try:
+            if (report := finished(experiment)) is not None:
+                return replace(run, steps=report.steps), None
             run = replace(run, **asdict(self._needs(experiment)))
             if dense is None or finished(dense) is not None:
                 return run, None

@@ -48,6 +48,13 @@ def load_splits(source: Source, subset: str | None, revision: str | None, scratc
             raise
 
 
+def data_files(folder: Path, subset: str | None) -> list[Path]:
+    """The data files of a local data set, or of one of its subsets if that has a folder of its own."""
+    below = folder / (subset or "")
+    place = below if below.is_dir() else folder
+    return [file for file in sorted(place.rglob("*")) if file.suffix in _DATA_SUFFIXES and file.is_file()]
+
+
 def _diagnose(source: Source, folder: Path, subset: str | None, message: str) -> UserError | None:
     """The mistake in a folder that explains the library's message; None if it is not known."""
     if found := re.search(r"BuilderConfig .* not found. Available: \[(.*)\]", message):
