@@ -19,7 +19,7 @@ def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
         id(parameter)
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
-        if name == "bias" or parameter.dim() <= 1 or isinstance(module, _NORMS)
+        if name.endswith("bias") or parameter.dim() <= 1 or isinstance(module, _NORMS)
     }
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
