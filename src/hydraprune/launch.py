@@ -18,10 +18,10 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hydraprune.config.archive import keep_job, redact_file
-from hydraprune.config.composition import loaded_paths, typed_words
+from hydraprune.config.composition import loaded_paths, typed_words, with_hydra_node
 from hydraprune.config.messages import explain, leave
 from hydraprune.errors import UserError
 from hydraprune.results.report import REFUSED
@@ -182,7 +182,7 @@ def _job(config: DictConfig) -> float | None:
     checked, Preflight.checked = Preflight.checked, None
     try:
         _keep_config(config, hydra_config)
-        checked = checked or _check(OmegaConf.create({**config, "hydra": hydra_config}))
+        checked = checked or _check(with_hydra_node(config, hydra_config))
         report = execute(checked.experiment, checked.load_data)
     except Exception as error:
         leave(error)
@@ -199,7 +199,7 @@ def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
     from hydraprune.runs.setup import TaskLoader
 
     directory = Path(hydra_config.runtime.output_dir)
-    composed = OmegaConf.create({**config, "hydra": hydra_config})
+    composed = with_hydra_node(config, hydra_config)
     words = typed_words(composed)
     refusal = Path(hydra_config.sweep.dir) / refusal_folder(words)
     experiment, load_data = None, TaskLoader()

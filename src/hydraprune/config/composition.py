@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,6 +57,24 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 def _plain_value(config: DictConfig, key: str) -> Any:
     value = config[key]
     return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
+
+
+def literal(values: Any) -> Any:
+    """Plain values in which no text is an interpolation: in a config, `${...}` in them stays as it is.
+
+    For resolved values that become part of a config again: without this they would be resolved a second time.
+    """
+    if isinstance(values, Mapping):
+        return {key: literal(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [literal(value) for value in values]
+    # Backslashes before an interpolation are halved when it is resolved.
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", values) if isinstance(values, str) else values
+
+
+def with_hydra_node(config: DictConfig, hydra: Any) -> DictConfig:
+    """A config with Hydra's node in it again, its interpolations not resolved."""
+    return OmegaConf.create({**plain(config), "hydra": hydra})
 
 
 def typed_words(config: DictConfig) -> list[str]:
