@@ -134,13 +134,14 @@ def _train() -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from hydra import compose, initialize_config_dir
 
+    from hydraprune.config.command_words import arranged
     from hydraprune.config.composition import conf_dir, loaded_paths
     from hydraprune.config.model_choice import with_model_choice
     from hydraprune.runs.resolvers import register
     from hydraprune.utils.hub_access import quiet_libraries
 
     register()
-    words = with_model_choice(arguments.overrides)
+    words = with_model_choice(arranged(arguments.overrides))
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("config", words, return_hydra_config=True)
         go_offline_if_unreachable([loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"])

@@ -18,10 +18,11 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hydraprune.config.archive import keep_job, redact_file
-from hydraprune.config.composition import loaded_paths, typed_words
+from hydraprune.config.command_words import check_single_run
+from hydraprune.config.composition import is_plan_only, loaded_paths, typed_words, with_hydra_node
 from hydraprune.config.messages import explain, leave
 from hydraprune.errors import UserError
 from hydraprune.results.report import REFUSED
@@ -69,6 +70,8 @@ class Preflight(Callback):  # type: ignore[misc]
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
             _check_launcher()
+            check_single_run(config)
+            is_plan_only(config)
             _go_offline_if_unreachable(config)
             quiet_libraries()
             Preflight.checked = _check(config)
@@ -84,7 +87,7 @@ class Preflight(Callback):  # type: ignore[misc]
             from hydraprune.runs.preflight import check_sweep
 
             check_sweep(config.sweep)
-            if config.plan and not is_planned(config):
+            if is_plan_only(config) and not is_planned(config):
                 raise UserError(
                     f"{config.hydra.sweeper._target_} makes its jobs while it runs",
                     key="plan",
@@ -117,7 +120,7 @@ def _check(config: DictConfig) -> _Checked:
     from hydraprune.runs.setup import TaskLoader
 
     experiment, load_data = build_single_run(config), TaskLoader()
-    if config.plan:
+    if is_plan_only(config):
         _show_plan(experiment)
     preflight(experiment, load_data)
     return _Checked(experiment, load_data)
@@ -141,7 +144,10 @@ def _go_offline_if_unreachable(config: DictConfig) -> None:
 
 def _check_launcher() -> None:
     """Refuse options of `accelerate launch` that a run does not support."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    size = os.environ.get("WORLD_SIZE") or "1"
+    if not size.isdecimal():
+        raise UserError("must be a number of processes", key="WORLD_SIZE", value=size, cure="unset it")
+    processes = int(size)
     if processes > 1:
         raise UserError(
             "a run is one process",
@@ -182,7 +188,7 @@ def _job(config: DictConfig) -> float | None:
     checked, Preflight.checked = Preflight.checked, None
     try:
         _keep_config(config, hydra_config)
-        checked = checked or _check(OmegaConf.create({**config, "hydra": hydra_config}))
+        checked = checked or _check(with_hydra_node(config, hydra_config))
         report = execute(checked.experiment, checked.load_data)
     except Exception as error:
         leave(error)
@@ -199,7 +205,7 @@ def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
     from hydraprune.runs.setup import TaskLoader
 
     directory = Path(hydra_config.runtime.output_dir)
-    composed = OmegaConf.create({**config, "hydra": hydra_config})
+    composed = with_hydra_node(config, hydra_config)
     words = typed_words(composed)
     refusal = Path(hydra_config.sweep.dir) / refusal_folder(words)
     experiment, load_data = None, TaskLoader()

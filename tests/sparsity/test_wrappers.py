@@ -88,7 +88,7 @@ def test_names_are_those_of_the_model_itself(wrapper: str, layers: Layers) -> No
     assert [(s.name, s.zeros) for s in layer_sparsity(wrapped)] == [(s.name, s.zeros) for s in layer_sparsity(plain)]
     assert coverage(wrapped, [other], FAMILY) == coverage(plain, [one], FAMILY)
     # The head stays dense, and a state goes from one to the other.
-    assert all(zeros_of(weight) == 0 for name, weight in named_parameters(wrapped) if name.startswith("head"))
+    assert all(zeros_of(weight) == 0 for name, weight, _ in named_parameters(wrapped) if name.startswith("head"))
     other.load_state_dict(one.state_dict())
 
 

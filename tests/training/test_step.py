@@ -82,13 +82,8 @@ def test_every_example_weighs_the_same(distiller: Distiller, sizes: list[int]) -
 def test_no_normalisation_weight_of_any_family_decays(kind: str) -> None:
     model = model_of(kind)
     decayed, undecayed = ({id(p) for p in group["params"]} for group in decay_groups(model))
-    names = {id(weight): name for name, weight in model.named_parameters()}
-    assert not any("norm" in names[key].lower() or names[key].endswith("bias") for key in decayed)
-    assert all(
-        weight.dim() <= 1 or names[id(weight)].endswith("_bias")
-        for weight in model.parameters()
-        if id(weight) in undecayed
-    )
-    matrices = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Linear, nn.Embedding))}
-    assert matrices <= decayed
-    assert decayed | undecayed == set(names)
+    weights = {id(weight): (name, weight) for name, weight in model.named_parameters()}
+    assert decayed | undecayed == set(weights)
+    assert not any("norm" in weights[key][0].lower() or weights[key][0].endswith("bias") for key in decayed)
+    assert all(weights[key][1].dim() <= 1 or weights[key][0].endswith("bias") for key in undecayed)
+    assert {id(m.weight) for m in model.modules() if isinstance(m, (nn.Linear, nn.Embedding))} <= decayed

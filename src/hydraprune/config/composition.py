@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +59,24 @@ def _plain_value(config: DictConfig, key: str) -> Any:
     return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
 
 
+def literal(values: Any) -> Any:
+    """Plain values in which no text is an interpolation: in a config, `${...}` in them stays as it is.
+
+    For resolved values that become part of a config again: without this they would be resolved a second time.
+    """
+    if isinstance(values, Mapping):
+        return {key: literal(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [literal(value) for value in values]
+    # Backslashes before an interpolation are halved when it is resolved.
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", values) if isinstance(values, str) else values
+
+
+def with_hydra_node(config: DictConfig, hydra: Any) -> DictConfig:
+    """A config with Hydra's node in it again, its interpolations not resolved."""
+    return OmegaConf.create({**plain(config), "hydra": hydra})
+
+
 def typed_words(config: DictConfig) -> list[str]:
     """The overrides of a job as they were typed, `${...}` in them too; `config` has its `hydra` node."""
     words = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
@@ -70,6 +89,18 @@ def plain(config: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(config)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items() if key != "hydra"}
+
+
+def is_plan_only(config: DictConfig) -> bool:
+    """Whether `plan=true` was asked for: a plan is shown, and nothing runs.
+
+    Raises:
+        UserError: `plan` is neither true nor false; `no` is a text, which would count as true.
+    """
+    plan = OmegaConf.select(config, "plan", default=False)
+    if not isinstance(plan, bool):
+        raise UserError("must be true or false", key="plan", value=plan)
+    return plan
 
 
 def choices_of(config: DictConfig) -> dict[str, str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from hydraprune.config.composition import Compose, plain, resolved
+from hydraprune.config.composition import Compose, literal, plain, resolved
 from hydraprune.config.schema import flattened, nearest, override_key, unknown_override
 from hydraprune.errors import UserError, single_line
 
@@ -100,7 +99,7 @@ def _share(values: dict[str, Any], sparse: Mapping[str, Any], key: str) -> None:
     for part in above:
         node, given = node[part], given[part]
     if leaf in given:
-        node[leaf] = copy.deepcopy(given[leaf])
+        node[leaf] = literal(given[leaf])
     elif above:
         node.pop(leaf, None)  # as in ~training.device
 

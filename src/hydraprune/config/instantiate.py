@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import OmegaConf
 from torch import nn
 
 from hydraprune.config.allowlist import check_targets, target_of
+from hydraprune.config.construction import construct
 from hydraprune.config.schema import arguments_of, check_arguments
 from hydraprune.data.examples import Task
-from hydraprune.errors import UserError, single_line
+from hydraprune.errors import UserError
 from hydraprune.models.families import ModelFamily, family_of_model, model_type
 from hydraprune.models.pretrained import ModelSource, PretrainedModel
 from hydraprune.sparsity import Calibration, Method, Never, Plans, Pruner, Schedule, SparsityError, attach
@@ -80,19 +80,10 @@ def make(config: Mapping[str, Any], key: str, node: Any = None, **arguments: Any
         UserError: what the target raises about its arguments, with the key before them.
     """
     node = config[key] if node is None else node
-    # Plain values, so that a target inside a list is found too.
+    # Plain values, so that a target inside a list is found too, and a text stays a text.
     node = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
     check_targets(node, key)
-    try:
-        return hydra.utils.instantiate(node, **arguments, _convert_="all")
-    except hydra.errors.InstantiationException as error:
-        cause = error.__cause__
-        where = re.search(r"full_key: (\S+)", str(error))  # Hydra does not give it as a field
-        at = where.group(1) if where else key
-        at = at if at.split(".")[0] == key else f"{key}.{at}"
-        if isinstance(cause, (UserError, ValueError, TypeError)):
-            raise target_error(cause, at) from None
-        raise
+    return construct(node, key, **arguments)
 
 
 def _with_metric_functions(node: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -106,16 +97,6 @@ def _with_metric_functions(node: Mapping[str, Any]) -> Mapping[str, Any]:
         return node
     metrics = [target_of(name, "task.metrics") if "." in str(name) else name for name in names]
     return {**node, "metrics": metrics}
-
-
-def target_error(error: Exception, key: str) -> UserError:
-    """The error that the target of the node at `key` raised, under that key or one below it."""
-    if isinstance(error, SparsityError):
-        return UserError.of(error, key)
-    if isinstance(error, UserError):
-        # Without a key, or with the whole key, there is nothing to add.
-        return error if error.key is None or error.key.startswith(f"{key}.") else error.under(key)
-    return UserError(single_line(error), key=key)
 
 
 def plans(config: Mapping[str, Any]) -> Plans:

@@ -79,11 +79,11 @@ def read_run_config(overrides: Sequence[str], cores: int) -> RunConfig:
 def _from_composed(composed: DictConfig, overrides: Sequence[str], cores: int) -> RunConfig:
     from omegaconf import OmegaConf
 
-    from hydraprune.config.composition import loaded_paths, resolved
+    from hydraprune.config.composition import literal, loaded_paths, resolved
     from hydraprune.config.schema import override_key
     from hydraprune.utils.cache import cache_of
 
-    config = OmegaConf.create(resolved(composed))
+    config = OmegaConf.create(literal(resolved(composed)))
     directory = str(OmegaConf.to_container(composed.hydra.run)["dir"])  # type: ignore[index,call-overload]
     is_default = "${hydraprune" in directory
     cache = cache_of(config.cache)

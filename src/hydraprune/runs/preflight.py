@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from hydraprune.config import instantiate
+from hydraprune.config.construction import target_error
 from hydraprune.config.identity import escapes
-from hydraprune.config.instantiate import Components, target_error, with_config_keys
+from hydraprune.config.instantiate import Components, with_config_keys
 from hydraprune.data.encoding import estimated_tokens
 from hydraprune.data.examples import Examples, TaskData
 from hydraprune.data.splits import check_splits

@@ -74,7 +74,8 @@ def try_out(
             except Exception as error:  # a model's code may raise anything
                 width = int(batches.data.lengths.max())
                 reason = f"cannot be computed on a text of the task ({width} tokens): {one_line(error)}"
-                raise UserError(reason, key=key, value=value, cure="check that its tokenizer is its own, or lower task.max_length") from error
+                cure = "check that its tokenizer is its own, or lower task.max_length"
+                raise UserError(reason, key=key, value=value, cure=cure) from error
             if difference > max(_TOLERANCE * scale, _SMALLEST):
                 log.warning(
                     "%s=%s: its outputs for a text depend on the padding of its batch (they differ by %.1g of %.1g), "

@@ -9,7 +9,7 @@ from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure, structures_of
-from hydraprune.sparsity.layers import Family, layers_of
+from hydraprune.sparsity.layers import Family, is_layer, layers_of
 from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.patterns.heads import Heads
 from hydraprune.sparsity.plans import Plan
@@ -106,13 +106,13 @@ class _Attachment:
     def _refuse_tied(self, weights: Sequence[Weight]) -> None:
         """Refuse a weight that is tied to one that cannot be excluded, such as an embedding."""
         chosen = {weight.name for weight in weights}
-        layers = {f"{name}.weight" if name else "weight" for name in layers_of(self.model)}
         names: dict[int, list[str]] = {}
-        for name, parameter in named_parameters(self.model):
-            names.setdefault(id(parameter), []).append(name)
-        for weight in weights:
+        for name, parameter, module in named_parameters(self.model):
             # Of two prunable layers that share a weight, one may be excluded: `_claim` reports these.
-            others = [n for n in names[id(weight.parameter)] if n not in chosen and n not in layers]
+            if name not in chosen and not is_layer(module):
+                names.setdefault(id(parameter), []).append(name)
+        for weight in weights:
+            others = names.get(id(weight.parameter))
             if others:
                 raise SparsityError(
                     f"{weight.name} is tied to {others[0]}, which would be pruned with it",

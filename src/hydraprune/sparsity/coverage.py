@@ -10,9 +10,8 @@ from typing import Literal
 from torch import nn
 
 from hydraprune.sparsity.layers import Family, is_layer
-from hydraprune.sparsity.layouts import layer_of
 from hydraprune.sparsity.pruners.base import Pruner
-from hydraprune.sparsity.wrappers import is_instance_of, named_modules, named_parameters
+from hydraprune.sparsity.wrappers import is_instance_of, named_parameters
 
 Reason = Literal["outside", "excluded", "not chosen", "embedding", "unsupported"]
 
@@ -125,41 +124,39 @@ def coverage(model: nn.Module, pruners: Sequence[Pruner], family: Family | None 
         family: that `attach` was given; without it, weights outside the encoder count as not chosen.
     """
     takers = {id(weight.parameter): pruner.name for pruner in pruners for weight in pruner.weights}
-    modules = dict(named_modules(model))
     family = family or Family("unknown")
-    names: dict[int, list[str]] = {}
+    holders: dict[int, list[tuple[str, nn.Module]]] = {}
     parameters: dict[int, nn.Parameter] = {}
-    for name, parameter in named_parameters(model):
-        names.setdefault(id(parameter), []).append(name)
+    for name, parameter, module in named_parameters(model):
+        holders.setdefault(id(parameter), []).append((name, module))
         parameters[id(parameter)] = parameter
     pruned, dense, small = [], [], 0
     for key, parameter in parameters.items():
         shape = tuple(parameter.shape)
         size = math.prod(shape)
         if key in takers:
-            pruned.append(PrunedWeight(names[key][0], shape, size, takers[key]))
+            pruned.append(PrunedWeight(holders[key][0][0], shape, size, takers[key]))
         elif len(shape) < 2:
             small += size
         else:
-            reason, name = _reason(names[key], modules, family, pruners)
-            owner = type(modules[name.rpartition(".")[0]]).__name__
-            dense.append(DenseWeight(name, shape, size, owner, reason))
+            # Tied to an embedding: it could not be pruned without it.
+            name, module = next(filter(_is_embedding, holders[key]), holders[key][0])
+            reason = _reason(name, module, family, pruners)
+            dense.append(DenseWeight(name, shape, size, type(module).__name__, reason))
     return Coverage(tuple(pruned), tuple(dense), small)
 
 
-def _reason(
-    names: Sequence[str], modules: dict[str, nn.Module], family: Family, pruners: Sequence[Pruner]
-) -> tuple[Reason, str]:
-    """Why a parameter with these names stays dense, and the name to which that applies."""
-    for name in names:
-        # Tied to an embedding: it could not be pruned without it.
-        if any(is_instance_of(modules[name.rpartition(".")[0]], kind) for kind in ("Embedding", "EmbeddingBag")):
-            return "embedding", name
-    (name, *_) = names
-    layer = layer_of(name)
-    if family.is_outside(name.rpartition(".")[0]):
-        return "outside", name
-    if not (name.rpartition(".")[2] == "weight" and is_layer(modules[layer])):
-        return "unsupported", name
-    excluded = any(pruner.plan.layers.excludes(layer) for pruner in pruners)
-    return ("excluded" if excluded else "not chosen"), name
+def _is_embedding(holder: tuple[str, nn.Module]) -> bool:
+    return any(is_instance_of(holder[1], kind) for kind in ("Embedding", "EmbeddingBag"))
+
+
+def _reason(name: str, module: nn.Module, family: Family, pruners: Sequence[Pruner]) -> Reason:
+    """Why the parameter of that name stays dense, which `module` holds."""
+    holder, _, attribute = name.rpartition(".")
+    if _is_embedding((name, module)):
+        return "embedding"
+    if family.is_outside(holder):
+        return "outside"
+    if attribute != "weight" or not is_layer(module):
+        return "unsupported"
+    return "excluded" if any(pruner.plan.layers.excludes(holder) for pruner in pruners) else "not chosen"

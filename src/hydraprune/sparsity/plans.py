@@ -70,8 +70,11 @@ class Plans:
 
     @property
     def target_sparsity(self) -> float | None:
-        """The target that all plans share; None when they differ or there are none."""
-        targets = {float(plan.selection.target_sparsity) for plan in self.parts.values()}
+        """The target that all plans share; None when they differ or there are none, as where zeros are only kept."""
+        targets = {
+            None if plan.criterion is not None and plan.criterion.needs_zeros else float(plan.selection.target_sparsity)
+            for plan in self.parts.values()
+        }
         return targets.pop() if len(targets) == 1 else None
 
 

@@ -39,15 +39,18 @@ def _named(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, 
         yield from _named(child, name if _wraps(module, attribute) else _joined(name, attribute), seen)
 
 
-def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters of `model` under all of their names, without the words of wrappers; tied ones more than once."""
+def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
+    """The parameters of `model` and the modules that hold them, under all names, without the words of wrappers.
+
+    A tied parameter comes more than once.
+    """
     for name, parameter in model.named_parameters(remove_duplicate=False):
         *path, last = name.split(".")
         plain, module = "", model
         for attribute in path:
             plain = plain if _wraps(module, attribute) else _joined(plain, attribute)
             module = module.get_submodule(attribute)
-        yield _joined(plain, last), parameter
+        yield _joined(plain, last), parameter, module
 
 
 def by_plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune.config.archive import as_yaml
-from hydraprune.config.composition import typed_words
+from hydraprune.config.composition import is_plan_only, typed_words
 from hydraprune.config.messages import explain
 from hydraprune.errors import UserError
 from hydraprune.runs.folders import SWEEP_SUBDIR, refusal_folder, sweep_subdir
@@ -68,8 +68,9 @@ def sweep(
     jobs = [_job(job, number, folder, compose, dense_experiments) for number, job in enumerate(words)]
     plan = planning.make_plan(command, jobs, workers, elsewhere)
     evidence = planning.finished_runs([folder, Path(master.run.root)])
-    print(planning.table(plan, evidence, folder, each=bool(master.plan)), flush=True)
-    if master.plan:
+    only_planned = is_plan_only(master)
+    print(planning.table(plan, evidence, folder, each=only_planned), flush=True)
+    if only_planned:
         raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "multirun.yaml", as_yaml(master))

@@ -31,8 +31,6 @@ class Criterion(Method):
     uses_gradient: bool = True
     # What an earlier step's score is multiplied by at each later step: 0 keeps the last step alone, 1 every step.
     decay: float = 0.0
-    # Whether a pruned unit may score higher than one that is kept, and return at an update.
-    revives: bool = False
     # Whether scores are learned from 0 on, so that `scheduler=threshold` applies to them.
     learned: bool = False
     # Whether updates exchange kept units for pruned ones, by `growth` and `exchanged`.

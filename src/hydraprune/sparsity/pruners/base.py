@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -40,6 +41,10 @@ class Units:
     target: int
     pruned: int
     total: int
+
+
+# What two pruners share of which one may go on with the state of the other.
+_OF_A_PLAN = ("pattern", "selection", "criterion", "schedule", "transition", "regularizer")
 
 
 class Pruner(ABC):
@@ -126,6 +131,8 @@ class Pruner(ABC):
     @property
     def zeros(self) -> int:
         """How many weights are masked."""
+        if any(fixed is not None for fixed in self._masks.fixed):
+            return sum(int((~mask).sum()) for mask in self.masks.values())
         return sum(
             pruned * structure.unit_zeros for pruned, structure in zip(self._pruned, self.structures, strict=True)
         )
@@ -151,6 +158,13 @@ class Pruner(ABC):
                 cells = {i: m.pattern.to_cells(m.values.abs().float()) for i, m in members.items()}
                 self._prune(index, empty, cells, count)
 
+    def _fix_zeros(self) -> None:
+        """Keep every weight at zero that is zero already, also in units that are not pruned."""
+        for index, member in enumerate(self._members):
+            keep = member.weight.parameter.detach() != 0
+            if not bool(keep.all()):
+                self._masks.fix(index, keep)
+
     def _masked_units(self, index: int) -> Tensor:
         """The masked units of a structure: bool, flat [units]."""
         structure = self.structures[index]
@@ -161,27 +175,79 @@ class Pruner(ABC):
         return torch.zeros(structure.units, dtype=torch.bool, device=structure.members[0].weight.parameter.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Masks and counts; subclasses add whatever else a resumed run needs."""
-        return {"masks": self.masks, "pruned": list(self._pruned), "begun": self._begun}
+        """Masks and counts, and the plan that they are of; subclasses add whatever else a resumed run needs."""
+        fixed = {m.weight.name: keep for m, keep in zip(self._members, self._masks.fixed, strict=True)}
+        return {
+            "plan": self._description(),
+            "masks": self.masks,
+            "fixed": {name: keep for name, keep in fixed.items() if keep is not None},
+            "pruned": list(self._pruned),
+            "begun": self._begun,
+        }
+
+    def _description(self) -> dict[str, str]:
+        """The plan and its updates in words, by which a state is known to be of the same plan."""
+        described = {key: describe(getattr(self.plan, key)) for key in _OF_A_PLAN}
+        updates = f"{self.updates.start} to {self.updates.last} every {self.updates.frequency}"
+        return {**described, "updates": updates, "layers": ", ".join(weight.name for weight in self.weights)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of a pruner with the same plan and weights.
 
         Raises:
-            SparsityError: it is the state of another pruner.
+            SparsityError: it is the state of another pruner, plan or model.
         """
-        masks = state["masks"]
-        self._check_shapes("masks", masks, {m.weight.name: m.weight.parameter.shape for m in self._members})
-        if len(state["pruned"]) != len(self.structures):
-            raise SparsityError(
-                f"state of pruner {self.name}: has {len(state['pruned'])} structures, not {len(self.structures)}"
-            )
+        self._refuse_other_plan(state)
+        masks, fixed = state["masks"], state.get("fixed", {})
+        self._refuse_other_counts(state["pruned"], masks, exact=not fixed and not state.get("parts", {}).get("stages"))
         self._masks = Masks(self._members)
         for index, member in enumerate(self._members):
-            if member.weight.name in masks:
-                self._masks.load(index, masks[member.weight.name].to(member.weight.parameter.device))
+            name, device = member.weight.name, member.weight.parameter.device
+            if name in fixed:
+                self._masks.fix(index, fixed[name].to(device))
+            if name in masks:
+                self._masks.load(index, masks[name].to(device))
         self._pruned = list(state["pruned"])
         self._begun = bool(state["begun"])
+
+    def _refuse_other_plan(self, state: Mapping[str, Any]) -> None:
+        """Refuse what is no state, or that of a pruner with another plan. States of earlier versions name no plan."""
+        own = self.state_dict()
+        if absent := [key for key in own if key not in state and key not in ("plan", "fixed")]:
+            raise self._foreign(f"it has no {absent[0]}, which that of a {type(self).__name__} pruner has")
+        shapes = {m.weight.name: m.weight.parameter.shape for m in self._members}
+        self._check_shapes("masks", state["masks"], shapes)
+        self._check_shapes("fixed zeros", state.get("fixed", {}), shapes)
+        mine, other = own["plan"], state.get("plan")
+        if other is None:
+            return
+        for key, value in mine.items():
+            if other.get(key) != value:
+                raise self._foreign(f"its {key}: {other.get(key)}; those of this pruner: {value}")
+
+    def _refuse_other_counts(self, pruned: Sequence[int], masks: Mapping[str, Tensor], *, exact: bool) -> None:
+        """Refuse counts of pruned units that masks of these patterns do not have.
+
+        Args:
+            exact: whether masks are of nothing but whole units.
+        """
+        if len(pruned) != len(self.structures):
+            raise self._foreign(f"it has {len(pruned)} structures, and this pruner {len(self.structures)}")
+        for structure, count in zip(self.structures, pruned, strict=True):
+            members = structure.members
+            whole = all(member.weight.name in masks for member in members)
+            found = int(structure.empty(masks).sum()) if whole else 0
+            legal = not whole or all(m.pattern.legal(m.weight.view(masks[m.weight.name])) for m in members)
+            if count > structure.units or (exact and (count != found or not legal)):
+                raise self._foreign(
+                    f"{structure.name} has {count} pruned units in it, and its masks are not those of so many "
+                    f"{self.plan.pattern.name} units"
+                )
+
+    def _foreign(self, why: str) -> SparsityError:
+        return SparsityError(
+            f"state of pruner {self.name} does not fit: {why}", cure="load the state of the same plan and model"
+        )
 
     def _check_shapes(self, what: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
         for name, tensor in tensors.items():
@@ -190,3 +256,15 @@ class Pruner(ABC):
                     f"state of pruner {self.name} does not fit: in its {what}, {name} has shape {tuple(tensor.shape)}",
                     cure="it is the state of another plan or model",
                 )
+
+
+def describe(value: object) -> str:
+    """A value in words that are the same in every process: the class and fields of what has fields, numbers, texts."""
+    if is_dataclass(value) and not isinstance(value, type):
+        inside = ", ".join(f"{field.name}={describe(getattr(value, field.name))}" for field in fields(value))
+        return f"{type(value).__name__}({inside})"
+    if value is None or isinstance(value, (bool, int, float, str, Fraction)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(describe, value))}]"
+    return type(value).__name__

@@ -218,10 +218,11 @@ class Gradual(Budgeted):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._refuse_other_plan(state)
         scores = state["memory"]
         self._check_shapes("scores", scores, self._scores.shapes())
         if scores and len(scores) != len(self._members):
-            raise SparsityError(f"state of pruner {self.name}: scores {len(scores)} weights of {len(self._members)}")
+            raise self._foreign(f"it scores {len(scores)} weights of {len(self._members)}")
         super().load_state_dict(state)
         self._scores.load(scores)
         self._progressive.load(state["parts"])

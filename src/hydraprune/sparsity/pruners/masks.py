@@ -9,6 +9,9 @@ from torch import Tensor
 
 from hydraprune.sparsity.groups import Member
 
+# Masks are multiplied with the bits of weights: so 0 makes 0.0 of NaN, of an infinity and of a negative number too.
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Masks:
     """Which entries of some weights are masked; none of them at first. Members go by their index."""
@@ -19,31 +22,41 @@ class Masks:
         # broadcast over the pattern's view of the weight, or like the weight.
         self.kept: list[Tensor | None] = [None] * len(self.members)
         self.small = [False] * len(self.members)
+        # Per weight, where zeros that it had before training stay zero whatever the masks: False there, bool, shaped
+        # like the weight.
+        self.fixed: list[Tensor | None] = [None] * len(self.members)
 
     def apply(self) -> None:
         """Set every masked weight to zero, in place."""
         targets, factors = [], []
         for member, kept, small in zip(self.members, self.kept, self.small, strict=True):
             if kept is not None:
-                targets.append(
-                    member.pattern.broadcast_view(member.values) if small else member.weight.parameter.detach()
-                )
+                weights = member.pattern.broadcast_view(member.values) if small else member.weight.parameter.detach()
+                targets.append(weights.view(kept.dtype))
                 factors.append(kept)
         if targets:
             torch._foreach_mul_(targets, factors)
+
+    def fix(self, index: int, keep: Tensor) -> None:
+        """Keep at zero, from now on and under every mask, what is False in `keep` (bool, shaped like the parameter)."""
+        self.fixed[index] = keep
+        self.hold(index, keep)
 
     def prune(self, index: int, pruned: Tensor, cells: Tensor) -> None:
         """Mask these units of a weight, and no others. Arguments: see `Pattern.mask`."""
         member = self.members[index]
         keep = member.pattern.broadcast_mask(pruned, cells, member.weight.view_shape)
-        self.small[index] = _broadcasts(member)
-        keep = keep if self.small[index] else _whole(member, keep)
-        self.kept[index] = keep.to(member.weight.parameter.dtype)
+        self.small[index] = _broadcasts(member) and self.fixed[index] is None
+        if self.small[index]:
+            self.kept[index] = keep.to(_bits(member))
+        else:
+            self.hold(index, _whole(member, keep))
 
     def hold(self, index: int, keep: Tensor) -> None:
-        """Mask what is False in `keep` (bool, shaped like the parameter), and nothing else."""
+        """Mask what is False in `keep` (bool, shaped like the parameter), and nothing else but what is fixed."""
+        fixed = self.fixed[index]
         self.small[index] = False
-        self.kept[index] = keep.to(self.members[index].weight.parameter.dtype)
+        self.kept[index] = (keep if fixed is None else keep & fixed).to(_bits(self.members[index]))
 
     def whole(self, index: int) -> Tensor | None:
         """A weight's mask, bool, shaped like the parameter, True = keep; None before it is pruned."""
@@ -54,9 +67,17 @@ class Masks:
 
     def load(self, index: int, keep: Tensor) -> None:
         """Take over a mask of whole units, as `whole` returned it."""
+        if self.fixed[index] is not None:
+            self.hold(index, keep)
+            return
         member = self.members[index]
         view = member.weight.view(keep)
         self.prune(index, member.pattern.empty_units(view), member.pattern.to_cells(view.float()))
+
+
+def _bits(member: Member) -> torch.dtype:
+    """The integers as wide as a weight's numbers."""
+    return _BITS[member.weight.parameter.element_size()]
 
 
 def _broadcasts(member: Member) -> bool:

@@ -84,6 +84,7 @@ class StraightThrough(Budgeted):
         return {**super().state_dict(), "dense": dict(zip(names, dense, strict=False))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._refuse_other_plan(state)
         dense = state["dense"]
         self._check_shapes("dense weights", dense, {w.name: w.parameter.shape for w in self.weights})
         super().load_state_dict(state)
