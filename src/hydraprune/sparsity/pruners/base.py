@@ -43,6 +43,8 @@ class Units:
     total: int
 
 
+# Keys that states of earlier versions do not have.
+_NEWER = ("plan", "fixed", "intermittent")
 # What two pruners share of which one may go on with the state of the other.
 _OF_A_PLAN = ("pattern", "selection", "criterion", "schedule", "transition", "regularizer")
 
@@ -79,7 +81,7 @@ class Pruner(ABC):
         Call it after backward, with unscaled gradients, before the optimizer's step.
 
         Raises:
-            SparsityError: a weight that is scored has no gradient.
+            SparsityError: a weight that is scored is frozen.
         """
 
     @abstractmethod
@@ -213,7 +215,7 @@ class Pruner(ABC):
     def _refuse_other_plan(self, state: Mapping[str, Any]) -> None:
         """Refuse what is no state, or that of a pruner with another plan. States of earlier versions name no plan."""
         own = self.state_dict()
-        if absent := [key for key in own if key not in state and key not in ("plan", "fixed")]:
+        if absent := [key for key in own if key not in state and key not in _NEWER]:
             raise self._foreign(f"it has no {absent[0]}, which that of a {type(self).__name__} pruner has")
         shapes = {m.weight.name: m.weight.parameter.shape for m in self._members}
         self._check_shapes("masks", state["masks"], shapes)
