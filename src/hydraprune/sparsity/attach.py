@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.groups import Structure, structures_of
+from hydraprune.sparsity.groups import Member, Structure, structures_of
 from hydraprune.sparsity.layers import Family, is_layer, layers_of
 from hydraprune.sparsity.layouts import Weight
+from hydraprune.sparsity.patterns import Block
 from hydraprune.sparsity.patterns.heads import Heads
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.posttraining.base import Calibration
@@ -147,7 +148,7 @@ def _exclusion(weight: Weight) -> tuple[str, str]:
 
 def _refuse_misfits(plan: Plan, structures: Sequence[Structure]) -> None:
     members = [member for structure in structures for member in structure.members]
-    misfits = [(m.weight, why) for m in members if (why := m.pattern.misfit(m.weight.view_shape)) is not None]
+    misfits = [(m.weight, why) for m in members if (why := _misfit(m)) is not None]
     if misfits:
         weight, why = misfits[0]
         more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
@@ -156,3 +157,12 @@ def _refuse_misfits(plan: Plan, structures: Sequence[Structure]) -> None:
             cure="choose another shape or exclude the layer",
             setting=_exclusion(weight),
         )
+
+
+def _misfit(member: Member) -> str | None:
+    """Why a pattern does not fit a weight; None where it does."""
+    pattern, weight = member.pattern, member.weight
+    if isinstance(pattern, Block) and pattern.rows == "channel" and weight.groups > 1:
+        # A column is an input channel of each group: none of them could be removed with the others in place.
+        return f"each of its {weight.groups} groups has input channels of its own; a unit would be one of every group"
+    return pattern.misfit(weight.view_shape)

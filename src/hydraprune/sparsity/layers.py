@@ -198,7 +198,8 @@ def _weight(name: str, module: nn.Module, model: nn.Module) -> Weight:
         reason, cure = unfit
         raise SparsityError(f"{name or 'the model'}: {reason}", cure=cure)
     assert isinstance(weight, nn.Parameter)
-    return Weight(f"{name}.weight" if name else "weight", weight, LAYOUTS[kind])
+    groups = module.groups if isinstance(module, nn.Conv1d | nn.Conv2d) else 1
+    return Weight(f"{name}.weight" if name else "weight", weight, LAYOUTS[kind], groups)
 
 
 def _why_unfit(kind: str, weight: object, module: nn.Module, model: nn.Module) -> tuple[str, str] | None:

@@ -60,7 +60,8 @@ class Criterion(Method):
         """The score state after one more step, per layer.
 
         Args:
-            state: what this method returned last, which may be written in place; None at first.
+            state: what this method returned last of these layers, which may be written in place; None at first.
+                Layers come in groups: those without a gradient in a step are left out of it.
             weights, gradients: per layer the view [rows, positions, columns], read only. `gradients`
                 is None only when `horizon` is 0.
             pattern: that of all these layers.

@@ -23,7 +23,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hydraprune.sparsity.errors import SparsityError
@@ -32,6 +32,7 @@ from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.pruners.masks import Masks
 from hydraprune.sparsity.schedules import Updates
+from hydraprune.sparsity.wrappers import named_parameters
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Units:
     total: int
 
 
+# Keys that states of earlier versions do not have.
+_NEWER = ("plan", "fixed", "intermittent")
 # What two pruners share of which one may go on with the state of the other.
 _OF_A_PLAN = ("pattern", "selection", "criterion", "schedule", "transition", "regularizer")
 
@@ -79,7 +82,7 @@ class Pruner(ABC):
         Call it after backward, with unscaled gradients, before the optimizer's step.
 
         Raises:
-            SparsityError: a weight that is scored has no gradient.
+            SparsityError: a weight that is scored is frozen.
         """
 
     @abstractmethod
@@ -141,6 +144,28 @@ class Pruner(ABC):
     def total(self) -> int:
         """How many weights the pruner could zero."""
         return sum(structure.total for structure in self.structures)
+
+    @torch.no_grad()
+    def apply_to(self, model: nn.Module) -> None:
+        """Set to zero in a copy of the pruned model what is masked here: an average of its weights, reloaded weights.
+
+        Args:
+            model: with the same parameter names, in a wrapper or not.
+
+        Raises:
+            SparsityError: it has no parameter of such a name, or one of another shape.
+        """
+        weights = {name: parameter for name, parameter, _ in named_parameters(model)}
+        masks = self.masks
+        for name, mask in masks.items():
+            if name not in weights or weights[name].shape != mask.shape:
+                shape = f"has shape {tuple(weights[name].shape)} there" if name in weights else "is not there"
+                raise SparsityError(
+                    f"pruner {self.name} masks {name} {tuple(mask.shape)}, which {shape}",
+                    cure="give a copy of the pruned model",
+                )
+        for name, mask in masks.items():
+            weights[name].masked_fill_(~mask.to(weights[name].device), 0)
 
     def _prune(self, index: int, pruned: Tensor, cells: Sequence[Tensor] | Mapping[int, Tensor], count: int) -> None:
         """Mask these units of a structure; `cells` are those of its members, `count` is how many units they are."""
@@ -213,7 +238,7 @@ class Pruner(ABC):
     def _refuse_other_plan(self, state: Mapping[str, Any]) -> None:
         """Refuse what is no state, or that of a pruner with another plan. States of earlier versions name no plan."""
         own = self.state_dict()
-        if absent := [key for key in own if key not in state and key not in ("plan", "fixed")]:
+        if absent := [key for key in own if key not in state and key not in _NEWER]:
             raise self._foreign(f"it has no {absent[0]}, which that of a {type(self).__name__} pruner has")
         shapes = {m.weight.name: m.weight.parameter.shape for m in self._members}
         self._check_shapes("masks", state["masks"], shapes)

@@ -46,13 +46,13 @@ class StraightThrough(Budgeted):
             return
         for i, (member, dense) in enumerate(zip(self._members, self._dense, strict=True)):
             parameter, mask = member.weight.parameter, self._masks.whole(i)
-            if parameter.grad is None:
+            if parameter.grad is None and not parameter.requires_grad:
                 raise SparsityError(
-                    f"{member.weight.name} gets no gradient",
+                    f"{member.weight.name} gets no gradient: it is frozen",
                     cure=f"exclude it from pruner {self.name} or unfreeze it",
                 )
             parameter.copy_(dense)
-            if mask is not None:
+            if mask is not None and parameter.grad is not None:
                 parameter.grad.add_(dense * ~mask, alpha=self._method.decay)
 
     @torch.no_grad()
