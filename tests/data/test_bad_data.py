@@ -86,8 +86,6 @@ BAD: dict[str, tuple[str, Content, dict[str, Any], Expected]] = {
     "no header": ("csv", CSV.split("\n", 1)[1], {}, ("task.text=text", "no such column", "a sentence 0, 0")),
     "an empty header": ("csv", CSV.replace("text,label", ","), {}, ("no such column", "Unnamed")),
     "a space in the header": ("csv", CSV.replace("t,l", "t, l"), {}, ("task.label=label", "text, ' label'")),
-    "numbers first": ("csv", "text,label\n" + "1,1\n2,0\n" * 6000 + "c,1\n", {}, ("also holds 'c'", "one type")),
-    "texts of digits": ("csv", "text,label\n12,1\n13,0\n", {}, ("task.text=text", "row 1", "a number (12)")),
     # json
     "a number": ("json", "5", {}, ("line 1 is not a whole json object ('5')", "a list of objects")),
     "null": ("json", "null", {}, ("line 1 is not a whole json object", "a list of objects")),
@@ -133,7 +131,6 @@ BAD: dict[str, tuple[str, Content, dict[str, Any], Expected]] = {
     "a number for a text": ("jsonl", JSON + '{"text":5,"label":1}', {}, ("row 41", "a number (5)")),
     "an object for a text": ("jsonl", JSON + '{"text":{"a":1},"label":1}', {}, ("row 41", "an object")),
     "lists for texts": ("jsonl", every(text=["a", "b"]), {}, ("row 1", "a list", "texts only")),
-    "dates for texts": ("jsonl", every(text="2020-01-01 00:00:00"), {}, ("row 1", "timestamp", "texts only")),
     "empty texts only": ("jsonl", every(text=""), {}, ("task.text=text", "every text of the file is empty")),
     "whitespace only": ("jsonl", every(text=" \t\u00a0"), {}, ("every text of the file is empty",)),
     "three texts": ("jsonl", JSON, {"text": ["text"] * 3}, ("task.text=", "two")),
@@ -148,7 +145,6 @@ BAD: dict[str, tuple[str, Content, dict[str, Any], Expected]] = {
     "NaN": ("jsonl", JSON + '{"text":"x","label":NaN}', {}, ("nan in row 41", "not one of")),
     "infinite": ("csv", CSV + "x,inf\n", {}, ("inf in row 41", "not one of")),
     "a fraction": ("csv", CSV + "x,0.5\n", {}, ("0.5 in row 41", "not one of")),
-    "a huge number": ("csv", CSV + "x,99999999999999999999999\n", {}, ("line 42", "64 bits")),
     "a huge json number": ("jsonl", JSON + '{"text":"x","label":99999999999999999999}', {}, ("row 41", "not one of")),
     "scores as classes": ("jsonl", every(label=0.5), {}, ("task.label=label", "task.regression=true")),
     "too many classes": (
@@ -174,7 +170,7 @@ VALIDATION: dict[str, tuple[str, dict[str, Any], Expected]] = {
     "validation not there": ("", {}, ("task.validation_path=", "empty")),
     "validation of a header": ("text,label\n", {}, ("task.validation_path=", "is empty")),
     "validation of other columns": ("words,label\na,1\n", {}, ("task.text=text", "task.validation_path=", "words, ")),
-    "validation of names for numbers": ("text,label\na,\nb,1\n", {}, ("as a number and as a text", "empty label")),
+    "validation of names for numbers": ("text,label\na,\nb,1\n", {}, ("task.validation_path=", "'' in row 1")),
     "validation of another class": ("text,label\na,2\n", AB, ("task.validation_path=", "2 in row 1")),
     "validation of one class": ("text,label\na,1\nb,1\n", {"metrics": ["f1"]}, ("task.metrics=f1", "at least two")),
     "validation of one score": (

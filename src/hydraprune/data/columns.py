@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hydraprune.data.classes import MISSING, Classes, Meaning, number_of
 from hydraprune.data.examples import Examples
+from hydraprune.data.readers.files import check_names
+from hydraprune.data.readers.json_files import not_one_label
 from hydraprune.data.readers.memory_limits import Volume
 from hydraprune.data.readers.rows import iter_values
 from hydraprune.data.readers.source import Source
+from hydraprune.data.readers.table import Columns, Table
 from hydraprune.data.readers.text_columns import check_texts
 from hydraprune.errors import UserError
 
@@ -20,17 +24,17 @@ class ColumnReader:
 
     Args:
         source: the data's name in errors.
-        text: one or two text columns.
-        label: label column.
-        label_indices: value in the label column -> output of the head; None for scores.
+        columns: one or two text columns, and the label column.
+        classes: the classes; None for scores.
+        meaning: what a label is among them.
     """
 
     source: Source
-    text: tuple[str, ...]
-    label: str
-    label_indices: Mapping[int | str, int] | None
+    columns: Columns
+    classes: Classes | None = None
+    meaning: Meaning | None = None
 
-    def check(self, rows: Any, split: str) -> Volume:
+    def check(self, table: Table, split: str) -> Volume:
         """Check all rows of a split, before a subset is drawn, in chunks.
 
         Args:
@@ -43,56 +47,62 @@ class ColumnReader:
             UserError: the split is empty, a column is missing, a text is null, or a label is
                 unknown. Rows are counted from 1.
         """
+        rows = table.rows
         if len(rows) == 0:
             raise self.source.error(f"{split} is empty", "give data with at least one example")
-        for key, column in [*(("task.text", c) for c in self.text), ("task.label", self.label)]:
-            if column not in rows.column_names:
-                known = ", ".join(name if name == name.strip() != "" else repr(name) for name in rows.column_names)
-                reason = f"{self.source} has no such column; it has {known[:400]}"
-                raise UserError(reason, key=key, value=column)
-        size = sum(check_texts(rows, column, self.source, split) for column in self.text)
-        for row, value in enumerate(iter_values(rows, self.label), start=1):
+        check_names(self.source, self.columns, rows.column_names)
+        size = sum(check_texts(rows, column, self.source, split) for column in self.columns.text)
+        for row, value in enumerate(iter_values(rows, self.columns.label), start=1):
             self._label(value, row, split)
         return Volume(len(rows), size)
 
-    def examples(self, rows: Any) -> Examples:
+    def examples(self, table: Table) -> Examples:
         """The examples of checked rows."""
-        texts = list(zip(*(rows[column] for column in self.text), strict=True))
-        return Examples(texts, [self._label(value, row) for row, value in enumerate(rows[self.label], start=1)])
+        rows = table.rows
+        texts = list(zip(*(rows[column] for column in self.columns.text), strict=True))
+        return Examples(texts, [self._label(value, row) for row, value in enumerate(rows[self.columns.label], start=1)])
 
     def _label(self, value: Any, row: int, split: str = "the split") -> float:
-        if self.label_indices is None:
-            if isinstance(value, (int, float)) and abs(value) < float("inf"):
-                return float(value)
-        else:
-            key = normalized_label(value)
-            if key is not None and key in self.label_indices:
-                return self.label_indices[key]
+        if self.classes is None or self.meaning is None:
+            score = number_of(value) if isinstance(value, str) else value
+            if isinstance(score, (int, float)) and abs(score) < float("inf"):
+                return float(score)
+        elif value is not None and not isinstance(value, (list, Mapping)):
+            known = self.meaning(value)
+            if known is not None and known in self.classes.indices:
+                return self.classes.indices[known]
         raise self._label_error(value, row, split)
 
     def _label_error(self, value: Any, row: int, split: str) -> UserError:
         def error(reason: str, cure: str | None = None) -> UserError:
-            return UserError(f"{self.source}: {reason}", key="task.label", value=self.label, cure=cure)
+            return UserError(f"{self.source}: {reason}", key="task.label", value=self.columns.label, cure=cure)
 
         if value is None:
             return error(f"row {row} of {split} has no label", "each needs one")
-        found = f"{value!r:.60} in row {row} of {split}"
-        if self.label_indices is None:
-            return error(f"{found} is not a number", "for classes use task.regression=false")
-        known = ", ".join(str(name) for name in list(self.label_indices)[:8])
-        hint = "the labels of this split are not public" if value == -1 else None
-        return error(f"{found} is not one of the {len(set(self.label_indices.values()))} labels ({known})", hint)
+        if isinstance(value, (list, Mapping)):
+            return not_one_label(self.source, self.columns.label, value, row, split)
+        missing = isinstance(value, str) and value.strip().lower() in MISSING
+        if self.classes is None:
+            if missing:
+                return error(f"row {row} of {split} has no score ({value!r})", "each needs one; leave the row out")
+            return error(
+                f"{value!r:.60} in row {row} of {split} is not a number", "for classes use task.regression=false"
+            )
+        names = self.classes.names
+        known = ", ".join(names[:8])
+        shown = f"{value!r:.60}" if missing or self._is_name(value) else f"{value!s:.60}"
+        return error(f"{shown} in row {row} of {split} is not one of the {len(names)} labels ({known})", _hint(value))
+
+    @staticmethod
+    def _is_name(value: Any) -> bool:
+        return isinstance(value, str) and number_of(value) is None
 
 
-def normalized_label(value: Any) -> int | str | None:
-    """One value for all spellings of a class: True and 1, 1.0 and 1; None if it is no whole number or name."""
-    # Beyond 2^53 a float stands for several whole numbers.
-    if isinstance(value, (bool, int)) or (isinstance(value, float) and value.is_integer() and abs(value) < 2**53):
-        return int(value)
-    return value if isinstance(value, str) and value.strip() else None
-
-
-def label_indices(names: Sequence[str]) -> dict[int | str, int]:
-    """The index of every class, by its number and by its name."""
-    indices: dict[int | str, int] = {index: index for index in range(len(names))}
-    return indices | {name: index for index, name in enumerate(names)}
+def _hint(label: Any) -> str | None:
+    """What may be wrong with a label that is no class."""
+    number = number_of(label) if isinstance(label, str) else label
+    if number == -1:
+        return "the labels of this split are not public"
+    if isinstance(number, float) and not number.is_integer():
+        return "for scores use task.regression=true; for names of classes list all of them in task.labels"
+    return None

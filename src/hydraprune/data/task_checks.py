@@ -101,13 +101,15 @@ def check_common(task: Task, regression: bool, max_train_examples: int | None) -
     check_metric_names(task.metrics, regression)
 
 
-def check_columns(text: Sequence[str], labels: Sequence[str] | None) -> None:
-    """Refuse anything but one or two text columns, and repeated class names.
+def check_columns(text: Sequence[str], label: str, labels: Sequence[str] | None) -> None:
+    """Refuse anything but one or two text columns, one of them as the label, and repeated class names.
 
     Raises:
         UserError: naming the key.
     """
     if not 1 <= len(text) <= 2:
         raise UserError("give one text column, or two", key="task.text", value=list(text))
+    if label in text:
+        raise UserError("is a text column of the task too", key="task.label", value=label, cure="name another column")
     if labels is not None and len(set(labels)) != len(labels):
         raise UserError("names a class twice", key="task.labels", value=list(labels))

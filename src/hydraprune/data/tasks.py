@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydraprune.data import toy
-from hydraprune.data.columns import ColumnReader, label_indices, normalized_label
+from hydraprune.data.class_search import find_classes
+from hydraprune.data.classes import Classes, Meaning, given_meaning, named_classes
+from hydraprune.data.columns import ColumnReader
 from hydraprune.data.examples import SCORE, Examples, Labels, TaskData
 from hydraprune.data.metrics import Metric
 from hydraprune.data.readers.files import DataFile, open_data_file
 from hydraprune.data.readers.folders import data_files, load_splits
 from hydraprune.data.readers.memory_limits import Volume, check_memory
-from hydraprune.data.readers.rows import iter_values, scratch_folder, split_off, subset
+from hydraprune.data.readers.rows import scratch_folder, split_off, subset
 from hydraprune.data.readers.source import Source
+from hydraprune.data.readers.table import Columns, Table
 from hydraprune.data.summary import DataSummary, SplitSummary, examples_digest, file_digests
 from hydraprune.data.task_checks import as_tuple, check_columns, check_common, check_share, freeze_lists
 from hydraprune.errors import UserError
 from hydraprune.utils.digests import folder_digest
 from hydraprune.utils.hub_access import is_local, local_or_id
 
-MOST_CLASSES = 1000
 MOST_TOY_EXAMPLES = 1_000_000
-_SCORES_CURE = "for scores use task.regression=true task.metrics=[pearson]"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class HubTask:
     def __post_init__(self) -> None:
         freeze_lists(self, "text", "metrics", "validation", "labels")
         check_common(self, self.labels is None, self.max_train_examples)
-        check_columns(self.text, self.labels)
+        check_columns(self.text, self.label, self.labels)
         if self.validation_share is not None:
             check_share(self.validation_share, ", or null to evaluate on task.validation")
         if not self.validation:
@@ -77,30 +77,35 @@ class HubTask:
         Raises:
             UserError: the data set cannot be found or reached, or a column, label or split is wrong.
         """
-        source = Source("task.path", self.path)
+        source, columns = Source("task.path", self.path), Columns(as_tuple(self.text), self.label)
+        labels = SCORE if self.labels is None else Labels(as_tuple(self.labels))
+        classes = None if labels.regression else named_classes(labels.names)
         with scratch_folder() as scratch:
-            splits = load_splits(source, self.subset, self.revision, scratch)
-            for split in (self.train, *self.validation):
-                if split not in splits:
-                    raise source.error(f"has no split {split}; it has {', '.join(splits)}")
-            labels = SCORE if self.labels is None else Labels(as_tuple(self.labels))
-            self._check_class_order(splits[self.train], labels)
-            indices = None if labels.regression else label_indices(labels.names)
-            reader = ColumnReader(source, as_tuple(self.text), self.label, indices)
-            train, evaluations = splits[self.train], {split: splits[split] for split in self.validation}
-            volume = reader.check(train, f"split {self.train}")
+            names = (self.train, *self.validation)
+            splits = load_splits(source, self.subset, self.revision, names, columns, scratch)
+
+            def reader(split: str) -> ColumnReader:
+                meaning = None if classes is None else given_meaning(splits[split], classes)
+                return ColumnReader(source, columns, classes, meaning)
+
+            train, volume = splits[self.train], reader(self.train).check(splits[self.train], f"split {self.train}")
             if self.validation_share is not None:
                 train, evaluated = split_off(train, self.validation_share)
-                evaluations = {f"{self.train}, set apart": evaluated}
+                evaluations = {f"{self.train}, set apart": (reader(self.train), evaluated)}
                 volumes = [volume.part(len(evaluated))]
             else:
-                volumes = [reader.check(rows, f"split {split}") for split, rows in evaluations.items()]
+                evaluations = {split: (reader(split), splits[split]) for split in self.validation}
+                volumes = [read.check(table, f"split {split}") for split, (read, table) in evaluations.items()]
             train = subset(train, self.max_train_examples)
-            kept = [volume.part(len(train)), *volumes]
-            check_memory(source, kept, len(reader.text), self.max_length, volume.rows)
-            examples = {split: reader.examples(rows) for split, rows in evaluations.items()}
+            check_memory(source, [volume.part(len(train)), *volumes], len(columns.text), self.max_length, volume.rows)
+            examples = {split: read.examples(table) for split, (read, table) in evaluations.items()}
+            multiline = {
+                "train": train.multiline,
+                **{split: table.multiline for split, (_, table) in evaluations.items()},
+            }
             apart = 0 if self.validation_share is None else len(evaluated)
-            return _task_data(reader.examples(train), examples, labels, _left_out(volume.rows, apart, len(train)))
+            left_out = _left_out(volume.rows, apart, len(train))
+            return _task_data(reader(self.train).examples(train), examples, labels, left_out, multiline=multiline)
 
     def digests(self) -> dict[str, str]:
         """The folder, as the config names it -> SHA-256 of its data files; empty for a data set of the hub."""
@@ -109,23 +114,17 @@ class HubTask:
         folder = Path(local_or_id(self.path, "task.path"))
         return {self.path: folder_digest(data_files(folder, self.subset), folder)}
 
-    def _check_class_order(self, rows: Any, labels: Labels) -> None:
-        """Refuse `labels` in another order than the names that the data set itself gives its numbers."""
-        names = getattr(rows.features.get(self.label), "names", None)
-        if names is not None and sorted(names) == sorted(labels.names) and tuple(names) != labels.names:
-            reason = f"task.path={self.path} has them in the order {names}"
-            raise UserError(reason, key="task.labels", value=list(labels.names))
-
 
 @dataclass(frozen=True)
 class FileTask:
-    """A csv, json or parquet file of the user.
+    """A csv, tsv, json or parquet file of the user.
 
     Args:
         path: the training file.
         validation_path: the evaluation file; None to evaluate on a `validation_share` of the
             training file, the same for every seed.
-        labels: class names in the order of their numbers; None for the values that occur, sorted.
+        labels: class names in the order of their numbers; None for the values that occur, sorted (see
+            `hydraprune.data.classes`).
         regression: the label is a score.
         (the others as in `HubTask`)
 
@@ -148,7 +147,7 @@ class FileTask:
     def __post_init__(self) -> None:
         freeze_lists(self, "text", "metrics", "labels")
         check_common(self, self.regression, self.max_train_examples)
-        check_columns(self.text, self.labels)
+        check_columns(self.text, self.label, self.labels)
         check_share(self.validation_share)
 
     def load(self) -> TaskData:
@@ -157,24 +156,27 @@ class FileTask:
         Raises:
             UserError: a file is missing or unreadable, or a column or label is wrong.
         """
-        text = as_tuple(self.text)
-        files = self._files()
-        self._check_memory([file.estimate(text) for file in files])
-        for file in files:
-            file.check((*text, self.label))
+        columns = Columns(as_tuple(self.text), self.label)
+        files, digests = self._files(), self.digests()
+        self._check_memory([file.estimate(columns.text) for file in files])
         with scratch_folder() as scratch:
-            tables = [file.rows(scratch) for file in files]
-            labels, indices = self._labels(tables)
-            readers = [ColumnReader(file.source, text, self.label, indices) for file in files]
+            tables = [file.table(columns, scratch) for file in files]
+            classes, meanings = self._classes(tables)
+            readers = [
+                ColumnReader(file.source, columns, classes, meaning)
+                for file, meaning in zip(files, meanings, strict=True)
+            ]
             self._check_memory([reader.check(rows, "the file") for reader, rows in zip(readers, tables, strict=True)])
             read = len(tables[0])
             if self.validation_path is None:
                 tables = [*split_off(tables[0], self.validation_share, ", or task.validation_path")]
             train, validation = subset(tables[0], self.max_train_examples), tables[1]
             apart = len(validation) if self.validation_path is None else 0
-            left_out = _left_out(read, apart, len(train))
+            labels = SCORE if classes is None else Labels(classes.names)
             examples = {"validation": readers[-1].examples(validation)}
-            return _task_data(readers[0].examples(train), examples, labels, left_out, self.digests())
+            left_out = _left_out(read, apart, len(train))
+            multiline = {"train": train.multiline, "validation": validation.multiline}
+            return _task_data(readers[0].examples(train), examples, labels, left_out, multiline, digests)
 
     def digests(self) -> dict[str, str]:
         """File, as the config names it -> SHA-256 of its bytes. Nothing is parsed.
@@ -202,29 +204,14 @@ class FileTask:
         kept = [train.part(min(rest, self.max_train_examples or rest)), validation]
         check_memory(Source("task.path", self.path), kept, len(self.text), self.max_length, train.rows)
 
-    def _labels(self, tables: list[Any]) -> tuple[Labels, dict[int | str, int] | None]:
-        """(labels, value in the label column -> output of the head; None for scores)."""
+    def _classes(self, tables: Sequence[Table]) -> tuple[Classes | None, list[Meaning | None]]:
+        """(the classes, and what a label of every table is among them; None for scores)."""
         if self.regression:
-            return SCORE, None
+            return None, [None] * len(tables)
         if self.labels is not None:
-            return Labels(as_tuple(self.labels)), label_indices(as_tuple(self.labels))
-        columns = [rows for rows in tables if self.label in rows.column_names]
-        found = {normalized_label(value) for rows in columns for value in iter_values(rows, self.label)}
-        if len(found) > MOST_CLASSES:
-            raise self._label_error(f"{len(found)} different values are too many classes", _SCORES_CURE)
-        if self.label in tables[0].column_names and found <= {None}:
-            reason = f"task.path={self.path} holds neither whole numbers nor names in it"
-            raise self._label_error(reason, _SCORES_CURE)
-        if both := sorted(v for v in found if isinstance(v, str) and v.lstrip("-").isdigit() and int(v) in found):
-            raise self._label_error(
-                f"{both[0]} occurs as a number and as a text",
-                "write every label one way (one empty label turns all numbers of a csv into texts)",
-            )
-        classes = sorted((v for v in found if v is not None), key=lambda v: (isinstance(v, str), v))
-        return Labels(tuple(map(str, classes))), {value: index for index, value in enumerate(classes)}
-
-    def _label_error(self, reason: str, cure: str) -> UserError:
-        return UserError(reason, key="task.label", value=self.label, cure=cure)
+            classes = named_classes(as_tuple(self.labels))
+            return classes, [given_meaning(table, classes) for table in tables]
+        return find_classes(Source("task.path", self.path), self.label, tables)
 
 
 @dataclass(frozen=True)
@@ -283,13 +270,16 @@ def _task_data(
     evaluations: dict[str, Examples],
     labels: Labels,
     left_out: dict[str, int],
+    multiline: dict[str, int] | None = None,
     digests: dict[str, str] | None = None,
 ) -> TaskData:
-    """The examples with their summary; `left_out` of the training rows, `digests` of the files that they come from."""
+    """The examples and their summary: `left_out` of the training rows, `multiline` of splits, `digests` of files."""
     names = None if labels.regression else labels.names
-    splits = {"train": SplitSummary.of(train.texts, train.labels, names, left_out)}
-    for name, examples in evaluations.items():
-        splits[name] = SplitSummary.of(examples.texts, examples.labels, names)
+    sets, lines = {"train": train, **evaluations}, multiline or {}
+    splits = {
+        name: SplitSummary.of(each.texts, each.labels, names, left_out if name == "train" else None, lines.get(name, 0))
+        for name, each in sets.items()
+    }
     if digests is None:
-        digests = {name: examples_digest(e.texts, e.labels) for name, e in {"train": train, **evaluations}.items()}
+        digests = {name: examples_digest(each.texts, each.labels) for name, each in sets.items()}
     return TaskData(train, evaluations, labels, DataSummary(splits, digests))

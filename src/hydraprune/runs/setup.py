@@ -32,7 +32,7 @@ from hydraprune.runs.model_loading import check_head, load_fine_tuned, load_pret
 from hydraprune.runs.provenance import Provenance, provenance
 from hydraprune.sparsity import saliency_kernels
 from hydraprune.training.calibration import calibration_of
-from hydraprune.training.evaluation import evaluate
+from hydraprune.training.evaluation import Predictions, predict, scores
 from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.settings import PRECISIONS, Settings
 from hydraprune.training.setup import MetricLogger, TrainingSetup
@@ -227,7 +227,22 @@ def scorer(metrics: Sequence[str | Metric], regression: bool | None = None) -> A
 
 
 def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskLoader) -> dict[str, float]:
-    """Metric -> value of the model at `path`, which the config or command line names at `key`, on the task."""
+    """Metric -> value of the model at `path`, which the config or command line names at `key`, on the task.
+
+    Raises:
+        UserError: see `predict_with`.
+    """
+    task, data = experiment.components.task, load_data(experiment)
+    predicted = predict_with(experiment, path, key, load_data)
+    return scores(predicted, scorer(task.metrics, data.labels.regression))
+
+
+def predict_with(experiment: Experiment, path: str, key: str, load_data: TaskLoader) -> dict[str, Predictions]:
+    """Evaluation set -> predictions of the model at `path`, which the config or command line names at `key`.
+
+    Raises:
+        UserError: the model or the data cannot be loaded, or they do not fit together.
+    """
     use_runtime(experiment)
     settings, task = experiment.components.settings, experiment.components.task
     source, data = pretrained(path, key), load_data(experiment)
@@ -243,4 +258,4 @@ def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskL
         for name, examples in data.evaluations.items()
     }
     evaluations = {name: Batches(d, settings.eval_batch_size, few_widths=few) for name, d in encoded.items()}
-    return evaluate(model, evaluations, scorer(task.metrics, data.labels.regression), accelerator)
+    return predict(model, evaluations, accelerator)

@@ -1,4 +1,4 @@
-"""Data files of the user: csv, json or parquet, checked before `datasets` reads them."""
+"""Data files of the user: csv, tsv, json or parquet, checked and read."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ import csv
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydraprune.data.readers.delimited_files import DelimitedFile
+from hydraprune.data.readers.json_files import JsonFile, is_json_list
 from hydraprune.data.readers.memory_limits import Volume, check_disk
-from hydraprune.data.readers.parquet import check_parquet, parquet_volume, unpacked_size
+from hydraprune.data.readers.parquet import check_parquet, parquet_names, parquet_volume, unpacked_size
 from hydraprune.data.readers.rows import load_rows
 from hydraprune.data.readers.source import Source
-from hydraprune.data.readers.text_files import (
-    Diagnosis,
-    check_csv,
-    check_json,
-    diagnose_csv,
-    diagnose_json,
-    is_json_list,
-)
+from hydraprune.data.readers.table import Columns, Table
+from hydraprune.errors import UserError
 from hydraprune.utils.hub_access import at_home, is_local, loading, reason_of
 
-_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-# "NA" in a csv may be a text or a class, not only a missing value.
-_LOAD_OPTIONS = {"csv": {"keep_default_na": False}}
+FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".tsv": "tsv"}
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
 # First bytes -> (name, cure).
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "unpack it first (gunzip)"),
@@ -53,55 +49,57 @@ class DataFile:
 
     Args:
         source: its name in errors.
-        format: as `datasets` calls it: csv, json or parquet.
+        path: with ~ expanded.
+        format: csv, tsv, json or parquet.
     """
 
     source: Source
+    path: Path
     format: str
 
-    @property
-    def path(self) -> Path:
-        """The path, with ~ expanded."""
-        return at_home(self.source.path)
-
-    def check(self, columns: Sequence[str]) -> None:
-        """Refuse a file that is not of its format, before a library reads it.
-
-        Args:
-            columns: the columns that will be used.
-
-        Raises:
-            UserError: naming the line and the cure.
-        """
-        if self.format == "csv":
-            check_csv(self.source, self.path, columns)
-        elif self.format == "json":
-            check_json(self.source, self.path)
-        else:
-            check_parquet(self.source, self.path, columns)
-
-    def rows(self, scratch: str) -> Any:
-        """The rows; they stay on the disk until they are used.
+    def table(self, columns: Columns, scratch: str) -> Table:
+        """Check the file and read some of its columns; they stay on the disk until they are used.
 
         Args:
             scratch: a folder for them, which must outlive them.
 
         Raises:
-            UserError: the file cannot be read, or its rows do not fit on the disk.
+            UserError: the file is not of its format, lacks a column, or its rows do not fit on the disk; naming the
+                line or row, and the cure.
         """
-        size = unpacked_size(self.path) if self.format == "parquet" else self.path.stat().st_size
-        check_disk(self.source, size, scratch)
-        path = self.source.path
-        with loading(self.source.key, path if is_local(path) else f"./{path}"):
-            try:
-                options = _LOAD_OPTIONS.get(self.format, {})
-                return load_rows(self.format, data_files=str(self.path), split="train", scratch=scratch, **options)
-            except Exception as error:  # the libraries raise dozens of classes for a broken file
-                if "corresponds to no data" in str(error):
-                    raise self.source.error("the file is empty", "give at least one example") from None
-                if diagnosis := self._diagnose(reason_of(error)):
-                    raise self.source.error(*diagnosis) from error
-                raise
+        size = self.path.stat().st_size
+        with loading(self.source.key, self.source.path if is_local(self.source.path) else f"./{self.source.path}"):
+            if self.format == "parquet":
+                return self._parquet(columns, scratch)
+            check_disk(self.source, size, scratch)
+            stored = Path(tempfile.mkdtemp(dir=scratch)) / "rows.arrow"
+            if self.format == "json":
+                json_file = JsonFile(self.source, self.path)
+                json_file.check(columns.label)
+                if not json_file.column_names():
+                    raise self._empty()
+                check_names(self.source, columns, json_file.column_names())
+                return json_file.table(columns, stored)
+            delimited = DelimitedFile(self.source, self.path, _DELIMITERS[self.format])
+            delimited.check(columns.all)
+            check_names(self.source, columns, delimited.column_names())
+            table = delimited.table(columns.all, stored)
+            if len(table) == 0:
+                raise self._empty()
+            return table
+
+    def _empty(self) -> UserError:
+        return self.source.error("the file is empty", "give at least one example")
+
+    def _parquet(self, columns: Columns, scratch: str) -> Table:
+        check_parquet(self.source, self.path, columns.all)
+        check_names(self.source, columns, parquet_names(self.path))
+        check_disk(self.source, unpacked_size(self.path), scratch)
+        try:
+            rows = load_rows("parquet", data_files=str(self.path), split="train", scratch=scratch)
+        except Exception as error:  # the library raises dozens of classes for a broken file
+            raise self.source.error(f"is damaged ({reason_of(error)[:80]})", "copy or write it again") from error
+        return Table.of_dataset(rows, columns.label)
 
     def estimate(self, text: Sequence[str]) -> Volume | None:
         """The size of the data, from the size and the beginning of the file; None if it cannot be estimated.
@@ -113,15 +111,20 @@ class DataFile:
             if self.format == "parquet":
                 return parquet_volume(self.path, text)
             return None if is_json_list(self.path) else _text_volume(self.path, self.format, text)
-        except (ValueError, csv.Error, OSError, AttributeError):
-            return None  # damaged; `check` says how
+        except (ValueError, csv.Error, OSError, AttributeError, RecursionError):
+            return None  # damaged; `table` says how
 
-    def _diagnose(self, reason: str) -> Diagnosis | None:
-        if self.format == "csv":
-            return diagnose_csv(self.source, self.path, reason)
-        if self.format == "json":
-            return None if is_json_list(self.path) else diagnose_json(self.source, self.path)
-        return f"is damaged ({reason[:80]})", "copy or write it again"
+
+def check_names(source: Source, columns: Columns, names: Sequence[str]) -> None:
+    """Refuse data without one of the columns that are used.
+
+    Raises:
+        UserError: naming the columns that it has.
+    """
+    for key, column in [*(("task.text", column) for column in columns.text), ("task.label", columns.label)]:
+        if column not in names:
+            known = ", ".join(name if name == name.strip() != "" else repr(name) for name in names)
+            raise UserError(f"{source} has no such column; it has {known[:400]}", key=key, value=column)
 
 
 def _text_volume(file: Path, format: str, text: Sequence[str]) -> Volume | None:
@@ -129,7 +132,11 @@ def _text_volume(file: Path, format: str, text: Sequence[str]) -> Volume | None:
         head = opened.read(_SAMPLE)
     whole_lines = head if len(head) < _SAMPLE else head[: head.rfind(b"\n") + 1]
     lines = whole_lines.decode("utf-8-sig").splitlines()
-    records = list(csv.DictReader(lines)) if format == "csv" else [json.loads(line) for line in lines if line.strip()]
+    if format == "json":
+        records = [json.loads(line) for line in lines if line.strip()]
+    else:
+        quoting: Any = csv.QUOTE_NONE if format == "tsv" else csv.QUOTE_MINIMAL
+        records = list(csv.DictReader(lines, delimiter=_DELIMITERS[format], quoting=quoting))
     if not records:
         return None
     size = sum(len(r[name].encode()) for r in records for name in text if isinstance(r.get(name), str))
@@ -147,8 +154,8 @@ def open_data_file(key: str, path: str) -> DataFile:
         UserError: it does not exist, cannot be opened or has another format.
     """
     source, file = Source(key, path), at_home(path)
-    format = _FORMATS.get(file.suffix.lower())
-    suffixes = f"must end in one of {', '.join(_FORMATS)}"
+    format = FORMATS.get(file.suffix.lower())
+    suffixes = f"must end in one of {', '.join(FORMATS)}"
     try:
         mode = file.stat().st_mode
     except OSError as error:
@@ -175,4 +182,4 @@ def open_data_file(key: str, path: str) -> DataFile:
         raise source.error(suffixes)
     if not start:
         raise source.error("the file is empty", "give at least one example")
-    return DataFile(source, format)
+    return DataFile(source, file, format)

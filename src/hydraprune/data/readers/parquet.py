@@ -48,6 +48,13 @@ def check_parquet(source: Source, file: Path, columns: Sequence[str] = ()) -> No
             raise source.error(f"{names.count(column)} of its columns are called {column}", "rename all but one")
 
 
+def parquet_names(file: Path) -> list[str]:
+    """The names of the columns."""
+    from pyarrow import parquet
+
+    return list(parquet.read_schema(file).names)
+
+
 def parquet_volume(file: Path, text: Sequence[str]) -> Volume:
     """Rows and bytes of the text columns. Too low for repeated texts, which parquet stores once."""
     from pyarrow import parquet

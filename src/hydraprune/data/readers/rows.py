@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hydraprune.data.readers.table import Table
 from hydraprune.errors import UserError
 from hydraprune.utils.hub_access import is_local
 
@@ -55,12 +56,14 @@ def load_rows(source: str, *arguments: Any, scratch: str, **options: Any) -> Any
     return datasets.load_dataset(source, *arguments, cache_dir=scratch, **options)
 
 
-def subset(rows: Any, size: int | None) -> Any:
+def subset(table: Table, size: int | None) -> Table:
     """A random `size` of the rows, the same at every call; all rows for None."""
-    return rows if size is None or size >= len(rows) else rows.shuffle(seed=SUBSET_SEED).select(range(size))
+    if size is None or size >= len(table):
+        return table
+    return table.with_rows(table.rows.shuffle(seed=SUBSET_SEED).select(range(size)))
 
 
-def split_off(rows: Any, share: float, alternative: str = "") -> tuple[Any, Any]:
+def split_off(table: Table, share: float, alternative: str = "") -> tuple[Table, Table]:
     """(training rows, evaluation rows): a random `share` of the rows for evaluation, the same at every call.
 
     Args:
@@ -69,16 +72,16 @@ def split_off(rows: Any, share: float, alternative: str = "") -> tuple[Any, Any]
     Raises:
         UserError: one of the two would be empty.
     """
-    evaluated = round(len(rows) * share)
-    if not 0 < evaluated < len(rows):
+    evaluated = round(len(table) * share)
+    if not 0 < evaluated < len(table):
         raise UserError(
-            f"leaves {len(rows) - evaluated} of {len(rows)} examples to train on and {evaluated} to evaluate on",
+            f"leaves {len(table) - evaluated} of {len(table)} examples to train on and {evaluated} to evaluate on",
             key="task.validation_share",
             value=share,
             cure=f"give another share{alternative}",
         )
-    split = rows.train_test_split(test_size=evaluated, seed=SUBSET_SEED)
-    return split["train"], split["test"]
+    split = table.rows.train_test_split(test_size=evaluated, seed=SUBSET_SEED)
+    return table.with_rows(split["train"]), table.with_rows(split["test"])
 
 
 def iter_values(rows: Any, column: str) -> Iterator[Any]:

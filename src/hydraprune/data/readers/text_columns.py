@@ -81,6 +81,16 @@ def _refuse_type(rows: Any, column: str, source: Source, split: str) -> None:
     type_name = getattr(feature, "dtype", None) or type(feature).__name__.lower()
     for row, value in enumerate(rows[column], start=1):
         if not isinstance(value, str):
-            text = f"{_TYPE_NAMES.get(type(value), type_name)} ({str(value)[:40]})"
-            reason = f"{source}: row {row} of {split} holds {'no text (null)' if value is None else text}"
-            raise UserError(reason, key="task.text", value=column, cure="give a column that holds texts only")
+            raise not_a_text(source, column, value, row, split, type_name)
+
+
+def not_a_text(source: Source, column: str, value: Any, row: int, split: str, type_name: str = "") -> UserError:
+    """A value in a text column that is not a text.
+
+    Args:
+        type_name: of the column, for values of a type without a name of its own in errors.
+    """
+    kind = _TYPE_NAMES.get(type(value), type_name or type(value).__name__)
+    text = "no text (null)" if value is None else f"{kind} ({str(value)[:40]})"
+    reason = f"{source}: row {row} of {split} holds {text}"
+    return UserError(reason, key="task.text", value=column, cure="give a column that holds texts only")
