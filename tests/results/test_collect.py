@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from results_helpers import job, report, table
+from saved_run_helpers import write_whole_model
 from spec_helpers import planned_of
 
 from hydraprune.errors import UserError
@@ -219,10 +220,14 @@ def test_why_a_job_is_not_finished(tmp_path: Path) -> None:
     keep(report(0, status="failed", error="not finite"), tmp_path / "run")
     assert wanted.failure() == "not finite"
     keep(report(0), tmp_path / "run")
-    assert wanted.failure() == "its report says finished, but its model is missing"
+    assert wanted.failure() == "its report says finished, but model/config.json is missing or incomplete"
     assert wanted.finished() is None
-    (tmp_path / "run" / "model").mkdir()
+    write_whole_model(tmp_path / "run" / "model")
     assert wanted.failure() is None
+    os.truncate(tmp_path / "run" / "model" / "model.safetensors", 80)
+    assert wanted.failure() == "its report says finished, but model/model.safetensors is missing or incomplete"
+    (tmp_path / "run" / "report.json").write_text("{")
+    assert "its report cannot be read" in (wanted.failure() or "")
     assert wanted.finished() == report(0)
     # The report of another run in its folder does not count.
     keep(report(5), tmp_path / "run")

@@ -14,7 +14,6 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import GrammarParseError
 from omegaconf.grammar_parser import parse
 
@@ -102,6 +101,20 @@ def _text(file: Path) -> str:
     return text
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Safe YAML in which a key that is there twice is an error, as in OmegaConf's loader."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"found duplicate key {key.value}", problem_mark=key.start_mark)
+                seen.add(key.value)
+        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return made
+
+
 def _parsed(file: Path, text: str) -> dict[Any, Any]:
     """The keys and values of a file.
 
@@ -109,8 +122,7 @@ def _parsed(file: Path, text: str) -> dict[Any, Any]:
         UserError: it is no YAML, or holds something else.
     """
     try:
-        # With the loader that will read it: duplicate keys are an error of it.
-        values = yaml.load(text, Loader=get_yaml_loader())
+        values = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f" line {mark.line + 1}, column {mark.column + 1}:"

@@ -23,10 +23,12 @@ from hydraprune.config.spellings import our_choice, our_key, our_way
 from hydraprune.errors import UserError, one_line, single_line
 from hydraprune.utils import signals
 from hydraprune.utils.redaction import guarded_terminal
+from hydraprune.utils.terminal import lasting_terminal
 
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
 
 
+@lasting_terminal()
 @guarded_terminal()
 def launched(main: Callable[[], Any]) -> None:
     """Call a Hydra main function; a user's mistake becomes one line and exit code 2."""
@@ -37,6 +39,7 @@ def launched(main: Callable[[], Any]) -> None:
         os.environ[TRACEBACK] = "1"
     try:
         signals.listen()
+        _check_folder()
         sys.argv = [sys.argv[0], *with_model_choice(arranged(sys.argv[1:]))]
         main()
     except KeyboardInterrupt as error:
@@ -45,6 +48,24 @@ def launched(main: Callable[[], Any]) -> None:
         raise SystemExit(signals.exit_code(error)) from None
     except Exception as error:
         leave(error)
+
+
+def _check_folder() -> None:
+    """Refuse a current folder that Hydra cannot name.
+
+    Raises:
+        UserError: it is gone, or its name holds an interpolation.
+    """
+    try:
+        folder = os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"is gone ({error.strerror or error})", key="the current folder", cure="cd to another"
+        ) from None
+    if "${" in folder:
+        raise UserError(
+            "Hydra reads ${ in the name of the current folder as an interpolation", key=folder, cure="cd to another"
+        )
 
 
 def leave(error: Exception) -> NoReturn:

@@ -16,6 +16,7 @@ from hydraprune.results.report import RunReport, finished_run, load_report, read
 from hydraprune.results.run_spec import RunSpec, split_spec
 from hydraprune.utils.files import write_text
 from hydraprune.utils.redaction import redacted
+from hydraprune.utils.weights_files import missing_weights
 
 SCHEMA = 1
 NAME = "plan.json"
@@ -70,7 +71,7 @@ class Planned:
         return None
 
     def finished(self) -> RunReport | None:
-        """Its report if it is finished and its model exists."""
+        """Its report if it is finished and its model is whole."""
         return finished_run(self.directory, self.spec.hash)
 
     def failure(self) -> str | None:
@@ -87,7 +88,8 @@ class Planned:
         if report.status == "failed":
             return report.error or "it failed"
         if report.finished:
-            return "its report says finished, but its model is missing"
+            lost = missing_weights(self.directory / "model")
+            return f"its report says finished, but model/{lost} is missing or incomplete"
         return "it was interrupted: its process ended before the run did"
 
 

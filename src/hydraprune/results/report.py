@@ -13,6 +13,7 @@ from hydraprune.results.json_records import check_fields, damaged, read_record
 from hydraprune.results.run_spec import RunSpec, is_described, split_spec
 from hydraprune.utils.files import write_text
 from hydraprune.utils.redaction import redacted
+from hydraprune.utils.weights_files import missing_weights
 
 SCHEMA = 1
 NAME = "report.json"
@@ -135,7 +136,7 @@ def read_report(directory: Path) -> RunReport | None:
 
 
 def finished_run(directory: Path, identity: str) -> RunReport | None:
-    """The report in a run's directory if it has that hash, is finished and its model exists."""
+    """The report in a run's directory if it has that hash, is finished and its model is whole."""
     report = read_report(directory)
     complete = report is not None and report.finished and report.spec.hash == identity
-    return report if complete and (directory / "model").is_dir() else None
+    return report if complete and missing_weights(directory / "model") is None else None

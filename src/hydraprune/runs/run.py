@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from hydraprune.results.summary import summary
 from hydraprune.runs import setup
 from hydraprune.runs.dense import dense_model
 from hydraprune.runs.description import about, finished_report, outcome, started_report, versions
-from hydraprune.runs.directory import CHECKPOINTS, check_directory, finished, stamp
+from hydraprune.runs.directory import CHECKPOINTS, check_directory, clean_directory, finished, stamp
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.failures import as_user_error
 from hydraprune.runs.setup import TaskLoader
@@ -41,13 +41,16 @@ from hydraprune.utils.files import write_text
 log = logging.getLogger(__name__)
 
 
-def execute(experiment: Experiment, load_data: TaskLoader | None = None) -> RunReport:
+def execute(
+    experiment: Experiment, load_data: TaskLoader | None = None, opened: Callable[[], None] | None = None
+) -> RunReport:
     """Complete a run, its dense run first, from its last checkpoint if there is one; or find it finished.
 
     If another process is running it, this one waits and then finds it finished.
 
     Args:
         load_data: the loader that preflight used, which holds the data.
+        opened: called once the directory is locked and known to be this run's, before the run writes there.
 
     Raises:
         UserError: a mistake that shows only while training, such as scores that are not finite.
@@ -56,11 +59,15 @@ def execute(experiment: Experiment, load_data: TaskLoader | None = None) -> RunR
         experiment.directory.mkdir(parents=True, exist_ok=True)
         with _locked(experiment.directory), _logged(experiment.directory):
             report = finished(experiment)
+            if report is None:
+                check_directory(experiment)
+            clean_directory(experiment)
+            if opened is not None:
+                opened()
             if report is not None:
                 log.info("Finished already: %s", experiment.directory)
                 _checkpoints(experiment).discard()
             else:
-                check_directory(experiment)
                 report = _complete(experiment, load_data or TaskLoader())
             log.info("\n%s\n", summary(report, experiment.directory))
             return report

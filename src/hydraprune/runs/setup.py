@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,9 +232,13 @@ def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskL
     Raises:
         UserError: see `predict_with`.
     """
-    task, data = experiment.components.task, load_data(experiment)
-    predicted = predict_with(experiment, path, key, load_data)
-    return scores(predicted, scorer(task.metrics, data.labels.regression))
+    return scores_of(experiment, predict_with(experiment, path, key, load_data), load_data)
+
+
+def scores_of(experiment: Experiment, predicted: Mapping[str, Predictions], load_data: TaskLoader) -> dict[str, float]:
+    """Metric -> value of some predictions for the task's evaluation sets."""
+    regression = load_data(experiment).labels.regression
+    return scores(predicted, scorer(experiment.components.task.metrics, regression))
 
 
 def predict_with(experiment: Experiment, path: str, key: str, load_data: TaskLoader) -> dict[str, Predictions]:
