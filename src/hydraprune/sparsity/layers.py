@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layouts import LAYOUTS, Weight, module_type
+from hydraprune.sparsity.validation import check_whole
 from hydraprune.sparsity.wrappers import is_instance_of, named_modules
 
 
@@ -26,6 +27,9 @@ class Family:
         heads: attention heads of query in every layer of this model (`num_attention_heads`); None: not known.
         may_lack_outside: whether a model may lack some of `outside`, where one family stands for models with several
             kinds of heads. Otherwise `attach` refuses a name that no module has.
+
+    Raises:
+        SparsityError: roles or names are no texts, a role's expression is none, or `heads` is no positive number.
     """
 
     name: str
@@ -35,8 +39,17 @@ class Family:
     may_lack_outside: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "roles", {role: words(patterns) for role, patterns in self.roles.items()})
-        object.__setattr__(self, "outside", words(self.outside))
+        if not isinstance(self.roles, Mapping):
+            raise SparsityError("must map roles to regular expressions", key="roles", value=self.roles)
+        roles = {role: words(f"roles.{role}", patterns) for role, patterns in self.roles.items()}
+        for role, patterns in roles.items():
+            check_expressions(f"roles.{role}", patterns)
+        object.__setattr__(self, "roles", roles)
+        object.__setattr__(self, "outside", words("outside", self.outside))
+        if self.heads is not None:
+            check_whole("heads", self.heads, 1)
+        if not isinstance(self.may_lack_outside, bool):
+            raise SparsityError("must be true or false", key="may_lack_outside", value=self.may_lack_outside)
 
     def role_of(self, module_name: str) -> str | None:
         """The role that `module_name` plays, if any."""
@@ -69,9 +82,32 @@ class Family:
                 )
 
 
-def words(value: str | Sequence[str]) -> tuple[str, ...]:
-    """A tuple of words; a lone string is one word, not a sequence of letters."""
-    return (value,) if isinstance(value, str) else tuple(value)
+def words(key: str, value: object) -> tuple[str, ...]:
+    """A tuple of words; a lone string is one word, not a sequence of letters.
+
+    Raises:
+        SparsityError: `value` is no text or list of texts; with `key`.
+    """
+    if not isinstance(value, (str, Sequence, Set)) or isinstance(value, bytes):
+        raise SparsityError("must be text or a list of texts", key=key, value=value)
+    found = (value,) if isinstance(value, str) else tuple(value)
+    for word in found:
+        if not isinstance(word, str):
+            raise SparsityError(f"must be text, not {type(word).__name__}", key=key, value=word)
+    return found
+
+
+def check_expressions(key: str, expressions: Sequence[str]) -> None:
+    """Refuse what is no regular expression.
+
+    Raises:
+        SparsityError: with the key and the expression.
+    """
+    for expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise SparsityError(f"not a regular expression ({error})", key=key, value=expression) from None
 
 
 # How many dimensions a weight of each type has.
@@ -104,17 +140,9 @@ class Layers:
 
     def __post_init__(self) -> None:
         for key in ("roles", "include", "exclude", "types"):
-            given = words(getattr(self, key))
-            object.__setattr__(self, key, given)
-            for word in given:
-                if not isinstance(word, str):
-                    raise SparsityError(f"must be text, not {type(word).__name__}", key=key, value=word)
+            object.__setattr__(self, key, words(key, getattr(self, key)))
         for key in ("include", "exclude"):
-            for expression in getattr(self, key):
-                try:
-                    re.compile(expression)
-                except re.error as error:
-                    raise SparsityError(f"not a regular expression ({error})", key=key, value=expression) from None
+            check_expressions(key, getattr(self, key))
         for name in self.types:
             if name not in LAYOUTS:
                 raise SparsityError(f"prunable module types are {', '.join(LAYOUTS)}", key="types", value=name)

@@ -127,15 +127,27 @@ class Pruner(ABC):
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """Parameter name -> bool mask shaped like the parameter, True = keep; empty before the first pruning."""
+        """Parameter name -> bool mask shaped like the parameter, True = keep; empty before the first pruning.
+
+        Masks are of units; zeros outside of pruned units that a sparse model keeps are in `kept_zeros`.
+        """
         whole = {member.weight.name: self._masks.whole(index) for index, member in enumerate(self._members)}
         return {name: mask for name, mask in whole.items() if mask is not None}
 
     @property
+    def kept_zeros(self) -> dict[str, Tensor]:
+        """Parameter name -> bool mask like those of `masks`, False where the weight was zero before training.
+
+        Of the weights that had such zeros, where they stay zero whatever the masks.
+        """
+        fixed = {member.weight.name: keep for member, keep in zip(self._members, self._masks.fixed, strict=True)}
+        return {name: keep for name, keep in fixed.items() if keep is not None}
+
+    @property
     def zeros(self) -> int:
         """How many weights are masked."""
-        if any(fixed is not None for fixed in self._masks.fixed):
-            return sum(int((~mask).sum()) for mask in self.masks.values())
+        if self.kept_zeros:
+            return sum(int((~mask).sum()) for mask in self._applied.values())
         return sum(
             pruned * structure.unit_zeros for pruned, structure in zip(self._pruned, self.structures, strict=True)
         )
@@ -156,7 +168,7 @@ class Pruner(ABC):
             SparsityError: it has no parameter of such a name, or one of another shape.
         """
         weights = {name: parameter for name, parameter, _ in named_parameters(model)}
-        masks = self.masks
+        masks = self._applied
         for name, mask in masks.items():
             if name not in weights or weights[name].shape != mask.shape:
                 shape = f"has shape {tuple(weights[name].shape)} there" if name in weights else "is not there"
@@ -166,6 +178,12 @@ class Pruner(ABC):
                 )
         for name, mask in masks.items():
             weights[name].masked_fill_(~mask.to(weights[name].device), 0)
+
+    @property
+    def _applied(self) -> dict[str, Tensor]:
+        """The masks together with the zeros that are kept."""
+        applied = {member.weight.name: self._masks.applied(index) for index, member in enumerate(self._members)}
+        return {name: mask for name, mask in applied.items() if mask is not None}
 
     def _prune(self, index: int, pruned: Tensor, cells: Sequence[Tensor] | Mapping[int, Tensor], count: int) -> None:
         """Mask these units of a structure; `cells` are those of its members, `count` is how many units they are."""
@@ -201,11 +219,10 @@ class Pruner(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Masks and counts, and the plan that they are of; subclasses add whatever else a resumed run needs."""
-        fixed = {m.weight.name: keep for m, keep in zip(self._members, self._masks.fixed, strict=True)}
         return {
             "plan": self._description(),
             "masks": self.masks,
-            "fixed": {name: keep for name, keep in fixed.items() if keep is not None},
+            "fixed": self.kept_zeros,
             "pruned": list(self._pruned),
             "begun": self._begun,
         }
@@ -224,7 +241,7 @@ class Pruner(ABC):
         """
         self._refuse_other_plan(state)
         masks, fixed = state["masks"], state.get("fixed", {})
-        self._refuse_other_counts(state["pruned"], masks, exact=not fixed and not state.get("parts", {}).get("stages"))
+        self._refuse_other_counts(state["pruned"], masks, exact=not state.get("parts", {}).get("stages"))
         self._masks = Masks(self._members)
         for index, member in enumerate(self._members):
             name, device = member.weight.name, member.weight.parameter.device

@@ -223,7 +223,7 @@ class Gradual(Budgeted):
     @property
     def zeros(self) -> int:
         partial = self._progressive.zeros
-        return super().zeros if partial is None else partial
+        return super().zeros if partial is None or self.kept_zeros else partial
 
     def state_dict(self) -> dict[str, Any]:
         """Also the score state and the parts of an update under way.
