@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydraprune.utils.cache import sha256_of
-
-# Bytes of a file that are read at a time.
-_BLOCK = 1 << 20
+from hydraprune.utils.cache import file_sha256, sha256_of
 
 
 @dataclass(frozen=True)
@@ -100,15 +96,7 @@ def file_digests(paths: Mapping[str, Path]) -> dict[str, str]:
     Raises:
         OSError: a file cannot be read.
     """
-    return {name: _file_digest(path) for name, path in paths.items()}
-
-
-def _file_digest(path: Path) -> str:
-    result = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            result.update(block)
-    return result.hexdigest()
+    return {name: file_sha256(path) for name, path in paths.items()}
 
 
 def examples_digest(texts: Sequence[tuple[str, ...]], labels: Sequence[float]) -> str:
