@@ -87,7 +87,8 @@ def test_damaged_tokens_are_made_again(place: float, tmp_path: Path, caplog: pyt
     """Other tokens would be trained on without a word, or end in an IndexError at every start."""
     tokenizer = BertTokenizer(vocab=WORDS)
     examples = Examples([("a b " * n,) for n in range(1, 40)], [0] * 39)
-    first = encode_once(tokenizer, examples, 32, False, Cache(tmp_path, 1))
+    first = encode(tokenizer, examples, 32, False)
+    encode_once(tokenizer, examples, 32, False, Cache(tmp_path, 1))
     (file,) = Cache(tmp_path, 1).files()
     data = bytearray(file.read_bytes())
     data[int(place * len(data))] ^= 4
