@@ -82,6 +82,23 @@ def test_truncated_texts_are_counted(texts: int, most: int, tmp_path: Path) -> N
         assert encode_once(tokenizer, examples, most, False, Cache(tmp_path, 1)).truncated == longer
 
 
+@pytest.mark.parametrize("place", [0.1, 0.7, 0.99])
+def test_damaged_tokens_are_made_again(place: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Other tokens would be trained on without a word, or end in an IndexError at every start."""
+    tokenizer = BertTokenizer(vocab=WORDS)
+    examples = Examples([("a b " * n,) for n in range(1, 40)], [0] * 39)
+    first = encode(tokenizer, examples, 32, False)
+    encode_once(tokenizer, examples, 32, False, Cache(tmp_path, 1))
+    (file,) = Cache(tmp_path, 1).files()
+    data = bytearray(file.read_bytes())
+    data[int(place * len(data))] ^= 4
+    file.write_bytes(data)
+    again = encode_once(tokenizer, examples, 32, False, Cache(tmp_path, 1))
+    assert again.inputs["input_ids"].tolist() == first.inputs["input_ids"].tolist()
+    assert again.offsets.tolist() == first.offsets.tolist()
+    assert "computing it again" in caplog.text
+
+
 def test_truncated_texts_are_counted_for_a_tokenizer_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = GPT2Tokenizer(vocab={"<|endoftext|>": 0, "a": 1}, merges=[], pad_token="<|endoftext|>")
     examples = Examples([("a" * n,) for n in range(9)], [0] * 9)

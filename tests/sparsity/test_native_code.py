@@ -43,3 +43,20 @@ def test_a_broken_library_is_rebuilt_and_a_shared_folder_is_refused(tmp_path: Pa
     assert kept.stat() == before
     with pytest.raises(PermissionError, match="others may write"):
         native.build(products.SOURCE, folder, products.FUNCTIONS)
+
+
+@pytest.mark.parametrize("at", [0, 100, 4096, -1])
+def test_a_damaged_library_is_compiled_again(at: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not loaded: the process would compute something else, or die by a signal."""
+    folder = tmp_path / "native"
+    assert native.load(products.SOURCE, folder, products.FUNCTIONS) is not None
+    (library,) = folder.iterdir()
+    whole = library.read_bytes()
+    damaged = bytearray(whole)
+    damaged[at] ^= 1
+    library.unlink()  # this process has the first one mapped
+    library.write_bytes(bytes(damaged))
+    library.chmod(0o700)
+    assert native.load(products.SOURCE, folder, products.FUNCTIONS) is not None
+    assert "is damaged: compiling it again" in caplog.text
+    assert [file.read_bytes() for file in folder.iterdir()] == [whole]

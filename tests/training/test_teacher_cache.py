@@ -126,6 +126,20 @@ def test_outputs_are_computed_once(distiller: Distiller, cache: Cache) -> None:
     assert [s.examples for s in seen] == [1 + len(LENGTHS), 1, 1]
 
 
+@pytest.mark.parametrize("at", [200, -1, -5])
+def test_damaged_outputs_are_computed_again(at: int, cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    """A flipped bit would give other weights without a word."""
+    stored(spec_of(HiddenStates(2.0)), cache)
+    (file,) = files_of(cache)
+    whole = file.read_bytes()
+    damaged = bytearray(whole)
+    damaged[at] ^= 1
+    file.write_bytes(damaged)
+    stored(spec_of(HiddenStates(2.0)), cache)
+    assert file.read_bytes() == whole
+    assert "damaged: wrong checksum" in caplog.text
+
+
 def another_bit(spec: TeacherSpec) -> TeacherSpec:
     model = copy.deepcopy(spec.model)
     weight = model.get_parameter("bert.encoder.layer.1.output.dense.weight")

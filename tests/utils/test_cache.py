@@ -45,8 +45,9 @@ def fail(path: Path) -> None:
 
 
 def names(folder: Path) -> set[str]:
-    """All files below `folder` except locks, which are empty and stay."""
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"}
+    """All files below `folder` except locks, which are empty and stay, and checksums."""
+    others = (".lock", ".sha256")
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix not in others}
 
 
 @pytest.fixture
@@ -78,6 +79,42 @@ def test_an_unreadable_file_is_computed_again(cache: Cache, caplog: pytest.LogCa
     assert "it is broken" in record.getMessage()
     assert ONE in record.getMessage()
     assert reader(cache.folder / "answers" / ONE) == b"whole"
+
+
+# How a file may be damaged: flipped bits, zeros, a cut, more bytes.
+DAMAGE: dict[str, Callable[[bytes, int], bytes]] = {
+    "a bit": lambda data, at: data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :],
+    "zeros": lambda data, at: data[:at] + bytes(len(data) - at),
+    "cut": lambda data, at: data[:at],
+    "longer": lambda data, at: data + data[at:],
+    "two bytes swapped": lambda data, at: data[:at] + data[at : at + 2][::-1] + data[at + 2 :],
+}
+
+
+@settings(max_examples=50)
+@given(st.sampled_from(sorted(DAMAGE)), st.binary(min_size=20, max_size=200), st.integers(0, 18))
+def test_a_damaged_file_is_computed_again(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, content: bytes, at: int
+) -> None:
+    cache = Cache(tmp_path_factory.mktemp("damaged"), 1.0)
+    content = b"whole" + content  # not what the reader itself refuses
+    put(cache, ONE, content)
+    file = cache.folder / "answers" / ONE
+    file.write_bytes(DAMAGE[kind](content, 5 + at))
+    for _ in range(2):
+        assert put(cache, ONE, content) == content
+    assert file.read_bytes() == content
+
+
+def test_a_file_without_its_checksum_is_computed_again(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    """As one that an earlier version has stored, or that a kill left behind."""
+    put(cache, ONE, b"old")
+    for checksum in (cache.folder / "answers").glob("*.sha256"):
+        checksum.unlink()
+    assert put(cache, ONE, b"new") == b"new"
+    assert "it has no checksum" in caplog.text
+    cache.clean()
+    assert not [file for file in (cache.folder / "answers").iterdir() if file.suffix != ".lock"]
 
 
 def half(error: BaseException) -> Callable[[Path], None]:

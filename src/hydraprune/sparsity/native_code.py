@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
 # No contraction and no fast math: the compiled and the PyTorch path must give the same bits.
 _FLAGS = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")
 _SECONDS = 60
@@ -42,6 +44,9 @@ def build(
 ) -> ctypes.CDLL:
     """`source` as a loaded library, compiled into `folder` unless it is there already for this kind of processor.
 
+    The name of a library holds the checksum of its bytes: one that is damaged, or half written, is never loaded but
+    compiled again, since loading it could end the process.
+
     Args:
         functions: name -> ctypes of its arguments; all of them return nothing.
         seconds: for one call of the compiler.
@@ -57,32 +62,28 @@ def build(
     text = source.read_text(encoding="utf-8")
     # A home folder may be shared by machines whose processors differ.
     key = hashlib.sha256("\n".join([text, *flags, *_FLAGS, command, processor()]).encode()).hexdigest()[:16]
-    path = folder / f"{source.stem}-{key}.so"
-    if path.exists():
-        try:
-            return _made(command, source, path, functions, flags, seconds)
-        except PermissionError:
-            raise
-        except UNFIT:
-            # A crash may have left the file half written: compile it again.
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-    return _made(command, source, path, functions, flags, seconds)
+    stem = f"{source.stem}-{key}"
+    for path in sorted(folder.glob(f"{stem}-*.so")):
+        _check_private(path)
+        if path.name == _library_name(stem, path):
+            with suppress(*UNFIT):
+                return _loaded(path, functions)
+        log.warning("%s is damaged: compiling it again", path)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+    path = _compile(command, source, folder / stem, flags, seconds)
+    _check_private(path)
+    return _loaded(path, functions)
 
 
-def _made(
-    command: str,
-    source: Path,
-    path: Path,
-    functions: Mapping[str, Sequence[Any]],
-    flags: Sequence[str],
-    seconds: float,
-) -> ctypes.CDLL:
-    if not path.exists():
-        _compile(command, source, path, flags, seconds)
+def _library_name(stem: str, path: Path) -> str:
+    """The name of a library with the bytes of the file at `path`."""
+    return f"{stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _check_private(path: Path) -> None:
     if not (private(path.parent) and private(path)):
         raise PermissionError(f"others may write in {path.parent}")
-    return _loaded(path, functions)
 
 
 def private(path: Path) -> bool:
@@ -99,9 +100,10 @@ def _loaded(path: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
     return loaded
 
 
-def _compile(command: str, source: Path, path: Path, flags: Sequence[str], seconds: float) -> None:
+def _compile(command: str, source: Path, path: Path, flags: Sequence[str], seconds: float) -> Path:
+    """Compile `source` to a file beside `path`, the name of which it begins with; returns it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.so.{os.getpid()}.tmp")
     try:
         # With OpenMP it shares torch's threads; compilers without OpenMP (Apple's) give one thread.
         for parallel in (("-fopenmp",), ()):
@@ -111,8 +113,9 @@ def _compile(command: str, source: Path, path: Path, flags: Sequence[str], secon
                 temporary.chmod(0o700)
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
-                os.replace(temporary, path)
-                return
+                made = path.with_name(_library_name(path.name, temporary))
+                os.replace(temporary, made)
+                return made
         output = done.stderr.decode(errors="replace").splitlines()
         raise OSError(f"{command}: {next((line for line in output if 'error' in line), 'failed without a message')}")
     finally:

@@ -1,4 +1,7 @@
-"""A size-limited cache of files that can be recomputed, keyed by a hash of what they were computed from."""
+"""A size-limited cache of files that can be recomputed, keyed by a hash of what they were computed from.
+
+Beside each file lies its checksum, which is compared whenever the file is used: a damaged file is computed again.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,18 @@ from filelock import FileLock, Timeout
 
 from hydraprune.errors import UserError
 from hydraprune.utils.atomic import atomic_write
+from hydraprune.utils.digests import file_sha256
 from hydraprune.utils.sizes import GB
 
 # The subfolders and file names that belong to the cache; anything else in its folder is left alone, since a user may
 # name any folder.
 KINDS = ("answers", "tokens", "native")
-_CACHE_FILE = re.compile(r"[0-9a-f]{32}\.(npy|safetensors)|[a-z]+-[0-9a-f]{16}\.so")
+_CACHE_FILE = re.compile(r"[0-9a-f]{32}\.(npy|safetensors)|[a-z_]+-[0-9a-f]{16}(-[0-9a-f]{16})?\.so")
 _ATTEMPTS = 3
+# Bytes that are hashed at a time.
+_BLOCK = 1 << 20
+# Suffix of the file with a checksum, whose name begins with a dot.
+_CHECKSUM = ".sha256"
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -82,8 +90,8 @@ class Cache:
     def fetch(self, kind: str, key: str, size: int, write: Callable[[Path], None], read: Callable[[Path], T]) -> T:
         """`read(path)` of the file with this key; if there is none, `write(path)` computes it first.
 
-        If two processes want the same file, the second waits for the first. A file that `read`
-        refuses with a ValueError is computed again.
+        If two processes want the same file, the second waits for the first. A file whose checksum is
+        not that of what was written, or that `read` refuses with a ValueError, is computed again.
 
         Args:
             kind: one of `KINDS`.
@@ -114,16 +122,20 @@ class Cache:
         if path.exists():
             try:
                 found = read(path)
+                _verify(path)
                 os.utime(path)
                 return found
             except ValueError as error:
                 log.warning("Cannot read %s (%s): computing it again", path, error)
-                path.unlink(missing_ok=True)
+                _remove(path)
         self._make_room(size)
         for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed process: this one holds the lock
             leftover.unlink(missing_ok=True)
         with atomic_write(path) as temporary:
             write(temporary)
+            # First, since a file without its checksum is not used: a kill in between costs a computation.
+            with atomic_write(_checksum_file(path)) as checksum:
+                checksum.write_text(file_sha256(temporary), encoding="ascii")
         return read(path)
 
     def files(self) -> list[Path]:
@@ -140,7 +152,7 @@ class Cache:
         freed = 0
         for file in [*self.files(), *self._leftovers()]:
             freed += _size(file)
-            file.unlink(missing_ok=True)
+            _remove(file)
         for lock in [file for kind in KINDS for file in (self.folder / kind).glob(".*.lock")]:
             if _CACHE_FILE.fullmatch(lock.name[1:].removesuffix(".lock")):
                 with suppress(Timeout), FileLock(lock, timeout=0):
@@ -151,7 +163,7 @@ class Cache:
         """Temporary files of killed processes: no process holds the lock of their key."""
         found = []
         for file in [file for kind in KINDS for file in (self.folder / kind).glob(".*.tmp")]:
-            key = file.name[1:].rsplit(".", 2)[0]
+            key = file.name.rsplit(".", 2)[0].lstrip(".").removesuffix(_CHECKSUM)
             if not _CACHE_FILE.fullmatch(key):
                 continue
             try:
@@ -170,7 +182,31 @@ class Cache:
                 return
             spare += _size(file)
             log.info("Cache: removing %s to make room (cache.max_gb=%g)", file, self.max_gb)
-            file.unlink(missing_ok=True)
+            _remove(file)
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_CHECKSUM}")
+
+
+def _verify(path: Path) -> None:
+    """Compare a file with its checksum.
+
+    Raises:
+        ValueError: it has none, or another one.
+    """
+    try:
+        known = _checksum_file(path).read_text(encoding="ascii")
+    except FileNotFoundError:
+        raise ValueError("it has no checksum") from None
+    if file_sha256(path) != known:
+        raise ValueError("damaged: wrong checksum")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file and its checksum."""
+    path.unlink(missing_ok=True)
+    _checksum_file(path).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -35,8 +35,17 @@ def folder_digest(files: Iterable[Path], folder: Path) -> str:
 @lru_cache(maxsize=4096)
 def _digest(path: str, *_state: int) -> str:
     """The digest of a file in one state: an entry is found again only while inode, size and times are the same."""
+    return file_sha256(Path(path))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of the bytes of a file, in hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     result = hashlib.sha256()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while block := file.read(_BLOCK):
             result.update(block)
     return result.hexdigest()
