@@ -45,7 +45,8 @@ def test_an_earlier_report_is_read_whole(outputs: Path) -> None:
     for path in outputs.rglob("report.json"):
         report = read_report(path.parent)
         assert report is not None
-        assert report.as_dict() == json.loads(path.read_text())
+        later = {"inputs": {}, "data": None, "checkpoint": None, "coverage": None}  # fields that it did not have
+        assert report.as_dict() == json.loads(path.read_text()) | later
 
 
 def test_earlier_runs_are_in_the_table_and_in_a_sweep(outputs: Path, hydraprune: Callable[..., Any]) -> None:

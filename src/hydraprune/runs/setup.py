@@ -126,6 +126,8 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     batches = {name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()}
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
 
+    score = scorer(task.metrics, data.labels.regression)
+
     def training(tracker: MetricLogger) -> TrainingSetup:
         # Dropout must not depend on how many random numbers loading, or starting a tracker, drew.
         set_seed(config["seed"])
@@ -140,7 +142,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
             settings=settings,
             train=train,
             evaluations=batches,
-            score=scorer(task.metrics, data.labels.regression),
+            score=score,
             headline=metric_name(task.metrics[0]),
             tracker=tracker,
         )
