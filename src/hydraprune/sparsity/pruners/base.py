@@ -74,6 +74,7 @@ class Pruner(ABC):
         self._masks = Masks(self._members)
         self._pruned = [0] * len(self.structures)  # units
         self._begun = False
+        self._order_checked = False  # whether masked weights were seen to be zero when gradients were observed
 
     @abstractmethod
     def observe(self, step: int) -> None:
@@ -108,6 +109,11 @@ class Pruner(ABC):
     @abstractmethod
     def pools(self) -> list[tuple[list[Structure], Units]]:
         """The structures that compete with one another, and their counts of units."""
+
+    @property
+    def at_target(self) -> bool:
+        """Whether as many units are pruned as the target asks for: not so if a training ends before the last update."""
+        return all(units.pruned >= units.target for _, units in self.pools)
 
     @property
     def weights(self) -> list[Weight]:
@@ -190,6 +196,29 @@ class Pruner(ABC):
         for i in self._indices[index]:
             self._masks.prune(i, pruned, cells[i])
         self._pruned[index] = count
+
+    def _check_order(self) -> None:
+        """Refuse a loop that calls `project` before the optimizer's step, once masks are in force.
+
+        Then the optimizer moves masked weights off zero, and the forward pass sees them so.
+
+        Raises:
+            SparsityError: a masked weight is not zero.
+        """
+        if self._order_checked:
+            return
+        for index, member in enumerate(self._members):
+            mask = self._masks.applied(index)
+            if mask is None:
+                return
+            if bool((member.weight.parameter.detach().masked_fill(mask, 0) != 0).any()):
+                raise SparsityError(
+                    f"pruner {self.name}: masked weights of {member.weight.name} are not zero when gradients are "
+                    f"observed",
+                    cure="call project(step + 1) after optimizer.step(), and change weights between steps by the "
+                    "optimizer alone",
+                )
+        self._order_checked = True
 
     def _keep_zeros(self) -> None:
         """Mask units that are zero already: a sparse checkpoint begins at its own sparsity."""

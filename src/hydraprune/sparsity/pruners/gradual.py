@@ -49,6 +49,7 @@ class Gradual(Budgeted):
         self._regularizer.check(self.structures)
         self._scores = ScoreState(criterion, self._members, name)
         self._progressive = ProgressiveState(plan.transition or AtOnce(), updates, self._scores)
+        self._told_of_moments = False  # that those of an optimizer are not reset
         self._refuse_schedule()
         self._refuse_early()
 
@@ -80,6 +81,7 @@ class Gradual(Budgeted):
 
     @torch.no_grad()
     def observe(self, step: int) -> None:
+        self._check_order()
         next_choice = self._progressive.next_choice(step + 1)
         self._scores.observe(step, next_choice)
         self._progressive.observe(step, next_choice)
@@ -103,13 +105,25 @@ class Gradual(Budgeted):
             competing = [[i for structure in pool.indices for i in self._indices[structure]] for pool in self._pools]
             self._progressive.plan(before, self._masks, competing, step)
         self._progressive.hold(part, self._masks)
-        if self.criterion.regrows and optimizer is not None:
+        if self.criterion.regrows:
             self._reset_returned(before, optimizer)
         self._masks.apply()
         return True
 
-    def _reset_returned(self, before: Sequence[Tensor | None], optimizer: Optimizer) -> None:
+    def _reset_returned(self, before: Sequence[Tensor | None], optimizer: Optimizer | None) -> None:
         """Reset the optimizer's state of weights that were masked before and are kept now."""
+        known = set() if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not self._told_of_moments and not all(id(weight.parameter) in known for weight in self.weights):
+            what = "none was given" if optimizer is None else "another was given"
+            log.warning(
+                "pruner %s: moments of weights that come back are not reset, since they are not in the optimizer: %s; "
+                "call project(step, optimizer)",
+                self.name,
+                what,
+            )
+            self._told_of_moments = True
+        if optimizer is None:
+            return
         for i, (member, old) in enumerate(zip(self._members, before, strict=True)):
             new = self._masks.whole(i)
             if old is not None and new is not None:

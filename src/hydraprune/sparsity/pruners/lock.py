@@ -18,6 +18,7 @@ class Lock(Pruner):
 
     def observe(self, step: int) -> None:
         """Nothing is scored."""
+        self._check_order()
 
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:

@@ -52,6 +52,7 @@ class Calibrated(Budgeted):
 
     def observe(self, step: int) -> None:
         """Nothing is scored while training."""
+        self._check_order()
 
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
