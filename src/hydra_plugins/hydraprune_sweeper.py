@@ -19,11 +19,14 @@ class PlannedSweeper(BasicSweeper):  # type: ignore[misc]
             SystemExit: see `hydraprune.sweeps.sweep.sweep`.
         """
         # Imported here, since Hydra loads this file at every start.
+        from hydraprune.config.command_words import check_sweep_values
         from hydraprune.config.job_configs import JobConfigs
         from hydraprune.sweeps.sweep import sweep
 
         loader = self.hydra_context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
+        swept = [override for override in overrides if override.is_sweep_override()]
+        check_sweep_values({str(each.input_line): sum(1 for _ in each.sweep_string_iterator()) for each in swept})
         (jobs,) = self.split_arguments(overrides, None)
 
         def launch(words: list[list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, watch, report, dashboard, eval, verify, convert, cache, doctor."""
+"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, convert, cache, doctor."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.utils.hub_access import go_offline_if_unreachable
 from hydraprune.utils.redaction import guarded_terminal
 from hydraprune.utils.system import let_threads_sleep
+from hydraprune.utils.terminal import lasting_terminal, output_problem
 
 # At import, since it must come before torch is loaded.
 let_threads_sleep()
@@ -21,6 +22,7 @@ _TRAIN = "train, prune or sweep; the same as `python train.py`: hydraprune train
 _DOCTOR = "check versions, devices, network, disk and compiler for a run; takes the overrides of train, and --json"
 
 
+@lasting_terminal()
 @guarded_terminal()
 def main() -> None:
     """The console script."""
@@ -28,7 +30,7 @@ def main() -> None:
         from hydraprune.doctor.command import doctor  # works where other packages are missing or broken
 
         try:
-            raise SystemExit(doctor(sys.argv[2:]))
+            raise SystemExit(_written(doctor(sys.argv[2:])))
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
     from hydraprune.config.messages import launched, leave
@@ -44,11 +46,20 @@ def main() -> None:
         parser.print_help()
         raise SystemExit(2)
     try:
-        raise SystemExit(arguments.call(arguments))
+        raise SystemExit(_written(arguments.call(arguments)))
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         leave(error)
+
+
+def _written(code: int) -> int:
+    """The exit code of a command; 1 where its output was lost, after one line."""
+    why = output_problem()
+    if why is None:
+        return code
+    print(f"hydraprune: error: standard output: cannot be written ({why})", file=sys.stderr)
+    return code or 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hydraprune {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("train", help=_TRAIN, add_help=False)
+    check = commands.add_parser("check", help="check a run and show its data, weights and layers; nothing is trained")
+    check.add_argument("overrides", nargs="*", metavar="key=value", help="the words of a run: pattern=4x1 task=sst2")
+    check.set_defaults(call=_check)
     watch = commands.add_parser("watch", help="show the progress of a running sweep, from any terminal; it only reads")
     watch.add_argument("folder", metavar="DIR", help="the folder of a sweep, or any other that holds runs")
     watch.add_argument("--once", action="store_true", help="print the progress once; exit 1 if a job failed")
@@ -84,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", help="a folder or hub id")
     evaluate.add_argument(
         "overrides", nargs="*", metavar="key=value", help="task=..., task.path=..., training.device=..."
+    )
+    evaluate.add_argument(
+        "--predictions", metavar="FILE", help="also write the label and prediction of each example there, as JSON lines"
     )
     evaluate.set_defaults(call=_eval)
     verify = commands.add_parser(
@@ -126,6 +143,29 @@ def _train() -> None:
     from hydraprune.launch import job
 
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from hydra import compose, initialize_config_dir
+
+    from hydraprune.config.command_words import arranged
+    from hydraprune.config.composition import conf_dir, loaded_paths
+    from hydraprune.config.model_choice import with_model_choice
+    from hydraprune.runs.resolvers import register
+    from hydraprune.utils.hub_access import quiet_libraries
+
+    register()
+    words = with_model_choice(arranged(arguments.overrides))
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("config", words, return_hydra_config=True)
+        go_offline_if_unreachable([loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"])
+        quiet_libraries()
+        from hydraprune.runs.checklist import checklist  # only now: libraries read the environment once
+        from hydraprune.runs.experiment import build_experiment
+
+        text, is_odd = checklist(build_experiment(config))
+    print(text)
+    return 1 if is_odd else 0
 
 
 def _watch(arguments: argparse.Namespace) -> int:
@@ -203,11 +243,22 @@ def _eval(arguments: argparse.Namespace) -> int:
         go_offline_if_unreachable([arguments.model, str(OmegaConf.select(config, "task.path") or ".")])
         quiet_libraries()
         from hydraprune.runs.preflight import check_numbers
-        from hydraprune.runs.setup import TaskLoader, evaluate_model  # only now: libraries read the environment once
+        from hydraprune.runs.setup import (
+            TaskLoader,
+            predict_with,
+            scores_of,
+        )  # only now: libraries read the environment
 
-        experiment = build_experiment(config)
+        experiment, load_data = build_experiment(config), TaskLoader()
         check_numbers(experiment)
-        values = evaluate_model(experiment, arguments.model, "MODEL", TaskLoader())
+        predicted = predict_with(experiment, arguments.model, "MODEL", load_data)
+        values = scores_of(experiment, predicted, load_data)
+        if arguments.predictions:
+            from hydraprune.runs.predictions import write_predictions
+
+            place = Path(arguments.predictions)
+            written = write_predictions(predicted, load_data(experiment), place, "--predictions")
+            print(f"{place}  {written:,} predictions")
     for metric, value in values.items():
         print(f"{metric}  {value:.4f}")
     return 0

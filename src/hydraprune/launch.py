@@ -9,7 +9,8 @@ import logging
 import math
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -18,10 +19,11 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
-from hydraprune.config.archive import keep_job, redact_file
-from hydraprune.config.composition import loaded_paths, typed_words, with_hydra_node
+from hydraprune.config.archive import DEFAULT_FOLDER, job_subfolder, keep_job, redact_file
+from hydraprune.config.command_words import check_single_run
+from hydraprune.config.composition import is_plan_only, loaded_paths, typed_words, with_hydra_node
 from hydraprune.config.messages import explain, leave
 from hydraprune.errors import UserError
 from hydraprune.results.report import REFUSED
@@ -42,16 +44,19 @@ log = logging.getLogger(__name__)
 
 register()
 guard_logs()
+# A log record that cannot be written, on a full disk or to a closed terminal, prints no traceback of its own.
+logging.raiseExceptions = False
 # At import, since it must come before torch is loaded.
 let_threads_sleep()
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """An experiment that passed its preflight, and the loader that holds its data."""
+    """An experiment that passed its preflight, the loader that holds its data, and the folder for Hydra's files."""
 
     experiment: Experiment
     load_data: TaskLoader
+    subfolder: str = DEFAULT_FOLDER
 
 
 class Preflight(Callback):  # type: ignore[misc]
@@ -69,9 +74,15 @@ class Preflight(Callback):  # type: ignore[misc]
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
             _check_launcher()
+            check_single_run(config)
+            is_plan_only(config)
             _go_offline_if_unreachable(config)
             quiet_libraries()
-            Preflight.checked = _check(config)
+            subfolder = job_subfolder(config.hydra.output_subdir)
+            Preflight.checked = replace(_check(config), subfolder=subfolder)
+            # Hydra would write its files now, with secrets, and before the run has locked its folder.
+            with read_write(config.hydra):
+                config.hydra.output_subdir = None
         except Exception as error:
             leave(error)
 
@@ -82,9 +93,14 @@ class Preflight(Callback):  # type: ignore[misc]
             _check_launcher()
             _go_offline_if_unreachable(config)
             from hydraprune.runs.preflight import check_sweep
+            from hydraprune.utils.files import check_place
 
             check_sweep(config.sweep)
-            if config.plan and not is_planned(config):
+            if config.hydra.output_subdir is not None and job_subfolder(config.hydra.output_subdir) == DEFAULT_FOLDER:
+                raise UserError("is the folder of the run itself", key="hydra.output_subdir=", cure="leave it out")
+            if not is_plan_only(config):
+                check_place(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+            if is_plan_only(config) and not is_planned(config):
                 raise UserError(
                     f"{config.hydra.sweeper._target_} makes its jobs while it runs",
                     key="plan",
@@ -117,7 +133,7 @@ def _check(config: DictConfig) -> _Checked:
     from hydraprune.runs.setup import TaskLoader
 
     experiment, load_data = build_single_run(config), TaskLoader()
-    if config.plan:
+    if is_plan_only(config):
         _show_plan(experiment)
     preflight(experiment, load_data)
     return _Checked(experiment, load_data)
@@ -141,7 +157,10 @@ def _go_offline_if_unreachable(config: DictConfig) -> None:
 
 def _check_launcher() -> None:
     """Refuse options of `accelerate launch` that a run does not support."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    size = os.environ.get("WORLD_SIZE") or "1"
+    if not size.isdecimal():
+        raise UserError("must be a number of processes", key="WORLD_SIZE", value=size, cure="unset it")
+    processes = int(size)
     if processes > 1:
         raise UserError(
             "a run is one process",
@@ -165,11 +184,26 @@ def job(config: DictConfig) -> float | None:
         Stopped: a signal ended the run, and it is not a job of a launcher's worker process.
     """
     try:
-        with signals.job_scope():
+        with signals.job_scope(), _folder_of_the_command(HydraConfig.get()):
             return _job(config)
     except signals.Stopped as error:
         signals.stay_stopped(error)
         return math.nan
+
+
+@contextmanager
+def _folder_of_the_command(hydra_config: HydraConf) -> Iterator[None]:
+    """A context in the folder in which the command was typed, to which its relative paths belong.
+
+    With `hydra.job.chdir=true` Hydra has left it.
+    """
+    before = os.getcwd()
+    if hydra_config.job.chdir:
+        os.chdir(hydra_config.runtime.cwd)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _job(config: DictConfig) -> float | None:
@@ -181,9 +215,9 @@ def _job(config: DictConfig) -> float | None:
 
     checked, Preflight.checked = Preflight.checked, None
     try:
-        _keep_config(config, hydra_config)
         checked = checked or _check(with_hydra_node(config, hydra_config))
-        report = execute(checked.experiment, checked.load_data)
+        subfolder = checked.subfolder
+        report = execute(checked.experiment, checked.load_data, lambda: _keep_config(config, hydra_config, subfolder))
     except Exception as error:
         leave(error)
     return _headline(report)
@@ -204,7 +238,7 @@ def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
     refusal = Path(hydra_config.sweep.dir) / refusal_folder(words)
     experiment, load_data = None, TaskLoader()
     try:
-        _keep_config(config, hydra_config)
+        subfolder = job_subfolder(hydra_config.output_subdir)
         (refusal / NAME).unlink(missing_ok=True)
         experiment = replace(build_experiment(composed), directory=_relative(directory))
         if not experiment.alone:
@@ -216,7 +250,7 @@ def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
             record_refusal(experiment, refusal, words, error)
         return math.nan
     try:
-        report = execute(experiment, load_data)
+        report = execute(experiment, load_data, lambda: _keep_config(config, hydra_config, subfolder))
     except Exception as error:
         log.error("Failed: %s", explain(error), exc_info=not isinstance(error, UserError))
         kept = read_report(directory)
@@ -232,9 +266,9 @@ def _headline(report: RunReport) -> float:
     return math.nan if value is None else value
 
 
-def _keep_config(config: DictConfig, hydra_config: HydraConf) -> None:
+def _keep_config(config: DictConfig, hydra_config: HydraConf, subfolder: str) -> None:
     try:
-        keep_job(config, hydra_config)
+        keep_job(config, hydra_config, subfolder)
     except OSError as error:
         raise UserError(
             f"cannot be written ({error.strerror or error})",

@@ -82,6 +82,8 @@ def test_every_config_file_composes_and_instantiates(path: Path) -> None:
     words += {"phase": [f"pattern={'dense' if name == 'dense' else '4x1'}"], "task": []}.get(group, [])
     if (group, name) == ("task", "file"):
         words.append("task.path=mine.csv")
+    if (group, name) == ("model", "checkpoint"):
+        words.append("model.path=mine")
     words += {("scheduler", "at_start"): ["pruner=magnitude"]}.get((group, name), [])
     if (group, name) == ("pattern", "parts"):
         words.append(A_PART)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from saved_run_helpers import write_whole_model
 from spec_helpers import changed, report_of
 
 from hydraprune.dashboard.records import Records
@@ -82,7 +83,7 @@ def dense_run(outputs: Path, task: str, model: str, seed: int, **changes: Any) -
     found = changed(report(task, model, "dense", seed), **changes)
     folder = kept(found, folder_of(outputs, found))
     write_history(folder, found)
-    (folder / "model").mkdir(exist_ok=True)
+    write_whole_model(folder / "model")
     return folder
 
 
@@ -226,6 +227,7 @@ def write_model(folder: Path, masks: dict[str, NDArray[np.bool_]], seed: int) ->
     weights = {
         f"{name}.weight": (mask * (1 + chance.random(mask.shape))).astype(np.float32) for name, mask in masks.items()
     }
+    (folder / "config.json").write_text("{}")
     save_file(weights, folder / "model.safetensors")
 
 

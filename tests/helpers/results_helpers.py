@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from saved_run_helpers import write_whole_model
 from spec_helpers import changed, planned_of, report_of
 
 from hydraprune.results.plan_file import Plan, Planned
@@ -52,7 +53,7 @@ def begun(job: Planned, status: str, ago: float = 0.0, lines: str | None = None,
     found = report(job.spec.seed, status=status, error="not finite" if status == "failed" else None)
     write_report(changed(found, hash=job.spec.hash, **changes), job.directory)
     if status == "finished":
-        (job.directory / "model").mkdir()
+        write_whole_model(job.directory / "model")
     os.utime(job.directory / "report.json", (SINCE - ago, SINCE - ago))
     if lines is not None:
         (job.directory / "metrics.jsonl").write_text(lines)

@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from saved_run_helpers import write_whole_model
 from spec_helpers import changed
 
 from hydraprune.results.plan_file import Plan, Planned, write_plan
@@ -91,7 +92,7 @@ def keep(job: Planned, status: str, **changes: object) -> None:
     report = RunReport(replace(job.spec, overrides=job.words, target_sparsity=None), status)
     job.directory.mkdir(parents=True, exist_ok=True)
     if status == "finished":
-        (job.directory / "model").mkdir(exist_ok=True)
+        write_whole_model(job.directory / "model")
         report = replace(
             report, steps=100, final={"accuracy": 0.75}, dense={"accuracy": 0.5, "run": "x"}, seconds={"total": 200.0}
         )

@@ -100,6 +100,14 @@ SPLITS = ("train", "validation")
 
 def made_small(command: str, place: Path) -> list[str]:
     words = shlex.split(command)
+    if words[:2] == ["hydraprune", "check"]:
+        return [
+            sys.executable,
+            "-m",
+            "hydraprune.cli",
+            "check",
+            *made_small(shlex.join(["python", "train.py", *words[2:]]), place)[2:],
+        ]
     if words[0] == "hydraprune":
         return [sys.executable, "-m", "hydraprune.cli", *words[1:]]
     words = [SMALLER.get(word, word) for word in words]
@@ -107,6 +115,8 @@ def made_small(command: str, place: Path) -> list[str]:
         return [sys.executable, *words[1:], *DEMO]
     model = "distilbert" if "model=distilbert" in words else "bert"
     words += SMALL if "pattern=dense" in words else (*SMALL, *SPARSE)
+    # A path alone would be another model, without the recipe of the default one.
+    words += [] if any(word.startswith(("model=", "matrix=")) for word in words) else ["model=bert_mini"]
     words.append(f"model.path={place / model}")
     if any(word in ("task=sst2", "task=mrpc") for word in words) or "-m" in words:
         words.append(f"task.path={place / 'glue'}")
@@ -148,13 +158,16 @@ def test_the_readme_has_the_command_that_is_run_in_a_process() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_runs(command: str, place: Path, run: Run) -> None:
-    assert command.startswith(("python train.py ", "hydraprune report ", "hydraprune watch ", "hydraprune dashboard "))
+    ours = ("check", "report", "watch", "dashboard")
+    assert command.startswith(("python train.py ", *(f"hydraprune {name} " for name in ours)))
     if "multirun_sweeps/default" in command and not (place / "multirun_sweeps/default/plan.json").is_file():
         run("python train.py -m 'demo_matrix=glob(*)' 'seed=range(3)'")
     done = run(command)
     assert done.code == 0, done.err[-2000:]
     if "--cfg" in command:
         assert "rows: 4" in done.out
+    elif "hydraprune check" in command:
+        assert "from the checkpoint" in done.out
     elif "plan=true" in command:
         assert "disk   about" in done.out
     elif "watch" in command:

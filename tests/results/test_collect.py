@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from results_helpers import job, report, table
+from saved_run_helpers import write_whole_model
 from spec_helpers import planned_of
 
 from hydraprune.errors import UserError
@@ -93,23 +94,34 @@ def test_a_moved_sweep(swept: Path, tmp_path: Path) -> None:
     assert gather([tmp_path / "moved" / "multirun_sweeps" / "default"]).cells == before.cells
 
 
-def test_unreadable_and_foreign_reports_are_skipped(swept: Path) -> None:
+def test_foreign_reports_are_skipped(swept: Path) -> None:
     before = gather([swept])
-    texts = ["", "{", "[]", "5", "null", '{"name": "a linter\'s"}', '{"status": "finished"}']
-    for number, text in enumerate(texts):
+    for number, text in enumerate(['{"name": "a linter\'s"}', '{"status": "finished"}', '{"model": {"path": "x"}}']):
         (swept / "foreign" / str(number)).mkdir(parents=True)
         (swept / "foreign" / str(number) / "report.json").write_text(text)
-    (swept / "foreign" / "binary").mkdir()
-    (swept / "foreign" / "binary" / "report.json").write_bytes(b"\xff\xfe\x00")
     (swept / "foreign" / "report.json").mkdir()
     assert gather([swept]).cells == before.cells
     assert gather([swept]).failures == before.failures
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"5", b"null", b"\xff\xfe\x00", b"[" * 5000, b'{"a": 1e999}'])
+def test_a_damaged_report_is_named_beside_the_others(content: bytes, swept: Path) -> None:
+    before = gather([swept])
+    (swept / "odd").mkdir()
+    (swept / "odd" / "report.json").write_bytes(content)
+    found = gather([swept])
+    assert found.cells == before.cells
+    ((file, why),) = set(found.failures) - set(before.failures)
+    assert file == str(swept / "odd" / "report.json")
+    assert why.startswith("cannot be read (")
+    assert "\n" not in why
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"jobs": 5}', '{"jobs": [{}], "ancestors": []}'])
-def test_an_unreadable_plan_is_ignored(text: str, swept: Path) -> None:
+def test_a_damaged_plan_is_named_and_the_runs_are_shown(text: str, swept: Path) -> None:
     (swept / "plan.json").write_text(text)
     assert read_plan(swept) is None
+    assert str(swept / "plan.json") in dict(gather([swept]).failures)
     (cell,) = gather([swept]).cells
     assert (cell.finished, cell.failed, cell.missing) == ((0,), (1, 3), (2,))
 
@@ -208,10 +220,14 @@ def test_why_a_job_is_not_finished(tmp_path: Path) -> None:
     keep(report(0, status="failed", error="not finite"), tmp_path / "run")
     assert wanted.failure() == "not finite"
     keep(report(0), tmp_path / "run")
-    assert wanted.failure() == "its report says finished, but its model is missing"
+    assert wanted.failure() == "its report says finished, but model/config.json is missing or incomplete"
     assert wanted.finished() is None
-    (tmp_path / "run" / "model").mkdir()
+    write_whole_model(tmp_path / "run" / "model")
     assert wanted.failure() is None
+    os.truncate(tmp_path / "run" / "model" / "model.safetensors", 80)
+    assert wanted.failure() == "its report says finished, but model/model.safetensors is missing or incomplete"
+    (tmp_path / "run" / "report.json").write_text("{")
+    assert "its report cannot be read" in (wanted.failure() or "")
     assert wanted.finished() == report(0)
     # The report of another run in its folder does not count.
     keep(report(5), tmp_path / "run")

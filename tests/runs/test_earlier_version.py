@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from saved_run_helpers import write_whole_model
 
 from hydraprune.results.report import read_report
 
@@ -26,7 +27,7 @@ def outputs(workplace: Path) -> Path:
     """The earlier runs where they were made, with a model's folder each."""
     shutil.copytree(EARLIER, workplace / "outputs")
     for report in (workplace / "outputs").rglob("report.json"):
-        (report.parent / "model").mkdir()
+        write_whole_model(report.parent / "model")
     return workplace / "outputs"
 
 

@@ -9,10 +9,24 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sparsity_helpers import PLAIN, examples
+from sparsity_helpers import PLAIN, examples, prune_now
 from torch import nn
 
-from hydraprune.sparsity import Magnitude, OneShot, Pruner, Selection, SparsityError, attach, block
+from hydraprune.sparsity import (
+    Cos,
+    Cube,
+    Cubic,
+    Exp,
+    Linear,
+    Magnitude,
+    OneShot,
+    Pruner,
+    Selection,
+    SparsityError,
+    Updates,
+    attach,
+    block,
+)
 from hydraprune.sparsity.allocation import LayerSize, allot, erk_goals
 
 LAYERS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=6)
@@ -120,3 +134,36 @@ def test_scopes_other_than_erk_do_not_change_the_target() -> None:
         assert allot(selection, layers, ONE) == [(pool, selection) for pool in indices]
     with pytest.raises(SparsityError, match="scope=ERK: must be global, local or erk"):
         Selection(0.5, "ERK")  # type: ignore[arg-type]
+
+
+@examples(150)
+@given(
+    sides=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=5),
+    target=st.integers(0, 99),
+    initial=st.none() | st.integers(0, 99),
+)
+def test_erk_may_prune_a_whole_layer_where_the_cap_allows_it(
+    sides: list[tuple[int, int]], target: int, initial: int | None
+) -> None:
+    first = None if initial is None else min(initial, target) / 100
+    selection = Selection(target / 100, "erk", cap=1.0, initial_sparsity=first)
+    layers = extents(sides)
+    pools = allot(selection, layers, ONE)
+    goals = [own.budget([layers[i].units for i in indices], ONE).goal for indices, own in pools]
+    assert sum(goals) == int(sum(layer.units for layer in layers) * target / 100 + 1e-9)
+    for (_, own), ramp in zip(pools, [Exp(), Linear(), Cos(), Cube(), Cubic()] * 5, strict=False):
+        start = own.initial_sparsity or 0.0
+        asked = [Updates(ramp, 0, 1, 3).sparsity(update, float(own.target_sparsity), start) for update in range(4)]
+        assert asked[-1] == float(own.target_sparsity)
+        assert all(0 <= ratio <= float(own.target_sparsity) for ratio in asked)
+
+
+def test_a_layer_that_erk_prunes_whole() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 4, bias=False), nn.Linear(4, 4, bias=False))
+    whole = 0
+    for percent in range(80, 100):
+        pruner = prune_now(model, block(1, 1, percent / 100, "erk", cap=1.0, initial_sparsity=0))
+        assert sum(units.pruned for _, units in pruner.pools) == 272 * percent // 100
+        whole += len(pruner.emptied)
+    assert whole > 0

@@ -164,8 +164,10 @@ def test_9_nothing_is_patched() -> None:
 def test_10_unusual_gradients() -> None:
     model = mlp()
     pruner = pruner_of(model, block(4, 1, 0.5), SnipMomentum(), Exp(warmup=2, frequency=2))
+    model[0].weight.requires_grad_(False)
     with pytest.raises(SparsityError, match=r"0\.weight gets no gradient"):
         pruner.observe(0)
+    model[0].weight.requires_grad_(True)
     for step in range(5):
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, float("inf") if step == 1 else 1e-20)

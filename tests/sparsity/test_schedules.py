@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sparsity_helpers import examples
 
-from hydraprune.sparsity import Cos, Cube, Cubic, Exp, Linear, OneShot, Schedule, SparsityError
+from hydraprune.sparsity import Cos, Cube, Cubic, Exp, Linear, OneShot, Schedule, SparsityError, Updates
 
 RAMPS: list[type[Schedule]] = [Schedule, Exp, Linear, Cos, Cube, Cubic]
 
@@ -161,3 +162,61 @@ def test_schedules_are_frozen(schedule: type[Schedule]) -> None:
     with pytest.raises(FrozenInstanceError):
         value.warmup = 2  # type: ignore[misc]
     assert value == schedule(warmup=1)
+
+
+# Rounding -----------------------------------------------------------------------------------------
+
+
+def published_ratio(kind: type[Schedule], target: float, initial: float, update: int, updates: int) -> float:
+    """As Neural Compressor 2.6 computes it, operation by operation."""
+    if kind is Exp:
+        rate = ((1.0 - target) / (1.0 - initial)) ** (1 / updates)
+        ratio = 1.0 - (1.0 - initial) * rate**update
+    elif kind is Linear:
+        ratio = (target - initial) * float(update) / updates + initial
+    elif kind is Cos:
+        ratio = (target - initial) * (1.0 - math.cos(float(update) / updates * (math.pi / 2))) + initial
+    else:
+        ratio = (target - initial) * ((float(update) / updates) ** 3) + initial
+    return min(target, ratio)
+
+
+@pytest.mark.parametrize("kind", [Exp, Linear, Cos, Cube])
+@examples(300)
+@given(
+    target=TARGETS,
+    initial=st.one_of(st.just(0.0), st.floats(0, 0.999)),
+    updates=st.integers(2, 120),
+    data=st.data(),
+    units=st.integers(1, 10_000_000),
+)
+def test_a_ramp_truncates_to_the_units_of_the_published_tool(
+    kind: type[Schedule], target: float, initial: float, updates: int, data: st.DataObject, units: int
+) -> None:
+    update = data.draw(st.integers(0, updates - 1))
+    initial = min(initial, target)
+    asked = kind().over(updates, None)
+    asked = Updates(asked.schedule, 0, 1, updates)
+    found = asked.sparsity(update, target, initial)
+    assert int(units * found) == int(units * published_ratio(kind, target, initial, update, updates))
+
+
+def test_known_cases_of_rounding() -> None:
+    # 0.7 * 10 / 30 and 0.7 * (10 / 30) are one unit of the last place apart; so one truncates to a unit less.
+    differ = [
+        (percent, update, updates, units)
+        for percent in range(1, 100)
+        for updates in range(2, 60)
+        for update in range(1, updates)
+        for units in (100, 300, 700)
+        if int(units * (percent / 100 * update / updates)) != int(units * (percent / 100 * (update / updates)))
+    ]
+    assert len(differ) > 100
+    for percent, update, updates, units in differ:
+        asked = Updates(Linear(), 0, 1, updates).sparsity(update, percent / 100)
+        assert int(units * asked) == int(units * (percent / 100 * update / updates))
+
+
+@pytest.mark.parametrize("kind", RAMPS)
+def test_a_model_that_is_all_zero_at_the_start_stays_so(kind: type[Schedule]) -> None:
+    assert [Updates(kind(), 0, 1, 4).sparsity(update, 1.0, 1.0) for update in range(5)] == [1.0] * 5

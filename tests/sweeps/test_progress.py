@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_the_states_of_a_sweeps_jobs(tmp_path: Path) -> None:
 def test_a_finished_run_without_its_model_is_waiting(tmp_path: Path) -> None:
     (gone,) = jobs_in(tmp_path, 1)
     begun(gone, "finished", 10)
-    (gone.directory / "model").rmdir()
+    shutil.rmtree(gone.directory / "model")
     assert look(gone).waiting == (gone,)
 
 

@@ -91,6 +91,18 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items() if key != "hydra"}
 
 
+def is_plan_only(config: DictConfig) -> bool:
+    """Whether `plan=true` was asked for: a plan is shown, and nothing runs.
+
+    Raises:
+        UserError: `plan` is neither true nor false; `no` is a text, which would count as true.
+    """
+    plan = OmegaConf.select(config, "plan", default=False)
+    if not isinstance(plan, bool):
+        raise UserError("must be true or false", key="plan", value=plan)
+    return plan
+
+
 def choices_of(config: DictConfig) -> dict[str, str]:
     """Config group -> the choice made, as in `model=bert_mini`; including Hydra's own groups."""
     return {str(k): v for k, v in config.hydra.runtime.choices.items() if isinstance(v, str)}

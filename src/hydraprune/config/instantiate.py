@@ -222,7 +222,9 @@ def with_config_keys(error: SparsityError, plans: Plans) -> UserError:
         known = {} if error.setting else {"key": "pattern", "value": plans.name}
         return UserError(reason, cure=cure, **known)
     group = key.partition(".")[0]
-    if group not in (*_SHARED, "pattern"):
+    if group == "family":
+        key = f"model.{key}"
+    elif group not in (*_SHARED, "pattern"):
         key = f"{part}.{key}"
     elif group != key and not single:
         cure = f"{cure or reason} (or {part}.{group})"

@@ -15,19 +15,20 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from hydraprune.config.command_words import arranged
 from hydraprune.config.composition import conf_dir, plain
+from hydraprune.config.model_choice import with_model_choice
 from hydraprune.config.schema import flattened, nearest, override_key, unknown_override
+from hydraprune.config.spellings import our_choice, our_key, our_way
 from hydraprune.errors import UserError, one_line, single_line
 from hydraprune.utils import signals
 from hydraprune.utils.redaction import guarded_terminal
+from hydraprune.utils.terminal import lasting_terminal
 
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
-# Groups that a config may do without.
-_OPTIONAL_GROUPS = ("experiment", "matrix", "demo_matrix", "method")
-# What Hydra's grammar reads as something other than a word.
-_NO_WORD = re.compile(r"null|true|false|[-+]?(nan|inf|\.?\d[\d._]*(e[-+]?\d+)?)|\[.*\]|\{.*\}", re.IGNORECASE)
 
 
+@lasting_terminal()
 @guarded_terminal()
 def launched(main: Callable[[], Any]) -> None:
     """Call a Hydra main function; a user's mistake becomes one line and exit code 2."""
@@ -38,7 +39,8 @@ def launched(main: Callable[[], Any]) -> None:
         os.environ[TRACEBACK] = "1"
     try:
         signals.listen()
-        _check_groups(sys.argv[1:])
+        _check_folder()
+        sys.argv = [sys.argv[0], *with_model_choice(arranged(sys.argv[1:]))]
         main()
     except KeyboardInterrupt as error:
         why = str(error) if isinstance(error, signals.Stopped) else "interrupted"
@@ -48,18 +50,22 @@ def launched(main: Callable[[], Any]) -> None:
         leave(error)
 
 
-def _check_groups(words: list[str]) -> None:
-    """Refuse `model=null`, `model=5`, `model=nan` and `model=[1]`, which end in a traceback in Hydra."""
-    for word in words:
-        key, _, value = word.partition("=")
-        if (conf_dir() / override_key(key)).is_dir() and _NO_WORD.fullmatch(value):
-            if key in _OPTIONAL_GROUPS and value == "null":
-                continue
-            raise UserError(
-                "a config group needs the name of a file in conf/",
-                key=word,
-                cure=f"see conf/{override_key(key)}/; most groups have a file none",
-            )
+def _check_folder() -> None:
+    """Refuse a current folder that Hydra cannot name.
+
+    Raises:
+        UserError: it is gone, or its name holds an interpolation.
+    """
+    try:
+        folder = os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"is gone ({error.strerror or error})", key="the current folder", cure="cd to another"
+        ) from None
+    if "${" in folder:
+        raise UserError(
+            "Hydra reads ${ in the name of the current folder as an interpolation", key=folder, cure="cd to another"
+        )
 
 
 def leave(error: Exception) -> NoReturn:
@@ -92,6 +98,8 @@ def _from_hydra(error: HydraException | OmegaConfBaseException) -> UserError:
         return _unknown_choice(str(error.missing_cfg_file), [str(option) for option in error.options])
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
+    if several := re.search(r"Ambiguous value for argument '(.+?)'\s+1\.", text, re.DOTALL):
+        return UserError("several values are a sweep", key=single_line(several.group(1)), cure="add -m")
     if merged := re.search(r"Error merging override (.+)", text, re.DOTALL):
         return UserError(
             "a value where there are keys below, or keys below a value",
@@ -105,7 +113,7 @@ def _from_hydra(error: HydraException | OmegaConfBaseException) -> UserError:
     if isinstance(error, InterpolationResolutionError) and (named := re.search(r"full_key: (\S+)", text)):
         return UserError(single_line(text.partition("full_key:")[0]), key=named.group(1))
     key = unknown_override(error)
-    return UserError(single_line(text)) if key is None else _unknown_key(key)
+    return UserError(single_line(text) or type(error).__name__) if key is None else _unknown_key(key)
 
 
 def _unreadable(error: OverrideParseException) -> UserError:
@@ -114,6 +122,8 @@ def _unreadable(error: OverrideParseException) -> UserError:
     key, equals, value = str(error.override).partition("=")
     if value and not set(value) & set("'\n") and value[0] not in "[{":
         cure = f"quote special characters: \"{key}='{value}'\""
+    elif colon := re.fullmatch(r"([\w./@]+):\s*(\S+)", str(error.override)):
+        cure = f"write it as {colon.group(1)}={colon.group(2)}"
     else:
         cure = (
             "close quotes and brackets, and quote special characters in a list" if equals else "write it as key=value"
@@ -133,13 +143,38 @@ def _no_recipe(name: str) -> UserError:
 
 def _unknown_choice(missing: str, options: list[str]) -> UserError:
     group, _, word = missing.rpartition("/")
+    if not group.startswith("hydra/") and "/" in group:
+        # A name with a slash, which Hydra takes for a group below the group.
+        group, _, word = missing.partition("/")
+        folder = conf_dir() / group
+        options = sorted(path.stem for path in folder.glob("*.yaml")) if folder.is_dir() else options
+    if not options:
+        return UserError(f"there is no such group {group}", key=group, value=word, cure=f"in a file, write /{word}")
     cure = f"choose from {', '.join(sorted(options))}"
+    if meant := _meant(group, word, options):
+        cure = f"did you mean {meant}? Or {cure}"
     if group == "pattern":
         cure += (
             "; any other block is pattern=block pattern.rows=8 pattern.cols=1, "
             "any other N:M pattern=nm pattern.keep=1 pattern.of=4"
         )
     return UserError(f"there is no such {group}", key=group, value=word, cure=cure)
+
+
+def _meant(group: str, word: str, options: list[str]) -> str | None:
+    """The words that were probably meant by an unknown choice."""
+    if group == "model" and ("/" in word or "-" in word):
+        known = our_choice(group, word, options)
+        return f"model.path={word}" + (f", or model={known}" if known else "")
+    if group == "task" and re.search(r"[/.]", word):
+        known = our_choice(group, word.rpartition("/")[2], options)
+        return f"task={known}" if known else f"task=file task.path={word}"
+    if group == "pattern" and (block := re.fullmatch(r"(\d+)x(\d+)", word)):
+        return f"pattern=block pattern.rows={block.group(1)} pattern.cols={block.group(2)}"
+    if group == "pattern" and (of := re.fullmatch(r"(\d+)(?::|of|-)(\d+)", word)):
+        return f"pattern=nm pattern.keep={of.group(1)} pattern.of={of.group(2)}"
+    known = our_choice(group, word, options)
+    return None if known is None else f"{group}={known}"
 
 
 def _unknown_key(key: str) -> UserError:
@@ -161,4 +196,13 @@ def _unknown_key(key: str) -> UserError:
         return UserError(
             "no such key beside the other words typed", key=typed, cure="pattern=dense has no scheduler, for example"
         )
+    if key in ("pattern.n", "pattern.m", "pattern.keep", "pattern.of"):
+        cure = "N:M with numbers of your own is pattern=nm pattern.keep=2 pattern.of=4: keep 2 of 4"
+        return UserError("no such key", key=typed, cure=cure)
+    if habit := our_way(key):
+        return UserError("no such key", key=typed, cure=habit)
+    if ours := our_key(key):
+        value = typed.partition("=")[2]
+        meant = ours if "=" in ours or not value else f"{ours}={value}"
+        return UserError("no such key", key=typed, cure=f"did you mean {meant}?")
     return UserError(f"no such key{nearest(key, known)}", key=typed)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydraprune.config.allowlist import target_of
+from hydraprune.config.spellings import our_key
 from hydraprune.errors import UserError, typed
 from hydraprune.utils.redaction import redacted
 
@@ -18,12 +19,18 @@ _HYDRAS_OWN = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
 def nearest(key: str, known: Iterable[str], path: str = "") -> str:
-    """`; did you mean x?`, with `path` before x; empty if no known key is near."""
+    """`; did you mean x?`, with `path` before x; empty if no known key is near.
+
+    Args:
+        key: below `path`.
+    """
     known = sorted(known)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if (ours := our_key(f"{path}{key}")) is not None and ours.removeprefix(path) not in known:
+        return f"; did you mean {ours}?"
+    near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
     if not near:
         # The right name under another node: compare the last parts.
-        leaf = key.rsplit(".", 1)[-1]
+        leaf = key.lower().rsplit(".", 1)[-1]
         leaves = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
         near = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)]
     return f"; did you mean {path}{near[0]}?" if near else ""

@@ -44,6 +44,8 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
         UserError: a folder does not exist, or the file exists and is not a dashboard, or cannot be written.
     """
     place = folders[0] / NAME if out is None else out
+    if place.is_dir():
+        raise UserError("is a folder", key=f"--out {place}", cure=f"give a file, as in --out {place / NAME}")
     if place.is_file() and not _is_page(place):
         raise UserError("exists and is not a dashboard", key=f"--out {place}", cure="give another FILE")
     page = html(records(folders), title or folders[0].resolve().name)

@@ -69,7 +69,10 @@ def _once(runs: Mapping[Path, RunReport], order: Sequence[str]) -> list[tuple[Pa
         # Without a cell: overrides that made no valid config, which are among the failures.
         if report.spec.cell:
             found.setdefault(report.spec.hash, (place, report))
-    return sorted(found.values(), key=lambda run: (order.index(run[1].spec.cell), run[1].spec.seed, run[1].spec.hash))
+    places = {cell: place for place, cell in enumerate(order)}
+    # A copy of a run may name another cell, which the matrix does not have.
+    known = [run for run in found.values() if run[1].spec.cell in places]
+    return sorted(known, key=lambda run: (places[run[1].spec.cell], run[1].spec.seed, run[1].spec.hash))
 
 
 def _dense_runs(found: Gathered, folders: Sequence[Path]) -> dict[str, tuple[Path, RunReport]]:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydraprune.utils.cache import file_sha256, sha256_of
+from hydraprune.utils.cache import sha256_of
+from hydraprune.utils.digests import file_digest
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def file_digests(paths: Mapping[str, Path]) -> dict[str, str]:
     Raises:
         OSError: a file cannot be read.
     """
-    return {name: file_sha256(path) for name, path in paths.items()}
+    return {name: file_digest(path) for name, path in paths.items()}
 
 
 def examples_digest(texts: Sequence[tuple[str, ...]], labels: Sequence[float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydraprune.data import toy
 from hydraprune.data.class_search import find_classes
@@ -12,7 +13,7 @@ from hydraprune.data.columns import ColumnReader
 from hydraprune.data.examples import SCORE, Examples, Labels, TaskData
 from hydraprune.data.metrics import Metric
 from hydraprune.data.readers.files import DataFile, open_data_file
-from hydraprune.data.readers.folders import load_splits
+from hydraprune.data.readers.folders import data_files, load_splits
 from hydraprune.data.readers.memory_limits import Volume, check_memory
 from hydraprune.data.readers.rows import scratch_folder, split_off, subset
 from hydraprune.data.readers.source import Source
@@ -20,6 +21,8 @@ from hydraprune.data.readers.table import Columns, Table
 from hydraprune.data.summary import DataSummary, SplitSummary, examples_digest, file_digests
 from hydraprune.data.task_checks import as_tuple, check_columns, check_common, check_share, freeze_lists
 from hydraprune.errors import UserError
+from hydraprune.utils.digests import folder_digest
+from hydraprune.utils.hub_access import is_local, local_or_id
 
 MOST_TOY_EXAMPLES = 1_000_000
 
@@ -103,6 +106,13 @@ class HubTask:
             apart = 0 if self.validation_share is None else len(evaluated)
             left_out = _left_out(volume.rows, apart, len(train))
             return _task_data(reader(self.train).examples(train), examples, labels, left_out, multiline=multiline)
+
+    def digests(self) -> dict[str, str]:
+        """The folder, as the config names it -> SHA-256 of its data files; empty for a data set of the hub."""
+        if not is_local(self.path):
+            return {}
+        folder = Path(local_or_id(self.path, "task.path"))
+        return {self.path: folder_digest(data_files(folder, self.subset), folder)}
 
 
 @dataclass(frozen=True)

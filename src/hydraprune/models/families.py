@@ -11,6 +11,8 @@ from torch import nn
 from hydraprune.sparsity import Family
 
 _ATTRIBUTE = "hydraprune_family"
+# Positions of a model without a limit.
+_UNLIMITED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def _bert_like(name: str, outside: list[str]) -> ModelFamily:
         standard_attention=True,
         attention_dropout="attention_probs_dropout_prob",
         lookup_embedding=True,
+        may_lack_outside=True,
     )
 
 
@@ -89,8 +92,11 @@ FAMILIES: dict[str, ModelFamily] = {
         standard_attention=True,
         attention_dropout="attention_dropout",
         lookup_embedding=True,
+        may_lack_outside=True,
     ),
-    "gpt2": ModelFamily("gpt2", _GPT2_ROLES, ["score"], standard_attention=True, lookup_embedding=True),
+    "gpt2": ModelFamily(
+        "gpt2", _GPT2_ROLES, ["score"], standard_attention=True, lookup_embedding=True, may_lack_outside=True
+    ),
 }
 
 
@@ -130,8 +136,20 @@ def max_positions(model: nn.Module) -> int:
     embedding holds fewer positions than rows; it has that index as `padding_idx`.
     """
     config: Any = model.config
-    positions = int(getattr(config, "max_position_embeddings", 1_000_000))
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or int(positions) <= 0:  # XLNet has -1
+        return _UNLIMITED
+    embedding = _padded_positions(model)
+    return int(positions) if embedding is None else int(positions) - int(embedding.padding_idx or 0) - 1
+
+
+def pads_positions(model: nn.Module) -> bool:
+    """Whether a model counts positions from its padding index, as RoBERTa does."""
+    return _padded_positions(model) is not None
+
+
+def _padded_positions(model: nn.Module) -> nn.Embedding | None:
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            return positions - module.padding_idx - 1
-    return positions
+            return module
+    return None

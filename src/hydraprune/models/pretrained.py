@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +21,9 @@ from transformers import (
 from hydraprune.data import toy
 from hydraprune.data.examples import Labels
 from hydraprune.errors import UserError
-from hydraprune.models.families import ModelFamily, attach_family, family_of
+from hydraprune.models.checkpoint_use import remember_use, use_of
+from hydraprune.models.classification_head import head_modules, set_labels, take_labels
+from hydraprune.models.families import ModelFamily, attach_family
 from hydraprune.utils.hub_access import loading, local_or_id
 
 _WEIGHT_FILES = (
@@ -100,30 +101,33 @@ class PretrainedModel:
             return AutoConfig.for_model(self.type, **raw)
 
     def tokenizer(self) -> Any:
-        """The checkpoint's tokenizer.
+        """The checkpoint's tokenizer. Where it has no padding token, its end-of-text token is used.
 
         Raises:
             UserError: it cannot be loaded.
         """
         config = self.config()
         with loading(self.key, self.path):
-            return AutoTokenizer.from_pretrained(
+            tokenizer = AutoTokenizer.from_pretrained(
                 local_or_id(self.path, self.key), config=config, revision=self.revision, trust_remote_code=False
             )
+        if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+            tokenizer.pad_token = tokenizer.eos_token  # GPT-2 and its relatives have none
+        return tokenizer
 
     def load(self, labels: Labels | None = None) -> nn.Module:
-        """The model; with `labels`, with a head for them (a new one if the checkpoint has none that fits).
+        """The model; with `labels`, with a head for them: the checkpoint's if it has one of that size, else a new one.
 
         Raises:
-            UserError: it cannot be loaded, or weights are missing (any without `labels`, those of the
-                encoder with them) or not finite.
+            UserError: it cannot be loaded, or weights are missing or have another shape (any without `labels`,
+                those of the encoder with them) or are not finite.
         """
         config = self.config()
-        new_head = labels is not None and config.num_labels != labels.count
-        if labels is not None:
-            _set_labels(config, labels)
-        if config.pad_token_id is None:  # GPT-2 and its relatives cannot batch without
+        if config.pad_token_id is None:  # a decoder's head finds the end of a text by it
             config.pad_token_id = self.tokenizer().pad_token_id
+        new_head = labels is not None and config.num_labels != labels.count
+        if labels is not None and new_head:
+            set_labels(config, labels)
         with loading(self.key, self.path):
             loaded, info = AutoModelForSequenceClassification.from_pretrained(
                 local_or_id(self.path, self.key),
@@ -131,13 +135,21 @@ class PretrainedModel:
                 revision=self.revision,
                 trust_remote_code=False,
                 dtype=torch.float32,
-                ignore_mismatched_sizes=new_head,
+                ignore_mismatched_sizes=True,  # they are read from the info below
                 output_loading_info=True,
             )
-        self._refuse_missing(info["missing_keys"], config.model_type, head_may_be_new=labels is not None)
         model: nn.Module = loaded
+        use = use_of(model, info)
+        if misfit := use.misfit(config.model_type, head_modules(model) if labels is not None else ()):
+            raise self._error(*misfit)
+        remember_use(model, use)
         self._refuse_nonfinite(model)
         attach_family(model, self.family)
+        if labels is not None and not new_head:
+            try:
+                take_labels(model, labels)
+            except UserError as error:
+                raise self._error(error.reason, error.cure) from None
         return model
 
     def blueprint(self, labels: Labels | None = None) -> nn.Module:
@@ -148,7 +160,7 @@ class PretrainedModel:
         """
         config = self.config()
         if labels is not None:
-            _set_labels(config, labels)
+            set_labels(config, labels)
         with torch.device("meta"), loading(self.key, self.path):
             model: nn.Module = AutoModelForSequenceClassification.from_config(config)
         attach_family(model, self.family)
@@ -171,19 +183,6 @@ class PretrainedModel:
         if broken:
             reason = f"{len(broken)} of its weights hold NaN or infinity, {broken[0]} among them"
             raise self._error(reason, "give a model with finite weights")
-
-    def _refuse_missing(self, missing: Iterable[str], kind: str, head_may_be_new: bool) -> None:
-        """Refuse a checkpoint that lacks weights, which would be random; only a new head may be."""
-        if head_may_be_new:
-            family = family_of(kind, self.family)
-            outside = None if family is None else tuple(f"{name}." for name in family.outside)
-            # Of an unknown family it is not known which weights are its head's.
-            missing = [] if outside is None else [name for name in missing if not name.startswith(outside)]
-        if lost := sorted(missing):
-            raise self._error(
-                f"lacks {len(lost)} weights of a {kind} classifier, {lost[0]} among them, so they would be random",
-                "give a whole fine-tuned model, or the right model.type",
-            )
 
 
 @dataclass(frozen=True)
@@ -243,7 +242,7 @@ class TinyModel:
         """Random weights, drawn from torch's global generator."""
         config = self.config()
         if labels is not None:
-            _set_labels(config, labels)
+            set_labels(config, labels)
         model: nn.Module = BertForSequenceClassification(config)
         return model
 
@@ -251,13 +250,6 @@ class TinyModel:
         """The model's modules and shapes on the meta device."""
         with torch.device("meta"):
             return self.load(labels)
-
-
-def _set_labels(config: PretrainedConfig, labels: Labels) -> None:
-    config.num_labels = labels.count
-    config.id2label = dict(enumerate(labels.names))
-    config.label2id = {name: index for index, name in enumerate(labels.names)}
-    config.problem_type = "regression" if labels.regression else "single_label_classification"
 
 
 def _tiny_vocabulary() -> list[str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from hydraprune.models.compact_embedding import expand
 from hydraprune.utils.atomic import atomic_write
+
+_OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path", "cache_dir", "token")
 
 
 def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> Path:
@@ -21,6 +25,9 @@ def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> Path:
         OSError: it cannot be written.
     """
     expand(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.0)  # turns -0.0 into 0.0: zeros of one kind compress better
     target = directory / "model"
     for leftover in directory.glob(".model.*.tmp"):  # of a process that was killed while it saved
         shutil.rmtree(leftover, ignore_errors=True)
@@ -34,4 +41,21 @@ def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> Path:
             backend.no_truncation()
             backend.no_padding()
         tokenizer.save_pretrained(temporary)
+        _make_portable(temporary / "tokenizer_config.json")
     return target
+
+
+def _make_portable(config: Path) -> None:
+    """Take out of a tokenizer's config what holds for this machine or this version of transformers alone.
+
+    transformers 5 notes there how the tokenizer was loaded, and names a plain fast tokenizer by a class that
+    transformers 4 does not have; both versions know its older name.
+    """
+    if not config.is_file():
+        return
+    values = json.loads(config.read_text(encoding="utf-8"))
+    for key in _OF_THIS_MACHINE:
+        values.pop(key, None)
+    if values.get("tokenizer_class") == "TokenizersBackend":
+        values["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config.write_text(json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, matrix
 from hydraprune.results.plan_file import NAME as PLAN
-from hydraprune.results.plan_file import Plan, Planned, read_plan, resolved_folder
-from hydraprune.results.report import NAME, REFUSED, RunReport, read_report
+from hydraprune.results.plan_file import Plan, Planned, load_plan, resolved_folder
+from hydraprune.results.report import NAME, REFUSED, RunReport, load_report
 from hydraprune.results.tables import as_json, comma_separated, markdown
 from hydraprune.utils.files import folders_with, write_text
 
@@ -24,10 +25,12 @@ class Gathered:
     Args:
         runs: directory -> its report.
         planned: jobs of the plans.
+        damaged: (file, why) of reports and plans that cannot be read.
     """
 
     runs: dict[Path, RunReport]
     planned: tuple[Planned, ...]
+    damaged: tuple[tuple[str, str], ...] = ()
 
     @property
     def cells(self) -> list[Cell]:
@@ -36,7 +39,7 @@ class Gathered:
 
     @property
     def failures(self) -> list[tuple[str, str]]:
-        """(directory, why) of runs that were planned or started and are not finished."""
+        """(directory, why) of runs that were planned or started and are not finished, and the damaged files."""
         done = {report.spec.hash for report in self.runs.values() if report.finished}
         found = {}
         for job in self.planned:
@@ -48,7 +51,9 @@ class Gathered:
                 why = report.error if report.status == "failed" else "not finished: running, or interrupted"
                 if not report.finished and str(directory) not in found:
                     found[str(directory)] = why or "failed"
-        return sorted(found.items())
+        # The file of a planned job is named by its directory already.
+        damaged = {file: why for file, why in self.damaged if str(Path(file).parent) not in found}
+        return sorted({**found, **damaged}.items())
 
     def markdown(self) -> str:
         """The results matrix and failures as Markdown."""
@@ -58,25 +63,50 @@ class Gathered:
 def gather(folders: Sequence[Path]) -> Gathered:
     """Read every report below `folders`, and those of jobs of their plans that are stored elsewhere.
 
+    A damaged file is among the failures; the others are read.
+
     Raises:
         UserError: a folder does not exist.
     """
     runs: dict[Path, RunReport] = {}
     planned: list[Planned] = []
+    damaged: dict[str, str] = {}
     for named in folders:
         if not named.is_dir():
             raise UserError(
                 "no such folder", key=str(named), cure="give one that contains runs, such as multirun_sweeps/default"
             )
         folder = resolved_folder(named)
-        plans = {place: plan for place in folders_with(PLAN, folder) if (plan := read_plan(place))}
+        plans = read_all(folders_with(PLAN, folder), load_plan, damaged)
         jobs = [job for plan in plans.values() for job in plan.jobs]
         planned += jobs
         stale = set(_stale(plans))
-        for directory in [*folders_with(NAME, folder), *(job.directory for job in jobs)]:
-            if directory not in stale and (report := read_report(directory)) is not None:
-                runs[directory] = report
-    return Gathered(runs, tuple(planned))
+        places = [*folders_with(NAME, folder), *(job.directory for job in jobs)]
+        runs |= read_all((place for place in places if place not in stale), load_report, damaged)
+    return Gathered(runs, tuple(planned), tuple(damaged.items()))
+
+
+_Record = TypeVar("_Record")
+
+
+def read_all(
+    places: Iterable[Path], read: Callable[[Path], _Record | None], damaged: dict[str, str]
+) -> dict[Path, _Record]:
+    """Folder -> what `read` finds there, for folders where it finds something.
+
+    Args:
+        damaged: gets why, by file, where it cannot be read.
+    """
+    found = {}
+    for place in places:
+        try:
+            record = read(place)
+        except UserError as error:
+            damaged[str(error.key)] = f"{error.reason}; {error.cure}"
+            continue
+        if record is not None:
+            found[place] = record
+    return found
 
 
 def _stale(plans: dict[Path, Plan]) -> Iterable[Path]:

@@ -7,12 +7,19 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hydraprune.results.json_records import check_plain
 from hydraprune.results.metric_rows import finite
+from hydraprune.utils.files import read_bytes
 
 NAME = "metrics.jsonl"
 # More points on a curve are not visible on a screen.
 POINTS = 150
+
+# A line of some hundred bytes for each of a million steps; of longer files, the end.
+_MOST_BYTES = 1 << 28
+_LAST_STEP = 1 << 53
 
 History = Mapping[str, Sequence[tuple[int, float]]]
 
@@ -37,21 +44,27 @@ def read_history(directory: Path) -> History:
     """The metrics that a run has logged so far, (step, value) by name. Incomplete lines are skipped."""
     found: dict[str, list[tuple[int, float]]] = {}
     try:
-        lines = (directory / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_bytes(directory / NAME, _MOST_BYTES, end=True).splitlines()
     except OSError:
         return found
     for line in lines:
-        try:
-            values = json.loads(line)
-            step = values.pop("step")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-        if type(step) is not int:
-            continue
+        step, values = parsed_line(line) or (0, {})
         for name, value in values.items():
             if (number := finite(value)) is not None:
                 found.setdefault(name, []).append((step, float(number)))
     return found
+
+
+def parsed_line(line: bytes) -> tuple[int, dict[str, Any]] | None:
+    """(step, values by name) of a line of `metrics.jsonl`; None if it is incomplete or damaged."""
+    try:
+        values = json.loads(line.decode("utf-8"))
+        step = values.pop("step")
+        # The names alone: a value that is not finite is left out, and the others of its line are not.
+        check_plain(list(values))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return (step, values) if type(step) is int and 0 <= step <= _LAST_STEP else None
 
 
 def band(histories: Sequence[History], name: str, points: int = POINTS) -> list[Band]:

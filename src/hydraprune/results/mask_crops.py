@@ -63,13 +63,15 @@ def mask_crops(model: Path, parts: Mapping[str, Any]) -> list[MaskCrop]:
 
 def _masks(model: Path, weights: list[str]) -> list[tuple[str, NDArray[np.bool_]]]:
     found = []
-    for file in sorted(model.glob("*.safetensors")):
+    # A pipe or a device of that name is no file: opening it may never end.
+    for file in sorted(path for path in model.glob("*.safetensors") if path.is_file()):
         try:
             with safe_open(file, framework="np") as tensors:
                 names = set(tensors.keys())
-                found += [(name, _matrix(tensors.get_tensor(name)) != 0) for name in weights if name in names]
+                read = [(name, tensors.get_tensor(name)) for name in weights if name in names]
         except (OSError, SafetensorError, TypeError, AttributeError):  # incomplete, or of a type that numpy lacks
             continue
+        found += [(name, _matrix(weight) != 0) for name, weight in read if weight.ndim > 1 and weight.size]
     return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from hydraprune.results.json_records import LARGEST
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,7 @@ def metric_rows(
 
 
 def finite(value: object) -> float | None:
-    """A finite number; None for any other value."""
+    """A finite number that means can be taken of; None for any other value."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:  # an int beyond all floats
-        return None
+    return value if -LARGEST <= value <= LARGEST else None

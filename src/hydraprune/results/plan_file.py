@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hydraprune.errors import UserError
+from hydraprune.results.json_records import check_fields, damaged, read_record
 from hydraprune.results.labels import Named, differences
-from hydraprune.results.report import RunReport, finished_run, read_report
+from hydraprune.results.report import RunReport, finished_run, load_report, read_report
 from hydraprune.results.run_spec import RunSpec, split_spec
 from hydraprune.utils.files import write_text
 from hydraprune.utils.redaction import redacted
+from hydraprune.utils.weights_files import missing_weights
 
 SCHEMA = 1
 NAME = "plan.json"
@@ -59,8 +62,16 @@ class Planned:
             return found
         return None if self.refusal is None else read_report(self.refusal)
 
+    def damage(self) -> str | None:
+        """Why its report cannot be read; None if it can, or if there is none."""
+        try:
+            load_report(self.directory)
+        except UserError as error:
+            return error.reason
+        return None
+
     def finished(self) -> RunReport | None:
-        """Its report if it is finished and its model exists."""
+        """Its report if it is finished and its model is whole."""
         return finished_run(self.directory, self.spec.hash)
 
     def failure(self) -> str | None:
@@ -69,13 +80,16 @@ class Planned:
             return None
         if self.refused is not None:
             return self.refused
+        if (damage := self.damage()) is not None:
+            return f"its report {damage}"
         report = self.report()
         if report is None:
             return "it did not start"
         if report.status == "failed":
             return report.error or "it failed"
         if report.finished:
-            return "its report says finished, but its model is missing"
+            lost = missing_weights(self.directory / "model")
+            return f"its report says finished, but model/{lost} is missing or incomplete"
         return "it was interrupted: its process ended before the run did"
 
 
@@ -146,19 +160,39 @@ def resolved_folder(folder: Path) -> Path:
     return folder if Path.cwd() / folder == real else real
 
 
-def read_plan(folder: Path) -> Plan | None:
-    """The plan stored in a folder; None if there is none that can be read."""
-    try:
-        values: Mapping[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        jobs, ancestors = (_read(values[key], resolved_folder(folder)) for key in ("jobs", "ancestors"))
-        return Plan(tuple(values["command"]), int(values["workers"]), jobs, ancestors)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+def load_plan(folder: Path) -> Plan | None:
+    """The plan stored in a folder; None if there is none.
+
+    Raises:
+        UserError: it is damaged: naming the file, and the value that no plan has.
+    """
+    values = read_record(folder / NAME)
+    if values is None:
         return None
+    try:
+        check_fields(values, Plan, _SHAPES)
+        jobs, ancestors = (_read(values[key], resolved_folder(folder)) for key in ("jobs", "ancestors"))
+    except ValueError as error:
+        raise damaged(folder / NAME, str(error)) from None
+    return Plan(tuple(values["command"]), values["workers"], jobs, ancestors)
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan stored in a folder; None if there is none, or if it is damaged."""
+    try:
+        return load_plan(folder)
+    except UserError:
+        return None
+
+
+# The entries are checked one by one: their keys are those of a job and of its spec.
+_SHAPES: dict[str, Any] = dict.fromkeys(("jobs", "ancestors"), list[dict[str, Any]])
 
 
 def _read(entries: Sequence[Mapping[str, Any]], folder: Path) -> tuple[Planned, ...]:
     found = []
     for entry in entries:
+        check_fields({"spec": None, **entry}, Planned, {"spec": Any})
         spec, others = split_spec(entry)
         job = Planned(spec, **{key: others[key] for key in others if key in Planned.__dataclass_fields__})
         refusal = None if job.refusal is None else _place(job.refusal, folder)

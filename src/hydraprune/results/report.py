@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
-from hydraprune.results.run_spec import RunSpec, split_spec
+from hydraprune.errors import UserError
+from hydraprune.results.json_records import check_fields, damaged, read_record
+from hydraprune.results.run_spec import RunSpec, is_described, split_spec
 from hydraprune.utils.files import write_text
 from hydraprune.utils.redaction import redacted
+from hydraprune.utils.weights_files import missing_weights
 
 SCHEMA = 1
 NAME = "report.json"
@@ -42,6 +44,10 @@ class RunReport:
     device: str | None = None
     error: str | None = None
     from_step: int | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+    data: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
+    coverage: dict[str, Any] | None = None
     schema: int = SCHEMA
 
     @property
@@ -70,20 +76,67 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_report(directory: Path) -> RunReport | None:
-    """The report in a run's directory; None if there is none that can be read."""
+class _Part(TypedDict, total=False):
+    """A pruner in `parts`; reports of earlier versions have fewer keys."""
+
+    pattern: str
+    criterion: str | None
+    scheduler: str
+    scope: str | None
+    target_sparsity: float | None
+    sparsity: float
+    units: dict[str, int]
+    pattern_ok: bool
+    weights: list[str]
+
+
+class _Shares(TypedDict):
+    prunable: float
+    linear: float
+    model: float
+
+
+class _Sparsity(_Shares, total=False):
+    per_layer: dict[str, float]
+
+
+_SHAPES: dict[str, Any] = {
+    "status": Literal["started", "finished", "failed"],
+    "dense": dict[str, float | str | None] | None,
+    "parts": dict[str, _Part],
+    "sparsity": _Sparsity | None,
+}
+
+
+def load_report(directory: Path) -> RunReport | None:
+    """The report in a run's directory; None if there is none, or if another program wrote a file of this name.
+
+    Raises:
+        UserError: it is damaged: naming the file, and the value that no report has.
+    """
+    values = read_record(directory / NAME)
+    if values is None or not is_described(values):
+        return None
     try:
-        text = (directory / NAME).read_text(encoding="utf-8")
-        # NaN and Infinity, which other programs may write, become null.
-        values: Mapping[str, Any] = json.loads(text, parse_constant=lambda _: None)
+        check_fields({"spec": None, **values}, RunReport, {"spec": Any, **_SHAPES})
         spec, others = split_spec(values)
-        return RunReport(spec, **{key: others[key] for key in others if key in RunReport.__dataclass_fields__})
-    except (OSError, ValueError, TypeError, AttributeError):
+        if values["status"] == "finished" and not (spec.hash and spec.cell and spec.phase):
+            raise ValueError("a finished run has a hash, a cell and a phase")
+    except ValueError as error:
+        raise damaged(directory / NAME, str(error)) from None
+    return RunReport(spec, **{key: others[key] for key in others if key in RunReport.__dataclass_fields__})
+
+
+def read_report(directory: Path) -> RunReport | None:
+    """The report in a run's directory; None if there is none, or if it is damaged."""
+    try:
+        return load_report(directory)
+    except UserError:
         return None
 
 
 def finished_run(directory: Path, identity: str) -> RunReport | None:
-    """The report in a run's directory if it has that hash, is finished and its model exists."""
+    """The report in a run's directory if it has that hash, is finished and its model is whole."""
     report = read_report(directory)
     complete = report is not None and report.finished and report.spec.hash == identity
-    return report if complete and (directory / "model").is_dir() else None
+    return report if complete and missing_weights(directory / "model") is None else None

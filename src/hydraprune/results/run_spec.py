@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
+
+from hydraprune.results.json_records import check_fields
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class RunSpec:
         return {**asdict(self), "recipe": dict(self.recipe), "overrides": list(self.overrides)}
 
 
+# Of a job that was refused before its phase was known: an empty text.
+_SHAPES: dict[str, Any] = {"phase": Literal["sparse", "dense", ""], "recipe": Mapping[str, str | None]}
 _FIELDS = tuple(field.name for field in fields(RunSpec))
 
 
@@ -63,12 +67,18 @@ def invalid_spec(overrides: list[str] | tuple[str, ...]) -> RunSpec:
     return RunSpec("", "", "", "", "", "", overrides=tuple(overrides))
 
 
+def is_described(values: Mapping[str, Any]) -> bool:
+    """Whether a JSON object describes a run, perhaps with a damaged key; files of other programs do not."""
+    return len({"hash", "cell", "phase", "model", "task", "pattern"} & values.keys()) > 1
+
+
 def split_spec(values: Mapping[str, Any]) -> tuple[RunSpec, dict[str, Any]]:
     """The spec in the top level of a JSON object, and the object's other values.
 
     Raises:
-        TypeError: one of the fields that every run has is missing.
+        ValueError: a field that every run has is missing, or a value has another type than its field.
     """
+    check_fields(values, RunSpec, _SHAPES)
     own = {key: value for key, value in values.items() if key in _FIELDS}
     spec = RunSpec(**{**own, "overrides": tuple(own.get("overrides", ()))})
     return spec, {key: value for key, value in values.items() if key not in _FIELDS}

@@ -21,7 +21,9 @@ def summary(report: RunReport, directory: Path) -> str:
         for row in metric_rows(report.final, dense=report.dense)
     ]
     if report.units is not None and report.sparsity is not None and spec.phase == "sparse":
-        target = "per part" if spec.target_sparsity is None else f"{spec.target_sparsity:g}"
+        # A single part has no target where its zeros are only kept.
+        missing = "per part" if len(report.parts or {}) > 1 else "none"
+        target = missing if spec.target_sparsity is None else f"{spec.target_sparsity:g}"
         units = report.units
         lines.append(("sparsity", f"target {target}   achieved {report.sparsity['prunable']:.4f} of prunable weights"))
         lines.append(("units", f"{units['pruned']:,} of {units['total']:,} pruned, target {units['target']:,}"))

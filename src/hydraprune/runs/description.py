@@ -17,6 +17,8 @@ from hydraprune.results.report import RunReport, write_report
 from hydraprune.results.run_spec import invalid_spec
 from hydraprune.results.sparsity_counts import SparsityCounts
 from hydraprune.runs.experiment import Experiment
+from hydraprune.runs.inputs import input_digests
+from hydraprune.runs.provenance import Provenance
 from hydraprune.tracking import About, Mask, Outcome
 from hydraprune.training.progress import Progress
 from hydraprune.training.setup import TrainingSetup
@@ -27,7 +29,7 @@ _PACKAGES = ("hydraprune", "torch", "transformers", "datasets", "evaluate", "acc
 
 def started_report(experiment: Experiment) -> RunReport:
     """The report of a run that has started."""
-    return RunReport(experiment.spec, "started", versions=versions())
+    return RunReport(experiment.spec, "started", versions=versions(), inputs=input_digests(experiment))
 
 
 def versions() -> dict[str, str]:
@@ -42,6 +44,7 @@ def finished_report(
     counted: SparsityCounts,
     dense: dict[str, Any] | None,
     seconds: dict[str, float],
+    made_from: Provenance,
 ) -> RunReport:
     """The report of a finished run.
 
@@ -49,6 +52,7 @@ def finished_report(
         counted: on the saved model.
         dense: metric -> value of the dense model that it started from.
         seconds: by kind: total, train, eval, teacher, other.
+        made_from: its data, checkpoint and layers.
     """
     device = training.accelerator.device
     return replace(
@@ -68,6 +72,7 @@ def finished_report(
         teacher=training.teacher.source,
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
+        **made_from.as_dict(),
     )
 
 

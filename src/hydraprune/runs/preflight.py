@@ -18,12 +18,16 @@ from hydraprune.data.examples import Examples, TaskData
 from hydraprune.data.splits import check_splits
 from hydraprune.data.task_checks import check_metrics
 from hydraprune.errors import UserError
-from hydraprune.models.families import family_of, max_positions
+from hydraprune.models.classification_head import head_modules
+from hydraprune.models.families import max_positions
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.directory import check_directory, finished
 from hydraprune.runs.experiment import Experiment
-from hydraprune.runs.setup import TaskLoader, check_head
+from hydraprune.runs.model_loading import check_dense_labels, check_head, load_fine_tuned, starting_model
+from hydraprune.runs.setup import TaskLoader
+from hydraprune.runs.trial_batch import Trials, trial_batch, try_out
 from hydraprune.sparsity import SparsityError
+from hydraprune.training.distillation import NoDistillation
 from hydraprune.utils.cache import cache_of
 from hydraprune.utils.files import check_place
 
@@ -49,25 +53,31 @@ class Needs:
     token_bytes: int
 
 
-def preflight(experiment: Experiment, load_data: TaskLoader) -> None:
+def preflight(experiment: Experiment, load_data: TaskLoader) -> Needs | None:
     """Check a run, and its dense run, before its directory is made.
+
+    Returns:
+        What the run needs; None if it is finished.
 
     Raises:
         UserError: see `check`; or the run's directory holds something else, or cannot be written.
     """
     if finished(experiment) is not None:
-        return
+        return None
     check_directory(experiment)
     check_device(experiment)
-    dense = experiment.dense
+    dense, trials = experiment.dense, Trials()
     if dense is not None and finished(dense) is None:
         check_directory(dense)
-        check(dense, load_data)
-    check(experiment, load_data)
+        check(dense, load_data, trials)
+    return check(experiment, load_data, trials)
 
 
-def check(experiment: Experiment, load_data: TaskLoader) -> Needs:
+def check(experiment: Experiment, load_data: TaskLoader, trials: Trials) -> Needs:
     """Check a run that is not finished, but for its directory and seed. Reads the data and the model's shapes.
+
+    Args:
+        trials: of the runs that were checked before; a combination that was tried is not tried again.
 
     Returns:
         What the run needs.
@@ -97,6 +107,7 @@ def check(experiment: Experiment, load_data: TaskLoader) -> Needs:
     source = instantiate.student(components, dense)
     if dense:
         check_head(source.config(), data.labels, "dense.source", dense, task.name)
+    check_dense_labels(experiment, data.labels)
     blueprint = source.blueprint(None if dense else data.labels)
     tokenizer = source.tokenizer()
     key, named = ("dense.source", dense) if dense else ("model", components.model.name)
@@ -104,11 +115,17 @@ def check(experiment: Experiment, load_data: TaskLoader) -> Needs:
     per_epoch = settings.steps_per_epoch(len(data.train))
     steps = settings.epochs * per_epoch
     instantiate.pruners(plans, blueprint, steps, per_epoch)
-    if dense or not plans.parts:
-        # Loaded, since a weight that the checkpoint lacks would be random.
-        _check_start(components, source.load(None if dense else data.labels), steps, per_epoch)
     _check_optimizer(experiment, steps, per_epoch)
-    _check_teacher(components, blueprint.config, tokenizer, data)
+    teacher = _check_teacher(components, blueprint.config, tokenizer, data)
+    is_new, starts_here = trials.is_new(experiment), bool(dense) or not plans.parts
+    if is_new or starts_here:
+        # Loaded, since a weight that the checkpoint lacks would be random.
+        model = starting_model(experiment, data.labels, tokenizer)
+        if starts_here:
+            _check_start(components, model, steps, per_epoch)
+        if is_new:
+            loss = components.distiller if settings.epochs else NoDistillation()
+            try_out(model, teacher or model, loss, trial_batch(data, tokenizer, task.max_length), (key, named))
     model_bytes = sum(weight.numel() * weight.element_size() for weight in blueprint.parameters())
     return Needs(steps, model_bytes, *_cached_bytes(experiment, blueprint.config, tokenizer, data))
 
@@ -219,10 +236,11 @@ def _maker(config: Mapping[str, Any], key: str, **arguments: int) -> Any:
     return made
 
 
-def _check_teacher(components: Components, student: Any, tokenizer: Any, data: TaskData) -> None:
+def _check_teacher(components: Components, student: Any, tokenizer: Any, data: TaskData) -> nn.Module | None:
+    """The teacher that `distill.teacher` names, loaded; None without one."""
     distiller = components.distiller
     if not distiller.needs_teacher:
-        return
+        return None
     path = distiller.teacher
     if not components.plans.parts:
         if distiller.keeps_head:
@@ -239,7 +257,7 @@ def _check_teacher(components: Components, student: Any, tokenizer: Any, data: T
     if path is None:
         if why := distiller.misfit(student, student):
             raise UserError(why, key="distill")
-        return
+        return None
     key = "distill.teacher"
     teacher = instantiate.pretrained(path, key, components.family)
     config, other = teacher.config(), teacher.tokenizer()
@@ -260,13 +278,14 @@ def _check_teacher(components: Components, student: Any, tokenizer: Any, data: T
             value=path,
             cure="give a teacher of the student's family",
         )
-    if (positions := max_positions(teacher.blueprint())) < components.task.max_length:
+    shapes = teacher.blueprint()
+    if (positions := max_positions(shapes)) < components.task.max_length:
         raise UserError(f"has {positions} positions, fewer than task.max_length", key=key, value=path)
-    if distiller.keeps_head and family_of(config.model_type, teacher.family) is None:
+    if distiller.keeps_head and not head_modules(shapes):
         raise UserError(
             f"it is not known which layers of a {config.model_type} are its head",
             key=key,
             value=path,
             cure="use distill=logits",
         )
-    teacher.load()
+    return load_fine_tuned(teacher, data.labels, other)

@@ -1,4 +1,4 @@
-"""OmegaConf resolvers and names that `conf/` relies on. Light to import."""
+"""OmegaConf resolvers, names and checks of files that `conf/` relies on. Light to import."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hydraprune.config.config_files import check_config_files
+from hydraprune.config.model_choice import model_name
 from hydraprune.errors import UserError
 from hydraprune.runs.folders import refusal_folder, sweep_subdir
 
 
 def register() -> None:
-    """Register the resolvers and names that `conf/` relies on. Safe to call again."""
+    """Register the resolvers, names and file checks that `conf/` relies on. Safe to call again."""
+    check_config_files()
     OmegaConf.register_new_resolver("hydraprune_run_dir", _run_dir, replace=True)
     OmegaConf.register_new_resolver("hydraprune_run_subdir", _run_subdir, replace=True)
+    OmegaConf.register_new_resolver("hydraprune_model_name", model_name, replace=True)
     # A colon in a file name breaks some file systems; `pattern=2:4` works all the same.
     ConfigStore.instance().store(group="pattern", name="2:4", node={"defaults": ["2of4"]})
 

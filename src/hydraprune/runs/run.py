@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +20,13 @@ from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.models.saving import save_model
 from hydraprune.results.curves import NAME as METRICS
 from hydraprune.results.model_card import model_card
-from hydraprune.results.report import NAME, RunReport, write_report
+from hydraprune.results.report import NAME, RunReport, finished_run, write_report
 from hydraprune.results.sparsity_counts import count_sparsity
 from hydraprune.results.summary import summary
 from hydraprune.runs import setup
 from hydraprune.runs.dense import dense_model
 from hydraprune.runs.description import about, finished_report, outcome, started_report, versions
-from hydraprune.runs.directory import check_directory, finished, stamp
+from hydraprune.runs.directory import CHECKPOINTS, check_directory, clean_directory, finished, stamp
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.failures import as_user_error
 from hydraprune.runs.setup import TaskLoader
@@ -41,13 +41,16 @@ from hydraprune.utils.files import write_text
 log = logging.getLogger(__name__)
 
 
-def execute(experiment: Experiment, load_data: TaskLoader | None = None) -> RunReport:
+def execute(
+    experiment: Experiment, load_data: TaskLoader | None = None, opened: Callable[[], None] | None = None
+) -> RunReport:
     """Complete a run, its dense run first, from its last checkpoint if there is one; or find it finished.
 
     If another process is running it, this one waits and then finds it finished.
 
     Args:
         load_data: the loader that preflight used, which holds the data.
+        opened: called once the directory is locked and known to be this run's, before the run writes there.
 
     Raises:
         UserError: a mistake that shows only while training, such as scores that are not finite.
@@ -56,11 +59,15 @@ def execute(experiment: Experiment, load_data: TaskLoader | None = None) -> RunR
         experiment.directory.mkdir(parents=True, exist_ok=True)
         with _locked(experiment.directory), _logged(experiment.directory):
             report = finished(experiment)
+            if report is None:
+                check_directory(experiment)
+            clean_directory(experiment)
+            if opened is not None:
+                opened()
             if report is not None:
                 log.info("Finished already: %s", experiment.directory)
                 _checkpoints(experiment).discard()
             else:
-                check_directory(experiment)
                 report = _complete(experiment, load_data or TaskLoader())
             log.info("\n%s\n", summary(report, experiment.directory))
             return report
@@ -119,6 +126,7 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
         with _tracked(experiment, start) as tracker:
             with clock.measure("other"):
                 prepared = setup.prepare(experiment, dense, load_data, start.threads)
+                prepared.provenance.log()
                 tracker.start(about(experiment, prepared.steps, start.step))
                 training = prepared.training(tracker)
                 dense_scores = _dense_scores(experiment, dense, dense_report, load_data)
@@ -131,7 +139,9 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
                     saved = save_model(training.model, prepared.tokenizer, directory)
                     # Counted on what was written, not on what was in memory.
                     counted = count_sparsity(PretrainedModel("saved", str(saved)).load(), training.pruners)
-                report = finished_report(experiment, training, progress, counted, dense_scores, clock.seconds())
+                report = finished_report(
+                    experiment, training, progress, counted, dense_scores, clock.seconds(), prepared.provenance
+                )
                 write_text(saved / "README.md", model_card(report))
                 write_report(report, directory)
                 checkpoints.discard()
@@ -148,7 +158,7 @@ def _failure_recorded(experiment: Experiment) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if finished(experiment) is None:
+        if finished_run(experiment.directory, experiment.spec.hash) is None:
             shown = one_line(as_user_error(error, experiment) or error)
             with suppress(OSError):
                 failed = replace(started_report(experiment), status="failed", error=shown)
@@ -179,7 +189,7 @@ def _checkpoints(experiment: Experiment) -> Checkpoints:
     # A report names one set of versions and one device for the whole run.
     made_by = {"run": experiment.spec.hash, "versions": versions(), "machine": {"cuda": torch.cuda.is_available()}}
     directory = experiment.directory
-    return Checkpoints(directory / "checkpoints", made_by, directory / METRICS)
+    return Checkpoints(directory / CHECKPOINTS, made_by, directory / METRICS)
 
 
 def _resumed(experiment: Experiment, checkpoints: Checkpoints) -> Start:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +21,18 @@ from hydraprune.data.examples import Examples, Labels, TaskData
 from hydraprune.data.metrics import Metric, metric, metric_name
 from hydraprune.data.splits import check_evaluations
 from hydraprune.data.task_checks import check_task
-from hydraprune.errors import UserError
 from hydraprune.models import dropout
 from hydraprune.models.attention import choose_attention
+from hydraprune.models.classification_head import copy_head
 from hydraprune.models.compact_embedding import compact
 from hydraprune.models.dropout import use_fast_dropout
-from hydraprune.models.families import family_of_model
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.experiment import Experiment
+from hydraprune.runs.model_loading import check_head, load_fine_tuned, load_pretrained
+from hydraprune.runs.provenance import Provenance, provenance
 from hydraprune.sparsity import saliency_kernels
 from hydraprune.training.calibration import calibration_of
-from hydraprune.training.evaluation import evaluate
+from hydraprune.training.evaluation import Predictions, predict, scores
 from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.settings import PRECISIONS, Settings
 from hydraprune.training.setup import MetricLogger, TrainingSetup
@@ -72,12 +73,14 @@ class Prepared:
         tokenizer: of the model.
         steps: optimizer steps of the whole training.
         teacher_seconds: spent on the teacher's outputs.
+        provenance: the data, checkpoint and layers of the run.
     """
 
     training: Callable[[MetricLogger], TrainingSetup]
     tokenizer: Any
     steps: int
     teacher_seconds: float
+    provenance: Provenance
 
 
 def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, threads: int | None = None) -> Prepared:
@@ -97,7 +100,8 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     source = instantiate.student(components, dense)
     tokenizer = source.tokenizer()
     # A dense model has its head; a pretrained one gets a head for the task.
-    model = (source.load() if dense else source.load(data.labels)).to(accelerator.device)
+    load = load_fine_tuned if dense else load_pretrained
+    model = load(source, data.labels, tokenizer).to(accelerator.device)
 
     def encoded(examples: Examples) -> Encoded:
         return encode_once(tokenizer, examples, task.max_length, data.labels.regression, cache)
@@ -109,13 +113,16 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     steps = settings.epochs * per_epoch
     # Without training steps no teacher is needed.
     teacher, seconds = (
-        _teacher(components, source, model, train.data, accelerator, cache) if steps else (NoTeacher(), 0.0)
+        _teacher(components, source, model, train.data, data.labels, accelerator, cache)
+        if steps
+        else (NoTeacher(), 0.0)
     )
+    pruners = instantiate.pruners(components.plans, model, steps, per_epoch, calibration_of(model, train, accelerator))
+    made_from = provenance(data, {"train": train.data, **evaluations}, model, pruners, task.max_length)
     make_optimizer = make(config, "optimizer")
     _speed_up(model, settings, accelerator.device, make_optimizer, [train.data, *evaluations.values()])
     optimizer = make_optimizer(decay_groups(model))
     lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
-    pruners = instantiate.pruners(components.plans, model, steps, per_epoch, calibration_of(model, train, accelerator))
     batches = {name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()}
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
 
@@ -138,7 +145,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
             tracker=tracker,
         )
 
-    return Prepared(training, tokenizer, steps, seconds)
+    return Prepared(training, tokenizer, steps, seconds, made_from)
 
 
 def threads_of(experiment: Experiment) -> int:
@@ -182,20 +189,22 @@ def accelerator_for(settings: Settings) -> Accelerator:
 
 
 def _teacher(
-    components: Components, source: Any, student: nn.Module, data: Encoded, accelerator: Accelerator, cache: Cache
+    components: Components,
+    source: Any,
+    student: nn.Module,
+    data: Encoded,
+    labels: Labels,
+    accelerator: Accelerator,
+    cache: Cache,
 ) -> tuple[Teacher, float]:
     """The run's teacher, and the seconds that its outputs took."""
     if not components.distiller.needs_teacher:
         return NoTeacher(), 0.0
     path = components.distiller.teacher
     given = source if path is None else pretrained(path, "distill.teacher", components.family)
-    teacher = given.load().to(accelerator.device)
+    teacher = load_fine_tuned(given, labels, given.tokenizer()).to(accelerator.device)
     if components.distiller.keeps_head:
-        # The student learns its teacher's hidden states, so it needs the teacher's head.
-        known = family_of_model(student)
-        for name in () if known is None else known.outside:
-            if name in dict(student.named_modules()):
-                student.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
+        copy_head(teacher, student)  # the student learns its teacher's hidden states, so it needs the teacher's head
     choose_attention(teacher, accelerator.device)
     settings = components.settings
     batches = Batches(
@@ -218,7 +227,26 @@ def scorer(metrics: Sequence[str | Metric], regression: bool | None = None) -> A
 
 
 def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskLoader) -> dict[str, float]:
-    """Metric -> value of the model at `path`, which the config or command line names at `key`, on the task."""
+    """Metric -> value of the model at `path`, which the config or command line names at `key`, on the task.
+
+    Raises:
+        UserError: see `predict_with`.
+    """
+    return scores_of(experiment, predict_with(experiment, path, key, load_data), load_data)
+
+
+def scores_of(experiment: Experiment, predicted: Mapping[str, Predictions], load_data: TaskLoader) -> dict[str, float]:
+    """Metric -> value of some predictions for the task's evaluation sets."""
+    regression = load_data(experiment).labels.regression
+    return scores(predicted, scorer(experiment.components.task.metrics, regression))
+
+
+def predict_with(experiment: Experiment, path: str, key: str, load_data: TaskLoader) -> dict[str, Predictions]:
+    """Evaluation set -> predictions of the model at `path`, which the config or command line names at `key`.
+
+    Raises:
+        UserError: the model or the data cannot be loaded, or they do not fit together.
+    """
     use_runtime(experiment)
     settings, task = experiment.components.settings, experiment.components.task
     source, data = pretrained(path, key), load_data(experiment)
@@ -227,32 +255,11 @@ def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskL
     tokenizer = source.tokenizer()
     check_tokenizer(key, path, tokenizer, data, source.blueprint(), task.max_length)
     accelerator = accelerator_for(settings)
-    model = source.load().to(accelerator.device)
+    model = load_fine_tuned(source, data.labels, tokenizer).to(accelerator.device)
     few = _few_widths(settings, task, accelerator.device)
     encoded = {
         name: encode(tokenizer, examples, task.max_length, data.labels.regression)
         for name, examples in data.evaluations.items()
     }
     evaluations = {name: Batches(d, settings.eval_batch_size, few_widths=few) for name, d in encoded.items()}
-    return evaluate(model, evaluations, scorer(task.metrics, data.labels.regression), accelerator)
-
-
-def check_head(config: Any, labels: Labels, key: str, path: str, task: str) -> None:
-    """Refuse a fine-tuned model whose outputs are not the task's labels; log it where only the names differ.
-
-    Args:
-        config: of the model at `path`, which the config names at `key`.
-
-    Raises:
-        UserError: another number of labels, or the same names in another order.
-    """
-    if config.num_labels != labels.count:
-        raise UserError(f"has {config.num_labels} labels and task {task} {labels.count}", key=key, value=path)
-    names = [str(config.id2label[place]).lower() for place in range(labels.count)]
-    ours = [name.lower() for name in labels.names]
-    if names != ours and sorted(names) == sorted(ours):
-        raise UserError(
-            f"its labels are in the order {names}, and those of task {task} are {ours}", key=key, value=path
-        )
-    if names != ours and not any(name.startswith("label_") for name in names):
-        log.warning("%s=%s: its labels %s are taken, in this order, for %s of task %s", key, path, names, ours, task)
+    return predict(model, evaluations, accelerator)

@@ -9,6 +9,7 @@ In a training loop of your own (see `Pruner`):
 """
 
 from hydraprune.sparsity.attach import attach
+from hydraprune.sparsity.coverage import Coverage, DenseWeight, PrunedWeight, coverage
 from hydraprune.sparsity.criteria import (
     ALL_STEPS,
     BlockMask,
@@ -87,9 +88,11 @@ __all__ = [
     "Budget",
     "Calibration",
     "Cos",
+    "Coverage",
     "Criterion",
     "Cube",
     "Cubic",
+    "DenseWeight",
     "Duration",
     "Exp",
     "Family",
@@ -117,6 +120,7 @@ __all__ = [
     "Platon",
     "PostTraining",
     "Progressive",
+    "PrunedWeight",
     "Pruner",
     "PrunerFactory",
     "PruningTask",
@@ -149,6 +153,7 @@ __all__ = [
     "check_number",
     "check_whole",
     "choose",
+    "coverage",
     "custom",
     "dense",
     "exact",

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.groups import Structure, structures_of
-from hydraprune.sparsity.layers import Family
-from hydraprune.sparsity.layouts import Weight, module_type
+from hydraprune.sparsity.groups import Member, Structure, structures_of
+from hydraprune.sparsity.layers import Family, is_layer, layers_of
+from hydraprune.sparsity.layouts import Weight
+from hydraprune.sparsity.patterns import Block
+from hydraprune.sparsity.patterns.heads import Heads
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.posttraining.base import Calibration
 from hydraprune.sparsity.pruners.base import Pruner
 from hydraprune.sparsity.pruners.factory import PrunerFactory
+from hydraprune.sparsity.wrappers import named_modules, named_parameters
 
 
 def attach(
@@ -33,8 +36,10 @@ def attach(
             for, and yields their losses; post-training methods need it when they prune.
 
     Raises:
-        SparsityError: a weight is claimed by two pruners, or one of the plans is impossible.
+        SparsityError: a weight is claimed by two pruners, one of the plans is impossible, or the family names a
+            module outside the encoder that the model does not have.
     """
+    family.check(model)
     attachment = _Attachment(model, family, steps, steps_per_epoch, calibration)
     pruners: list[Pruner] = []
     for name, plan in plans.items():
@@ -70,8 +75,11 @@ class _Attachment:
         except SparsityError as error:
             raise error if error.key == "scheduler" else error.under("scheduler") from None
         structures = structures_of(plan.pattern, weights, self.family)
+        if isinstance(plan.pattern, Heads):
+            self._refuse_other_heads(weights)
         _refuse_misfits(plan, structures)
-        modules = {weight.name: self.model.get_submodule(weight.layer) for weight in weights}
+        layers = layers_of(self.model)
+        modules = {weight.name: layers[weight.layer] for weight in weights}
         factory = PrunerFactory(name, plan, updates, structures, modules, self.calibration)
         return plan.criterion.make_pruner(factory)
 
@@ -100,11 +108,12 @@ class _Attachment:
         """Refuse a weight that is tied to one that cannot be excluded, such as an embedding."""
         chosen = {weight.name for weight in weights}
         names: dict[int, list[str]] = {}
-        for name, parameter in self.model.named_parameters(remove_duplicate=False):
-            names.setdefault(id(parameter), []).append(name)
-        for weight in weights:
+        for name, parameter, module in named_parameters(self.model):
             # Of two prunable layers that share a weight, one may be excluded: `_claim` reports these.
-            others = [n for n in names[id(weight.parameter)] if n not in chosen and not self._prunable(n)]
+            if name not in chosen and not is_layer(module):
+                names.setdefault(id(parameter), []).append(name)
+        for weight in weights:
+            others = names.get(id(weight.parameter))
             if others:
                 raise SparsityError(
                     f"{weight.name} is tied to {others[0]}, which would be pruned with it",
@@ -112,8 +121,24 @@ class _Attachment:
                     setting=_exclusion(weight),
                 )
 
-    def _prunable(self, parameter: str) -> bool:
-        return module_type(self.model.get_submodule(parameter.rpartition(".")[0])) is not None
+    def _refuse_other_heads(self, weights: Sequence[Weight]) -> None:
+        """Refuse an attention that says itself that it has another number of heads than the family says."""
+        modules = dict(named_modules(self.model))
+        for weight in weights:
+            if self.family.role_of(weight.layer) != "query":
+                continue
+            parent = modules[weight.layer.rpartition(".")[0]]
+            said = next((h for name in _HEADS if isinstance(h := getattr(parent, name, None), int)), None)
+            if None not in (said, self.family.heads) and said != self.family.heads:
+                raise SparsityError(
+                    f"heads: {weight.layer} is of an attention with {said} heads, and the family has "
+                    f"{self.family.heads}",
+                    cure="exclude this attention, or say how many heads there are",
+                )
+
+
+# Attributes in which attention modules hold their number of query heads.
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
 
 def _exclusion(weight: Weight) -> tuple[str, str]:
@@ -123,7 +148,7 @@ def _exclusion(weight: Weight) -> tuple[str, str]:
 
 def _refuse_misfits(plan: Plan, structures: Sequence[Structure]) -> None:
     members = [member for structure in structures for member in structure.members]
-    misfits = [(m.weight, why) for m in members if (why := m.pattern.misfit(m.weight.view_shape)) is not None]
+    misfits = [(m.weight, why) for m in members if (why := _misfit(m)) is not None]
     if misfits:
         weight, why = misfits[0]
         more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
@@ -132,3 +157,12 @@ def _refuse_misfits(plan: Plan, structures: Sequence[Structure]) -> None:
             cure="choose another shape or exclude the layer",
             setting=_exclusion(weight),
         )
+
+
+def _misfit(member: Member) -> str | None:
+    """Why a pattern does not fit a weight; None where it does."""
+    pattern, weight = member.pattern, member.weight
+    if isinstance(pattern, Block) and pattern.rows == "channel" and weight.groups > 1:
+        # A column is an input channel of each group: none of them could be removed with the others in place.
+        return f"each of its {weight.groups} groups has input channels of its own; a unit would be one of every group"
+    return pattern.misfit(weight.view_shape)

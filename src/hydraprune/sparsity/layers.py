@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layouts import LAYOUTS, Weight, module_type
+from hydraprune.sparsity.validation import check_whole
+from hydraprune.sparsity.wrappers import is_instance_of, named_modules
 
 
 @dataclass(frozen=True)
@@ -19,18 +22,34 @@ class Family:
     Args:
         name: the family, for messages.
         roles: role -> regular expressions that match whole module names.
-        outside: exact names of modules outside the encoder (pooler, classifier); never pruned.
-        heads: attention heads per layer of this model; None: not known.
+        outside: exact names of modules outside the encoder (pooler, classifier); they and all inside them are never
+            pruned.
+        heads: attention heads of query in every layer of this model (`num_attention_heads`); None: not known.
+        may_lack_outside: whether a model may lack some of `outside`, where one family stands for models with several
+            kinds of heads. Otherwise `attach` refuses a name that no module has.
+
+    Raises:
+        SparsityError: roles or names are no texts, a role's expression is none, or `heads` is no positive number.
     """
 
     name: str
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     outside: Sequence[str] = ()
     heads: int | None = None
+    may_lack_outside: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "roles", {role: words(patterns) for role, patterns in self.roles.items()})
-        object.__setattr__(self, "outside", words(self.outside))
+        if not isinstance(self.roles, Mapping):
+            raise SparsityError("must map roles to regular expressions", key="roles", value=self.roles)
+        roles = {role: words(f"roles.{role}", patterns) for role, patterns in self.roles.items()}
+        for role, patterns in roles.items():
+            check_expressions(f"roles.{role}", patterns)
+        object.__setattr__(self, "roles", roles)
+        object.__setattr__(self, "outside", words("outside", self.outside))
+        if self.heads is not None:
+            check_whole("heads", self.heads, 1)
+        if not isinstance(self.may_lack_outside, bool):
+            raise SparsityError("must be true or false", key="may_lack_outside", value=self.may_lack_outside)
 
     def role_of(self, module_name: str) -> str | None:
         """The role that `module_name` plays, if any."""
@@ -39,11 +58,60 @@ class Family:
                 return role
         return None
 
+    def is_outside(self, module_name: str) -> bool:
+        """Whether a module is one of those outside the encoder, or inside one of them."""
+        return any(module_name == name or module_name.startswith(f"{name}.") for name in self.outside)
 
-def words(value: str | Sequence[str]) -> tuple[str, ...]:
-    """A tuple of words; a lone string is one word, not a sequence of letters."""
-    return (value,) if isinstance(value, str) else tuple(value)
+    def check(self, model: nn.Module) -> None:
+        """Refuse a name in `outside` that no module of `model` has.
 
+        Raises:
+            SparsityError: with the name, and those that are like it.
+        """
+        if self.may_lack_outside:
+            return
+        names = [name for name, _ in named_modules(model) if name]
+        for outside in self.outside:
+            if outside not in names:
+                alike = difflib.get_close_matches(outside, names, 3) or names[-3:]
+                raise SparsityError(
+                    "no module has this name, so nothing would be left out",
+                    key="family.outside",
+                    value=outside,
+                    cure=f"names look like {', '.join(alike)}" if alike else "leave it out: the model is one module",
+                )
+
+
+def words(key: str, value: object) -> tuple[str, ...]:
+    """A tuple of words; a lone string is one word, not a sequence of letters.
+
+    Raises:
+        SparsityError: `value` is no text or list of texts; with `key`.
+    """
+    if not isinstance(value, (str, Sequence, Set)) or isinstance(value, bytes):
+        raise SparsityError("must be text or a list of texts", key=key, value=value)
+    found = (value,) if isinstance(value, str) else tuple(value)
+    for word in found:
+        if not isinstance(word, str):
+            raise SparsityError(f"must be text, not {type(word).__name__}", key=key, value=word)
+    return found
+
+
+def check_expressions(key: str, expressions: Sequence[str]) -> None:
+    """Refuse what is no regular expression.
+
+    Raises:
+        SparsityError: with the key and the expression.
+    """
+    for expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise SparsityError(f"not a regular expression ({error})", key=key, value=expression) from None
+
+
+# How many dimensions a weight of each type has.
+DIMENSIONS = {"Linear": 2, "Conv1D": 2, "Conv1d": 3, "Conv2d": 4}
 
 # A role may be asked for by the name of its group.
 ROLE_GROUPS = {"attention": ("query", "key", "value"), "ffn": ("ffn_in", "ffn_out")}
@@ -72,17 +140,9 @@ class Layers:
 
     def __post_init__(self) -> None:
         for key in ("roles", "include", "exclude", "types"):
-            given = words(getattr(self, key))
-            object.__setattr__(self, key, given)
-            for word in given:
-                if not isinstance(word, str):
-                    raise SparsityError(f"must be text, not {type(word).__name__}", key=key, value=word)
+            object.__setattr__(self, key, words(key, getattr(self, key)))
         for key in ("include", "exclude"):
-            for expression in getattr(self, key):
-                try:
-                    re.compile(expression)
-                except re.error as error:
-                    raise SparsityError(f"not a regular expression ({error})", key=key, value=expression) from None
+            check_expressions(key, getattr(self, key))
         for name in self.types:
             if name not in LAYOUTS:
                 raise SparsityError(f"prunable module types are {', '.join(LAYOUTS)}", key="types", value=name)
@@ -93,8 +153,8 @@ class Layers:
         Raises:
             SparsityError: a selector matches nothing, no layer is left, or a weight is not a parameter.
         """
-        layers = {name: module for name, module in model.named_modules() if module_type(module) in self.types}
-        candidates = {name: module for name, module in layers.items() if name not in family.outside}
+        layers = {n: module for n, module in layers_of(model).items() if module_type(module) in self.types}
+        candidates = {name: module for name, module in layers.items() if not family.is_outside(name)}
         chosen = self._by_role(candidates, family) | self._by_name("include", candidates)
         if not self.roles and not self.include:
             chosen = set(candidates)
@@ -106,17 +166,11 @@ class Layers:
                 f"its encoder",
                 cure="loosen roles, include or exclude",
             )
-        weights = []
-        for name, module in candidates.items():
-            if name in chosen:
-                if not isinstance(module.weight, nn.Parameter):
-                    raise SparsityError(
-                        f"{name}: its weight is computed (parametrized), not a parameter", cure="exclude it"
-                    )
-                kind = module_type(module)
-                assert kind is not None
-                weights.append(Weight(f"{name}.weight" if name else "weight", module.weight, LAYOUTS[kind]))
-        return weights
+        return [_weight(name, module, model) for name, module in candidates.items() if name in chosen]
+
+    def excludes(self, name: str) -> bool:
+        """Whether `exclude` finds the name of a layer."""
+        return any(re.search(expression, name) for expression in self.exclude)
 
     def _by_role(self, candidates: Mapping[str, nn.Module], family: Family) -> set[str]:
         chosen: set[str] = set()
@@ -142,3 +196,60 @@ class Layers:
                 )
             chosen |= found
         return chosen
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether `module` is of a prunable type: not where it is only called so and holds such a layer instead."""
+    if module_type(module) is None:
+        return False
+    return "weight" in module._parameters or not any(module_type(child) is not None for child in _inside(module))
+
+
+def _inside(module: nn.Module) -> list[nn.Module]:
+    return list(module.modules())[1:]
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The prunable layers of `model` by name, the head's included, without the words of wrappers."""
+    return {name: module for name, module in named_modules(model) if is_layer(module)}
+
+
+def _weight(name: str, module: nn.Module, model: nn.Module) -> Weight:
+    """The weight of a prunable layer.
+
+    Raises:
+        SparsityError: it is none that a mask could be applied to in place.
+    """
+    kind, weight = module_type(module), getattr(module, "weight", None)
+    assert kind is not None
+    if (unfit := _why_unfit(kind, weight, module, model)) is not None:
+        reason, cure = unfit
+        raise SparsityError(f"{name or 'the model'}: {reason}", cure=cure)
+    assert isinstance(weight, nn.Parameter)
+    groups = module.groups if isinstance(module, nn.Conv1d | nn.Conv2d) else 1
+    return Weight(f"{name}.weight" if name else "weight", weight, LAYOUTS[kind], groups)
+
+
+def _why_unfit(kind: str, weight: object, module: nn.Module, model: nn.Module) -> tuple[str, str] | None:
+    """Why a weight cannot be masked in place, and what to do about it; None where it can."""
+    sharded = "prune without sharding (DistributedDataParallel keeps weights whole), or exclude it"
+    if isinstance(weight, nn.parameter.UninitializedParameter):
+        return "its weight has no shape yet (a lazy layer)", "run the model on one batch first"
+    if weight is None:
+        return f"its class is called {type(module).__name__}, and it has no weight", "exclude it"
+    if _contains(model, "FullyShardedDataParallel"):
+        return "FullyShardedDataParallel has flattened its weight, or may have", sharded
+    if not isinstance(weight, nn.Parameter):
+        return "its weight is computed (parametrized), not a parameter", "exclude it"
+    if any(ancestor.__name__ == "DTensor" for ancestor in type(weight).__mro__):
+        return "its weight is a DTensor, of which each process holds a part", sharded
+    if not weight.is_floating_point():
+        return f"its weight is of type {str(weight.dtype).removeprefix('torch.')} (quantized)", "exclude it"
+    if weight.ndim != DIMENSIONS[kind]:
+        return f"its weight has shape {tuple(weight.shape)}, which is not that of a {kind} layer", "exclude it"
+    return None
+
+
+def _contains(model: nn.Module, kind: str) -> bool:
+    """Whether a module of `model` is an instance of a class of that name."""
+    return any(is_instance_of(module, kind) for module in model.modules())

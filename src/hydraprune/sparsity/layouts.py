@@ -100,11 +100,19 @@ def model_block_of(layer: str) -> str:
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight that a pruner may mask: its parameter name, the parameter and its layout."""
+    """One weight that a pruner may mask.
+
+    Args:
+        name: of the parameter, without the words of wrappers.
+        parameter: the weight.
+        layout: which of its axes is which.
+        groups: of a convolution: each has as many input channels of its own as the view has columns.
+    """
 
     name: str
     parameter: nn.Parameter
     layout: Layout
+    groups: int = 1
 
     @property
     def layer(self) -> str:

@@ -55,6 +55,8 @@ class Method(ABC):
     prunes: ClassVar[bool] = True
     # Whether the model must have zeros when training starts.
     needs_zeros: ClassVar[bool] = False
+    # Whether a pruned unit may return, as one that scores higher than one that is kept.
+    revives: bool = False
 
     @property
     def name(self) -> str:
@@ -109,6 +111,8 @@ class SrSte(Method):
     Raises:
         SparsityError: it is not.
     """
+
+    revives = True
 
     decay: float = 2e-4
 

@@ -11,15 +11,30 @@ from hydraprune.sparsity.layers import Layers
 from hydraprune.sparsity.methods import LockZeros, Method
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce
 from hydraprune.sparsity.patterns.heads import ROLES, Heads
-from hydraprune.sparsity.progressive import AtOnce, Transition
+from hydraprune.sparsity.progressive import AtOnce, Progressive, Transition
 from hydraprune.sparsity.regularizers import Regularizer, Unregularized
 from hydraprune.sparsity.schedules import Never, OneShot, Schedule
 from hydraprune.sparsity.selection import Scope, Selection
 
+# What the fields of a plan may be.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "pattern": (Pattern, Heads),
+    "selection": (Selection,),
+    "layers": (Layers,),
+    "criterion": (Method,),
+    "schedule": (Schedule, Never),
+    "transition": (AtOnce, Progressive),
+    "regularizer": (Regularizer,),
+}
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pruner does. A field that is None is taken from the arguments of `completed`."""
+    """What one pruner does. A field that is None is taken from the arguments of `completed`.
+
+    Raises:
+        SparsityError: a field is of another kind.
+    """
 
     pattern: Pattern | Heads
     selection: Selection
@@ -28,6 +43,13 @@ class Plan:
     schedule: Schedule | Never | None = None
     transition: Transition | None = None
     regularizer: Regularizer | None = None
+
+    def __post_init__(self) -> None:
+        for key, kinds in _KINDS.items():
+            value = getattr(self, key)
+            if not isinstance(value, kinds) and (value is not None or key in ("pattern", "selection", "layers")):
+                names = " or ".join(kind.__name__ for kind in kinds)
+                raise SparsityError(f"must be a {names}, not {type(value).__name__}", key=key, value=value)
 
     def completed(
         self,
@@ -70,8 +92,11 @@ class Plans:
 
     @property
     def target_sparsity(self) -> float | None:
-        """The target that all plans share; None when they differ or there are none."""
-        targets = {float(plan.selection.target_sparsity) for plan in self.parts.values()}
+        """The target that all plans share; None when they differ or there are none, as where zeros are only kept."""
+        targets = {
+            None if plan.criterion is not None and plan.criterion.needs_zeros else float(plan.selection.target_sparsity)
+            for plan in self.parts.values()
+        }
         return targets.pop() if len(targets) == 1 else None
 
 
@@ -99,11 +124,13 @@ def custom(
     Raises:
         SparsityError: an amount is out of range.
     """
+    if not isinstance(pattern, Pattern | Heads):
+        raise SparsityError(f"must be a Pattern or Heads, not {type(pattern).__name__}", key="pattern", value=pattern)
     if target_sparsity is None and pattern.share == 1:
         raise SparsityError("must be a number", key="target_sparsity", value=None)
     target = pattern.share if target_sparsity is None else target_sparsity
     selection = Selection(target, scope, floor, cap, initial_sparsity)
-    plan = Plan(pattern, selection, layers or Layers(), pruner, scheduler, progressive, regularizer)
+    plan = Plan(pattern, selection, Layers() if layers is None else layers, pruner, scheduler, progressive, regularizer)
     return Plans(pattern.name, {pattern.name: plan})
 
 
@@ -164,8 +191,8 @@ def heads(
     initial_sparsity: float | None = None,
 ) -> Plans:
     """Whole attention heads; by default those of every attention block. See `Heads`, `custom`."""
-    layers = layers or Layers()
-    if not layers.roles and not layers.include:
+    layers = Layers() if layers is None else layers
+    if isinstance(layers, Layers) and not layers.roles and not layers.include:
         layers = replace(layers, roles=ROLES)
     shared = (layers, pruner, scheduler, progressive, regularizer, initial_sparsity)
     return custom(Heads(reduce), target_sparsity, scope, floor, cap, *shared)
@@ -173,7 +200,10 @@ def heads(
 
 def lock(layers: Layers | None = None) -> Plans:
     """The chosen layers keep every zero that they have when training starts; nothing else is pruned."""
-    return Plans("lock", {"lock": Plan(Block(1, 1), Selection(0.0), layers or Layers(), LockZeros(), OneShot())})
+    return Plans(
+        "lock",
+        {"lock": Plan(Block(1, 1), Selection(0.0), Layers() if layers is None else layers, LockZeros(), OneShot())},
+    )
 
 
 def mixed(
@@ -191,7 +221,11 @@ def mixed(
         SparsityError: there is no part, or one of them is itself mixed.
     """
     plans: dict[str, Plan] = {}
+    if not isinstance(parts, Mapping):
+        raise SparsityError("must map names to patterns", key="parts", value=parts)
     for name, made in parts.items():
+        if not isinstance(made, Plans):
+            raise SparsityError(f"must be a pattern, not {type(made).__name__}", key=f"parts.{name}", value=made)
         if len(made.parts) != 1:
             raise SparsityError("must be one pattern", key=f"parts.{name}")
         plans[name] = next(iter(made.parts.values()))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hydraprune.sparsity import native_code as native
 from hydraprune.sparsity.patterns import ColumnSums, Pattern, shape_of
+from hydraprune.sparsity.precision import at_least_single
 
 # The compiled code, and the arguments of its functions.
 SOURCE = Path(__file__).with_name("saliency_kernels.c")
@@ -76,7 +77,7 @@ def _plain(tensor: Tensor) -> bool:
 
 
 def _pooled(old: Tensor | None, weight: Tensor, gradient: Tensor, pattern: Pattern, decay: float) -> Tensor:
-    cells = pattern.to_cells((weight * gradient).abs_().float())
+    cells = pattern.to_cells((at_least_single(weight) * at_least_single(gradient)).abs_().float())
     return cells if old is None else old.mul_(decay).add_(cells)
 
 
@@ -120,7 +121,7 @@ def _together(
     pattern: Pattern,
     decay: float,
 ) -> list[Tensor]:
-    products = torch._foreach_mul(list(weights), list(gradients))
+    products = torch._foreach_mul([at_least_single(w) for w in weights], [at_least_single(g) for g in gradients])
     torch._foreach_abs_(products)
     cells = [pattern.to_cells(product.float()) for product in products]
     if state is None:

@@ -49,6 +49,14 @@ class Schedule:
         """The share of the way from initial to target sparsity; 0 at 0, 1 at 1, monotone."""
         return x
 
+    def at_update(self, index: int, count: int, initial: float, target: float) -> float:
+        """Sparsity at update `index` of `count`: the curve there.
+
+        Overridden where the published tool computes it in another order, since a product may then truncate to one
+        unit more or less.
+        """
+        return self.curve(index / count, initial, target)
+
     def over(self, steps: int, steps_per_epoch: int | None = None) -> Updates:
         """The updates of a training of `steps` optimizer steps.
 
@@ -114,7 +122,7 @@ class Updates:
         index = (step - self.start) // self.frequency
         if index >= self.count:
             return target
-        return min(target, self.schedule.curve(index / self.count, initial, target))
+        return min(target, self.schedule.at_update(index, self.count, initial, target))
 
 
 @dataclass(frozen=True)
@@ -122,13 +130,24 @@ class Exp(Schedule):
     """A constant rate of what is left: 1 - (1-s0) * ((1-T)/(1-s0))^x. Front-loaded; the published default."""
 
     def curve(self, x: float, initial: float, target: float) -> float:
+        if initial >= 1:
+            return target
         left: float = ((1 - target) / (1 - initial)) ** x
         return 1 - (1 - initial) * left
+
+    def at_update(self, index: int, count: int, initial: float, target: float) -> float:
+        if initial >= 1:
+            return target
+        each: float = ((1 - target) / (1 - initial)) ** (1 / count)
+        return float(1 - (1 - initial) * each**index)
 
 
 @dataclass(frozen=True)
 class Linear(Schedule):
     """Equal growth at every update."""
+
+    def at_update(self, index: int, count: int, initial: float, target: float) -> float:
+        return (target - initial) * index / count + initial
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,9 @@ class Selection:
         for key, value in (("target_sparsity", self.target_sparsity), ("floor", self.floor), ("cap", self.cap)):
             if not is_number(value) and not isinstance(value, Fraction):
                 raise SparsityError("must be a number", key=key, value=value)
-        if not 0.0 <= self.target_sparsity < 1.0:
+        # A fraction is a count that `allocation` made of a target: all units, where the cap allows that.
+        all_units = isinstance(self.target_sparsity, Fraction) and self.target_sparsity == 1
+        if not 0.0 <= self.target_sparsity < 1.0 and not all_units:
             raise SparsityError("must be at least 0 and below 1", key="target_sparsity", value=self.target_sparsity)
         if not 0.0 < self.cap <= 1.0:
             raise SparsityError("must be above 0 and at most 1", key="cap", value=self.cap)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hydraprune.sparsity.layers import DIMENSIONS, layers_of
 from hydraprune.sparsity.layouts import LAYOUTS, module_type
 from hydraprune.sparsity.patterns import Pattern, shape_of
 from hydraprune.sparsity.patterns.registry import candidates
 from hydraprune.sparsity.pruners.base import Pruner
+from hydraprune.sparsity.wrappers import by_plain_names
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ def zeros_of(tensor: Tensor) -> int:
 
 def prunable_layers(model: nn.Module) -> Iterable[tuple[str, Tensor, Tensor]]:
     """(name, weight, view) of every Linear and convolution of `model`, the classifier's included."""
-    for name, module in model.named_modules():
-        kind = module_type(module)
-        if kind is not None and isinstance(module.weight, Tensor):
-            weight = module.weight.detach()
+    for name, module in layers_of(model).items():
+        kind, held = module_type(module), getattr(module, "weight", None)
+        if kind is not None and isinstance(held, Tensor) and held.ndim == DIMENSIONS[kind]:
+            weight = held.detach()
             yield name, weight, LAYOUTS[kind].view(weight)
 
 
@@ -109,7 +111,7 @@ def holds_pattern(pruner: Pruner, weights: Mapping[str, Tensor]) -> tuple[bool, 
     Returns:
         (every pool holds, whole units at zero over all pools)
     """
-    holds, found = True, 0
+    weights, holds, found = by_plain_names(weights), True, 0
     for structures, units in pruner.pools:
         empty = sum(int(structure.empty(weights).sum()) for structure in structures)
         holds = holds and empty >= units.target

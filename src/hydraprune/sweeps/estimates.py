@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,9 @@ def time_left(estimates: Sequence[float | None], workers: int) -> TimeLeft:
 
 
 def duration(seconds: float) -> str:
-    """`48 s`, `12 min`, `3 h 05 min`."""
+    """`48 s`, `12 min`, `3 h 05 min`; `unknown` for a number that is not finite."""
+    if not math.isfinite(seconds):
+        return "unknown"
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

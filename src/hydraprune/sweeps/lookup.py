@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 from hydraprune.errors import UserError
+from hydraprune.results.collect import read_all
 from hydraprune.results.plan_file import NAME as PLAN
-from hydraprune.results.plan_file import Planned, read_plan, resolved_folder, unique_names
-from hydraprune.results.report import NAME, read_report
+from hydraprune.results.plan_file import Planned, load_plan, resolved_folder, unique_names
+from hydraprune.results.report import NAME, load_report
 from hydraprune.sweeps.estimates import time_left
 from hydraprune.sweeps.progress import Progress, last_written, newest, progress, running_at
 from hydraprune.utils.files import folders_with
@@ -29,18 +30,24 @@ def look(named: Path) -> Progress:
     if len(places) > 1:
         cure = f"give one of {', '.join(map(str, places))}"
         raise UserError(f"contains {len(places)} sweeps", key=str(named), cure=cure)
-    for place in places:
-        # The time first: if a sweep starts in between, its new plan is shown once with its old start.
-        since = last_written(place / PLAN)
-        if (plan := read_plan(place)) is not None:
-            return progress(plan, since)
-    return _unplanned(folder, named)
+    damaged: dict[str, str] = {}
+    # The time first: if a sweep starts in between, its new plan is shown once with its old start.
+    times = {place: last_written(place / PLAN) for place in places}
+    for place, plan in read_all(places, load_plan, damaged).items():
+        return progress(plan, times[place])
+    return _unplanned(folder, named, damaged)
 
 
-def _unplanned(folder: Path, named: Path) -> Progress:
-    """The progress of runs without a plan; how many follow, and their lengths, are unknown."""
-    found = [(place, report) for place in folders_with(NAME, folder) if (report := read_report(place)) is not None]
+def _unplanned(folder: Path, named: Path, damaged: dict[str, str]) -> Progress:
+    """The progress of runs without a plan; how many follow, and their lengths, are unknown.
+
+    Args:
+        damaged: (file -> why) of the plan.
+    """
+    found = list(read_all(folders_with(NAME, folder), load_report, damaged).items())
     if not found:
+        for file, why in damaged.items():
+            raise UserError(why, key=file)
         cure = "give a sweep's folder, or one that contains runs"
         raise UserError(f"contains no runs and no {PLAN}", key=str(named), cure=cure)
     jobs = [(Planned(report.spec, place, report.spec.overrides, report.steps), report) for place, report in found]
@@ -57,4 +64,5 @@ def _unplanned(folder: Path, named: Path) -> Progress:
         idle=max(0.0, time.time() - max(last_written(place / NAME) for place, _ in found)),
         planned=found[0][0] == folder,
         names=unique_names([job for job, _ in jobs]),
+        damaged=tuple(damaged.items()),
     )

@@ -16,6 +16,7 @@ from hydraprune.runs.directory import check_directory, finished
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.preflight import Needs, check, check_device, check_numbers
 from hydraprune.runs.setup import TaskLoader
+from hydraprune.runs.trial_batch import Trials
 from hydraprune.sweeps.estimates import duration, seconds_of, time_left
 from hydraprune.utils.files import folders_with, nearest
 from hydraprune.utils.sizes import format_bytes
@@ -76,7 +77,7 @@ class _CheckedCells:
 
     def __init__(self, elsewhere: bool) -> None:
         self._elsewhere = elsewhere
-        self._load_data = TaskLoader()
+        self._load_data, self._trials = TaskLoader(), Trials()
         self._found: dict[str, Needs | UserError] = {}
 
     def plan(self, job: Job) -> tuple[Planned, Planned | None]:
@@ -93,9 +94,9 @@ class _CheckedCells:
             refusal=job.refusal,
             ancestor=None if dense is None else dense.spec.hash,
         )
-        if (report := finished(experiment)) is not None:
-            return replace(run, steps=report.steps), None
         try:
+            if (report := finished(experiment)) is not None:
+                return replace(run, steps=report.steps), None
             run = replace(run, **asdict(self._needs(experiment)))
             if dense is None or finished(dense) is not None:
                 return run, None
@@ -117,7 +118,7 @@ class _CheckedCells:
             try:
                 if not self._elsewhere:
                     check_device(experiment)
-                self._found[cell] = check(experiment, self._load_data)
+                self._found[cell] = check(experiment, self._load_data, self._trials)
             except UserError as error:
                 self._found[cell] = error
         found = self._found[cell]

@@ -75,6 +75,7 @@ class Progress:
         idle: seconds since a job last started or ended.
         planned: whether all jobs are known; otherwise more may follow.
         names: unique names of the jobs, by directory.
+        damaged: (file or name of a job, why) of reports and plans that cannot be read.
     """
 
     done: tuple[tuple[Planned, RunReport], ...]
@@ -87,6 +88,7 @@ class Progress:
     idle: float = 0.0
     planned: bool = True
     names: Mapping[Path, str] = field(default_factory=dict)
+    damaged: tuple[tuple[str, str], ...] = ()
 
     def name(self, job: Planned) -> str:
         """The unique name of a job."""
@@ -163,6 +165,7 @@ def progress(plan: Plan, since: float, evidence: Sequence[RunReport] = ()) -> Pr
         max(0.0, (now if running or waiting else last) - since),
         max(0.0, now - last),
         names=unique_names(jobs),
+        damaged=tuple((str(job.directory / NAME), why) for job in waiting if (why := job.damage()) is not None),
     )
 
 

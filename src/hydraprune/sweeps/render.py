@@ -61,6 +61,7 @@ def ended_lines(now: Progress, width: int, most: int | None = None) -> list[Rend
     if len(shown) < len(now.failed):
         lines.append(Text(f"and {len(now.failed) - len(shown)} more", style="dim"))
     parts += _titled("failed", lines, "red")
+    parts += _titled("not readable", [Text(f"{file}: {why}") for file, why in now.damaged[:most]], "yellow")
     return [_truncated(line, width) for line in parts]
 
 

@@ -17,16 +17,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune.config.archive import as_yaml
-from hydraprune.config.composition import typed_words
+from hydraprune.config.composition import is_plan_only, typed_words
 from hydraprune.config.messages import explain
-from hydraprune.errors import UserError
+from hydraprune.errors import UserError, single_line
 from hydraprune.runs.folders import SWEEP_SUBDIR, refusal_folder, sweep_subdir
 from hydraprune.utils import signals
+from hydraprune.utils.atomic import remove_leftovers
 from hydraprune.utils.files import write_text
 from hydraprune.utils.hub_access import quiet_libraries
 from hydraprune.utils.launchers import workers_of
 
 if TYPE_CHECKING:
+    from hydraprune.results.plan_file import Plan
     from hydraprune.runs.experiment import DenseExperiments
     from hydraprune.sweeps.plan import Job
 
@@ -52,8 +54,9 @@ def sweep(
     """
     quiet_libraries()
     # Imported here: the libraries read the environment once.
-    import hydraprune.results.collect  # noqa: F401 before the jobs: hydraprune may be upgraded meanwhile
-    from hydraprune.results.plan_file import read_plan, with_earlier, write_plan
+    from hydraprune.results.collect import FILES  # before the jobs: hydraprune may be upgraded meanwhile
+    from hydraprune.results.plan_file import NAME as PLAN
+    from hydraprune.results.plan_file import with_earlier, write_plan
     from hydraprune.runs.description import record_refusal
     from hydraprune.runs.experiment import DenseExperiments
     from hydraprune.sweeps import plan as planning
@@ -68,16 +71,27 @@ def sweep(
     jobs = [_job(job, number, folder, compose, dense_experiments) for number, job in enumerate(words)]
     plan = planning.make_plan(command, jobs, workers, elsewhere)
     evidence = planning.finished_runs([folder, Path(master.run.root)])
-    print(planning.table(plan, evidence, folder, each=bool(master.plan)), flush=True)
-    if master.plan:
+    only_planned = is_plan_only(master)
+    print(planning.table(plan, evidence, folder, each=only_planned), flush=True)
+    if only_planned:
         raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "multirun.yaml", as_yaml(master))
-    write_plan(with_earlier(plan, read_plan(folder)), folder)
     by_words = {job.words: job for job in jobs}
-    for run in plan.jobs:
-        if run.refused is not None and run.refusal is not None:
-            record_refusal(by_words[run.words].experiment, run.refusal, run.words, UserError(run.refused))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder, ("multirun.yaml", PLAN, *FILES), live=True)
+        write_text(folder / "multirun.yaml", as_yaml(master))
+        write_plan(with_earlier(plan, _earlier(folder)), folder)
+        for run in plan.jobs:
+            if run.refused is not None and run.refusal is not None:
+                record_refusal(by_words[run.words].experiment, run.refusal, run.words, UserError(run.refused))
+    except OSError as error:
+        where = error.filename or folder
+        raise UserError(
+            f"{where} cannot be written ({error.strerror or error})",
+            key="hydra.sweep.dir",
+            value=folder,
+            cure="fix that, or give another folder",
+        ) from None
     left = [list(run.words) for run in plan.jobs if run.refused is None and run.finished() is None]
     since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
     if left:
@@ -91,6 +105,17 @@ def sweep(
                 # A killed worker ends its pool; jobs that it did not finish are listed below.
                 log.error("The launcher gave up: %s", explain(error))
     end_sweep(folder, [(str(run.directory), why) for run in plan.jobs if (why := run.failure()) is not None])
+
+
+def _earlier(folder: Path) -> Plan | None:
+    """The plan of an earlier command in a sweep's folder; logged where it is damaged."""
+    from hydraprune.results.plan_file import load_plan
+
+    try:
+        return load_plan(folder)
+    except UserError as error:
+        log.warning("%s: %s; it is written anew, without the jobs of earlier commands", error.key, error.reason)
+        return None
 
 
 def _job(
@@ -151,15 +176,23 @@ def end_sweep(folder: Path, failures: Sequence[tuple[str, str]]) -> None:
         failures: (directory, why).
 
     Raises:
-        SystemExit: 1 when a job failed.
+        SystemExit: 1 when a job failed, or the table cannot be written.
     """
     from hydraprune.results.collect import FILES, gather, write_matrix
 
     found = gather([folder])
-    write_matrix(found, folder)
-    print(f"\n{found.markdown()}\nKept in {folder / FILES[0]}, with .csv and .json beside it")
-    print(f"To see it: hydraprune dashboard {folder}", flush=True)
+    print(f"\n{found.markdown()}")
+    unwritten = None
+    try:
+        write_matrix(found, folder)
+    except UserError as error:
+        unwritten = error
+    else:
+        print(f"Kept in {folder / FILES[0]}, with .csv and .json beside it")
+        print(f"To see it: hydraprune dashboard {folder}", flush=True)
     for directory, why in failures:
         print(f"hydraprune: failed: {directory}: {why}", file=sys.stderr)
-    if failures:
+    if unwritten is not None:
+        print(f"hydraprune: error: {single_line(unwritten)}", file=sys.stderr)
+    if failures or unwritten:
         raise SystemExit(1)

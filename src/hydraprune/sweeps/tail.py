@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydraprune.results.curves import NAME as METRICS
+from hydraprune.results.curves import parsed_line
+from hydraprune.results.metric_rows import finite
+from hydraprune.utils.files import read_bytes
 
 # Bytes to read: enough to reach the last evaluation of an epoch of several thousand steps.
 _TAIL = 64 * 1024
@@ -57,20 +58,15 @@ def read_latest(directory: Path) -> Latest:
 def _lines_backwards(directory: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(step, values) of every complete line, the last first."""
     try:
-        with (directory / METRICS).open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            lines = file.read().splitlines()
+        lines = read_bytes(directory / METRICS, _TAIL, end=True).splitlines()
     except OSError:
         return
     for line in reversed(lines):
-        try:
-            values = json.loads(line)
-            yield int(values["step"]), values
-        except (ValueError, KeyError, TypeError):
-            continue
+        if (parsed := parsed_line(line)) is not None:
+            yield parsed
 
 
 def _number(values: Mapping[str, Any], key: str) -> float | None:
     """A number in a line; NaN for null, which is how NaN and inf are written."""
     value = values.get(key, "not there")
-    return math.nan if value is None else float(value) if isinstance(value, (int, float)) else None
+    return math.nan if value is None else finite(value)

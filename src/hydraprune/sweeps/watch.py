@@ -28,7 +28,7 @@ def watch(folder: Path, once: bool, period: float) -> int:
         period: seconds between two readings of the folder.
 
     Returns:
-        1 if a job failed, otherwise 0.
+        1 if a job failed or its report cannot be read, otherwise 0.
 
     Raises:
         UserError: there is nothing to watch.
@@ -48,7 +48,7 @@ def watch(folder: Path, once: bool, period: float) -> int:
                     break
                 time.sleep(period)
                 now = look(folder)
-    return 1 if now.failed else 0
+    return 1 if now.failed or now.damaged else 0
 
 
 def _view(folder: Path, now: Progress, console: Console, whole: bool = False) -> list[RenderableType]:

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
@@ -44,11 +44,16 @@ class JsonLines(BaseTracker):
         # Writing to a removed file raises no error.
         if not self._path.is_file() or not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno())):
             raise OSError(errno.ENOENT, "was removed or replaced while the run wrote it", str(self._path))
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            self._file.flush()
+        except OSError as error:  # a write to an open file names none
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def close(self, error: BaseException | None = None) -> None:
-        self._file.close()
+        # On a full disk what is still buffered fails again, and the first error is on its way.
+        with nullcontext() if error is None else suppress(OSError):
+            self._file.close()
 
 
 class ProgressBar(BaseTracker):

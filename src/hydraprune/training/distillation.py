@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hydraprune.data.batches import Batch
+from hydraprune.errors import single_line
 from hydraprune.sparsity import check_number
 
 
@@ -57,6 +59,10 @@ class Distiller(ABC):
 
     def misfit(self, student: Any, teacher: Any) -> str | None:
         """Why a teacher does not fit this student, given their Hugging Face configs; None if it does."""
+        return None
+
+    def misfit_on(self, model: nn.Module, batch: Batch) -> str | None:
+        """Why the loss cannot be computed on a loaded model, found on a trial batch; None if it can."""
         return None
 
     def teacher_outputs(self, teacher: nn.Module, batch: Batch) -> Tensor:
@@ -146,6 +152,17 @@ class HiddenStates(Distiller):
             )
         return None
 
+    def misfit_on(self, model: nn.Module, batch: Batch) -> str | None:
+        inside = _hidden_states_inside(model, batch)
+        try:
+            alone = _last_hidden_states(model, batch)
+        except Exception as error:  # a model's code may raise anything
+            return f"the encoder of this model cannot be computed alone ({single_line(error)})"
+        mask = batch.inputs["attention_mask"].bool()
+        if inside is None or (inside.shape == alone.shape and torch.allclose(inside[mask], alone[mask], atol=1e-5)):
+            return None
+        return "the encoder of this model alone computes something else than inside the whole model"
+
     def teacher_outputs(self, teacher: nn.Module, batch: Batch) -> Tensor:
         return _last_hidden_states(teacher, batch)
 
@@ -217,3 +234,17 @@ def _last_hidden_states(model: nn.Module, batch: Batch) -> Tensor:
     assert isinstance(encoder, nn.Module)
     hidden: Tensor = encoder(**batch.inputs).last_hidden_state
     return hidden
+
+
+def _hidden_states_inside(model: nn.Module, batch: Batch) -> Tensor | None:
+    """[batch, length, width], of the encoder while the whole model runs; None if it runs without this module."""
+    encoder = model.base_model
+    assert isinstance(encoder, nn.Module)
+    seen: list[Any] = []
+    hook = encoder.register_forward_hook(lambda _module, _inputs, outputs: seen.append(outputs))
+    try:
+        model(**batch.inputs)
+    finally:
+        hook.remove()
+    hidden = seen[-1][0] if seen else None
+    return hidden if isinstance(hidden, Tensor) else None

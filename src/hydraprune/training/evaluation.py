@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
@@ -14,13 +15,44 @@ from hydraprune.training.setup import Score
 from hydraprune.utils import signals
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts for the examples of one evaluation set.
+
+    Args:
+        predictions: classes by their numbers, or scores for a regression.
+        references: the examples' labels.
+        examples: the examples' numbers in their set.
+    """
+
+    predictions: list[float]
+    references: list[float]
+    examples: list[int]
+
+
 def evaluate(
     model: nn.Module, evaluations: Mapping[str, Batches], score: Score, accelerator: Accelerator
 ) -> dict[str, float]:
     """Metric -> value; those of the second and later sets carry its name, as in `accuracy_validation_mismatched`.
 
-    Leaves the model in the mode in which it was.
+    Raises:
+        Stopped, UserError: see `predict`.
+    """
+    return scores(predict(model, evaluations, accelerator), score)
+
+
+def scores(predicted: Mapping[str, Predictions], score: Score) -> dict[str, float]:
+    """Metric -> value of the predictions for some evaluation sets, named as by `evaluate`."""
+    values: dict[str, float] = {}
+    for index, (name, made) in enumerate(predicted.items()):
+        suffix = "" if index == 0 else f"_{name}"
+        values |= {f"{metric}{suffix}": value for metric, value in score(made.predictions, made.references).items()}
+    return values
+
+
+@torch.no_grad()
+def predict(model: nn.Module, evaluations: Mapping[str, Batches], accelerator: Accelerator) -> dict[str, Predictions]:
+    """Evaluation set -> the model's predictions. Leaves the model in the mode in which it was.
 
     Raises:
         Stopped: between two batches, if the process was asked to stop.
@@ -28,19 +60,12 @@ def evaluate(
     """
     training = model.training
     model.eval()
-    values: dict[str, float] = {}
-    for index, (name, batches) in enumerate(evaluations.items()):
-        predictions, references = _predict(model, name, batches, accelerator)
-        suffix = "" if index == 0 else f"_{name}"
-        values |= {f"{metric}{suffix}": value for metric, value in score(predictions, references).items()}
+    predicted = {name: _predict(model, name, batches, accelerator) for name, batches in evaluations.items()}
     model.train(training)
-    return values
+    return predicted
 
 
-def _predict(
-    model: nn.Module, name: str, batches: Batches, accelerator: Accelerator
-) -> tuple[list[float], list[float]]:
-    """(predictions, references): classes, or scores for a regression."""
+def _predict(model: nn.Module, name: str, batches: Batches, accelerator: Accelerator) -> Predictions:
     predictions, labels, finite, indices = [], [], [], []
     for batch in batches.epoch():
         signals.check()
@@ -59,4 +84,4 @@ def _predict(
             f"first for example {int(broken.min())} (counted from 0)",
             cure="lower optimizer.lr, or set training.max_grad_norm=1",
         )
-    return torch.cat(predictions).cpu().tolist(), torch.cat(labels).tolist()
+    return Predictions(torch.cat(predictions).cpu().tolist(), torch.cat(labels).tolist(), torch.cat(indices).tolist())

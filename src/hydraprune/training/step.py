@@ -21,15 +21,17 @@ def take_step(setup: TrainingSetup, batches: list[Batch], step: int, clock: Cloc
         step: number of this step, from 0.
 
     Returns:
-        The mean loss of the batches, a scalar on the device; None if it or the gradients are not finite.
+        The mean loss of the examples, a scalar on the device; None if it or the gradients are not finite.
     """
     total = torch.zeros((), device=setup.accelerator.device)
+    examples = sum(len(batch.labels) for batch in batches)
     for cpu_batch in batches:
         batch = cpu_batch.to(setup.accelerator.device)
         with setup.accelerator.autocast():
             with clock.measure("teacher"):
                 teacher_outputs = setup.teacher.outputs(batch)
-            loss = setup.distiller.loss(setup.model, batch, teacher_outputs) / len(batches)
+            # Each example weighs the same, also where the last batch of an epoch is shorter.
+            loss = setup.distiller.loss(setup.model, batch, teacher_outputs) / (examples / len(batch.labels))
         setup.accelerator.backward(loss)
         total += loss.detach()
     # Scores and clipping need unscaled gradients; does nothing without a loss scaler.

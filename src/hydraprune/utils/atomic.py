@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,8 +21,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     `.<name>.<pid>.tmp`. An existing folder at `path` is replaced; a link is replaced, not followed.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; or a device or pipe is there, which would be replaced by a file.
     """
+    if not path.name:
+        raise OSError(errno.EISDIR, "is a folder", str(path))
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "is a device or a pipe", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -27,6 +34,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             sync(file)
         if temporary.is_dir():
             _remove(path)
+        elif path.is_dir() and not path.is_symlink():
+            raise OSError(errno.EISDIR, "is a folder", str(path))
         os.replace(temporary, path)
     finally:
         if temporary.is_dir():
@@ -34,6 +43,35 @@ def atomic_write(path: Path) -> Iterator[Path]:
         else:
             temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path, names: Collection[str], live: bool = False) -> None:
+    """Remove what killed processes left of `atomic_write` in a folder.
+
+    Args:
+        folder: one that only the holder of its lock writes; see `live` for others.
+        names: the files and folders that are written there.
+        live: whether other processes may be writing there: then only what has not changed for a minute, and whose
+            process is gone, is removed.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            match = _TEMPORARY.fullmatch(path.name)
+            if match is None or match["name"] not in names or (live and _may_be_written(path, int(match["pid"]))):
+                continue
+            with suppress(OSError):
+                _remove(path)
+
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d{1,10})\.tmp")
+_UNCHANGED_SECONDS = 60.0
+
+
+def _may_be_written(path: Path, pid: int) -> bool:
+    """Whether a process of this machine, or of another one that shares the disk, may be writing this."""
+    import psutil  # here: doctor imports this module where packages are missing
+
+    return psutil.pid_exists(pid) or time.time() - path.lstat().st_mtime < _UNCHANGED_SECONDS
 
 
 def _remove(path: Path) -> None:

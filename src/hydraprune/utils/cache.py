@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from hydraprune.errors import UserError
 from hydraprune.utils.atomic import atomic_write
+from hydraprune.utils.digests import file_sha256
 from hydraprune.utils.sizes import GB
 
 # The subfolders and file names that belong to the cache; anything else in its folder is left alone, since a user may
@@ -182,19 +183,6 @@ class Cache:
             spare += _size(file)
             log.info("Cache: removing %s to make room (cache.max_gb=%g)", file, self.max_gb)
             _remove(file)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of the bytes of a file, in hex.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    result = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            result.update(block)
-    return result.hexdigest()
 
 
 def _checksum_file(path: Path) -> Path:

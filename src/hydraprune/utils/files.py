@@ -1,8 +1,10 @@
-"""Files and folders: what can be written, atomic text files, and a search for folders of runs."""
+"""Files and folders: what can be written and read, atomic text files, and a search for folders of runs."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -57,6 +59,33 @@ def write_text(path: Path, text: str) -> None:
     """
     with atomic_write(path) as temporary:
         temporary.write_text(redact_known(text), encoding="utf-8")
+
+
+def read_bytes(path: Path, most: int, end: bool = False) -> bytes:
+    """The contents of a regular file.
+
+    A pipe or a device of that name is refused: reading it may never end.
+
+    Args:
+        most: bytes that it may have.
+        end: of a longer file, read the last `most` bytes.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is longer than `most`.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    with open(path, "rb", opener=_open_at_once) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most and not end:
+            raise OSError(errno.EFBIG, f"has {size} bytes, and at most {most} are read", str(path))
+        file.seek(max(0, size - most))
+        return file.read(most)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # If a pipe takes the file's place now, opening it does not wait for a writer.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def folders_with(name: str, folder: Path) -> list[Path]:

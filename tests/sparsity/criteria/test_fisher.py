@@ -9,7 +9,8 @@ import torch
 from criteria_helpers import expanded, gradient_of, name, problem, ran
 from torch import Tensor
 
-from hydraprune.sparsity import Block, Fisher, NofM, Pattern
+from hydraprune.sparsity import Block, Fisher, NofM, Pattern, SparsityError
+from hydraprune.sparsity.criteria.fisher import _factor
 
 
 def loss_without(fisher: Tensor, weight: Tensor, gone: Tensor, pinned: Tensor) -> float:
@@ -119,3 +120,51 @@ def test_a_pruned_unit_costs_nothing() -> None:
         steps = [(problem()[0], gradient), (torch.zeros(8, 12), gradient)]
         for size in (2, 16):  # by itself, and in a Fisher block with others
             assert not bool(ran(Fisher(size=size), steps, pattern)[0].any())
+
+
+@pytest.mark.parametrize("decay", [0.99, 0.998, 0.999, 0.9999])
+@pytest.mark.parametrize("rank", [1, 2, 5])
+@pytest.mark.parametrize("pattern", [Block(4, 1), NofM(2, 4), Block(1, 1)], ids=name)
+def test_a_long_average_of_gradients_of_low_rank(decay: float, rank: int, pattern: Block | NofM) -> None:
+    generator = torch.Generator().manual_seed(rank)
+    weight, basis = torch.randn(16, 32, generator=generator), torch.randn(rank, 16, 32, generator=generator)
+    state: list[torch.Tensor] | None = None
+    criterion = Fisher(decay=decay)
+    exact: torch.Tensor | None = None
+    for _ in range(1500):
+        mixed = torch.randn(rank, generator=generator) * torch.rand(1, generator=generator)
+        gradient = torch.einsum("r,rij->ij", mixed, basis)
+        state = criterion.update_state(state, [weight.unsqueeze(1)], [gradient.unsqueeze(1)], pattern)
+        blocks = criterion._blocks(gradient.double().unsqueeze(1), pattern)
+        assert blocks is not None
+        flat = blocks.flatten(1)
+        outer = flat.unsqueeze(2) * flat.unsqueeze(1)
+        exact = outer if exact is None else decay * exact + (1 - decay) * outer
+    assert state is not None
+    assert exact is not None
+    (found,) = criterion.scores(state, [weight.unsqueeze(1)], pattern)
+    assert bool(found.isfinite().all())
+    # The scores of the average in float64, damped alike: what float32 lost is no more than part of a score.
+    precise = exact + torch.diag_embed(
+        (exact.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) * criterion._roundings * 2**-23).expand(-1, exact.shape[1])
+    )
+    inverse, values = torch.linalg.inv(precise), criterion._blocks(weight.double().unsqueeze(1), pattern)
+    assert values is not None
+    units, size = values.shape[1:]
+    own = inverse.reshape(-1, units, size, units, size).diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    expected = torch.einsum("bui,buij,buj->bu", values, torch.linalg.inv(own), values) / 2
+    ratio = found.double().flatten() / expected.flatten()
+    assert 0.1 < float(ratio.min()) <= float(ratio.max()) < 10
+
+
+def test_a_block_that_is_not_positive_definite_is_damped_until_it_is() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(8, 6, 6, generator=generator, dtype=torch.float64)
+    matrix = matrix + matrix.transpose(1, 2)  # of both signs
+    damp = torch.full((8, 1), 1e-6, dtype=torch.float64)
+    lower = _factor(matrix.clone(), damp.clone())
+    added = lower @ lower.transpose(1, 2) - matrix
+    assert torch.allclose(added, torch.diag_embed(added.diagonal(dim1=1, dim2=2)), atol=1e-9)
+    assert bool(((added[:, 0, 0] >= 1e-6) & (added[:, 0, 0] < 100)).all())
+    with pytest.raises(SparsityError, match=r"pruner=fisher: the average of gradients is not finite"):
+        _factor(torch.full((1, 2, 2), float("nan"), dtype=torch.float64), damp[:1].clone())

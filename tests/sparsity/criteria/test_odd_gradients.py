@@ -17,6 +17,7 @@ from hydraprune.sparsity import (
     Gradient,
     Magnitude,
     Member,
+    Movement,
     OneShot,
     Pruner,
     Snip,
@@ -256,3 +257,46 @@ def test_layers_that_are_emptied_are_named() -> None:
     assert not first.any()
     assert pruner.emptied == [name for name, mask in pruner.masks.items() if not mask.any()]
     assert len(pruner.emptied) == 1
+
+
+# Scores that are not finite -----------------------------------------------------------------------
+
+
+class Given(Movement):
+    """A score that is whatever the gradient is."""
+
+    def score(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("scope", ["global", "local"])
+@pytest.mark.parametrize("cap", [0.98, 0.5])
+@pytest.mark.parametrize("pattern", [Block(4, 1), Block(1, 1)], ids=lambda p: p.name)
+def test_a_score_that_is_not_finite_is_refused(value: float, scope: str, cap: float, pattern: Block) -> None:
+    model = mlp()
+    plans = block(pattern.rows, pattern.cols, 0.4, scope, cap=cap)  # type: ignore[arg-type]
+    pruner = pruner_of(model, plans, Given(), Exp(warmup=2, frequency=3), STEPS)
+    for step in range(5):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        pruner.observe(step)
+        if step == 3:  # as sums of many large steps may end
+            memory = pruner.state_dict()["memory"]
+            memory["2.weight"].flatten()[7] = value
+        if step < 4:
+            pruner.project(step + 1)
+    with pytest.raises(SparsityError, match="step 5: a score is not finite; look for"):
+        pruner.project(5)
+
+
+def test_movement_scores_that_overflow_are_refused() -> None:
+    model = mlp()
+    pruner = pruner_of(model, block(4, 1, 0.5), Movement(), OneShot(warmup=3), STEPS)
+    for step in range(3):
+        for parameter in model.parameters():
+            parameter.grad = torch.sign(parameter.detach()) * 2e38
+        pruner.observe(step)
+        model[0].weight.data.mul_(100)
+    with pytest.raises(SparsityError, match="step 3: a score is not finite"):
+        pruner.project(3)

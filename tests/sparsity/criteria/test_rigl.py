@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 from criteria_helpers import problem, pruner_on_layers
-from sparsity_helpers import linear
+from hypothesis import given
+from hypothesis import strategies as st
+from sparsity_helpers import examples, linear
 
 from hydraprune.sparsity import Block, Cubic, Hold, Rigl, SparsityError, block, n_of_m
+from hydraprune.sparsity.pruners.regrowth import exchange
 
 
 def algorithm_1(weight: np.ndarray, gradient: np.ndarray, keep: np.ndarray, fraction: float) -> np.ndarray:
@@ -108,3 +111,33 @@ def test_rigl_under_a_growing_schedule_prunes_and_regrows() -> None:
 def test_rigl_refuses_groups_that_are_pruned_alike() -> None:
     with pytest.raises(SparsityError, match=r"2:4.*block or channel pattern, or pruner=sr_ste"):
         pruner_on_layers([linear(torch.rand(4, 4))], n_of_m(2, 4), Rigl(), Hold(warmup=1))
+
+
+def exchanged(keep: np.ndarray, weight: np.ndarray, gradient: np.ndarray, share: float) -> np.ndarray:
+    """What is kept after an exchange."""
+    costs, growth = (torch.tensor(values, dtype=torch.float32) for values in (weight, gradient))
+    return (~exchange(torch.tensor(~keep), costs, growth, share)).numpy()
+
+
+@examples(200)
+@given(
+    units=st.integers(4, 60),
+    pruned=st.floats(0.02, 0.9),
+    share=st.floats(0.01, 0.6),
+    silent=st.floats(0, 1),
+    seed=st.integers(0, 9999),
+)
+def test_an_exchange_is_of_the_full_share_at_any_sparsity(
+    units: int, pruned: float, share: float, silent: float, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    weight, gradient = generator.permutation(units) + 1.0, generator.permutation(units) + 1.0
+    keep = generator.random(units) >= pruned
+    weight[~keep] = 0.0
+    after = exchanged(keep, weight, gradient, share)
+    assert after.tolist() == algorithm_1(weight, gradient, keep, share).tolist()
+    # Where a gradient is zero, a pruned unit would come back as zero: one that was just pruned stays instead.
+    gradient[generator.random(units) < silent] = 0.0
+    after = exchanged(keep, weight, gradient, share)
+    assert after.sum() == keep.sum()
+    assert not ((after & ~keep) & (gradient == 0)).any()

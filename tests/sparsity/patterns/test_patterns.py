@@ -149,13 +149,6 @@ def test_conv2d_groups_run_along_input_channels() -> None:
     assert torch.equal(pruner.masks["weight"], expected)
 
 
-def test_grouped_convolutions_have_fewer_input_channels() -> None:
-    layer = nn.Conv1d(4, 4, 3, groups=2, bias=False)
-    pruner = prune_now(layer, block("channel", 1, 0.5))
-    # Its weight is [4, 2, 3]: two columns of input channels, of which one goes at all positions.
-    assert pruner.masks["weight"].sum((0, 2)).sort().values.tolist() == [0, 12]
-
-
 @pytest.mark.parametrize("score", [0.0, 1.0])
 def test_ties_prune_the_exact_count_from_the_lower_index(score: float) -> None:
     weight = torch.full((4, 4), score)
@@ -387,3 +380,23 @@ def test_a_group_that_prunes_nothing_is_refused(keep: int, of: int) -> None:
 def test_a_bad_reduction_is_refused(make: object, how: object) -> None:
     with pytest.raises(SparsityError, match=f"reduce={how}: .*mean, sum or max"):
         make(how)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("layer", "groups"),
+    [
+        (nn.Conv2d(8, 8, 3, groups=2), 2),
+        (nn.Conv2d(8, 16, 1, groups=4), 4),
+        (nn.Conv1d(8, 8, 5, groups=8), 8),  # depthwise
+    ],
+)
+def test_input_channels_of_grouped_convolutions_are_refused(layer: nn.Module, groups: int) -> None:
+    """A column of the weight is an input channel of every group, none of which could be removed by itself."""
+    model = nn.ModuleDict({"plain": nn.Conv1d(8, 8, 1), "grouped": layer})
+    for cols in (1, 2):
+        with pytest.raises(SparsityError, match=rf"grouped\.weight .*each of its {groups} groups has input channels"):
+            prune_now(model, block("channel", cols, 0.5))
+    # Filters are whole, and blocks are of the matrix.
+    assert prune_now(layer, block(1, "channel", 0.5)).pools[0][1].total == layer.weight.shape[0]
+    assert prune_now(layer, block(4, 1, 0.5, initial_sparsity=0)).zeros * 2 == layer.weight.numel()
+    assert prune_now(nn.Conv1d(8, 8, 1), block("channel", 1, 0.5)).pools[0][1].pruned == 4

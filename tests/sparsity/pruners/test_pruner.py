@@ -349,18 +349,11 @@ def test_magnitude_asks_for_no_gradient() -> None:
 def test_gradients_are_scored_only_when_they_can_matter(criterion: Criterion) -> None:
     pruner = pruner_of(mlp(), block(4, 1, 0.5), criterion, Exp(warmup=3, cooldown=1, frequency=4))
     for weight in pruner.weights:
-        weight.parameter.grad = torch.zeros_like(weight.parameter)
-    pruner.observe(0)
-    for weight in pruner.weights:
-        weight.parameter.grad = None
-    for step in range(1, STEPS + 3):
+        weight.parameter.grad = torch.ones_like(weight.parameter)
+    for step in range(STEPS + 3):
+        pruner.observe(step)
         # Two steps stand by, should the gradients of the last one not be finite.
-        if step in (1, 2, 4, 5, 6, 8, 9, 10):
-            with pytest.raises(SparsityError, match="gets no gradient"):
-                pruner.observe(step)
-        else:
-            pruner.observe(step)
-    assert pruner.state_dict()["memory"] == {}
+        assert (len(pruner.state_dict()["memory"]) > 0) == (step in (0, 1, 2, 4, 5, 6, 8, 9, 10)), step
 
 
 @pytest.mark.parametrize("criterion", SCORING, ids=kind)
@@ -373,16 +366,19 @@ def test_score_state_is_dropped_after_the_last_update(criterion: Criterion) -> N
 
 def test_momentum_scores_from_the_first_step() -> None:
     pruner = pruner_of(mlp(), block(4, 1, 0.5), SnipMomentum(), OneShot(warmup=9))
-    with pytest.raises(SparsityError, match=r"0\.weight gets no gradient.*pruner 4x1.*exclude"):
-        pruner.observe(0)
+    for weight in pruner.weights:
+        weight.parameter.grad = torch.ones_like(weight.parameter)
+    pruner.observe(0)
+    assert len(pruner.state_dict()["memory"]) == 2
 
 
 def test_a_layer_without_a_gradient_is_named() -> None:
     model = nn.ModuleDict({"used": nn.Linear(4, 4), "unused": nn.Linear(4, 4)})
     pruner = pruner_of(model, block(4, 1, 0.5), SnipMomentum(), OneShot(warmup=1))
     model["used"](torch.randn(2, 4)).sum().backward()
-    with pytest.raises(SparsityError, match=r"^unused\.weight gets no gradient"):
-        pruner.observe(0)
+    pruner.observe(0)
+    with pytest.raises(SparsityError, match=r"^unused\.weight got no gradient in any step before the update at step 1"):
+        pruner.project(1)
 
 
 @pytest.mark.parametrize("criterion", SCORING, ids=kind)

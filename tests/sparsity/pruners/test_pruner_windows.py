@@ -93,9 +93,11 @@ def reach(pruner: Pruner, with_gradients: bool = True) -> None:
 @pytest.mark.parametrize("criterion", [Snip(), SnipMomentum(0.0), SnipMomentum(0.01)], ids=repr)
 def test_no_gradient_is_asked_for_between_windows(criterion: Criterion) -> None:
     pruner = pruner_of(mlp(), block(4, 1, 0.5), criterion, OneShot(warmup=20), 40)
-    # But in the first step: a frozen weight is not to be found out hours later.
+    # But a frozen weight is not to be found out hours later.
+    pruner.weights[0].parameter.requires_grad_(False)
     with pytest.raises(SparsityError, match="gets no gradient"):
         pruner.observe(0)
+    pruner.weights[0].parameter.requires_grad_(True)
     reach(pruner)
     pruner.observe(0)
     reach(pruner, with_gradients=False)

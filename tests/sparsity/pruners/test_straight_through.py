@@ -178,5 +178,6 @@ def test_unsupported_plans_are_refused() -> None:
     model = mlp()
     pruner = sr_ste(model, n_of_m(2, 4), Hold())
     pruner.project(0)
+    model[0].weight.requires_grad_(False)
     with pytest.raises(SparsityError, match=r"0\.weight gets no gradient"):
         pruner.observe(0)

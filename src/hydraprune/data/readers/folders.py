@@ -79,6 +79,13 @@ def load_splits(
             raise
 
 
+def data_files(folder: Path, subset: str | None) -> list[Path]:
+    """The data files of a local data set, or of one of its subsets if that has a folder of its own."""
+    below = folder / (subset or "")
+    place = below if below.is_dir() else folder
+    return [file for file in sorted(place.rglob("*")) if file.suffix in _DATA_SUFFIXES and file.is_file()]
+
+
 def _is_csv(rows: Any) -> bool:
     """Whether the library has read a csv, in which it guesses types."""
     return getattr(rows.info, "builder_name", None) == "csv"

@@ -31,8 +31,6 @@ class Criterion(Method):
     uses_gradient: bool = True
     # What an earlier step's score is multiplied by at each later step: 0 keeps the last step alone, 1 every step.
     decay: float = 0.0
-    # Whether a pruned unit may score higher than one that is kept, and return at an update.
-    revives: bool = False
     # Whether scores are learned from 0 on, so that `scheduler=threshold` applies to them.
     learned: bool = False
     # Whether updates exchange kept units for pruned ones, by `growth` and `exchanged`.
@@ -62,7 +60,8 @@ class Criterion(Method):
         """The score state after one more step, per layer.
 
         Args:
-            state: what this method returned last, which may be written in place; None at first.
+            state: what this method returned last of these layers, which may be written in place; None at first.
+                Layers come in groups: those without a gradient in a step are left out of it.
             weights, gradients: per layer the view [rows, positions, columns], read only. `gradients`
                 is None only when `horizon` is 0.
             pattern: that of all these layers.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hydraprune.sparsity.criteria.base import Criterion, given
+from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.patterns import Pattern, ViewShape, shape_of
 from hydraprune.sparsity.precision import wide
 from hydraprune.sparsity.saliency_kernels import totals
@@ -17,6 +18,8 @@ from hydraprune.sparsity.validation import check_number, check_whole
 
 # Most entries of Fisher blocks that are inverted in one call: 128 MB in float64.
 _ENTRIES = 2**24
+# Times that the damping of a block is raised; 4 to this power is more than the whole range of float32 roundings.
+_MOST_RAISES = 16
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Fisher(Criterion):
 
     Args:
         decay: of the average, at least 0 and below 1.
-        damp: above 0; at least 4 roundings (float32) of a block's trace are added in any case.
+        damp: above 0; in any case as much is added as the average needs that is kept in float32: 4 roundings of a
+            block's trace, and more where `decay` averages over more than 100 steps.
         size: most weights of one Fisher block, from 1 to 256; the state has as many floats for each weight.
 
     Raises:
@@ -53,6 +57,15 @@ class Fisher(Criterion):
         check_number("decay", self.decay, 0, 1, from_low=True)
         check_number("damp", self.damp, 0, math.inf)
         check_whole("size", self.size, 1, 256)
+
+    @property
+    def _roundings(self) -> float:
+        """The least damping, in roundings of a block's trace.
+
+        The average of few g g' has a rank of few, and float32 rounds it to below zero elsewhere: by about two
+        roundings where it is over 100 steps, and as errors of single steps add up, in proportion to the root of them.
+        """
+        return 4 * max(1.0, math.sqrt(1 / (1 - self.decay) / 100))
 
     def _cells_per_block(self, across: int, weights: int) -> int:
         """How many cells of `weights` weights, of `across` in a line, share a Fisher block; 0: they are too large."""
@@ -114,13 +127,40 @@ class Fisher(Criterion):
         nonzero = (weights != 0).reshape(count, -1).to(precise)
         matrix = fisher.to(precise) * nonzero.unsqueeze(2) * nonzero.unsqueeze(1)
         trace = matrix.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
-        # The average of few g g' has a rank of few, and float32 rounds it to below zero elsewhere.
-        damp = (trace * (4 * torch.finfo(torch.float32).eps)).clamp(min=self.damp)
-        matrix.diagonal(dim1=1, dim2=2).add_(damp)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix).L)
+        damp = (trace * (self._roundings * torch.finfo(torch.float32).eps)).clamp(min=self.damp)
+        inverse = torch.cholesky_inverse(_factor(matrix, damp))
         own = inverse.reshape(count, units, size, units, size).diagonal(dim1=1, dim2=3).movedim(-1, 1)
         # w' (L L')^-1 w is the square of L^-1 w, never below zero.
         lower = torch.linalg.cholesky_ex(own).L
         solved = torch.linalg.solve_triangular(lower, weights.to(precise).unsqueeze(-1), upper=False)
         losses: Tensor = solved.squeeze(-1).square().sum(-1) / 2
         return losses.float()
+
+
+def _factor(matrix: Tensor, damp: Tensor) -> Tensor:
+    """The Cholesky factors of damped Fisher blocks [blocks, weights, weights]; `matrix` is written into.
+
+    A block that is not positive definite in spite of its damping gets more of it, until it is.
+
+    Args:
+        damp: of each block, [blocks, 1].
+
+    Raises:
+        SparsityError: a block is not finite.
+    """
+    matrix.diagonal(dim1=1, dim2=2).add_(damp)
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    for _ in range(_MOST_RAISES):
+        (bad,) = failed.nonzero(as_tuple=True)
+        if not len(bad):
+            return torch.as_tensor(lower)
+        # To four times as much as so far.
+        matrix[bad] += torch.diag_embed((3 * damp[bad]).expand(-1, matrix.shape[-1]))
+        damp[bad] *= 4
+        lower[bad], failed[bad] = torch.linalg.cholesky_ex(matrix[bad])
+    raise SparsityError(
+        "the average of gradients is not finite, or too uneven for its precision",
+        key="pruner",
+        value="fisher",
+        cure="look for an infinite gradient, or raise pruner.damp",
+    )

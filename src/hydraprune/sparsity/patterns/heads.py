@@ -8,11 +8,12 @@ from fractions import Fraction
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layers import Family
-from hydraprune.sparsity.layouts import Weight, model_block_of
+from hydraprune.sparsity.layouts import Weight
+from hydraprune.sparsity.patterns.attention import ROLES, Attention, attentions_of
 from hydraprune.sparsity.patterns.base import Pattern, Reduce, check_reduce
 from hydraprune.sparsity.patterns.block import Block
 
-ROLES = ("query", "key", "value", "attention_output")
+__all__ = ["ROLES", "Heads"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Heads:
     A head's score is the mean of those of its rows in query, key and value and of its columns in
     the output projection. Biases stay; a head whose output columns are zero has no effect whatever
     its biases are. Each of the four weights is pruned by a `Block` of its own.
+
+    In grouped-query attention, where key and value have fewer heads than query, a unit is a
+    key-value head with all the query heads that read it. The number of query heads is the
+    family's (`Family.heads`); that of key-value heads follows from the shapes of the weights.
+    Self- and cross-attention of one layer are two attentions, each with heads of its own.
 
     Args:
         reduce: how the scores of one head combine within a weight: mean, sum or max.
@@ -46,15 +52,15 @@ class Heads:
         return Fraction(1)
 
     def couple(self, weights: Sequence[Weight], family: Family) -> Mapping[str, Sequence[tuple[Weight, Pattern]]]:
-        """The four weights of each attention block, by the block's name; roles tell which weight is which.
+        """The four weights of each attention, by its name; roles tell which weight is which.
 
         Raises:
-            SparsityError: the family does not name its roles or the number of heads, a block lacks
-                one of its weights, or the heads do not divide it.
+            SparsityError: the family does not name its roles or the number of heads, an attention lacks
+                one of its weights or has one twice, or the shapes are not those of so many heads.
         """
         if family.heads is None:
             raise SparsityError(f"heads: nothing says how many heads this {family.name} model has")
-        blocks: dict[str, dict[str, Weight]] = {}
+        roles: list[tuple[str, Weight]] = []
         for weight in weights:
             role = family.role_of(weight.layer)
             if role not in ROLES:
@@ -63,22 +69,14 @@ class Heads:
                     cure="heads are pruned in these four",
                     setting=("layers.roles", f"[{', '.join(ROLES)}]"),
                 )
-            blocks.setdefault(model_block_of(weight.layer), {})[role] = weight
-        return {block: self._members(block, by_role, family.heads) for block, by_role in blocks.items()}
+            roles.append((role, weight))
+        return {attention.name: self._members(attention, family.heads) for attention in attentions_of(roles)}
 
-    def _members(self, block: str, by_role: Mapping[str, Weight], heads: int) -> list[tuple[Weight, Pattern]]:
-        if absent := [role for role in ROLES if role not in by_role]:
-            raise SparsityError(f"heads: {block} has no {absent[0]} among the chosen layers; a head goes in all four")
-        members: list[tuple[Weight, Pattern]] = []
-        for role in ROLES:
-            weight = by_role[role]
-            rows, _, columns = weight.view_shape
-            channels = columns if role == "attention_output" else rows
-            if channels % heads:
-                raise SparsityError(f"{weight.name}: {heads} heads do not divide its {channels} channels")
-            width = channels // heads
-            output = role == "attention_output"
-            members.append(
-                (weight, Block("channel", width, self.reduce) if output else Block(width, "channel", self.reduce))
-            )
-        return members
+    def _members(self, attention: Attention, heads: int) -> list[tuple[Weight, Pattern]]:
+        _, widths = attention.units(heads)
+        return [(attention.weights[role], self._block(role, width)) for role, width in widths.items()]
+
+    def _block(self, role: str, width: int) -> Block:
+        if role == "attention_output":
+            return Block("channel", width, self.reduce)
+        return Block(width, "channel", self.reduce)

@@ -38,6 +38,8 @@ def parse(name: str) -> Pattern:
     Raises:
         SparsityError: no pattern has this name, or its numbers make no pattern.
     """
+    if not isinstance(name, str):
+        raise SparsityError("must be the name of a pattern, as 4x1 or 2:4", key="pattern", value=name)
     pattern = _parsed(name) or _registered.get(name)
     if pattern is None:
         registered = f"; registered: {', '.join(_registered)}" if _registered else ""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member, Structure
 from hydraprune.sparsity.posttraining.base import MaskDecision, PostTraining, PruningTask, decision
+from hydraprune.sparsity.precision import at_least_single
 from hydraprune.sparsity.selection import choose
 
 
@@ -69,28 +70,32 @@ def mask_gradients(task: PruningTask, batches: int) -> list[Tensor]:
     """
     members = [_output(structure) for structure in task.structures]
     parameters = [member.weight.parameter for member in members]
-    rows: list[list[Tensor]] = [[] for _ in members]
+    rows: list[list[Tensor | None]] = [[] for _ in members]
     with _differentiable(parameters), torch.enable_grad():
         for loss in task.calibration(batches):
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
             for member, gradient, row in zip(members, found, rows, strict=True):
-                if gradient is None:
-                    raise SparsityError(
-                        f"{member.weight.name} gets no gradient on the calibration batches", cure="exclude it"
-                    )
-                row.append(_summed(member, gradient))
+                row.append(None if gradient is None else _summed(member, gradient))
     if not rows[0]:
         raise SparsityError("the calibration gave no batch", cure="it needs at least one")
-    result = [torch.stack(row) for row in rows]
+    result = [_stacked(member, row) for member, row in zip(members, rows, strict=True)]
     for member, gradients in zip(members, result, strict=True):
         if not bool(gradients.isfinite().all()):
             raise SparsityError(f"{member.weight.name}: a gradient is not finite on the calibration batches")
     return result
 
 
+def _stacked(member: Member, rows: Sequence[Tensor | None]) -> Tensor:
+    """The gradients of one member, [batches, units]; zero in a batch for which the model does not use it."""
+    if all(row is None for row in rows):
+        raise SparsityError(f"{member.weight.name} gets no gradient on the calibration batches", cure="exclude it")
+    none = torch.zeros(member.units, dtype=torch.float64)
+    return torch.stack([none if row is None else row for row in rows])
+
+
 @torch.no_grad()
 def _summed(member: Member, gradient: Tensor) -> Tensor:
-    products = member.weight.view(member.weight.parameter.detach() * gradient)
+    products = member.weight.view(at_least_single(member.weight.parameter.detach()) * at_least_single(gradient))
     # In double precision from here on: exchanges compare small differences of sums.
     return member.pattern.sum_cells(products).flatten().cpu().double()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,8 @@ from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.pruners.base import Pruner, Units
 from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.selection import Budget, Selection
+
+log = logging.getLogger(__name__)
 
 # Curves are floats: one that begins at 0.3 may return 0.30000000000000004 there.
 _ROUNDING = 1e-9
@@ -58,12 +61,20 @@ class Budgeted(Pruner):
             )
 
     def begin(self) -> None:
-        """Mask units that are zero when training starts, if the schedule is to continue from there."""
+        """Keep zeros that the weights have when training starts, if the schedule is to continue from there.
+
+        Units that are zero count as pruned. Zeros of other units stay zero too, on top of the target, unless the
+        method is one that brings weights back.
+        """
         if self._begun:
             return
         self._begun = True
         if self.plan.selection.initial_sparsity is not None:
             return
+        zeros = sum(int((member.values == 0).sum()) for member in self._members)
+        revives = self.plan.criterion is not None and self.plan.criterion.revives
+        if zeros and not revives:
+            self._fix_zeros()
         self._keep_zeros()
         for pool in self._pools:
             pool.initial = sum(self._pruned[i] for i in pool.indices)
@@ -79,6 +90,28 @@ class Budgeted(Pruner):
                     pruner=self.name,
                 )
             self._refuse_beyond_bounds(pool)
+        if zeros:
+            self._report_zeros(zeros, revives)
+
+    def _report_zeros(self, zeros: int, revives: bool) -> None:
+        """Log what becomes of the zeros that the weights have when training starts."""
+        units = sum(count * s.unit_zeros for count, s in zip(self._pruned, self.structures, strict=True))
+        target = f"{self.target_sparsity:.4g}"
+        had = (
+            f"pruner {self.name}: {zeros:,} of {self.total:,} weights ({zeros / self.total:.1%}) are zero at the start"
+        )
+        if revives:
+            method = self.plan.criterion.name if self.plan.criterion else ""
+            log.warning("%s; %s may bring them back, and the target is %s", had, method, target)
+        elif zeros > units:
+            log.warning(
+                "%s and stay zero, %s of them outside of pruned %s units; these come on top of the target, %s. With "
+                "initial_sparsity=0 all zeros are given up instead",
+                had,
+                f"{zeros - units:,}",
+                self.plan.pattern.name,
+                target,
+            )
 
     def _refuse_beyond_bounds(self, pool: Pool) -> None:
         """Refuse zeros beyond cap or floor, some of which would be lost."""
@@ -135,6 +168,8 @@ class Budgeted(Pruner):
         return {**super().state_dict(), "initial": [pool.initial for pool in self._pools]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if len(state.get("initial", self._pools)) != len(self._pools):
+            raise self._foreign(f"it has {len(state['initial'])} pools of layers, and this pruner {len(self._pools)}")
         super().load_state_dict(state)
         for pool, initial in zip(self._pools, state["initial"], strict=True):
             pool.initial = initial

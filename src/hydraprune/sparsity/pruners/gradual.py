@@ -166,8 +166,9 @@ class Gradual(Budgeted):
             self._settled_cost(i) if at_cap else self._cost(i, cells)
             for i, at_cap in zip(pool.indices, settled, strict=True)
         ]
+        self._refuse_infinite([cost for cost, at_cap in zip(costs, settled, strict=True) if not at_cap], step)
         if self.updates.schedule.by_scores and update != self.updates.last:
-            budget = self._by_scores(pool, costs, budget)
+            costs, budget = self._by_scores(pool, costs, budget)
         try:
             chosen = choose(costs, budget)
         except SparsityError as error:
@@ -182,11 +183,29 @@ class Gradual(Budgeted):
             if not at_cap:
                 self._prune(i, pruned, cells, int(count))
 
-    def _by_scores(self, pool: Pool, costs: Sequence[Tensor], budget: Budget) -> Budget:
-        """As many as pass the schedule's threshold, at least those pruned already and at most the goal."""
-        found = sum(int(self.updates.schedule.passes(cost).sum()) for cost in costs)
-        least = sum(self._pruned[i] for i in pool.indices)
-        return replace(budget, count=max(least, min(found, budget.goal, sum(budget.caps))))
+    def _refuse_infinite(self, costs: Sequence[Tensor], step: int) -> None:
+        """Refuse a score of minus infinity; `choose` takes that for a unit to prune in any case, and refuses others."""
+        if costs and not float(torch.stack([cost.min() for cost in costs]).min()) > -torch.inf:
+            raise SparsityError(
+                f"pruner {self.name}, step {step}: a score is not finite",
+                cure="look for a NaN or infinite gradient or weight, and lower the learning rate",
+            )
+
+    def _by_scores(self, pool: Pool, costs: list[Tensor], budget: Budget) -> tuple[list[Tensor], Budget]:
+        """Costs and budget by which those units go that pass the schedule's threshold, and no others.
+
+        Units beyond the cap of their layer stay, and so do those that the floors of other layers reserve. Units that
+        are pruned stay pruned; where some of them do not pass (any more), they cost least.
+        """
+        passing = [self.updates.schedule.passes(cost) for cost in costs]
+        pruned = sum(self._pruned[i] for i in pool.indices)
+        found = _allowed([int(units.sum()) for units in passing], budget)
+        if found < pruned:
+            masked = [self._masked_units(i) for i in pool.indices]
+            costs = [cost.masked_fill(units, -torch.inf) for cost, units in zip(costs, masked, strict=True)]
+            both = [units | gone for units, gone in zip(passing, masked, strict=True)]
+            found = max(pruned, _allowed([int(units.sum()) for units in both], budget))
+        return costs, replace(budget, count=min(found, budget.goal, sum(budget.caps)))
 
     def _cost(self, index: int, cells: Sequence[Tensor]) -> Tensor:
         return self.structures[index].cost([cells[i] for i in self._indices[index]])
@@ -204,7 +223,7 @@ class Gradual(Budgeted):
     @property
     def zeros(self) -> int:
         partial = self._progressive.zeros
-        return super().zeros if partial is None else partial
+        return super().zeros if partial is None or self.kept_zeros else partial
 
     def state_dict(self) -> dict[str, Any]:
         """Also the score state and the parts of an update under way.
@@ -214,18 +233,28 @@ class Gradual(Budgeted):
         return {
             **super().state_dict(),
             "memory": self._scores.state(),
+            "intermittent": self._scores.intermittent,
             "parts": self._progressive.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._refuse_other_plan(state)
         scores = state["memory"]
         self._check_shapes("scores", scores, self._scores.shapes())
-        if scores and len(scores) != len(self._members):
-            raise SparsityError(f"state of pruner {self.name}: scores {len(scores)} weights of {len(self._members)}")
+        intermittent = bool(state.get("intermittent", False))
+        if scores and len(scores) != len(self._members) and not intermittent:
+            raise self._foreign(f"it scores {len(scores)} weights of {len(self._members)}")
         super().load_state_dict(state)
-        self._scores.load(scores)
-        self._progressive.load(state["parts"])
+        self._scores.load(scores, intermittent)
+        self._progressive.load(state["parts"], intermittent)
         if self._progressive.under_way:
             # Some blocks are partly zero.
             for i, member in enumerate(self._members):
                 self._masks.hold(i, state["masks"][member.weight.name].to(member.weight.parameter.device))
+
+
+def _allowed(counts: Sequence[int], budget: Budget) -> int:
+    """How many units may go of those found in each layer, within the caps and with what the floors reserve left."""
+    capped = [min(count, cap) for count, cap in zip(counts, budget.caps, strict=True)]
+    within = [min(count, floor) for count, floor in zip(capped, budget.floors, strict=True)]
+    return sum(within) + min(sum(capped) - sum(within), budget.spare)

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from hydraprune.sparsity.groups import Member
 
+# Masks are multiplied with the bits of weights: so 0 makes 0.0 of NaN, of an infinity and of a negative number too.
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Masks:
     """Which entries of some weights are masked; none of them at first. Members go by their index."""
@@ -19,18 +22,33 @@ class Masks:
         # broadcast over the pattern's view of the weight, or like the weight.
         self.kept: list[Tensor | None] = [None] * len(self.members)
         self.small = [False] * len(self.members)
+        # Per weight, where zeros that it had before training stay zero whatever the masks: False there, bool, shaped
+        # like the weight; and the two together, as they are applied.
+        self.fixed: list[Tensor | None] = [None] * len(self.members)
+        self._both: list[Tensor | None] = [None] * len(self.members)
 
     def apply(self) -> None:
         """Set every masked weight to zero, in place."""
         targets, factors = [], []
-        for member, kept, small in zip(self.members, self.kept, self.small, strict=True):
-            if kept is not None:
-                targets.append(
-                    member.pattern.broadcast_view(member.values) if small else member.weight.parameter.detach()
-                )
-                factors.append(kept)
+        for member, kept, small, both in zip(self.members, self.kept, self.small, self._both, strict=True):
+            factor = kept if both is None else both
+            if factor is not None:
+                view = small and both is None
+                weights = member.pattern.broadcast_view(member.values) if view else member.weight.parameter.detach()
+                targets.append(weights.view(factor.dtype))
+                factors.append(factor)
         if targets:
             torch._foreach_mul_(targets, factors)
+
+    def fix(self, index: int, keep: Tensor) -> None:
+        """Keep at zero, from now on and under every mask, what is False in `keep` (bool, shaped like the parameter)."""
+        self.fixed[index] = keep
+        self._combine(index)
+
+    def _combine(self, index: int) -> None:
+        fixed, whole = self.fixed[index], self.whole(index)
+        if fixed is not None:
+            self._both[index] = (fixed if whole is None else fixed & whole).to(_bits(self.members[index]))
 
     def prune(self, index: int, pruned: Tensor, cells: Tensor) -> None:
         """Mask these units of a weight, and no others. Arguments: see `Pattern.mask`."""
@@ -38,12 +56,14 @@ class Masks:
         keep = member.pattern.broadcast_mask(pruned, cells, member.weight.view_shape)
         self.small[index] = _broadcasts(member)
         keep = keep if self.small[index] else _whole(member, keep)
-        self.kept[index] = keep.to(member.weight.parameter.dtype)
+        self.kept[index] = keep.to(_bits(member))
+        self._combine(index)
 
     def hold(self, index: int, keep: Tensor) -> None:
         """Mask what is False in `keep` (bool, shaped like the parameter), and nothing else."""
         self.small[index] = False
-        self.kept[index] = keep.to(self.members[index].weight.parameter.dtype)
+        self.kept[index] = keep.to(_bits(self.members[index]))
+        self._combine(index)
 
     def whole(self, index: int) -> Tensor | None:
         """A weight's mask, bool, shaped like the parameter, True = keep; None before it is pruned."""
@@ -52,11 +72,21 @@ class Masks:
             return None
         return (_whole(self.members[index], kept) if self.small[index] else kept).bool()
 
+    def applied(self, index: int) -> Tensor | None:
+        """The same with the zeros that are fixed."""
+        both = self._both[index]
+        return self.whole(index) if both is None else both.bool()
+
     def load(self, index: int, keep: Tensor) -> None:
         """Take over a mask of whole units, as `whole` returned it."""
         member = self.members[index]
         view = member.weight.view(keep)
         self.prune(index, member.pattern.empty_units(view), member.pattern.to_cells(view.float()))
+
+
+def _bits(member: Member) -> torch.dtype:
+    """The integers as wide as a weight's numbers."""
+    return _BITS[member.weight.parameter.element_size()]
 
 
 def _broadcasts(member: Member) -> bool:

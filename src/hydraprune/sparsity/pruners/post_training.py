@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
@@ -26,7 +27,8 @@ class Calibrated(Budgeted):
         calibration: runs the model; needed at the update, not before.
 
     Raises:
-        SparsityError: the amounts are impossible, or the method cannot judge a layer or pattern.
+        SparsityError: the amounts are impossible, the method cannot judge a layer or pattern, or several processes
+            train together.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Calibrated(Budgeted):
         calibration: Calibration | None = None,
     ) -> None:
         self.method = method
+        _refuse_many_processes(method)
         if method.per_layer and plan.selection.scope == "global":
             # The result is that of scope=local, and reports should say so.
             plan = replace(plan, selection=replace(plan.selection, scope="local"))
@@ -81,3 +84,13 @@ class Calibrated(Budgeted):
                 member.values.copy_(decision.weights[offset])
             self._masks.load(index, member.weight.unview(decision.keeps[offset]).contiguous())
         self._pruned[decision.index] = int(decision.pruned.sum())
+
+
+def _refuse_many_processes(method: PostTraining) -> None:
+    """Refuse a training of several processes: each would prune by batches of its own, and end with other masks."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        raise method.refusal(
+            f"prunes by calibration batches, which each of the {dist.get_world_size()} processes has of its own, so "
+            f"that their masks would differ",
+            cure="prune in one process and train the saved model, or choose a pruner that scores gradients",
+        )

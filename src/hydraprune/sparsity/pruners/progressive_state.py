@@ -158,13 +158,13 @@ class ProgressiveState:
             "order": {} if self._own is None else self._own.state(),
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take over a state."""
+    def load(self, state: Mapping[str, Any], intermittent: bool = False) -> None:
+        """Take over a state; `intermittent`: see `ScoreState`."""
         self.zeros = state["zeros"]
         saved = state["stages"]
         self._part_of = [saved[m.weight.name].to(m.weight.parameter.device) for m in self.members] if saved else None
         if self._own is not None:
-            self._own.load(state["order"])
+            self._own.load(state["order"], intermittent)
 
 
 def _cells(member: Member) -> int:

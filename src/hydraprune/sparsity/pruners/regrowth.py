@@ -13,8 +13,8 @@ def exchange(pruned: Tensor, costs: Tensor, growth: Tensor, share: float) -> Ten
     """The choice of units after an exchange. Evci et al. 2020, arXiv:1911.11134, algorithm 1.
 
     The `share` of kept units that cost least is pruned, and as many of those pruned then (these
-    included) with the largest growth come back. No more of them than have any growth: a unit
-    without a gradient would come back and stay zero.
+    included) with the largest growth come back. One that was pruned before does so only if it has any
+    growth: without a gradient it would come back and stay zero. In its place one just pruned stays.
 
     Args:
         pruned, costs, growth: of one layer, flat [units]; costs and growth are finite.
@@ -22,10 +22,10 @@ def exchange(pruned: Tensor, costs: Tensor, growth: Tensor, share: float) -> Ten
     Returns:
         Flat bool [units], True = prune; as many as in `pruned`.
     """
-    count = min(int(share * int((~pruned).sum())), int((growth[pruned] > 0).sum()))
+    count = int(share * int((~pruned).sum()))
     dropped = cheapest(costs.masked_fill(pruned, torch.inf), count)
     out = pruned | dropped
-    back = cheapest((-growth).masked_fill(~out, torch.inf), count)
+    back = cheapest((-growth).masked_fill(~out | (pruned & (growth <= 0)), torch.inf), count)
     return out & ~back
 
 

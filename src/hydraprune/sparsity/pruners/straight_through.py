@@ -46,13 +46,13 @@ class StraightThrough(Budgeted):
             return
         for i, (member, dense) in enumerate(zip(self._members, self._dense, strict=True)):
             parameter, mask = member.weight.parameter, self._masks.whole(i)
-            if parameter.grad is None:
+            if parameter.grad is None and not parameter.requires_grad:
                 raise SparsityError(
-                    f"{member.weight.name} gets no gradient",
+                    f"{member.weight.name} gets no gradient: it is frozen",
                     cure=f"exclude it from pruner {self.name} or unfreeze it",
                 )
             parameter.copy_(dense)
-            if mask is not None:
+            if mask is not None and parameter.grad is not None:
                 parameter.grad.add_(dense * ~mask, alpha=self._method.decay)
 
     @torch.no_grad()
@@ -84,6 +84,7 @@ class StraightThrough(Budgeted):
         return {**super().state_dict(), "dense": dict(zip(names, dense, strict=False))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._refuse_other_plan(state)
         dense = state["dense"]
         self._check_shapes("dense weights", dense, {w.name: w.parameter.shape for w in self.weights})
         super().load_state_dict(state)

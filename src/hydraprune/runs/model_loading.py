@@ -1,0 +1,114 @@
+"""Loading of a run's models together with their tokenizers and the labels of its task."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import nn
+
+from hydraprune.config.instantiate import pretrained, student
+from hydraprune.data.examples import Labels
+from hydraprune.errors import UserError
+from hydraprune.models.classification_head import label_order, take_labels
+from hydraprune.models.families import pads_positions
+from hydraprune.models.pretrained import ModelSource
+from hydraprune.runs.directory import finished
+from hydraprune.runs.experiment import Experiment
+
+log = logging.getLogger(__name__)
+
+_MULTI_LABEL = "multi_label_classification"
+
+
+def load_pretrained(source: ModelSource, labels: Labels, tokenizer: Any) -> nn.Module:
+    """A model with a head for a task's labels: the checkpoint's own if it has one of that size, else a new one.
+
+    Raises:
+        UserError: see `ModelSource.load`.
+    """
+    return _with_padding_of(tokenizer, source.load(labels))
+
+
+def load_fine_tuned(source: ModelSource, labels: Labels, tokenizer: Any) -> nn.Module:
+    """A fine-tuned model with its head, its outputs in the order of a task's labels.
+
+    Raises:
+        UserError: see `ModelSource.load`; or its outputs cannot be reordered.
+    """
+    model = source.load()
+    try:
+        take_labels(model, labels)
+    except UserError as error:
+        raise UserError(error.reason, key="model", value=source.name, cure=error.cure) from None
+    return _with_padding_of(tokenizer, model)
+
+
+def starting_model(experiment: Experiment, labels: Labels, tokenizer: Any) -> nn.Module:
+    """The model that a run starts from; the pretrained one if its dense run is not finished.
+
+    Raises:
+        UserError: see `load_pretrained` and `load_fine_tuned`.
+    """
+    dense = experiment.dense_source
+    if experiment.dense is not None and finished(experiment.dense) is not None:
+        dense = str(experiment.dense.directory / "model")
+    source = student(experiment.components, dense)
+    return (load_fine_tuned if dense else load_pretrained)(source, labels, tokenizer)
+
+
+def _with_padding_of(tokenizer: Any, model: nn.Module) -> nn.Module:
+    """`model`, with the padding token of its tokenizer in its config.
+
+    The head of a decoder finds the last token of a text by it. Models whose positions count from it keep theirs.
+    """
+    if not pads_positions(model):
+        model.config.pad_token_id = tokenizer.pad_token_id  # type: ignore[union-attr]
+    return model
+
+
+def check_head(config: Any, labels: Labels, key: str, path: str, task: str) -> None:
+    """Refuse a fine-tuned model whose outputs are not the task's labels; log it where only the names differ.
+
+    Args:
+        config: of the model at `path`, which the config names at `key`.
+
+    Raises:
+        UserError: another number of labels, or several labels for one example.
+    """
+    if config.num_labels != labels.count:
+        raise UserError(f"has {config.num_labels} labels and task {task} {labels.count}", key=key, value=path)
+    if getattr(config, "problem_type", None) == _MULTI_LABEL:
+        raise UserError(
+            f"was trained to give several labels to one example, and task {task} has one for each",
+            key=key,
+            value=path,
+            cure="give a model that was fine-tuned for one label an example",
+        )
+    names = [str(config.id2label[place]).lower() for place in range(labels.count)]
+    ours = [name.lower() for name in labels.names]
+    order = label_order(config, labels)
+    if order is not None and order != sorted(order):
+        log.warning("%s=%s: its labels %s are put in the order of task %s: %s", key, path, names, task, ours)
+    elif names != ours and not any(name.startswith("label_") for name in names):
+        log.warning("%s=%s: its labels %s are taken, in this order, for %s of task %s", key, path, names, ours, task)
+
+
+def check_dense_labels(experiment: Experiment, labels: Labels) -> None:
+    """Refuse a finished dense run whose model was trained for other labels than the task has now.
+
+    Raises:
+        UserError: naming both.
+    """
+    dense = experiment.dense
+    if dense is None or finished(dense) is None:
+        return
+    config = pretrained(str(dense.directory / "model"), "run.root").config()
+    theirs = tuple(str(config.id2label[place]) for place in range(config.num_labels))
+    if theirs != labels.names:
+        raise UserError(
+            f"holds a dense run for the labels {', '.join(theirs)}, and the task has {', '.join(labels.names)}",
+            key="run.root",
+            value=experiment.config["run"]["root"],
+            cure=f"give another folder, or remove {dense.directory}",
+        )

@@ -1,0 +1,121 @@
+"""The trial batch: model, teacher and loss are computed once, on the longest and the shortest text, before training."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hydraprune.data.batches import Batch, Batches
+from hydraprune.data.encoding import encode
+from hydraprune.data.examples import Examples, TaskData
+from hydraprune.errors import UserError, one_line
+from hydraprune.runs.experiment import Experiment
+from hydraprune.training.distillation import Distiller
+
+log = logging.getLogger(__name__)
+
+# A model whose output for a text does not depend on padding differs by the rounding of fp32, some 1e-6 of its outputs.
+_TOLERANCE = 1e-3
+_SMALLEST = 1e-5
+
+
+@dataclass
+class Trials:
+    """Which combinations of model, task and loss were tried: jobs of a sweep share them."""
+
+    _done: set[str] = field(default_factory=set)
+
+    def is_new(self, experiment: Experiment) -> bool:
+        """Whether this run's model, task and loss were not tried yet; the next time they were."""
+        nodes = [experiment.config[key] for key in ("model", "task", "distill")]
+        key = json.dumps([nodes, experiment.dense_source], sort_keys=True, default=str)
+        is_new = key not in self._done
+        self._done.add(key)
+        return is_new
+
+
+def trial_batch(data: TaskData, tokenizer: Any, max_length: int) -> Batches:
+    """The longest and the shortest example of a task, in this order."""
+    everything = [data.train, *data.evaluations.values()]
+    sizes = [(sum(map(len, texts)), texts) for examples in everything for texts in examples.texts]
+    longest, shortest = max(sizes, key=_size)[1], min(sizes, key=_size)[1]
+    label = data.train.labels[0]
+    examples = Examples([longest, shortest], [label, label])
+    return Batches(encode(tokenizer, examples, max_length, data.labels.regression), batch_size=2)
+
+
+def try_out(
+    model: nn.Module, teacher: nn.Module, distiller: Distiller, batches: Batches, named: tuple[str, str]
+) -> None:
+    """Compute outputs and loss on a trial batch; log it if the outputs depend on padding.
+
+    Args:
+        model: on the CPU.
+        teacher: `model` itself where the run starts from its teacher.
+        named: the config key and value that name the model, for messages.
+
+    Raises:
+        UserError: the model cannot be computed, or the loss does not fit it.
+    """
+    key, value = named
+    modes = model.training, teacher.training
+    model.eval()
+    teacher.eval()
+    try:
+        with torch.no_grad():
+            try:
+                difference, scale = _difference_by_padding(model, batches)
+            except Exception as error:  # a model's code may raise anything
+                width = int(batches.data.lengths.max())
+                reason = f"cannot be computed on a text of the task ({width} tokens): {one_line(error)}"
+                cure = "check that its tokenizer is its own, or lower task.max_length"
+                raise UserError(reason, key=key, value=value, cure=cure) from error
+            if difference > max(_TOLERANCE * scale, _SMALLEST):
+                log.warning(
+                    "%s=%s: its outputs for a text depend on the padding of its batch (they differ by %.1g of %.1g), "
+                    "so scores depend on the batch size",
+                    *named,
+                    difference,
+                    scale,
+                )
+            _try_loss(model, teacher, distiller, batches.batch(torch.tensor([0, 1])))
+    finally:
+        model.train(modes[0])
+        teacher.train(modes[1])
+
+
+def _try_loss(model: nn.Module, teacher: nn.Module, distiller: Distiller, batch: Batch) -> None:
+    name = type(distiller).__name__
+    try:
+        why = distiller.misfit_on(model, batch)
+        if why is None:
+            outputs = distiller.teacher_outputs(teacher, batch) if distiller.needs_teacher else None
+            distiller.loss(model, batch, outputs)
+    except UserError:
+        raise
+    except Exception as error:
+        why = f"{name} cannot be computed: {one_line(error)}"
+    if why is not None:
+        raise UserError(why, key="distill", cure="use distill=logits or distill=none")
+
+
+def _difference_by_padding(model: nn.Module, batches: Batches) -> tuple[float, float]:
+    """(largest difference between the outputs for the shortest text padded and alone, largest output)."""
+    padded = _outputs(model, batches, [0, 1])[1]
+    alone = _outputs(model, batches, [1])[0]
+    return float((padded - alone).abs().max()), float(alone.abs().max())
+
+
+def _outputs(model: nn.Module, batches: Batches, examples: Sequence[int]) -> Tensor:
+    logits: Tensor = model(**batches.batch(torch.tensor(examples)).inputs).logits
+    return logits.float()
+
+
+def _size(entry: tuple[int, Any]) -> int:
+    return entry[0]

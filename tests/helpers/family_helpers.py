@@ -1,0 +1,60 @@
+"""Small random models of many Hugging Face families, known to hydraprune or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from hydraprune.models.pretrained import TinyModel
+
+_USUAL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_DECODER = {**_USUAL, "num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3}
+# model_type -> the sizes of its config.
+SIZES: dict[str, dict[str, Any]] = {
+    "bert": _USUAL,
+    "roberta": _USUAL,
+    "electra": {**_USUAL, "embedding_size": 16},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 2, "eos_token_id": 3},
+    "albert": {**_USUAL, "embedding_size": 16},
+    "mpnet": _USUAL,
+    "modernbert": {**_USUAL, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+    "deberta-v2": {**_USUAL, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 8},
+    "convbert": {**_USUAL, "embedding_size": 32, "head_ratio": 2, "conv_kernel_size": 3},
+    "longformer": {**_USUAL, "attention_window": 8},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64},
+    "llama": _DECODER,
+    "qwen2": _DECODER,
+    "gpt_neox": {**_USUAL, "bos_token_id": 2, "eos_token_id": 3},
+    "t5": {
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "decoder_start_token_id": 0,
+        "eos_token_id": 3,
+    },
+}
+
+
+def model_of(kind: str, **more: Any) -> nn.Module:
+    """A model for two classes from torch's global generator, in evaluation mode; `more` are fields of its config."""
+    vocabulary = len(TinyModel("tiny", 32, 1, 2, 32).tokenizer())
+    fields = {"vocab_size": vocabulary, "pad_token_id": 0, **SIZES[kind], **more}
+    config = AutoConfig.for_model(kind, **fields)
+    model: nn.Module = AutoModelForSequenceClassification.from_config(config).eval()
+    return model
+
+
+def save_checkpoint(folder: Path, kind: str, **more: Any) -> nn.Module:
+    """Save `model_of(kind, **more)` with a tokenizer of the toy language; returns the model."""
+    torch.manual_seed(0)
+    model = model_of(kind, **more)
+    model.save_pretrained(folder)  # type: ignore[operator]
+    TinyModel("tiny", 32, 1, 2, 32).tokenizer().save_pretrained(folder)
+    return model

@@ -1,0 +1,191 @@
+"""A sparse model keeps each of its zeros under any pattern, on top of the target; and masked weights are 0.0."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sparsity_helpers import PLAIN, adamw, examples, mlp, pruner_of, through_a_file, train
+from torch import nn
+
+from hydraprune.sparsity import (
+    Block,
+    Fisher,
+    Gradient,
+    Linear,
+    Magnitude,
+    Method,
+    Movement,
+    NofM,
+    OneShot,
+    Pattern,
+    Platon,
+    Progressive,
+    Pruner,
+    Rigl,
+    Snip,
+    SnipMomentum,
+    SparseGpt,
+    SrSte,
+    Wanda,
+    attach,
+    custom,
+    holds_pattern,
+)
+
+STEPS = 14
+RAMP = Linear(warmup=2, frequency=4)
+PATTERNS = [Block(1, 1), Block(4, 1), Block(2, 2), Block(1, "channel"), Block("channel", 1), NofM(2, 4), NofM(1, 4)]
+
+
+def scattered(share: float, seed: int = 0) -> nn.Sequential:
+    """Two layers in which single weights are zero, wherever chance has them."""
+    model = mlp(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in (model[0], model[2]):
+        layer.weight.data *= torch.rand(layer.weight.shape, generator=generator) >= share
+    return model
+
+
+def zeros(model: nn.Sequential) -> list[torch.Tensor]:
+    return [model[0].weight.detach() == 0, model[2].weight.detach() == 0]
+
+
+def target_of(pattern: Pattern, share: float) -> float:
+    return float(pattern.share) * share
+
+
+@examples(50)
+@given(
+    share=st.floats(0.05, 0.6),
+    part=st.floats(0.93, 0.97),
+    pattern=st.sampled_from(PATTERNS),
+    criterion=st.sampled_from([Magnitude(), Snip(), SnipMomentum(), Fisher()]),
+    scope=st.sampled_from(["global", "local", "erk"]),
+    seed=st.integers(0, 99),
+)
+def test_no_zero_is_lost(share: float, part: float, pattern: Pattern, criterion: Method, scope: Any, seed: int) -> None:
+    model = scattered(share, seed)
+    before = zeros(model)
+    pruner = pruner_of(model, custom(pattern, target_of(pattern, part), scope, cap=1.0), criterion, RAMP, STEPS)
+
+    def look(step: int) -> None:
+        for had, has in zip(before, zeros(model), strict=True):
+            assert not bool((had & ~has).any()), step
+        assert pruner.zeros == sum(int(has.sum()) for has in zeros(model))
+
+    train(model, [pruner], range(STEPS), after=look)
+    assert holds_pattern(pruner, dict(model.named_parameters()))[0]
+    assert all(units.pruned >= units.target for _, units in pruner.pools)
+
+
+@pytest.mark.parametrize(("keep", "of", "share"), [(2, 4, 0.7), (1, 4, 0.5), (2, 4, 0.3)])
+def test_groups_that_are_emptier_stay_so(keep: int, of: int, share: float) -> None:
+    model = scattered(share)
+    before = zeros(model)
+    pruner = pruner_of(model, custom(NofM(keep, of)), SnipMomentum(), RAMP, STEPS)
+    train(model, [pruner], range(STEPS))
+    for had, has in zip(before, zeros(model), strict=True):
+        expected = had.view(-1, of).sum(1).clamp(min=of - keep)
+        assert torch.equal(has.view(-1, of).sum(1), expected)
+
+
+def test_zeros_outside_of_pruned_blocks_come_on_top_and_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    model = scattered(0.3)
+    count = sum(int(has.sum()) for has in zeros(model))
+    pruner = pruner_of(model, custom(Block(4, 1), 0.5), Magnitude(), RAMP, STEPS)
+    with caplog.at_level(logging.WARNING):
+        train(model, [pruner], range(STEPS))
+    assert f"{count:,} of 1,200 weights" in caplog.text
+    assert "on top of the target, 0.5" in caplog.text
+    assert "initial_sparsity=0" in caplog.text
+    assert pruner.pools[0][1].pruned == 150
+    assert pruner.zeros > 600
+
+
+@pytest.mark.parametrize("criterion", [Gradient(), Movement(), Platon(), Rigl(), SrSte()], ids=lambda c: c.name)
+def test_a_method_that_brings_weights_back_says_so(criterion: Method, caplog: pytest.LogCaptureFixture) -> None:
+    model = scattered(0.5)
+    with caplog.at_level(logging.WARNING):
+        pruner_of(model, custom(Block(4, 1), 0.7), criterion, RAMP, STEPS).project(0)
+    assert f"{criterion.name} may bring them back, and the target is 0.7" in caplog.text
+
+
+def test_initial_sparsity_gives_up_all_zeros(caplog: pytest.LogCaptureFixture) -> None:
+    model = scattered(0.5)
+    pruner = pruner_of(model, custom(Block(4, 1), 0.6, initial_sparsity=0), SnipMomentum(), RAMP, STEPS)
+    train(model, [pruner], range(STEPS))
+    assert pruner.zeros == sum(int(has.sum()) for has in zeros(model)) == 720
+    assert not caplog.records
+
+
+def test_a_model_without_zeros_has_none_to_keep(caplog: pytest.LogCaptureFixture) -> None:
+    model = mlp()
+    pruner = pruner_of(model, custom(Block(4, 1), 0.5), SnipMomentum(), RAMP, STEPS)
+    pruner.project(0)
+    assert pruner.state_dict()["fixed"] == {}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("method", [Wanda(batches=2), SparseGpt(batches=2)], ids=lambda m: m.name)
+@pytest.mark.parametrize("pattern", [Block(4, 1), NofM(2, 4)], ids=lambda p: p.name)
+def test_post_training_keeps_them(pattern: Pattern, method: Method) -> None:
+    model = scattered(0.6)
+    before = zeros(model)
+    batches = [torch.randn(16, 20, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    (plan,) = custom(pattern, target_of(pattern, 0.9)).parts.values()
+    (pruner,) = attach(
+        model,
+        {"p": plan.completed(method, OneShot())},
+        PLAIN,
+        STEPS,
+        calibration=lambda count: (model(batch).square().mean() for batch in batches[:count]),
+    )
+    train(model, [pruner], range(STEPS))
+    assert all(not bool((had & ~has).any()) for had, has in zip(before, zeros(model), strict=True))
+    assert holds_pattern(pruner, dict(model.named_parameters()))[0]
+
+
+@pytest.mark.parametrize("cut", [1, 7, 11])
+@pytest.mark.parametrize("progressive", [None, Progressive(2), Progressive(2, "linear")])
+def test_kept_zeros_resume_bit_for_bit(cut: int, progressive: Progressive | None) -> None:
+    def made(model: nn.Module) -> Pruner:
+        ramp = Linear(warmup=3, frequency=4)
+        return pruner_of(model, custom(Block(4, 1), 0.8), SnipMomentum(), ramp, STEPS, progressive)
+
+    whole, half = scattered(0.4), scattered(0.4)
+    train(whole, [made(whole)], range(STEPS))
+    pruner, optimizer = made(half), adamw(half)
+    train(half, [pruner], range(cut), optimizer)
+    again = made(half)
+    again.load_state_dict(through_a_file(pruner.state_dict()))
+    assert again.zeros == pruner.zeros
+    train(half, [again], range(cut, STEPS), optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), half.parameters(), strict=True))
+
+
+# What a mask makes of numbers ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("pattern", [Block(4, 1), Block(1, "channel"), NofM(2, 4)], ids=lambda p: p.name)
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf"), -1.0])
+def test_a_masked_weight_is_zero_whatever_was_written_there(number: float, pattern: Pattern, dtype: Any) -> None:
+    model = mlp().to(dtype)
+    pruner = pruner_of(model, custom(pattern, target_of(pattern, 0.5)), Magnitude(), OneShot(), STEPS)
+    pruner.project(0)
+    weights = dict(model.named_parameters())
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    with torch.no_grad():
+        for name, mask in pruner.masks.items():
+            weights[name][~mask] = number
+    pruner.project(1)
+    for name, mask in pruner.masks.items():
+        masked = weights[name][~mask].detach()
+        # No -0.0 either, which costs room in a compressed file.
+        assert not bool(masked.view(torch.uint8).any()), name
+        assert torch.equal(weights[name], before[name])
