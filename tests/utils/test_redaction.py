@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hydraprune.utils.redaction import (
     forget_secrets,
@@ -53,6 +55,103 @@ def test_secret_names(name: str) -> None:
 )
 def test_names_that_are_not_secret(name: str) -> None:
     assert not is_secret_name(name)
+
+
+# Owners and kinds of secrets; every one of the first with every one of the second names one.
+OWNERS = (
+    "OPENAI",
+    "KAGGLE",
+    "AZURE_STORAGE",
+    "db",
+    "MYSQL",
+    "smtp",
+    "wandb",
+    "my_company2",
+    "SERVICE_ACCOUNT",
+    "Slack",
+)
+KINDS = (
+    *(
+        "KEY",
+        "PASS",
+        "PWD",
+        "TOKEN",
+        "PAT",
+        "WEBHOOK",
+        "WEBHOOK_URL",
+        "COOKIE",
+        "COOKIES",
+        "AUTH",
+        "DSN",
+        "SAS",
+        "CREDS",
+    ),
+    *("ENCRYPTION_KEY", "SIGNING_KEY", "ACCOUNT_KEY", "KEY_JSON", "CONNECTION_STRING", "SESSION_ID", "PASSCODE", "JWT"),
+)
+
+
+@given(st.sampled_from(OWNERS), st.sampled_from(KINDS), st.sampled_from(["_", "-", ""]), st.booleans())
+def test_names_made_of_an_owner_and_a_kind_are_secret(owner: str, kind: str, between: str, small: bool) -> None:
+    name = f"{owner}{between}{kind}" if between else owner.title().replace("_", "") + kind.title().replace("_", "")
+    name = name.lower() if small and between else name
+    assert is_secret_name(name)
+    for text in (f"{name}=hunter2", f"+a.b.{name}=hunter2", f"{{'{name}': 'hunter2'}}", f"{name}: hunter2\n"):
+        assert "hunter2" not in redacted(text), text
+    assert redacted({name: "hunter2"}) == {name: "<redacted>"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "PWD",
+            "OLDPWD",
+            "primary_key",
+            "sort_key",
+            "cache_key",
+            "public_key",
+            "forward_pass",
+            "backward_pass",
+            "key",
+        ),
+        *(
+            "SSH_AUTH_SOCK",
+            "XAUTHORITY",
+            "GIT_ASKPASS",
+            "keyboard",
+            "author",
+            "bypass",
+            "hockey",
+            "design",
+            "cookiecutter",
+        ),
+        *("webhook_timeout", "DBUS_SESSION_BUS_ADDRESS", "compass", "PASSES", "api_key_file_name", "DB_PASSWORD_FILE"),
+    ],
+)
+def test_names_that_only_look_like_those_of_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+# Built here, so that no scanner takes them for real ones.
+FORMATS = {
+    "https://hooks.slack.com/services/" + "T000/B000/" + "x" * 20: "https://hooks.slack.com/services/<redacted>",
+    "https://discord.com/api/webhooks/" + "1" * 18 + "/" + "y" * 30: "https://discord.com/api/webhooks/<redacted>",
+    "https://some.webhook.office.com/" + "webhookb2/" + "z" * 30: "https://some.webhook.office.com/<redacted>",
+    "Cookie: session=" + "a" * 9 + "; csrf=" + "b" * 9: "Cookie: <redacted>",
+    "< Set-Cookie: id=" + "a" * 9: "< Set-Cookie: <redacted>",
+    "AI" + "za" + "S" * 35: "<redacted>",
+    "sk_" + "live_" + "4" * 24: "<redacted>",
+    "npm" + "_" + "a" * 36: "<redacted>",
+    "dapi" + "0" * 32: "<redacted>",
+    "https://me.blob.core.windows.net/a?sv=2020&sig="
+    + "q" * 20: "https://me.blob.core.windows.net/a?sv=2020&sig=<redacted>",
+    "AccountName=me;AccountKey=" + "k" * 20 + "==;End=1": "AccountName=me;AccountKey=<redacted>;End=1",
+}
+
+
+@pytest.mark.parametrize("text", FORMATS, ids=lambda text: text[:12])
+def test_further_formats_are_redacted(text: str) -> None:
+    assert redacted(text) == FORMATS[text]
 
 
 @pytest.mark.parametrize(

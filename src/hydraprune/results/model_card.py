@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from hydraprune.results.escaping import in_markdown
 from hydraprune.results.report import RunReport
 
 
 def model_card(report: RunReport) -> str:
     """The text of README.md for the model folder, with its front matter."""
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in report.final.items() if value is not None)
+    model, task, pattern = (in_markdown(name) for name in (report.spec.model, report.spec.task, report.spec.pattern))
+    criterion, scheduler = (in_markdown(str(name)) for name in (report.spec.criterion, report.spec.scheduler))
+    metrics = ", ".join(f"{in_markdown(name)} {value:.4f}" for name, value in report.final.items() if value is not None)
     lines = [
         "---",
         "library_name: transformers",
         "pipeline_tag: text-classification",
         f"tags: [hydraprune, {'sparse' if report.spec.phase == 'sparse' else 'dense'}]",
         "---",
-        f"# {report.spec.model} on {report.spec.task}, {report.spec.pattern}",
+        f"# {model} on {task}, {pattern}",
         "",
         f"- {metrics} on the validation set (seed {report.spec.seed}, final evaluation)",
     ]
     if report.dense is not None and report.sparsity is not None and report.units is not None:
-        dense = ", ".join(f"{n} {v:.4f}" for n, v in report.dense.items() if isinstance(v, float))
+        dense = ", ".join(f"{in_markdown(n)} {v:.4f}" for n, v in report.dense.items() if isinstance(v, float))
         lines += [
             f"- the dense model it was pruned from: {dense or 'unknown'}",
-            f"- pattern {report.spec.pattern}: {report.units['pruned']} of {report.units['total']} units pruned; "
+            f"- pattern {pattern}: {report.units['pruned']} of {report.units['total']} units pruned; "
             f"{report.sparsity['prunable']:.4f} of the prunable weights, {report.sparsity['linear']:.4f} of all linear "
             f"weights and {report.sparsity['model']:.4f} of all parameters are zero",
-            f"- criterion {report.spec.criterion}, schedule {report.spec.scheduler}",
+            f"- criterion {criterion}, schedule {scheduler}",
             "",
             "The weights are stored dense, with zeros: transformers alone can load them; to run faster they need a "
             "kernel for the pattern.",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hydraprune.results.escaping import in_markdown, in_spreadsheet
 from hydraprune.results.matrix import Cell, Score
 from hydraprune.results.number_format import NONE, figure, percent, signed
 from hydraprune.results.reference import Published
@@ -35,7 +36,7 @@ def markdown(cells: Sequence[Cell], failures: Sequence[tuple[str, str]] = ()) ->
     if notes := _notes(cells):
         parts.append(notes)
     if failures:
-        parts += ["## Failed", "\n".join(f"- {what}: {why}" for what, why in failures)]
+        parts += ["## Failed", "\n".join(f"- {in_markdown(what)}: {in_markdown(why)}" for what, why in failures)]
     if not cells and not failures:
         parts.append("No runs here yet.")
     return "\n\n".join(parts) + "\n"
@@ -48,7 +49,7 @@ def _results(cells: Sequence[Cell]) -> str:
         [
             *_names(cell),
             figure(row["ratio"] if score else None),
-            score.metric if score else NONE,
+            in_markdown(score.metric) if score else NONE,
             _mean_max(row, "dense"),
             _mean_max(row, "sparse"),
             percent(row.get("drop")),
@@ -66,7 +67,7 @@ def _paired(cells: Sequence[Cell]) -> str:
     rows = [
         [
             *_names(cell),
-            score.metric,
+            in_markdown(score.metric),
             " ".join(map(str, score.sparse)),
             figure(row["dense_sd"]),
             figure(row["sparse_sd"]),
@@ -95,14 +96,14 @@ def _beside(cells: Sequence[Cell]) -> str:
         rows.append(
             [
                 *_names(cell),
-                published.metric,
+                in_markdown(published.metric),
                 figure(row["ratio"]),
                 figure(published.ratio),
                 percent(row.get("drop")),
                 percent(published.drop),
                 signed(row.get("difference_mean")),
                 signed(published.difference),
-                verdict(score, published, cell.typed),
+                in_markdown(verdict(score, published, cell.typed)),
             ]
         )
     return _table(header, rows)
@@ -127,7 +128,13 @@ def verdict(score: Score | None, row: Published, typed: Sequence[str]) -> str:
 def _dense(cells: Sequence[Cell]) -> str:
     scored = _scored(cells)
     rows = [
-        [*_names(cell), score.metric, _mean_max(row, "sparse"), figure(row["sparse_sd"]), _count(cell, score)]
+        [
+            *_names(cell),
+            in_markdown(score.metric),
+            _mean_max(row, "sparse"),
+            figure(row["sparse_sd"]),
+            _count(cell, score),
+        ]
         for cell, score, row in scored
         if score is not None
     ]
@@ -162,14 +169,15 @@ def _notes(cells: Sequence[Cell]) -> str:
 
 
 def comma_separated(cells: Sequence[Cell]) -> str:
-    """One line per cell and metric; numbers in full."""
+    """One line per cell and metric; numbers in full. No text is a formula to a spreadsheet."""
     out = io.StringIO()
     rows = [row for cell in cells for row in cell_rows(cell)]
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in row.items()})
+        joined = {key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in row.items()}
+        writer.writerow({key: in_spreadsheet(v) if isinstance(v, str) else v for key, v in joined.items()})
     return out.getvalue()
 
 
@@ -212,7 +220,7 @@ def _nested_score(score: Score, row: Row) -> dict[str, Any]:
 
 
 def _names(cell: Cell) -> list[str]:
-    return [cell.spec.model, cell.spec.task, cell.label]
+    return [in_markdown(name) for name in (cell.spec.model, cell.spec.task, cell.label)]
 
 
 def _count(cell: Cell, score: Score | None) -> str:

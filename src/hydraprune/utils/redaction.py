@@ -26,35 +26,63 @@ from hydraprune.utils.names import snake
 
 REDACTED = "<redacted>"
 
-# Names of secrets, in snake case: as the last words of a name, and the two that also count further in front.
-_SECRET_WORDS = r"token|secret|passw(?:or)?d|passphrase|credentials?|api_?key|access_key(?:_id)?|private_key|secret_key"
-_SECRET_NAME = re.compile(rf"(?:^|_)(?:{_SECRET_WORDS}|pat)$|(?:secret|passw(?:or)?d)(?!.*_(?:file|path|dir|name)$)")
+# Names of secrets, in snake case, by their last words.
+_SECRET_WORDS = (
+    r"token|secrets?|passw(?:or)?ds?|passphrase|passcode|credentials?|creds|api_?keys?|access_key_id|pat|auth|authorization"
+    r"|bearer|cookies?|webhooks?|(?:web)?hook_ur[il]|dsn|connection_string|conn_str|sas|sig|signature|session_id|sessionid"
+    r"|t?otp|jwt|sshpass"
+)
+# Keys, and short words for passwords: secrets of somebody or something that the word before names, as in OPENAI_KEY and
+# DB_PASS. Keys of tables and caches, passes of a training, and PWD, the current folder, are none.
+_OWNED = (
+    r"(?<!public)(?<!primary)(?<!foreign)(?<!sort)(?<!partition)(?<!cache)(?<!group)(?<!dict)(?<!config)(?<!query)"
+    r"(?<!query_and)_key(?:_(?:json|pem|b64|base64))?"
+    r"|(?<!forward)(?<!backward)(?<!single)(?<!first)(?<!second)(?<!per)_pass|(?<!old)_pwd"
+)
+# Wherever they stand, two words count, unless the value is the name of a place.
+_SECRET_NAME = re.compile(
+    rf"(?:^|_)(?:{_SECRET_WORDS})$|(?:{_OWNED})$|(?:secret|passw(?:or)?d)(?!.*_(?:file|path|dir|name)$)"
+)
 # Special tokens of tokenizers.
 _TOKENIZER_NAME = re.compile(r"(?:bos|eos|pad|cls|sep|unk|mask|image|audio|video|decoder_start|per)_token$")
-# Tokens with a format of their own: Hugging Face, GitHub, GitLab, Slack, AWS, W&B, OpenAI, JWT, PEM.
+# Tokens with a format of their own: Hugging Face, GitHub, GitLab, Slack, AWS, W&B, OpenAI, Google, Stripe, npm, PyPI,
+# SendGrid, Replicate, Databricks, DigitalOcean, JWT, PEM.
 _TOKEN_FORMATS = re.compile(
     r"(?<![A-Za-z0-9_-])(?:"
     r"hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}"
-    r"|(?:AKIA|ASIA)[A-Z0-9]{16}|wandb_v\d_\w{20,}|local-[0-9a-f]{40}|sk-[\w-]{20,}"
+    r"|xapp-[\w-]{10,}|gl(?:dt|rt|ptt|cbt|ft|agent|soat)-[\w-]{16,}"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}|wandb_v\d_\w{20,}|local-[0-9a-f]{40}|sk-[\w-]{20,}|(?:sk|rk)_(?:live|test)_\w{16,}"
+    r"|AIza[\w-]{35}|ya29\.[\w-]{20,}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}|r8_\w{30,}"
+    r"|dapi[0-9a-f]{32}|do[opr]_v1_[0-9a-f]{40,}"
     r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{6,})"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
 # `user:password@` and a long `token@` in a URL.
 _URL_PASSWORD = re.compile(r"(?<=://)(?P<user>[^\s/@:'\"<>]*):[^\s/'\"<>]+(?=@)|(?<=://)[^\s/@:'\"<>]{16,}(?=@)")
+# Who knows the address of a webhook may post there: Slack, Discord, Teams, Google Chat.
+_WEBHOOK = re.compile(
+    r"(?<=://)(hooks\.slack\.com/\w+/|(?:\w+\.)?discord(?:app)?\.com/api/webhooks/|[\w.-]*webhook\.office\.com/|chat\.googleapis"
+    r"\.com/v1/spaces/)[^\s'\"<>]+"
+)
+# The header of a request or an answer.
+_COOKIE = re.compile(r"(?i)\b((?:set-)?cookie:[ \t]*)[^\r\n'\"]+")
 # `Bearer x`; not `bearer certificates`: a token has a digit, or a capital after a small letter.
 _BEARER = re.compile(r"\b(?i:(bearer|basic))(\s+)(?=[\w.~+/-]*(?:\d|[a-z][A-Z]|=))[\w.~+/-]{8,}=*")
 _INTERPOLATION = re.compile(r"\$\{[\w.:]+\}")
-_KEY = rf"(?P<key>[\w.@/-]*(?:{_SECRET_WORDS}|pat)\w*)"
-_VALUE = r"(?P<value>\$\{[^}\n]*\}|\"[^\"\n]*\"|'[^'\n]*'|[^\s;&)\]}\"'][^\s;&)\]}\"']*)"
-# `api_key=x` anywhere; with a colon only in JSON or alone on a line of YAML: `no token: give one` is plain English.
+# A name, from its first character on: every name is looked at once, however long a text is.
+_KEY = r"(?<![\w.@/-])(?P<key>[\w.@/-]+)"
+_VALUE = r"(?:\$\{[^}\n]*\}|\"[^\"\n]*\"|'[^'\n]*'|[^\s;&)\]}\"'][^\s;&)\]}\"']*)"
+# (name and what separates it from its value, value): `api_key=x` anywhere; with a colon only in JSON or alone on a line
+# of YAML, since `no token: give one` is plain English.
 _ASSIGNED = (
-    re.compile(rf"(?i)(?<![\w.]){_KEY}(?:\\?[\"']\s*:\s*|\s?=\s?){_VALUE}"),
-    re.compile(rf"(?im)^[ \t-]*{_KEY}:[ ]+{_VALUE}(?=\s*$)"),
+    (re.compile(rf"{_KEY}(?:\\?[\"']\s*:\s*|\s?=\s?)"), re.compile(_VALUE)),
+    (re.compile(r"(?m)^[ \t-]*(?P<key>[\w.@/][\w.@/-]*):[ ]+"), re.compile(rf"(?m){_VALUE}(?=\s*$)")),
 )
 # `{user: me, password: x}` as typed for Hydra, perhaps without its end; searched for only after a brace.
-_ASSIGNED_IN_BRACES = re.compile(
-    rf"(?i)(?<=[{{,])\s*{_KEY}\s*:\s*(?P<value>\"[^\"\n]*\"|'[^'\n]*'|\$\{{[^}}\n]*\}}|[^\s,{{}}\[\]\"']+)"
+_ASSIGNED_IN_BRACES = (
+    re.compile(r"(?<=[{,])\s*(?P<key>[\w.@/-]+)\s*:\s*"),
+    re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|\$\{[^}\n]*\}|[^\s,{}\[\]\"']+"),
 )
 # Shorter values are not searched for: they occur in other words.
 _SHORTEST = 8
@@ -89,21 +117,33 @@ def _redacted_item(key: Any, value: Any) -> Any:
 def _redact(text: str) -> str:
     text = redact_known(text)
     text = _URL_PASSWORD.sub(lambda found: f"{found['user']}:{REDACTED}" if found["user"] else REDACTED, text)
+    text = _WEBHOOK.sub(rf"\1{REDACTED}", text)
+    text = _COOKIE.sub(rf"\1{REDACTED}", text)
     text = _BEARER.sub(rf"\1\2{REDACTED}", text)
-    for pattern in _ASSIGNED:
-        text = pattern.sub(_without_value, text)
+    for named, value in _ASSIGNED:
+        text = _without_values(text, named, value)
     before, brace, braced = text.partition("{")
-    return before + _ASSIGNED_IN_BRACES.sub(_without_value, brace + braced)
+    return before + _without_values(brace + braced, *_ASSIGNED_IN_BRACES)
 
 
-def _without_value(found: re.Match[str]) -> str:
-    value = found["value"]
-    if not is_secret_name(found["key"]) or _INTERPOLATION.fullmatch(value):
-        return found[0]
-    if value in ("null", "None", "...", REDACTED):
-        return found[0]
-    quotes = value[0] if value[0] in "\"'" else ""
-    return f"{found[0].removesuffix(value)}{quotes}{REDACTED}{quotes}"
+def _secret_values(text: str, named: re.Pattern[str], value: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    """The values that a text gives to names of secrets."""
+    end = 0
+    for found in named.finditer(text):
+        if found.start() >= end and is_secret_name(found["key"]) and (given := value.match(text, found.end())):
+            end = given.end()
+            yield given
+
+
+def _without_values(text: str, named: re.Pattern[str], value: re.Pattern[str]) -> str:
+    parts, end = [], 0
+    for given in _secret_values(text, named, value):
+        if _INTERPOLATION.fullmatch(given[0]) or given[0] in ("null", "None", "...", REDACTED):
+            continue
+        quotes = given[0][0] if given[0][0] in "\"'" else ""
+        parts += [text[end : given.start()], f"{quotes}{REDACTED}{quotes}"]
+        end = given.end()
+    return "".join([*parts, text[end:]])
 
 
 def redact_known(text: str) -> str:
@@ -128,8 +168,8 @@ def register_secrets(node: Any) -> None:
         for value in node:
             register_secrets(value)
     elif isinstance(node, str):
-        pairs = _ASSIGNED_IN_BRACES.finditer("".join(node.partition("{")[1:]))
-        _registered.update(_worth_hiding(pair["value"].strip("\"'") for pair in pairs if is_secret_name(pair["key"])))
+        found = _secret_values("".join(node.partition("{")[1:]), *_ASSIGNED_IN_BRACES)
+        _registered.update(_worth_hiding(value[0].strip("\"'") for value in found))
         key, equals, value = node.partition("=")
         if equals and re.fullmatch(r"[+~\w.@/-]+", key) and is_secret_name(key):
             _registered.update(_worth_hiding(_override_items(value)))

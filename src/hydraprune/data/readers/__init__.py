@@ -1,1 +1,1 @@
-"""Readers of data files and folders: csv, json, parquet, and data sets saved to disk."""
+"""Readers of data files and folders: csv, tsv, json, parquet, and data sets saved to disk."""
