@@ -256,7 +256,7 @@ def _saved_model(path: str) -> Any:
     path = str(model_of_run(at_home(path)) or path)
     try:
         return PretrainedModel(Path(path).name, path, key="MODEL").load()
-    except UserError:
+    except Exception:  # no classifier, or one of a kind for which the libraries raise one of dozens of classes
         if not any(at_home(path).glob("*.safetensors")):
             raise
         return saved_weights(at_home(path), "MODEL")

@@ -17,7 +17,7 @@ from hydraprune.errors import UserError
 from hydraprune.sparsity.layouts import module_type
 
 # Tables of vectors, which no pattern prunes, by the names that they have in most models.
-_TABLE = re.compile(r"embed|(?:^|\.)(?:wte|wpe|shared)$|relative_attention_bias|position_ids")
+_TABLE = re.compile(r"(?:^|\.)(?:[^.]*embed[^.]*|wte|wpe|shared|relative_attention_bias)$")
 _CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 
 
@@ -44,7 +44,8 @@ def saved_weights(folder: Path, key: str) -> nn.Module:
         raise UserError("holds no safetensors files", key=key, value=folder)
     known = _modules_of(folder)
     root = nn.Module()
-    for name, tensor in tensors.items():
+    # Weights first: they tell the kind of their module.
+    for name, tensor in sorted(tensors.items(), key=lambda item: not item[0].endswith(".weight")):
         if tensor.is_floating_point():
             # Types of 8 bits have no kernels for counting.
             _place(root, name, tensor.float() if tensor.element_size() == 1 else tensor, known)
@@ -85,10 +86,8 @@ def _kind_of(path: str, weight: Tensor, known: Mapping[str, nn.Module]) -> nn.Mo
         if module_type(module) is None or list(module.children()):
             return nn.Module()
         return _without_parameters(module)
-    if _TABLE.search(path):
-        return nn.Module()
     with torch.device("meta"):
-        if weight.dim() == 2:
+        if weight.dim() == 2 and not _TABLE.search(path):
             return _without_parameters(nn.Linear(weight.shape[1], weight.shape[0]))
         if convolution := _CONVOLUTIONS.get(weight.dim()):
             made: Any = convolution
