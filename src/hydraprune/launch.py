@@ -6,7 +6,6 @@ Light to import: torch and Hugging Face are loaded when a run starts.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -111,7 +110,7 @@ class Preflight(Callback):  # type: ignore[misc]
             leave(error)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """List the failed jobs of another sweeper: a job that fails returns NaN and leaves a report."""
+        """List the failed jobs of another sweeper: a job that fails returns None and leaves a report."""
         if is_planned(config):
             return
         from hydraprune.results.report import NAME, read_report
@@ -178,7 +177,9 @@ def _check_launcher() -> None:
 
 @guarded_terminal()
 def job(config: DictConfig) -> float | None:
-    """One job of `train.py`: returns its headline metric, or NaN for a failed job of a multirun.
+    """One job of `train.py`: returns its headline metric, or None for a job of a multirun that has none.
+
+    None, not NaN: a search such as Optuna's goes on after a trial without a value, and ends at NaN.
 
     Raises:
         Stopped: a signal ended the run, and it is not a job of a launcher's worker process.
@@ -188,7 +189,7 @@ def job(config: DictConfig) -> float | None:
             return _job(config)
     except signals.Stopped as error:
         signals.stay_stopped(error)
-        return math.nan
+        return None
 
 
 @contextmanager
@@ -223,7 +224,7 @@ def _job(config: DictConfig) -> float | None:
     return _headline(report)
 
 
-def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
+def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float | None:
     """A job of a multirun. Errors are logged and recorded, since raising them would end the sweep."""
     from hydraprune.results.report import NAME, read_report
     from hydraprune.runs.description import record_refusal
@@ -248,7 +249,7 @@ def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
         log.error("Refused: %s", explain(error))
         with suppress(OSError):  # the error is in the log
             record_refusal(experiment, refusal, words, error)
-        return math.nan
+        return None
     try:
         report = execute(experiment, load_data, lambda: _keep_config(config, hydra_config, subfolder))
     except Exception as error:
@@ -257,13 +258,12 @@ def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float:
         if kept is None or kept.spec.hash != experiment.spec.hash:
             with suppress(OSError):
                 record_refusal(experiment, refusal, words, error)
-        return math.nan
+        return None
     return _headline(report)
 
 
-def _headline(report: RunReport) -> float:
-    value = report.final.get(report.metric or "")
-    return math.nan if value is None else value
+def _headline(report: RunReport) -> float | None:
+    return report.final.get(report.metric or "")
 
 
 def _keep_config(config: DictConfig, hydra_config: HydraConf, subfolder: str) -> None:

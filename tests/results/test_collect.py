@@ -224,11 +224,11 @@ def test_why_a_job_is_not_finished(tmp_path: Path) -> None:
     assert wanted.finished() is None
     write_whole_model(tmp_path / "run" / "model")
     assert wanted.failure() is None
+    assert wanted.finished() == report(0)
     os.truncate(tmp_path / "run" / "model" / "model.safetensors", 80)
     assert wanted.failure() == "its report says finished, but model/model.safetensors is missing or incomplete"
     (tmp_path / "run" / "report.json").write_text("{")
     assert "its report cannot be read" in (wanted.failure() or "")
-    assert wanted.finished() == report(0)
     # The report of another run in its folder does not count.
     keep(report(5), tmp_path / "run")
     assert wanted.finished() is None

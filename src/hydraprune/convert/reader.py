@@ -131,7 +131,7 @@ def _python(text: str) -> Any:
     found = bare or [value for value in names.values() if isinstance(value, _LITERALS)]
     if len(found) != 1:
         raise ValueError(f"contains {len(found)} lists or dicts instead of one, and no {_CLASS}(...)")
-    return _value(found[0], names, "it")
+    return _value(found[0], names, "a value in it")
 
 
 def _called(node: ast.Call) -> str:
@@ -209,7 +209,7 @@ def _section(data: dict[str, Any], notes: list[str]) -> Any:
 
 def _note_dropped(section: dict[str, Any], taken: str, path: str, notes: list[str]) -> None:
     notes += [
-        f"dropped: {path}{key}: not part of the pruning configuration; set it with model=, task= and training."
+        f"dropped: {path}{key}: not part of the pruning configuration; model=, task= and the keys of training set it"
         for key in section
         if key != taken
     ]

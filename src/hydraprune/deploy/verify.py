@@ -32,8 +32,8 @@ def table(model: nn.Module) -> str:
 
 
 def _patterns(layers: list[LayerSparsity]) -> str:
-    counts = Counter(layer.pattern for layer in layers)
-    return ", ".join(f"{pattern} in {count} layers" for pattern, count in counts.most_common())
+    counts = Counter(layer.pattern for layer in layers).most_common()
+    return ", ".join(f"{pattern} in {count} layer{'' if count == 1 else 's'}" for pattern, count in counts)
 
 
 def violations(model: nn.Module, pattern: Pattern) -> list[str]:

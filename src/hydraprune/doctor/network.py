@@ -69,15 +69,15 @@ def wandb(mode: str | None) -> Finding:
     Args:
         mode: of the run's tracker; None: the run does not use W&B.
     """
-    from hydraprune.tracking.wandb_auth import credentials_problem, quiet_settings, server_problem
+    from hydraprune.tracking.wandb_auth import credentials_problem, quiet_settings, requested_mode, server_problem
 
     settings = quiet_settings()
-    chosen = settings.mode if mode in (None, "auto") else mode
+    chosen = requested_mode(mode or "auto")
     problem = credentials_problem(settings)
     found = "credentials found"
     if problem is not None:
         found = "no credentials" if problem.startswith("no ") else "an invalid API key"
-    if chosen in ("offline", "dryrun", "disabled"):
+    if chosen in ("offline", "disabled"):
         return ok(f"not asked (mode {chosen}), {found}")
     down = server_problem(settings, ANSWER_SECONDS)
     found = f"{down or f'{settings.base_url} answers'}, {found}"

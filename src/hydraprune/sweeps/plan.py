@@ -195,8 +195,10 @@ _CHECKPOINTS = 4 * 3
 def _disk(todo: Sequence[Planned], folder: Path, workers: int) -> str:
     """Models of every run, outputs of every teacher, and tokens of every task."""
     models = sum(job.model_bytes for job in todo)
-    answers = sum({job.ancestor or job.spec.cell: job.answer_bytes for job in todo}.values())
-    tokens = sum({(job.spec.task, job.spec.model): job.token_bytes for job in todo}.values())
+    # Jobs of one dense model share its answers, and those of one task and model their tokens, where they ask for the
+    # same: another loss or length has a file of its own.
+    answers = sum(size for _, size in {(job.ancestor or job.spec.cell, job.answer_bytes) for job in todo})
+    tokens = sum(size for _, _, size in {(job.spec.task, job.spec.model, job.token_bytes) for job in todo})
     free = shutil.disk_usage(nearest(folder)).free
     passing = sum(sorted((job.model_bytes for job in todo), reverse=True)[:workers]) * _CHECKPOINTS
     text = (

@@ -25,14 +25,22 @@ def quiet_settings() -> Any:
 
 def resolved_mode(mode: str) -> str:
     """`mode`, with `auto` resolved to W&B's own setting, and to offline without credentials."""
+    chosen = requested_mode(mode)
+    return (
+        "offline"
+        if chosen == "auto" and _key_state(quiet_settings()) is _Key.MISSING
+        else chosen.replace("auto", "online")
+    )
+
+
+def requested_mode(mode: str) -> str:
+    """`mode`, with `auto` resolved to W&B's own setting where there is one; whatever the credentials are."""
     if mode != "auto":
         return mode
     if os.environ.get("WANDB_DISABLED", "").lower() in _TRUE:
         return "disabled"
-    settings = quiet_settings()
-    if settings.mode in ("offline", "dryrun", "disabled"):
-        return "disabled" if settings.mode == "disabled" else "offline"
-    return "offline" if _key_state(settings) is _Key.MISSING else "online"
+    own = quiet_settings().mode
+    return {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}.get(own, "auto")
 
 
 def online_problem(settings: Any) -> str | None:

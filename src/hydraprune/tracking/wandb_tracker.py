@@ -184,10 +184,10 @@ class WandB(BaseTracker):
                 project=self._project,
                 entity=self._entity,
                 id=about.id,
-                name=redacted(about.name)[:_LONGEST_NAME],
-                group=redacted(about.group)[-_LONGEST_NAME:],
-                job_type=about.job_type,
-                tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys(redacted([*about.tags, *self._tags]))],
+                name=redacted(_named(about, "WANDB_NAME", about.name))[:_LONGEST_NAME],
+                group=redacted(os.environ.get("WANDB_RUN_GROUP") or about.group)[-_LONGEST_NAME:],
+                job_type=redacted(_named(about, "WANDB_JOB_TYPE", about.job_type)),
+                tags=[tag[:_LONGEST_TAG] for tag in dict.fromkeys(redacted([*about.tags, *self._tags, *_own_tags()]))],
                 config=dict(about.config),
                 mode=mode,
                 resume="allow",
@@ -232,6 +232,16 @@ class WandB(BaseTracker):
         # Without copying the model: a later upload reads it from the run's folder.
         artifact.add_dir(str(outcome.model.absolute()), policy="immutable")
         self._run.log_artifact(artifact)
+
+
+def _named(about: About, variable: str, ours: str) -> str:
+    """The user's own value in the environment; ours for a dense run that was not asked for, which is another run."""
+    return (os.environ.get(variable) if about.requested else None) or ours
+
+
+def _own_tags() -> list[str]:
+    """The tags of WANDB_TAGS."""
+    return [tag for word in os.environ.get("WANDB_TAGS", "").split(",") if (tag := word.strip())]
 
 
 def _define_metrics(run: Any) -> None:

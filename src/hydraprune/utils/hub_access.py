@@ -27,6 +27,7 @@ _REMOTE_CODE = (
         "give a model or data set that the libraries support by themselves",
     ),
 )
+_WEIGHTS_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 # Of a library's message in an error.
 _MOST_CHARACTERS = 200
@@ -70,7 +71,18 @@ def local_or_id(path: str, key: str) -> str:
         raise UserError(reason, key=key, value=path, cure="repair the link")
     if not exists(expanded):
         raise UserError("no such file or folder", key=key, value=path, cure="give a folder that exists, or a hub id")
+    if expanded.is_file() and (expanded.suffix in _WEIGHTS_ENDINGS or expanded.name == "config.json"):
+        raise UserError("is a file of a model", key=key, value=path, cure=f"give its folder: {key}={expanded.parent}")
+    if model_of_run(expanded) is not None:
+        raise UserError("is the folder of a run", key=key, value=path, cure=f"give its model: {key}={expanded}/model")
     return str(expanded)
+
+
+def model_of_run(folder: Path) -> Path | None:
+    """The model in the folder of a run; None for any other folder."""
+    model = folder / "model"
+    is_run = exists(folder / "report.json") and exists(model / "config.json") and not exists(folder / "config.json")
+    return model if is_run else None
 
 
 @contextmanager
@@ -101,7 +113,11 @@ def _load_error(error: Exception, key: str, path: str) -> UserError:
                 value=path,
                 cure="make room, or set the environment variable TMPDIR to a folder on another disk",
             )
-        return UserError(f"cannot be loaded: {_shortened(reason_of(error))}", key=key, value=path)
+        empty = [
+            file.name for file in sorted(at_home(path).glob("*.json")) if file.is_file() and not file.stat().st_size
+        ]
+        reason = f"{empty[0]} in it is empty" if empty else _shortened(reason_of(error))
+        return UserError(f"cannot be loaded: {reason}", key=key, value=path)
     if is_offline() or isinstance(error, OSError):
         why = "is unreachable, or HF_HUB_OFFLINE is set" if is_offline() else "is unreachable, or has no such id"
         return UserError(
@@ -129,13 +145,22 @@ def go_offline_if_unreachable(paths: Iterable[str]) -> None:
 
     The libraries would retry each file for half a minute. Call this before they are imported: they
     read the variable at import. Behind a proxy nothing is tried, since only they know how to use it.
+
+    Raises:
+        UserError: HF_ENDPOINT is no address.
     """
     if is_offline() or any(map(os.environ.get, _PROXY_VARIABLES)) or all(map(is_local, paths)):
         return
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    named = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     try:
+        endpoint = urlsplit(named)
         address = (endpoint.hostname or "", endpoint.port or (80 if endpoint.scheme == "http" else 443))
         socket.create_connection(address, timeout=_CONNECT_SECONDS).close()
+    except ValueError as error:
+        reason = f"is no address ({single_line(error)})"
+        raise UserError(
+            reason, key="HF_ENDPOINT", value=named, cure="unset it, or as in https://huggingface.co"
+        ) from None
     except OSError:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
