@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from family_helpers import save_checkpoint
 from model_helpers import small_model
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, PreTrainedTokenizerFast
 
 from hydraprune.data.examples import Labels
 from hydraprune.errors import UserError
 from hydraprune.models.pretrained import PretrainedModel, TinyModel
-from hydraprune.runs import setup
+from hydraprune.models.saving import save_model
+from hydraprune.runs.model_loading import check_head
 
 TWO = Labels(("no", "yes"))
 
@@ -109,9 +112,40 @@ def test_a_folder_without_a_weights_file_is_refused(bert: Path) -> None:
         PretrainedModel("mine", str(bert)).config()
 
 
-def test_labels_in_another_order_are_refused() -> None:
+def test_labels_in_another_order_are_said(caplog: pytest.LogCaptureFixture) -> None:
     config = BertConfig(id2label={0: "Positive", 1: "negative"}, label2id={"Positive": 0, "negative": 1})
-    with pytest.raises(UserError, match="order"):
-        setup.check_head(config, Labels(("negative", "positive")), "dense.source", "x", "toy")
-    setup.check_head(config, Labels(("positive", "negative")), "dense.source", "x", "toy")
-    setup.check_head(BertConfig(), Labels(("negative", "positive")), "dense.source", "x", "toy")
+    check_head(config, Labels(("negative", "positive")), "dense.source", "x", "toy")
+    assert "are put in the order of task toy" in caplog.text
+    caplog.clear()
+    check_head(config, Labels(("positive", "negative")), "dense.source", "x", "toy")
+    check_head(BertConfig(), Labels(("negative", "positive")), "dense.source", "x", "toy")
+    assert caplog.text == ""
+
+
+def test_a_head_of_several_labels_an_example_is_refused() -> None:
+    config = BertConfig(problem_type="multi_label_classification")
+    with pytest.raises(UserError, match="several labels to one example"):
+        check_head(config, Labels(("no", "yes")), "distill.teacher", "x", "toy")
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end_of_text(tmp_path: Path) -> None:
+    """Like GPT-2's."""
+    save_checkpoint(tmp_path, "gpt2", pad_token_id=None)
+    for file in tmp_path.glob("*token*"):
+        file.unlink()
+    words = {"<|endoftext|>": 0, "good": 1, "bad": 2, "film": 3}
+    plain = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    end = "<|endoftext|>"
+    PreTrainedTokenizerFast(tokenizer_object=plain, eos_token=end, unk_token=end).save_pretrained(tmp_path)
+    source = PretrainedModel("mine", str(tmp_path))
+    tokenizer = source.tokenizer()
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 0
+    assert source.load(TWO).config.pad_token_id == 0  # type: ignore[union-attr]
+    folder = save_model(source.load(TWO), tokenizer, tmp_path / "run")
+    again = PretrainedModel("mine", str(folder))
+    assert again.tokenizer().pad_token_id == 0
+    network = again.load().eval()
+    ids, mask = torch.tensor([[1, 3, 0, 0], [2, 3, 1, 1]]), torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
+    padded = network(input_ids=ids, attention_mask=mask).logits[0]
+    torch.testing.assert_close(padded, network(input_ids=ids[:1, :2]).logits[0])
