@@ -66,12 +66,14 @@ def read_run_config(overrides: Sequence[str], cores: int) -> RunConfig:
 
     from hydraprune.config.composition import conf_dir
     from hydraprune.config.messages import explain
+    from hydraprune.config.model_choice import with_model_choice
     from hydraprune.runs.resolvers import register
 
     register()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return _from_composed(compose("config", _first_job(overrides), return_hydra_config=True), overrides, cores)
+            words = with_model_choice(_first_job(overrides))
+            return _from_composed(compose("config", words, return_hydra_config=True), overrides, cores)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from None
 
