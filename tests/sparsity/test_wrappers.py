@@ -173,6 +173,15 @@ def test_sharded_weights_are_refused_by_name(
         pruner_of(wrap(Model()), block(4, 1, 0.5), method, OneShot(), family=FAMILY)
 
 
+@pytest.mark.usefixtures("one_process")
+def test_names_in_distributed_data_parallel_are_those_of_the_model_itself() -> None:
+    wrapped = nn.parallel.DistributedDataParallel(Model())
+    pruner = pruner_of(wrapped, block(4, 1, 0.5, layers=Layers(roles=["query"])), Magnitude(), OneShot(), family=FAMILY)
+    assert [weight.name for weight in pruner.weights] == ["layers.0.query.weight", "layers.1.query.weight"]
+    pruner.project(0)
+    assert holds_pattern(pruner, dict(wrapped.named_parameters())) == (True, 16)
+
+
 class Linear(nn.Module):
     """Called like a layer that has a weight."""
 
