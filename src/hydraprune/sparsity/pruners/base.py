@@ -68,7 +68,10 @@ class Pruner(ABC):
         self._masks = Masks(self._members)
         self._pruned = [0] * len(self.structures)  # units
         self._begun = False
-        self._order_checked = False  # whether masked weights were seen to be zero when gradients were observed
+        self._masked_steps = 0  # observed steps with masks in force, up to two
+        self._moved: Tensor | None = (
+            None  # per member, whether a masked weight was not zero, where that is not yet read
+        )
 
     @abstractmethod
     def observe(self, step: int) -> None:
@@ -192,27 +195,38 @@ class Pruner(ABC):
         self._pruned[index] = count
 
     def _check_order(self) -> None:
-        """Refuse a loop that calls `project` before the optimizer's step, once masks are in force.
+        """Look once, when masks are in force, whether masked weights are zero while gradients are observed.
 
-        Then the optimizer moves masked weights off zero, and the forward pass sees them so.
+        They are not in a loop that calls `project` before the optimizer's step: it then moves them off zero, and the
+        forward pass sees them so. On an accelerator the answer is read at the next update, which waits anyway.
 
         Raises:
             SparsityError: a masked weight is not zero.
         """
-        if self._order_checked:
+        if self._masked_steps == 2 or all(kept is None for kept in self._masks.kept):
             return
+        self._masked_steps += 1
+        if self._masked_steps == 1:
+            return  # before the first batch, masks are applied in any loop
+        moved = []
         for index, member in enumerate(self._members):
-            mask = self._masks.applied(index)
-            if mask is None:
-                return
-            if bool((member.weight.parameter.detach().masked_fill(mask, 0) != 0).any()):
-                raise SparsityError(
-                    f"pruner {self.name}: masked weights of {member.weight.name} are not zero when gradients are "
-                    f"observed",
-                    cure="call project(step + 1) after optimizer.step(), and change weights between steps by the "
-                    "optimizer alone",
-                )
-        self._order_checked = True
+            mask, weight = self._masks.applied(index), member.weight.parameter.detach()
+            keep = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
+            moved.append((weight.masked_fill(keep, 0) != 0).any())
+        self._moved = torch.stack(moved)
+        if self._moved.device.type == "cpu":
+            self._refuse_moved()
+
+    def _refuse_moved(self) -> None:
+        """Refuse a loop of which `_check_order` found that masked weights are not zero."""
+        moved, self._moved = self._moved, None
+        if moved is not None and bool(moved.any()):
+            name = self._members[int(moved.int().argmax())].weight.name
+            raise SparsityError(
+                f"pruner {self.name}: masked weights of {name} are not zero when gradients are observed",
+                cure="call project(step + 1) after optimizer.step(), and change weights between steps by the optimizer "
+                "alone",
+            )
 
     def _keep_zeros(self) -> None:
         """Mask units that are zero already: a sparse checkpoint begins at its own sparsity."""

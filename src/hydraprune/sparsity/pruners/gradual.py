@@ -98,6 +98,7 @@ class Gradual(Budgeted):
         if due is None:
             return False
         update, part = due
+        self._refuse_moved()
         compares = self._progressive.many or self.criterion.regrows
         before = [self._masks.whole(i) for i in range(len(self._members))] if compares else []
         if part == 1:
