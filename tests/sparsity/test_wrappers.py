@@ -93,11 +93,13 @@ def test_names_are_those_of_the_model_itself(wrapper: str, layers: Layers) -> No
 
 
 def test_a_module_of_that_name_is_no_wrapper() -> None:
-    model = nn.ModuleDict({"module": nn.ModuleDict({"module": nn.Linear(8, 8)}), "fc": nn.Linear(8, 8)})
-    pruner = pruner_of(model, block(4, 1, 0.5), Magnitude(), OneShot(), family=Family("mine", outside=["fc"]))
-    assert [weight.name for weight in pruner.weights] == ["module.module.weight"]
-    pruner.project(0)
-    assert holds_pattern(pruner, dict(model.named_parameters()))[0]
+    for more in ({"fc": nn.Linear(8, 8)}, {}):
+        model = nn.ModuleDict({"module": nn.ModuleDict({"module": nn.Linear(8, 8)}), **more})
+        pruner = pruner_of(model, block(4, 1, 0.5), Magnitude(), OneShot(), family=Family("mine", outside=[*more]))
+        assert [weight.name for weight in pruner.weights] == ["module.module.weight"]
+        pruner.project(0)
+        assert holds_pattern(pruner, dict(model.named_parameters()))[0]
+        assert holds_pattern(pruner, dict(nn.DataParallel(model).named_parameters()))[0]
 
 
 def test_tied_weights_behind_a_wrapper_are_found() -> None:
@@ -109,8 +111,10 @@ def test_tied_weights_behind_a_wrapper_are_found() -> None:
 
 def test_plain_names_of_tensors() -> None:
     tensors = {"module._orig_mod.a.weight": torch.ones(1), "module._orig_mod.module.bias": torch.ones(1)}
-    assert list(by_plain_names(tensors)) == ["a.weight", "module.bias"]
-    assert by_plain_names({}) == {}
+    assert list(by_plain_names(tensors, ["a.weight"])) == ["a.weight", "module.bias"]
+    assert by_plain_names(tensors, list(tensors)) is tensors
+    assert list(by_plain_names(tensors, ["another"])) == ["a.weight", "module.bias"]
+    assert by_plain_names({}, ["a"]) == {}
     assert [name for name, _ in named_modules(nn.DataParallel(nn.Sequential(nn.ReLU())))] == ["", "", "0"]
 
 
@@ -171,6 +175,15 @@ def test_sharded_weights_are_refused_by_name(
 ) -> None:
     with pytest.raises(SparsityError, match=rf"^layers\.0\.query: .*{word}.*prune without sharding"):
         pruner_of(wrap(Model()), block(4, 1, 0.5), method, OneShot(), family=FAMILY)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_names_in_distributed_data_parallel_are_those_of_the_model_itself() -> None:
+    wrapped = nn.parallel.DistributedDataParallel(Model())
+    pruner = pruner_of(wrapped, block(4, 1, 0.5, layers=Layers(roles=["query"])), Magnitude(), OneShot(), family=FAMILY)
+    assert [weight.name for weight in pruner.weights] == ["layers.0.query.weight", "layers.1.query.weight"]
+    pruner.project(0)
+    assert holds_pattern(pruner, dict(wrapped.named_parameters())) == (True, 16)
 
 
 class Linear(nn.Module):

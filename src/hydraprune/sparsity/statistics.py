@@ -111,7 +111,7 @@ def holds_pattern(pruner: Pruner, weights: Mapping[str, Tensor]) -> tuple[bool, 
     Returns:
         (every pool holds, whole units at zero over all pools)
     """
-    weights, holds, found = by_plain_names(weights), True, 0
+    weights, holds, found = by_plain_names(weights, [weight.name for weight in pruner.weights]), True, 0
     for structures, units in pruner.pools:
         empty = sum(int(structure.empty(weights).sum()) for structure in structures)
         holds = holds and empty >= units.target

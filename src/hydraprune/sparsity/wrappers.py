@@ -6,7 +6,7 @@ that is inside. The core knows modules by the names that they have without these
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -53,15 +53,22 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.M
         yield _joined(plain, last), parameter, module
 
 
-def by_plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under their parameters' names without the words of wrappers.
+def by_plain_names(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Mapping[str, Tensor]:
+    """Tensors under their parameters' names without the words of wrappers, unless they already go by `names`.
 
-    Here nothing but the names is known: `module` counts as a wrapper's word where every name begins with it.
+    Here nothing but names is known: `module` counts as a wrapper's word where every name begins with it.
     """
-    plain = {".".join(part for part in name.split(".") if part not in _ATTRIBUTES): t for name, t in tensors.items()}
-    while plain and all(name.startswith("module.") for name in plain):
-        plain = {name.removeprefix("module."): tensor for name, tensor in plain.items()}
-    return plain
+    wanted = list(names)
+    while any(name not in tensors for name in wanted):
+        plain = {
+            ".".join(part for part in name.split(".") if part not in _ATTRIBUTES): t for name, t in tensors.items()
+        }
+        if plain.keys() == tensors.keys():
+            if not plain or not all(name.startswith("module.") for name in plain):
+                break
+            plain = {name.removeprefix("module."): tensor for name, tensor in plain.items()}
+        tensors = plain
+    return tensors
 
 
 def is_instance_of(module: nn.Module, kind: str) -> bool:

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from fractions import Fraction
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -31,6 +30,7 @@ from hydraprune.sparsity.groups import Structure
 from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.pruners.masks import Masks
+from hydraprune.sparsity.pruners.state_check import StateCheck
 from hydraprune.sparsity.schedules import Updates
 from hydraprune.sparsity.wrappers import named_parameters
 
@@ -42,12 +42,6 @@ class Units:
     target: int
     pruned: int
     total: int
-
-
-# Keys that states of earlier versions do not have.
-_NEWER = ("plan", "fixed", "intermittent")
-# What two pruners share of which one may go on with the state of the other.
-_OF_A_PLAN = ("pattern", "selection", "criterion", "schedule", "transition", "regularizer")
 
 
 class Pruner(ABC):
@@ -74,7 +68,10 @@ class Pruner(ABC):
         self._masks = Masks(self._members)
         self._pruned = [0] * len(self.structures)  # units
         self._begun = False
-        self._order_checked = False  # whether masked weights were seen to be zero when gradients were observed
+        self._masked_steps = 0  # observed steps with masks in force, up to two
+        self._moved: Tensor | None = (
+            None  # per member, whether a masked weight was not zero, where that is not yet read
+        )
 
     @abstractmethod
     def observe(self, step: int) -> None:
@@ -198,27 +195,38 @@ class Pruner(ABC):
         self._pruned[index] = count
 
     def _check_order(self) -> None:
-        """Refuse a loop that calls `project` before the optimizer's step, once masks are in force.
+        """Look once, when masks are in force, whether masked weights are zero while gradients are observed.
 
-        Then the optimizer moves masked weights off zero, and the forward pass sees them so.
+        They are not in a loop that calls `project` before the optimizer's step: it then moves them off zero, and the
+        forward pass sees them so. On an accelerator the answer is read at the next update, which waits anyway.
 
         Raises:
             SparsityError: a masked weight is not zero.
         """
-        if self._order_checked:
+        if self._masked_steps == 2 or all(kept is None for kept in self._masks.kept):
             return
+        self._masked_steps += 1
+        if self._masked_steps == 1:
+            return  # before the first batch, masks are applied in any loop
+        moved = []
         for index, member in enumerate(self._members):
-            mask = self._masks.applied(index)
-            if mask is None:
-                return
-            if bool((member.weight.parameter.detach().masked_fill(mask, 0) != 0).any()):
-                raise SparsityError(
-                    f"pruner {self.name}: masked weights of {member.weight.name} are not zero when gradients are "
-                    f"observed",
-                    cure="call project(step + 1) after optimizer.step(), and change weights between steps by the "
-                    "optimizer alone",
-                )
-        self._order_checked = True
+            mask, weight = self._masks.applied(index), member.weight.parameter.detach()
+            keep = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
+            moved.append((weight.masked_fill(keep, 0) != 0).any())
+        self._moved = torch.stack(moved)
+        if self._moved.device.type == "cpu":
+            self._refuse_moved()
+
+    def _refuse_moved(self) -> None:
+        """Refuse a loop of which `_check_order` found that masked weights are not zero."""
+        moved, self._moved = self._moved, None
+        if moved is not None and bool(moved.any()):
+            name = self._members[int(moved.int().argmax())].weight.name
+            raise SparsityError(
+                f"pruner {self.name}: masked weights of {name} are not zero when gradients are observed",
+                cure="call project(step + 1) after optimizer.step(), and change weights between steps by the optimizer "
+                "alone",
+            )
 
     def _keep_zeros(self) -> None:
         """Mask units that are zero already: a sparse checkpoint begins at its own sparsity."""
@@ -249,18 +257,16 @@ class Pruner(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Masks and counts, and the plan that they are of; subclasses add whatever else a resumed run needs."""
         return {
-            "plan": self._description(),
+            "plan": self._state_check.description(),
             "masks": self.masks,
             "fixed": self.kept_zeros,
             "pruned": list(self._pruned),
             "begun": self._begun,
         }
 
-    def _description(self) -> dict[str, str]:
-        """The plan and its updates in words, by which a state is known to be of the same plan."""
-        described = {key: describe(getattr(self.plan, key)) for key in _OF_A_PLAN}
-        updates = f"{self.updates.start} to {self.updates.last} every {self.updates.frequency}"
-        return {**described, "updates": updates, "layers": ", ".join(weight.name for weight in self.weights)}
+    @property
+    def _state_check(self) -> StateCheck:
+        return StateCheck(self.name, self.plan, self.updates, self.structures)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of a pruner with the same plan and weights.
@@ -268,9 +274,10 @@ class Pruner(ABC):
         Raises:
             SparsityError: it is the state of another pruner, plan or model.
         """
-        self._refuse_other_plan(state)
+        check = self._state_check
+        check.refuse_other_plan(state, list(self.state_dict()))
         masks, fixed = state["masks"], state.get("fixed", {})
-        self._refuse_other_counts(state["pruned"], masks, exact=not state.get("parts", {}).get("stages"))
+        check.refuse_other_counts(state["pruned"], masks, exact=not state.get("parts", {}).get("stages"))
         self._masks = Masks(self._members)
         for index, member in enumerate(self._members):
             name, device = member.weight.name, member.weight.parameter.device
@@ -280,62 +287,3 @@ class Pruner(ABC):
                 self._masks.load(index, masks[name].to(device))
         self._pruned = list(state["pruned"])
         self._begun = bool(state["begun"])
-
-    def _refuse_other_plan(self, state: Mapping[str, Any]) -> None:
-        """Refuse what is no state, or that of a pruner with another plan. States of earlier versions name no plan."""
-        own = self.state_dict()
-        if absent := [key for key in own if key not in state and key not in _NEWER]:
-            raise self._foreign(f"it has no {absent[0]}, which that of a {type(self).__name__} pruner has")
-        shapes = {m.weight.name: m.weight.parameter.shape for m in self._members}
-        self._check_shapes("masks", state["masks"], shapes)
-        self._check_shapes("fixed zeros", state.get("fixed", {}), shapes)
-        mine, other = own["plan"], state.get("plan")
-        if other is None:
-            return
-        for key, value in mine.items():
-            if other.get(key) != value:
-                raise self._foreign(f"its {key}: {other.get(key)}; those of this pruner: {value}")
-
-    def _refuse_other_counts(self, pruned: Sequence[int], masks: Mapping[str, Tensor], *, exact: bool) -> None:
-        """Refuse counts of pruned units that masks of these patterns do not have.
-
-        Args:
-            exact: whether masks are of nothing but whole units.
-        """
-        if len(pruned) != len(self.structures):
-            raise self._foreign(f"it has {len(pruned)} structures, and this pruner {len(self.structures)}")
-        for structure, count in zip(self.structures, pruned, strict=True):
-            members = structure.members
-            whole = all(member.weight.name in masks for member in members)
-            found = int(structure.empty(masks).sum()) if whole else 0
-            legal = not whole or all(m.pattern.legal(m.weight.view(masks[m.weight.name])) for m in members)
-            if count > structure.units or (exact and (count != found or not legal)):
-                raise self._foreign(
-                    f"{structure.name} has {count} pruned units in it, and its masks are not those of so many "
-                    f"{self.plan.pattern.name} units"
-                )
-
-    def _foreign(self, why: str) -> SparsityError:
-        return SparsityError(
-            f"state of pruner {self.name} does not fit: {why}", cure="load the state of the same plan and model"
-        )
-
-    def _check_shapes(self, what: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
-        for name, tensor in tensors.items():
-            if tensor.shape != shapes.get(name):
-                raise SparsityError(
-                    f"state of pruner {self.name} does not fit: in its {what}, {name} has shape {tuple(tensor.shape)}",
-                    cure="it is the state of another plan or model",
-                )
-
-
-def describe(value: object) -> str:
-    """A value in words that are the same in every process: the class and fields of what has fields, numbers, texts."""
-    if is_dataclass(value) and not isinstance(value, type):
-        inside = ", ".join(f"{field.name}={describe(getattr(value, field.name))}" for field in fields(value))
-        return f"{type(value).__name__}({inside})"
-    if value is None or isinstance(value, (bool, int, float, str, Fraction)):
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(describe, value))}]"
-    return type(value).__name__

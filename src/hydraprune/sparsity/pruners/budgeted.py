@@ -169,7 +169,9 @@ class Budgeted(Pruner):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if len(state.get("initial", self._pools)) != len(self._pools):
-            raise self._foreign(f"it has {len(state['initial'])} pools of layers, and this pruner {len(self._pools)}")
+            raise self._state_check.foreign(
+                f"it has {len(state['initial'])} pools of layers, and this pruner {len(self._pools)}"
+            )
         super().load_state_dict(state)
         for pool, initial in zip(self._pools, state["initial"], strict=True):
             pool.initial = initial

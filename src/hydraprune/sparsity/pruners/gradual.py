@@ -98,6 +98,7 @@ class Gradual(Budgeted):
         if due is None:
             return False
         update, part = due
+        self._refuse_moved()
         compares = self._progressive.many or self.criterion.regrows
         before = [self._masks.whole(i) for i in range(len(self._members))] if compares else []
         if part == 1:
@@ -252,12 +253,12 @@ class Gradual(Budgeted):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._refuse_other_plan(state)
+        self._state_check.refuse_other_plan(state, list(self.state_dict()))
         scores = state["memory"]
-        self._check_shapes("scores", scores, self._scores.shapes())
+        self._state_check.refuse_other_shapes("scores", scores, self._scores.shapes())
         intermittent = bool(state.get("intermittent", False))
         if scores and len(scores) != len(self._members) and not intermittent:
-            raise self._foreign(f"it scores {len(scores)} weights of {len(self._members)}")
+            raise self._state_check.foreign(f"it scores {len(scores)} weights of {len(self._members)}")
         super().load_state_dict(state)
         self._scores.load(scores, intermittent)
         self._progressive.load(state["parts"], intermittent)

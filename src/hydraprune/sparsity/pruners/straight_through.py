@@ -84,9 +84,9 @@ class StraightThrough(Budgeted):
         return {**super().state_dict(), "dense": dict(zip(names, dense, strict=False))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._refuse_other_plan(state)
+        self._state_check.refuse_other_plan(state, list(self.state_dict()))
         dense = state["dense"]
-        self._check_shapes("dense weights", dense, {w.name: w.parameter.shape for w in self.weights})
+        self._state_check.refuse_other_shapes("dense weights", dense, {w.name: w.parameter.shape for w in self.weights})
         super().load_state_dict(state)
         kept = [dense[w.name].to(w.parameter.device, copy=True) for w in self.weights] if dense else None
         self._dense = kept
