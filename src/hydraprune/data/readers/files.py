@@ -129,7 +129,10 @@ def _text_volume(file: Path, format: str, text: Sequence[str]) -> Volume | None:
         head = opened.read(_SAMPLE)
     whole_lines = head if len(head) < _SAMPLE else head[: head.rfind(b"\n") + 1]
     lines = whole_lines.decode("utf-8-sig").splitlines()
-    records = list(csv.DictReader(lines)) if format == "csv" else [json.loads(line) for line in lines if line.strip()]
+    try:
+        records = list(csv.DictReader(lines)) if format == "csv" else [json.loads(s) for s in lines if s.strip()]
+    except RecursionError:  # the reader names the line
+        return None
     if not records:
         return None
     size = sum(len(r[name].encode()) for r in records for name in text if isinstance(r.get(name), str))
