@@ -41,6 +41,8 @@ atexit.register(shutil.rmtree, os.environ["HYDRAPRUNE_CACHE"], ignore_errors=Tru
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+# Exit code of a command that a signal stopped.
+STOPPED = 75
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,19 @@ def own_handlers() -> Iterator[None]:
     handlers = list(logging.getLogger().handlers)
     yield
     logging.getLogger().handlers[:] = handlers
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """Restore the handlers of signals: one that a test leaves would keep `timeout` from ending the test run."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")]
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+    if signals := sys.modules.get("hydraprune.utils.signals"):
+        signals.reset()
 
 
 @pytest.fixture(autouse=True)
@@ -111,10 +126,21 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture
 def train(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> Callable[..., Finished]:
     """`hydraprune train ...` in this process, from an empty folder."""
-    return lambda *arguments: _call(["hydraprune", "train", *arguments], monkeypatch, capfd)
+
+    def trained(*arguments: str) -> Finished:
+        finished = _call(["hydraprune", "train", *arguments], monkeypatch, capfd)
+        if finished.code == STOPPED and not getattr(request.module, "SENDS_SIGNALS", False):
+            # It was meant for the test run, and stopped the command that was running.
+            pytest.exit("stopped by a signal", STOPPED)
+        return finished
+
+    return trained
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from hydraprune.utils import signals
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
+SENDS_SIGNALS = True
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
 
 

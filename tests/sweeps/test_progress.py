@@ -15,6 +15,7 @@ from spec_helpers import changed
 
 from hydraprune.results.plan_file import Plan, unique_names, with_earlier
 from hydraprune.results.report import RunReport
+from hydraprune.sweeps import plan as planning
 from hydraprune.sweeps.estimates import TimeLeft, duration, seconds_of, time_left
 from hydraprune.sweeps.progress import progress
 from hydraprune.utils.sizes import format_bytes
@@ -268,3 +269,16 @@ def test_jobs_of_one_name_get_unique_names() -> None:
         "toy tiny 4x1 seed 0 optimizer.lr=2",
         "toy tiny 4x1 seed 1",
     ]
+
+
+def test_the_disk_estimate_counts_every_kind_of_answers_and_tokens(tmp_path: Path) -> None:
+    """Jobs of one dense model share their answers; another loss, or a longer text, has a file of its own."""
+    million = 10**6
+    jobs = [
+        job(0, tmp_path / "a", ancestor="d", answer_bytes=4 * million, token_bytes=million),
+        job(1, tmp_path / "b", ancestor="d", answer_bytes=4 * million, token_bytes=million),
+        job(2, tmp_path / "c", ancestor="d", answer_bytes=2 * million, token_bytes=3 * million),
+        job(3, tmp_path / "e", ancestor="d"),
+    ]
+    for order in (jobs, jobs[::-1]):
+        assert "10 MB in the cache" in planning.table(Plan((), 1, tuple(order), ()), [], tmp_path, each=False)

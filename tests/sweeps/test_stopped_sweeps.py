@@ -14,6 +14,7 @@ from sweep_helpers import JOBLIB, Sweep, assert_whole, training, with_status
 from hydraprune.training import loop
 from hydraprune.utils import signals
 
+SENDS_SIGNALS = True
 SWEEPS = "multirun_sweeps"
 
 

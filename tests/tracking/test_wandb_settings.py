@@ -13,7 +13,9 @@ from hydra import compose, initialize_config_dir
 from wandb_helpers import KEY, about_of, folders, read, refusing, warned
 
 from hydraprune.config.composition import conf_dir, resolved
+from hydraprune.doctor import network
 from hydraprune.tracking import About, Mask, Outcome, WandB
+from hydraprune.tracking.wandb_auth import resolved_mode
 
 
 def about(directory: Path, **other: Any) -> About:
@@ -47,6 +49,43 @@ def test_overrides_win_over_the_environment(
     refused = train(*words, "seed=3")
     assert refused.code == 2
     assert "tracker.mode=cloud: must be auto, online, offline or disabled" in refused.err
+
+
+def test_names_from_the_environment(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name and kind of the requested run alone: the dense run that it needs is another one."""
+    values = {"RUN_GROUP": "theirs", "NAME": "my run", "JOB_TYPE": "mine", "TAGS": "one, two"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    track(WandB(tags=["ours"]), about(workplace / "a"))
+    track(WandB(), about(workplace / "b", hash="def", requested=False))
+    first, second = (read(folder) for folder in folders(workplace))
+    assert (first.run["display_name"], first.run["run_group"], first.run["job_type"]) == ("my run", "theirs", "mine")
+    assert second.run["run_group"] == "theirs"
+    assert second.run["display_name"] != "my run"
+    assert second.run["job_type"] != "mine"
+    assert {"ours", "one", "two"} <= set(first.tags)
+    assert first.tags.count("one") == 1
+    assert {"one", "two"} <= set(second.tags)
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({"WANDB_DISABLED": "true"}, "disabled"),
+        ({"WANDB_MODE": "disabled"}, "disabled"),
+        ({"WANDB_MODE": "dryrun"}, "offline"),
+        ({"WANDB_MODE": "offline"}, "offline"),
+    ],
+    ids=str,
+)
+def test_doctor_and_a_run_agree_on_the_mode(
+    variables: dict[str, str], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert resolved_mode("auto") == mode
+    assert f"not asked (mode {mode})" in network.wandb("auto").found
 
 
 def test_project_and_entity_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

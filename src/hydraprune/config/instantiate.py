@@ -18,7 +18,7 @@ from hydraprune.config.construction import construct
 from hydraprune.config.schema import arguments_of, check_arguments
 from hydraprune.data.examples import Task
 from hydraprune.errors import UserError
-from hydraprune.models.families import ModelFamily, family_of_model, model_type
+from hydraprune.models.families import ModelFamily, family_of_model, layers_expression, model_type
 from hydraprune.models.pretrained import ModelSource, PretrainedModel
 from hydraprune.sparsity import Calibration, Method, Never, Plans, Pruner, Schedule, SparsityError, attach
 from hydraprune.training.distillation import Distiller
@@ -195,11 +195,12 @@ def pruners(
     """
     kind, family = model_type(model), family_of_model(model)
     if family is None and not all(plan.layers.include for plan in plans.parts.values()):
+        named = layers_expression(model) or "encoder"
         raise UserError(
             f"the layers of a {kind} model are not known",
             key="model",
-            cure="name those of the encoder, for example pattern.layers.include=['encoder'], or describe the family "
-            "as model.family (docs/extending.md)",
+            cure=f"name those of the encoder, as in \"pattern.layers.include=['{named}']\", "
+            "or describe the family as model.family (docs/extending.md)",
         )
     try:
         heads = getattr(model.config, "num_attention_heads", None)

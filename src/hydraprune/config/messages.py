@@ -38,10 +38,10 @@ def launched(main: Callable[[], Any]) -> None:
     if debugging:
         os.environ[TRACEBACK] = "1"
     try:
-        signals.listen()
         _check_folder()
         sys.argv = [sys.argv[0], *with_model_choice(arranged(sys.argv[1:]))]
-        main()
+        with signals.listening():
+            main()
     except KeyboardInterrupt as error:
         why = str(error) if isinstance(error, signals.Stopped) else "interrupted"
         _print(f"hydraprune: {why}; the same command resumes from here\n")

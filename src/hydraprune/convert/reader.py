@@ -14,9 +14,11 @@ from typing import Any
 import yaml
 
 from hydraprune.errors import UserError, single_line
+from hydraprune.utils.files import read_bytes
 
 # Possible names of the list of dicts.
 LISTS = ("pruning_configs", "local_configs", "pruners")
+_MOST_BYTES = 1 << 24
 _CLASS = "WeightPruningConfig"
 _LITERALS = (ast.List, ast.Tuple, ast.Dict)
 
@@ -45,7 +47,7 @@ def read(path: Path) -> Source:
         UserError: it cannot be read, or is neither a dict nor a list of dicts.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError("is not text", key=str(path), cure="give a YAML, JSON or Python file") from None
     except OSError as error:

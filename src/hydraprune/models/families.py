@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,6 +128,20 @@ def attach_family(model: nn.Module, given: ModelFamily | None) -> None:
 def model_type(model: nn.Module) -> str:
     """`config.model_type` of a Hugging Face model."""
     return str(model.config.model_type)  # type: ignore[union-attr]
+
+
+def layers_expression(model: nn.Module) -> str | None:
+    """A regular expression for the names of the layers in a model's numbered blocks, such as `model\\.layers\\.`.
+
+    In most models these blocks hold every Linear layer of the encoder. None if the base model has no such blocks.
+    """
+    lists = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and any(isinstance(part, nn.Linear) for part in module.modules())
+    ]
+    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    return "|".join(re.escape(f"{name}.") for name in outermost) or None
 
 
 def max_positions(model: nn.Module) -> int:

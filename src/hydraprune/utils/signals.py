@@ -92,6 +92,16 @@ def listen() -> dict[int, Any]:
     return taken
 
 
+@contextmanager
+def listening() -> Iterator[None]:
+    """A context in which the handlers of this process are installed; those before are back afterwards."""
+    taken = listen()
+    try:
+        yield
+    finally:
+        _restore(taken)
+
+
 def _restore(taken: dict[int, Any]) -> None:
     for number, before in taken.items():
         signal.signal(number, before)
@@ -160,8 +170,10 @@ def job_scope() -> Iterator[None]:
         Stopped: a worker that received a signal was given another job.
     """
     worker = _is_worker()
-    listen()
+    # Those of a worker stay between jobs.
+    taken = {} if worker else listen()
     if worker:
+        listen()
         _state.deferred = 0
     try:
         if worker:
@@ -170,6 +182,7 @@ def job_scope() -> Iterator[None]:
     finally:
         if worker:
             _state.deferred = 1
+        _restore(taken)
 
 
 def stay_stopped(error: Stopped) -> None:

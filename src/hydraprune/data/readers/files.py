@@ -132,11 +132,14 @@ def _text_volume(file: Path, format: str, text: Sequence[str]) -> Volume | None:
         head = opened.read(_SAMPLE)
     whole_lines = head if len(head) < _SAMPLE else head[: head.rfind(b"\n") + 1]
     lines = whole_lines.decode("utf-8-sig").splitlines()
-    if format == "json":
-        records = [json.loads(line) for line in lines if line.strip()]
-    else:
-        quoting: Any = csv.QUOTE_NONE if format == "tsv" else csv.QUOTE_MINIMAL
-        records = list(csv.DictReader(lines, delimiter=_DELIMITERS[format], quoting=quoting))
+    try:
+        if format == "json":
+            records = [json.loads(line) for line in lines if line.strip()]
+        else:
+            quoting: Any = csv.QUOTE_NONE if format == "tsv" else csv.QUOTE_MINIMAL
+            records = list(csv.DictReader(lines, delimiter=_DELIMITERS[format], quoting=quoting))
+    except RecursionError:  # the reader names the line
+        return None
     if not records:
         return None
     size = sum(len(r[name].encode()) for r in records for name in text if isinstance(r.get(name), str))
