@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from data_helpers import encoded_of
+from family_helpers import SIZES, model_of
 from model_helpers import KINDS, TWO_CLASSES, small_model
 from torch import nn
 from transformers import BertTokenizer
@@ -18,8 +20,16 @@ from hydraprune.data.examples import Examples, TaskData
 from hydraprune.errors import UserError
 from hydraprune.models import ModelFamily
 from hydraprune.models.attention import choose_attention
+from hydraprune.models.classification_head import head_modules, is_below
 from hydraprune.models.compact_embedding import compact
-from hydraprune.models.families import FAMILIES, attach_family, family_of, family_of_model, max_positions
+from hydraprune.models.families import (
+    FAMILIES,
+    attach_family,
+    family_of,
+    family_of_model,
+    layers_expression,
+    max_positions,
+)
 from hydraprune.models.pretrained import PretrainedModel, TinyModel
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.sparsity import Exp, Layers, Magnitude, Plans, block
@@ -186,3 +196,15 @@ def test_patterns_by_role_prune_a_family_of_the_user(
     )  # fmt: skip
     assert finished.code == 0, finished.err
     assert list(workplace.glob(f"outputs/toy/mpnet/{pattern}/*/report.json"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SIZES if kind != "gpt2"])
+def test_the_numbered_blocks_of_an_unknown_family_are_named(kind: str) -> None:
+    """The expression that an error suggests matches layers of the encoder, and none of the head."""
+    model = model_of(kind)
+    expression = layers_expression(model)
+    assert expression is not None
+    names = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv1d))]
+    matched = [name for name in names if re.search(expression, name)]
+    assert matched
+    assert not any(is_below(f"{name}.", head_modules(model)) for name in matched)
