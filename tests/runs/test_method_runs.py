@@ -43,6 +43,7 @@ def test_a_sparse_model_is_fine_tuned_and_pruned_further(
     assert all(torch.equal(before[name] == 0, weight == 0) for name, weight in after.items())
     assert any(not torch.equal(before[name], weight) for name, weight in after.items())
     assert (report["pattern_ok"], report["criterion"]) == (True, "keep")
+    assert report["target_sparsity"] is None  # nothing was asked for
     assert report["parts"]["lock"]["target_sparsity"] == report["sparsity"]["prunable"] == pytest.approx(0.6, abs=1e-5)
 
     words = (*WORDS, "pattern=1x1", "pattern.target_sparsity=0.9", f"dense.source={sparse}", "run.root=outputs/further")
@@ -59,6 +60,22 @@ def test_a_sparse_model_is_fine_tuned_and_pruned_further(
     refused = train(*WORDS, "pattern=1x1", "pattern.target_sparsity=0.5", f"dense.source={sparse}", "run.root=other")
     assert refused.code == 2
     assert "pattern.target_sparsity=0.5: the model has" in refused.err
+
+
+@pytest.mark.parametrize("words", [("pattern=2:4",), ("pattern=4x1", "pattern.target_sparsity=0.7")], ids=" ".join)
+def test_a_sparse_model_keeps_its_zeros_in_any_pattern(
+    train: Callable[..., Any], workplace: Path, sparse: Path, words: tuple[str, ...]
+) -> None:
+    _, _, before = run_of(workplace, "1x1")
+    root = "run.root=outputs/kept"
+    finished = train(*WORDS, *words, f"dense.source={sparse}", root)
+    assert finished.code == 0, finished.err
+    assert "are zero when training starts and stay zero" in finished.err + finished.out
+    (place,) = run_folders(workplace / "outputs/kept", words[0].removeprefix("pattern=").replace(":", "of"))
+    after, report = weights_of(place), report_of(place)
+    assert all(bool((after[name][weight == 0] == 0).all()) for name, weight in before.items())
+    assert report["pattern_ok"] is True
+    assert report["sparsity"]["prunable"] > report["target_sparsity"]
 
 
 @pytest.mark.parametrize(

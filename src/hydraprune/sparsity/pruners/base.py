@@ -150,7 +150,7 @@ class Pruner(ABC):
     def zeros(self) -> int:
         """How many weights are masked."""
         if self.kept_zeros:
-            return sum(int((~mask).sum()) for mask in self._applied.values())
+            return self._masks.zeros
         return sum(
             pruned * structure.unit_zeros for pruned, structure in zip(self._pruned, self.structures, strict=True)
         )

@@ -97,9 +97,8 @@ class Budgeted(Pruner):
         """Log what becomes of the zeros that the weights have when training starts."""
         units = sum(count * s.unit_zeros for count, s in zip(self._pruned, self.structures, strict=True))
         target = f"{self.target_sparsity:.4g}"
-        had = (
-            f"pruner {self.name}: {zeros:,} of {self.total:,} weights ({zeros / self.total:.1%}) are zero at the start"
-        )
+        share = f"{zeros / self.total:.1%}"
+        had = f"pruner {self.name}: {zeros:,} of {self.total:,} weights ({share}) are zero when training starts"
         if revives:
             method = self.plan.criterion.name if self.plan.criterion else ""
             log.warning("%s; %s may bring them back, and the target is %s", had, method, target)

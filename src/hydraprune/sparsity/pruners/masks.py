@@ -26,6 +26,7 @@ class Masks:
         # like the weight; and the two together, as they are applied.
         self.fixed: list[Tensor | None] = [None] * len(self.members)
         self._both: list[Tensor | None] = [None] * len(self.members)
+        self._zeros: int | None = None  # entries that are masked, where that was counted since masks changed
 
     def apply(self) -> None:
         """Set every masked weight to zero, in place."""
@@ -46,8 +47,10 @@ class Masks:
         self._combine(index)
 
     def _combine(self, index: int) -> None:
-        fixed, whole = self.fixed[index], self.whole(index)
+        self._zeros = None
+        fixed = self.fixed[index]
         if fixed is not None:
+            whole = self.whole(index)
             self._both[index] = (fixed if whole is None else fixed & whole).to(_bits(self.members[index]))
 
     def prune(self, index: int, pruned: Tensor, cells: Tensor) -> None:
@@ -76,6 +79,14 @@ class Masks:
         """The same with the zeros that are fixed."""
         both = self._both[index]
         return self.whole(index) if both is None else both.bool()
+
+    @property
+    def zeros(self) -> int:
+        """How many entries are masked, those that are fixed included."""
+        if self._zeros is None:
+            masks = [self.applied(index) for index in range(len(self.members))]
+            self._zeros = sum(int((~mask).sum()) for mask in masks if mask is not None)
+        return self._zeros
 
     def load(self, index: int, keep: Tensor) -> None:
         """Take over a mask of whole units, as `whole` returned it."""
