@@ -11,6 +11,7 @@ from typing import Any
 
 from hydraprune import __version__
 from hydraprune.errors import INTERRUPTED, UserError
+from hydraprune.utils.command_line import OneLineParser
 from hydraprune.utils.hub_access import go_offline_if_unreachable
 from hydraprune.utils.redaction import guarded_terminal
 from hydraprune.utils.system import let_threads_sleep
@@ -64,7 +65,7 @@ def _written(code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hydraprune", description="Sparse transformers that are still accurate.")
+    parser = OneLineParser(prog="hydraprune", description="Sparse transformers that are still accurate.")
     parser.add_argument("--version", action="version", version=f"hydraprune {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("train", help=_TRAIN, add_help=False)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.core_plugins.file_config_source import FileConfigSource as HydrasFiles
+from hydra._internal.sources_registry import SourcesRegistry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydraprune.config.config_files import CheckedFiles
+from hydraprune.config.config_files import FileConfigSource, check_config_files
 from hydraprune.errors import UserError
 
 HEADER = "# @package _global_\n"
@@ -100,7 +102,7 @@ def test_any_letter_anywhere_is_read_or_refused_in_one_line(
     folder = tmp_path_factory.mktemp("conf")
     (folder / "experiment").mkdir()
     (folder / "experiment" / "mine.yaml").write_text(GOOD[:place] + letter + GOOD[place:], encoding="utf-8")
-    source = CheckedFiles("test", f"file://{folder}")
+    source = FileConfigSource("test", f"file://{folder}")
     try:
         source.load_config("experiment/mine")
         line = ""
@@ -108,3 +110,10 @@ def test_any_letter_anywhere_is_read_or_refused_in_one_line(
         line = str(error)
     assert "\n" not in line
     assert not line or line.startswith(str(folder / "experiment" / "mine.yaml"))
+
+
+def test_hydra_may_load_its_plugins_again() -> None:
+    """As in the worker of a launcher, which gets the registry of its parent."""
+    check_config_files()
+    SourcesRegistry.instance().register(HydrasFiles)
+    assert SourcesRegistry.instance().resolve("file") is FileConfigSource

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.file_config_source import FileConfigSource as HydrasFiles
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -25,8 +25,12 @@ _HEADER = "# @package _global_"
 _MOST_BYTES, _MOST_VALUES = 1 << 20, 100_000
 
 
-class CheckedFiles(FileConfigSource):  # type: ignore[misc]
-    """A folder of config files, each checked when it is read."""
+class FileConfigSource(HydrasFiles):  # type: ignore[misc]
+    """A folder of config files, each checked when it is read.
+
+    It has the name of Hydra's own class: Hydra accepts one class per scheme, and compares their names when it loads its
+    plugins again, as in the worker of a launcher.
+    """
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)
@@ -80,9 +84,9 @@ class CheckedFiles(FileConfigSource):  # type: ignore[misc]
 
 
 def check_config_files() -> None:
-    """Have Hydra read config files by `CheckedFiles`, in this process. Safe to call again."""
+    """Have Hydra read config files by `FileConfigSource`, in this process. Safe to call again."""
     Plugins.instance()  # registers Hydra's own
-    SourcesRegistry.instance().types[CheckedFiles.scheme()] = CheckedFiles
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 
 def _text(file: Path) -> str:

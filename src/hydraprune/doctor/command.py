@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import warnings
@@ -18,6 +17,7 @@ from hydraprune.doctor.result import Finding, State, bad, ok, worst
 from hydraprune.doctor.run_config import RunConfig, read_run_config
 from hydraprune.doctor.runner import Check, run_checks
 from hydraprune.errors import UserError, one_line
+from hydraprune.utils.command_line import OneLineParser
 from hydraprune.utils.hub_home import hub_home
 from hydraprune.utils.system import SPINS, let_threads_sleep
 from hydraprune.utils.terminal import is_interactive
@@ -38,7 +38,7 @@ def doctor(arguments: Sequence[str]) -> int:
     Raises:
         SystemExit: 2, after one line, for a mistake in the arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="hydraprune doctor", description="Checks what a run needs on this machine; leaves nothing behind."
     )
     parser.add_argument(
