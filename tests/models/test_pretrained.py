@@ -149,3 +149,13 @@ def test_a_tokenizer_without_padding_pads_with_its_end_of_text(tmp_path: Path) -
     ids, mask = torch.tensor([[1, 3, 0, 0], [2, 3, 1, 1]]), torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
     padded = network(input_ids=ids, attention_mask=mask).logits[0]
     torch.testing.assert_close(padded, network(input_ids=ids[:1, :2]).logits[0])
+
+
+def test_folders_around_a_model_are_refused_with_its_place(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "0_Transformer", "bert")
+    with pytest.raises(UserError, match="give .*0_Transformer"):
+        PretrainedModel("mine", str(tmp_path)).config()
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="merge_and_unload"):
+        PretrainedModel("mine", str(tmp_path / "adapter")).config()

@@ -118,6 +118,12 @@ def test_a_class_without_examples_and_unused_layers_are_odd() -> None:
     assert Provenance(data, use, None, 128).as_dict()["checkpoint"]["unused"]["of_encoder"] == 1
 
 
+def test_a_model_of_another_kind_than_declared_is_odd() -> None:
+    data = DataSummary({"train": SplitSummary(2, 2)})
+    for declared, count in ((None, 0), ("roberta", 0), ("bert", 1)):
+        assert len(Provenance(data, None, None, 128, (declared, "roberta")).oddities()) == count
+
+
 def test_a_report_without_these_fields_is_read(train: Command, workplace: Path, small: tuple[str, ...]) -> None:
     assert train(*small, "pattern=4x1").code == 0
     (folder,) = run_folders(workplace / "outputs", "4x1")

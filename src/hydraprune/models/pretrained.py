@@ -87,9 +87,9 @@ class PretrainedModel:
         source = local_or_id(self.path, self.key)
         with loading(self.key, self.path):
             raw, _ = PretrainedConfig.get_config_dict(source, revision=self.revision)
-            if not raw:
-                raise self._error("holds no config.json", "give a folder made by save_pretrained")
             folder = Path(source)
+            if not raw:
+                raise self._without_config(folder)
             if folder.is_dir() and not any((folder / name).exists() for name in _WEIGHT_FILES):
                 raise self._error(f"holds no weights ({', '.join(_WEIGHT_FILES[:2])})")
             self._refuse_code(raw)
@@ -168,6 +168,14 @@ class PretrainedModel:
 
     def _error(self, reason: str, cure: str | None = None) -> UserError:
         return UserError(reason, key=self.key, value=self.path, cure=cure)
+
+    def _without_config(self, folder: Path) -> UserError:
+        if (folder / "adapter_config.json").is_file():
+            cure = "merge it into its model (merge_and_unload of peft), and save that"
+            return self._error("is an adapter without the model that it belongs to", cure)
+        inside = [path.parent.name for path in sorted(folder.glob("*/config.json"))]
+        cure = f"give {self.path.rstrip('/')}/{inside[0]}" if inside else "give a folder made by save_pretrained"
+        return self._error("holds no config.json", cure)
 
     def _refuse_code(self, raw: dict[str, Any]) -> None:
         """Refuse a config.json that names attention kernels of the hub, which are programs."""

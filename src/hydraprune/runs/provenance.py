@@ -13,7 +13,7 @@ from hydraprune.data.batches import Encoded
 from hydraprune.data.examples import TaskData
 from hydraprune.data.summary import DataSummary, SplitSummary
 from hydraprune.models.checkpoint_use import CheckpointUse, checkpoint_use
-from hydraprune.models.families import family_of_model
+from hydraprune.models.families import family_of_model, model_type
 from hydraprune.sparsity import Coverage, Pruner, coverage
 
 log = logging.getLogger(__name__)
@@ -33,12 +33,14 @@ class Provenance:
         checkpoint: what the model took from its checkpoint; None for random weights.
         coverage: what the pruners take of the model; None for a dense run.
         max_length: most tokens of an example.
+        kinds: (the `model_type` that the config declares, that of the checkpoint); None where nothing is declared.
     """
 
     data: DataSummary
     checkpoint: CheckpointUse | None
     coverage: Coverage | None
     max_length: int
+    kinds: tuple[str | None, str] = (None, "")
 
     def lines(self) -> list[tuple[str, str]]:
         """(subject, one line) for the terminal."""
@@ -52,6 +54,11 @@ class Provenance:
         """What a user should look at, one line each."""
         found = [f"{name}: {why}" for name, split in self.data.splits.items() for why in _odd(split, self.max_length)]
         found += _unseen_classes(self.data.splits)
+        declared, kind = self.kinds
+        if declared is not None and declared != kind:
+            found.append(
+                f"weights: this is a {kind} model, and model.type={declared}; leave model= out to name it by its path"
+            )
         if self.checkpoint is not None and (lost := self.checkpoint.lost):
             found.append(
                 f"checkpoint: {len(lost)} weights of its encoder are not used, {lost[0]} among them, since its "
@@ -88,16 +95,18 @@ def provenance(
     model: nn.Module,
     pruners: Sequence[Pruner],
     max_length: int,
+    declared: str | None,
 ) -> Provenance:
     """The provenance of a run whose model was just loaded.
 
     Args:
         encoded: `train` and the names of the evaluation sets -> their tokens.
         pruners: none for a dense run.
+        declared: the `model_type` in the run's config, if it has one.
     """
     summary = data.summary.with_truncated({name: tokens.truncated for name, tokens in encoded.items()})
     covered = coverage(model, pruners, family_of_model(model)) if pruners else None
-    return Provenance(summary, checkpoint_use(model), covered, max_length)
+    return Provenance(summary, checkpoint_use(model), covered, max_length, (declared, model_type(model)))
 
 
 def _data_line(data: DataSummary) -> str:
