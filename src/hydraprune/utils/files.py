@@ -73,7 +73,10 @@ def read_bytes(path: Path, most: int, end: bool = False) -> bytes:
     Raises:
         OSError: it cannot be read, is no regular file, or is longer than `most`.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "is no regular file", str(path))
     with open(path, "rb", opener=_open_at_once) as file:
         size = os.fstat(file.fileno()).st_size
