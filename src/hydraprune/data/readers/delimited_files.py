@@ -180,7 +180,7 @@ class DelimitedFile:
                 return
             if fields and fields[-1].endswith(_END):
                 raise self._open_quote(row, first)
-            if len(fields) > 1 or "".join(fields).strip():
+            if "".join(lines).strip():
                 yield Record(fields, first, last, tuple(lines))
                 row += 1
             lines.clear()
