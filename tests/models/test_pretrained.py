@@ -153,7 +153,7 @@ def test_a_tokenizer_without_padding_pads_with_its_end_of_text(tmp_path: Path) -
 
 def test_folders_around_a_model_are_refused_with_its_place(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "0_Transformer", "bert")
-    with pytest.raises(UserError, match="give .*0_Transformer"):
+    with pytest.raises(UserError, match=r"give .*0_Transformer"):
         PretrainedModel("mine", str(tmp_path)).config()
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
