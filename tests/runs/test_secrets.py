@@ -78,7 +78,7 @@ def leaks(folder: Path, *printed: str) -> list[tuple[str, str]]:
 
 def redacted_in(folder: Path) -> set[str]:
     found = ((path.name, path.read_bytes()) for path in folder.rglob("*") if path.is_file())
-    return {name for name, data in found if b"<redacted>" in data or b"&lt;redacted&gt;" in data}
+    return {name for name, data in found if b"<redacted>" in data or b"&lt;redacted" in data}
 
 
 def test_a_run_leaves_no_secret(train: Callable[..., Any], planted: Path) -> None:
