@@ -18,6 +18,7 @@ from hydraprune.sparsity import (
     Layers,
     Magnitude,
     OneShot,
+    Pattern,
     Schedule,
     SparsityError,
     attach,
@@ -48,9 +49,9 @@ class Given(Criterion):
         self.given = scores
 
     def update_state(
-        self, state: object, weights: Sequence[Tensor], gradients: object, pattern: object
+        self, state: object, weights: Sequence[Tensor], gradients: object, pattern: Pattern
     ) -> list[Tensor]:
-        return [pattern.to_cells(scores.abs().unsqueeze(1)) for scores in self.given]  # type: ignore[attr-defined]
+        return [pattern.to_cells(scores.abs().unsqueeze(1)) for scores in self.given]
 
 
 def kept(model: nn.Module) -> list[int]:
