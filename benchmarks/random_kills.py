@@ -85,6 +85,9 @@ def study(name: str, words: Sequence[str], kills: int, seed: int, folder: Path) 
 
     from hydraprune.config.composition import conf_dir
     from hydraprune.runs.experiment import build_experiment
+    from hydraprune.runs.resolvers import register
+
+    register()
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -148,26 +148,9 @@ def _train() -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from hydra import compose, initialize_config_dir
+    from hydraprune.runs.commands import check
 
-    from hydraprune.config.command_words import arranged
-    from hydraprune.config.composition import conf_dir, loaded_paths
-    from hydraprune.config.model_choice import with_model_choice
-    from hydraprune.runs.resolvers import register
-    from hydraprune.utils.hub_access import quiet_libraries
-
-    register()
-    words = with_model_choice(arranged(arguments.overrides))
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("config", words, return_hydra_config=True)
-        go_offline_if_unreachable([loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"])
-        quiet_libraries()
-        from hydraprune.runs.checklist import checklist  # only now: libraries read the environment once
-        from hydraprune.runs.experiment import build_experiment
-
-        text, is_odd = checklist(build_experiment(config))
-    print(text)
-    return 1 if is_odd else 0
+    return check(arguments.overrides)
 
 
 def _watch(arguments: argparse.Namespace) -> int:
@@ -231,39 +214,9 @@ def _workspace(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+    from hydraprune.runs.commands import evaluate
 
-    from hydraprune.config.composition import conf_dir
-    from hydraprune.runs.experiment import build_experiment
-    from hydraprune.utils.hub_access import quiet_libraries
-
-    if not any(override.startswith("task=") for override in arguments.overrides):
-        raise UserError("a task is needed", key="eval", cure="for example task=sst2")
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("config", [*arguments.overrides, "pattern=dense"], return_hydra_config=True)
-        go_offline_if_unreachable([arguments.model, str(OmegaConf.select(config, "task.path") or ".")])
-        quiet_libraries()
-        from hydraprune.runs.preflight import check_numbers
-        from hydraprune.runs.setup import (
-            TaskLoader,
-            predict_with,
-            scores_of,
-        )  # only now: libraries read the environment
-
-        experiment, load_data = build_experiment(config), TaskLoader()
-        check_numbers(experiment)
-        predicted = predict_with(experiment, arguments.model, "MODEL", load_data)
-        values = scores_of(experiment, predicted, load_data)
-        if arguments.predictions:
-            from hydraprune.runs.predictions import write_predictions
-
-            place = Path(arguments.predictions)
-            written = write_predictions(predicted, load_data(experiment), place, "--predictions")
-            print(f"{place}  {written:,} predictions")
-    for metric, value in values.items():
-        print(f"{metric}  {value:.4f}")
-    return 0
+    return evaluate(arguments.model, arguments.overrides, arguments.predictions)
 
 
 def _verify(arguments: argparse.Namespace) -> int:

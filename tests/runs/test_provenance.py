@@ -135,3 +135,21 @@ def test_a_report_without_these_fields_is_read(train: Command, workplace: Path, 
 @pytest.mark.parametrize("words", [["-m", "seed=0,1"], ["seed=0,1"]])
 def test_check_takes_one_run(words: list[str], hydraprune: Command, small: tuple[str, ...]) -> None:
     assert hydraprune("check", *small, *words).code == 2
+
+
+def test_eval_writes_its_predictions(hydraprune: Command, train: Command, workplace: Path) -> None:
+    words = words_of(workplace)
+    assert train(*words).code == 0
+    (folder,) = run_folders(workplace / "outputs", "4x1")
+    task = [word for word in words if word.startswith("task")]
+    done = hydraprune("eval", str(folder / "model"), *task, "--predictions", "predicted.jsonl")
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in (workplace / "predicted.jsonl").read_text().splitlines()]
+    report = report_of(folder)
+    assert len(rows) == report["data"]["splits"]["validation"]["used"]
+    assert [row["example"] for row in rows] == list(range(len(rows)))
+    assert set(rows[0]) == {"set", "example", "text", "label", "prediction"}
+    assert {row["label"] for row in rows} <= {"bad", "fine", "good"}
+    right = sum(row["label"] == row["prediction"] for row in rows) / len(rows)
+    assert right == report["final"]["accuracy"]
+    assert f"accuracy  {right:.4f}" in done.out

@@ -1,0 +1,86 @@
+"""`hydraprune check` and `hydraprune eval`: commands that compose a run's config and train nothing. Light to import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from hydraprune.config.command_words import arranged
+from hydraprune.config.composition import conf_dir, loaded_paths
+from hydraprune.config.model_choice import with_model_choice
+from hydraprune.errors import UserError
+from hydraprune.runs.resolvers import register
+from hydraprune.utils.hub_access import go_offline_if_unreachable
+
+
+@contextmanager
+def _composed(words: Sequence[str], model: str | None = None) -> Iterator[DictConfig]:
+    """The config that the words of a run compose to, while Hydra is initialized; libraries may be imported then.
+
+    Args:
+        model: folder or hub id of the model that is loaded; None: those that the config names.
+    """
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("config", with_model_choice(arranged(words)), return_hydra_config=True)
+        named = [path for path in loaded_paths(config) if path.kind == "dataset" or model is None]
+        go_offline_if_unreachable([path.path for path in named if path.kind != "file"] + ([model] if model else []))
+        from hydraprune.utils.hub_access import quiet_libraries  # imports them, and they read the environment once
+
+        quiet_libraries()
+        yield config
+
+
+def check(words: Sequence[str]) -> int:
+    """Print the checklist of a run.
+
+    Returns:
+        The exit code: 1 if something is odd.
+
+    Raises:
+        UserError: the run cannot work.
+    """
+    with _composed(words) as config:
+        from hydraprune.runs.checklist import checklist
+        from hydraprune.runs.experiment import build_experiment
+
+        text, is_odd = checklist(build_experiment(config))
+    print(text)
+    return 1 if is_odd else 0
+
+
+def evaluate(model: str, words: Sequence[str], predictions: str | None) -> int:
+    """Print the scores of a model on a task.
+
+    Args:
+        model: folder or hub id.
+        predictions: a file for what it predicts for each example.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: the model or the task cannot be used.
+    """
+    if not any(word.startswith("task=") for word in words):
+        raise UserError("a task is needed", key="eval", cure="for example task=sst2")
+    with _composed([*words, "pattern=dense"], model) as config:
+        from hydraprune.runs.experiment import build_experiment
+        from hydraprune.runs.predictions import write_predictions
+        from hydraprune.runs.preflight import check_numbers
+        from hydraprune.runs.setup import TaskLoader, predict_with, scores_of
+
+        experiment, load_data = build_experiment(config), TaskLoader()
+        check_numbers(experiment)
+        predicted = predict_with(experiment, model, "MODEL", load_data)
+        values = scores_of(experiment, predicted, load_data)
+        if predictions is not None:
+            written = write_predictions(predicted, load_data(experiment), Path(predictions), "--predictions")
+            print(f"{predictions}  {written:,} predictions")
+    for metric, value in values.items():
+        print(f"{metric}  {value:.4f}")
+    return 0
