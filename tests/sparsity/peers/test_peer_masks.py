@@ -159,7 +159,11 @@ def test_zeros_of_before_and_the_mask_hold_together() -> None:
     layer = linear(torch.tensor([[0.0, 9, 8, 0], [1, 2, 1, 2], [7, 7, 7, 7], [6, 6, 6, 0]]))
     pruner = prune_now(layer, block(1, "channel", 0.25))
     assert torch.equal(pruner.masks["weight"], mask_of([[1] * 4, [0] * 4, [1] * 4, [1] * 4]))
-    assert torch.equal(layer.weight.detach() != 0, mask_of([[0, 1, 1, 0], [0] * 4, [1] * 4, [1, 1, 1, 0]]))
+    both = mask_of([[0, 1, 1, 0], [0] * 4, [1] * 4, [1, 1, 1, 0]])
+    assert torch.equal(layer.weight.detach() != 0, both)
+    layer.weight.data += 1.0  # as an optimizer does
+    pruner.project(1)
+    assert torch.equal(layer.weight.detach() != 0, both)
 
 
 # torch.nn.utils.prune, pytorch 058aaae, test_pruning.py: test_pruning_rollback (a failure leaves the model as it was).
