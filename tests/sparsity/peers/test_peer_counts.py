@@ -1,6 +1,7 @@
 """What other pruning libraries assert of how much is pruned, and of what, restated for ours.
 
-A comment above each test names the library, the commit of its test that was read with its date, and the test.
+A comment above each test names the library, the commit of its test that was read, with its date except for PyTorch, and
+the test. Where ours differs on purpose, the comment says how.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What other pruning libraries assert of the layers that they prune and leave out, restated for ours.
 
-A comment above each test names the library, the commit of its test that was read with its date, and the test.
+A comment above each test names the library, the commit of its test that was read, with its date except for PyTorch, and
+the test. Where ours differs on purpose, the comment says how.
 """
 
 from __future__ import annotations
@@ -126,6 +127,11 @@ def test_the_head_is_left_out_by_its_exact_name(outside: list[str], pruned: int)
     found = names(pruner_on(model, Layers(), Family("mine", outside=outside)))
     assert len(found) == pruned
     assert not any(name.split(".")[0] in outside for name in found)
+
+
+def test_a_name_leaves_out_neither_longer_nor_shorter_ones() -> None:
+    model = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("head", "head_2", "pre_head", "body")})
+    assert names(pruner_on(model, Layers(), Family("mine", outside="head"))) == ["head_2", "pre_head", "body"]
 
 
 # Intel Neural Compressor 18173d6 of 2023-08-22, pruning_2.x/test_pruning_patterns.py and test_pruning_config.py:

@@ -1,6 +1,7 @@
 """What other pruning libraries assert of patterns and block shapes, restated for ours.
 
-A comment above each test names the library, the commit of its test that was read with its date, and the test.
+A comment above each test names the library, the commit of its test that was read, with its date except for PyTorch, and
+the test. Where ours differs on purpose, the comment says how.
 """
 
 from __future__ import annotations
@@ -146,8 +147,7 @@ def test_an_input_channel_of_a_convolution() -> None:
 
 
 # NNI 6ea069c of 2023-05-23, compression/pruning/test_pruner.py: check_masks (whole filters of convolutions and rows of
-# linear layers, 0.75 of each). Its masks take the bias of a pruned channel too; ours never change a bias, as the docs
-# say.
+# linear layers, 0.75 of each). Its masks take the bias of a pruned channel too; ours never change a bias.
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_three_quarters_of_the_filters(scope: str) -> None:
     torch.manual_seed(3)
