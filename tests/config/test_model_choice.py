@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from hydraprune.config.composition import conf_dir, resolved
 from hydraprune.config.model_choice import model_name, with_model_choice
+from hydraprune.errors import UserError
 from hydraprune.results.reference import PUBLISHED
+from hydraprune.runs.experiment import build_experiment
 
 CHOICES = {file.stem for file in (conf_dir() / "model").glob("*.yaml")}
 
@@ -54,6 +56,10 @@ PATH = "model.path=/models/mine"
         (["model.name=x", PATH], ["model.name=x", "model=checkpoint", PATH]),
         *(([word, PATH], [word, PATH]) for word in ("model=bert_mini", "matrix=glob(*)", "experiment=mine")),
         (["task.path=/x"], ["task.path=/x"]),
+        (["dense.source=/x"], ["model=checkpoint", "model.path=${dense.source}", "dense.source=/x"]),
+        (["dense.source=/x", PATH], ["dense.source=/x", "model=checkpoint", PATH]),
+        (["dense.source=auto"], ["dense.source=auto"]),
+        (["model=tiny", "dense.source=/x"], ["model=tiny", "dense.source=/x"]),
     ],
 )
 def test_a_path_without_a_model_chooses_a_checkpoint(words: list[str], expected: list[str]) -> None:
@@ -69,6 +75,19 @@ def test_a_checkpoint_has_no_recipe_of_another_model() -> None:
         assert (asked["model"]["name"], asked["recipe"]["source"]) == ("bert_mini", "published")
         named = resolved(compose(*with_model_choice(["model.path=/models/mine", "model.name=ours"])))
         assert named["model"]["name"] == "ours"
+
+
+def test_a_dense_model_alone_names_the_run() -> None:
+    with composing() as compose:
+        config = resolved(compose(*with_model_choice(["dense.source=/models/ours", "task=mrpc"])))
+        assert (config["model"]["name"], config["model"]["path"]) == ("ours", "/models/ours")
+        assert config["recipe"]["source"] == "none"
+
+
+@pytest.mark.parametrize("name", sorted(CHOICES))
+def test_a_checkpoint_may_not_take_the_name_of_a_choice(name: str) -> None:
+    with composing() as compose, pytest.raises(UserError, match=f"model.name={name}: is the name of"):
+        build_experiment(compose(*with_model_choice(["model.path=/models/ours", f"model.name={name}"])))
 
 
 def test_two_checkpoints_have_two_folders_and_no_published_row(

@@ -16,6 +16,7 @@ from hydraprune.models.classification_head import (
     copy_head,
     head_modules,
     is_below,
+    label_names,
     label_order,
     set_labels,
     take_labels,
@@ -54,6 +55,14 @@ def test_outputs_follow_the_order_of_the_labels(kind: str, order: list[int]) -> 
     assert take_labels(model, labels) == (order != sorted(order))
     assert tuple(model.config.id2label.values()) == labels.names  # type: ignore[union-attr]
     assert outputs(model) == before
+
+
+def test_a_gap_in_the_names_is_no_error() -> None:
+    config = model_of("bert").config
+    config.id2label = {0: "no", 2: "yes"}  # type: ignore[union-attr]
+    assert label_names(config)[0] == "no"
+    assert all(label_names(config))
+    assert label_order(config, Labels(("no", "yes"))) is None
 
 
 def test_unknown_names_keep_their_places() -> None:

@@ -45,7 +45,13 @@ def test_an_earlier_report_is_read_whole(outputs: Path) -> None:
     for path in outputs.rglob("report.json"):
         report = read_report(path.parent)
         assert report is not None
-        later = {"inputs": {}, "data": None, "checkpoint": None, "coverage": None}  # fields that it did not have
+        later = {
+            "inputs": {},
+            "weights": None,
+            "data": None,
+            "checkpoint": None,
+            "coverage": None,
+        }  # fields that it did not have
         assert report.as_dict() == json.loads(path.read_text()) | later
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from data_helpers import CSV
 from family_helpers import save_checkpoint
+from safetensors.torch import load_file, save_file
 from saved_run_helpers import report_of, run_folders
 
 from hydraprune.runs import run as runs
@@ -113,7 +114,8 @@ def test_weights_that_were_replaced_are_found(key: str, train: Train, workplace:
     assert train(*words).code == 0
     folder = "one" if key == "model.path" else "two"
     config = json.loads((workplace / folder / "config.json").read_text())
-    (workplace / folder / "README.md").write_text("a card is no part of the model")
+    for name in ("README.md", "trainer_state.json", "training_args.bin", "notes.txt"):
+        (workplace / folder / name).write_text("no part of the model")
     assert train(*words).code == 0
     (workplace / folder / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.5}))
     refused = train(*words)
@@ -143,6 +145,46 @@ def test_a_dense_run_of_other_labels_is_refused(train: Train, workplace: Path) -
     refused = train(*FILE)
     assert refused.code == 2
     assert "holds a dense run for the labels a, b, and the task has 0, 1" in refused.err
+
+
+def test_a_model_that_was_changed_is_neither_used_nor_reported(train: Train, workplace: Path) -> None:
+    (workplace / "train.csv").write_text(CSV)
+    assert train(*FILE).code == 0
+    for kind, words in (("4x1", FILE), ("dense", (*FILE, "pattern=2:4"))):
+        (folder,) = run_folders(workplace / "outputs", kind)
+        file = folder / "model" / "model.safetensors"
+        weights = load_file(file)
+        (folder / "model" / "README.md").write_text("a card is no part of the model")
+        save_file({name: weight * 1.05 for name, weight in weights.items()}, file, metadata={"format": "pt"})
+        refused = train(*words)
+        assert refused.code == 2, refused.err
+        assert f"{folder.relative_to(workplace)}/model are not those that the run saved" in refused.err
+        save_file(weights, file, metadata={"format": "pt"})
+        assert train(*words).code == 0
+
+
+SPLITS = "text\tlabel\n" + "".join(f"a text {i}\t{i % 2}\n" for i in range(40))
+
+
+@pytest.mark.parametrize("change", ["train.tsv", "README.md"])
+def test_a_folder_of_data_that_changed_is_found(change: str, train: Train, workplace: Path) -> None:
+    data = workplace / "data"
+    data.mkdir()
+    splits = "".join(f"  - split: {name}\n    path: {name}.tsv\n" for name in ("train", "validation"))
+    (data / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{splits}---\n")
+    for name in ("train", "validation"):
+        (data / f"{name}.tsv").write_text(SPLITS)
+    words = [
+        *("model=tiny", "task=sst2", "task.path=data", "task.subset=null", "task.text=[text]", "pattern=dense"),
+        *("task.max_length=16", "training.epochs=1"),
+    ]
+    assert train(*words).code == 0
+    assert "Finished already" in train(*words).out
+    changed = swapped(SPLITS.replace("\t", ",")).replace(",", "\t") if change == "train.tsv" else "---\n---\n"
+    (data / change).write_text(changed)
+    refused = train(*words)
+    assert refused.code == 2, refused.err
+    assert "task.path=data: its contents are not those" in refused.err
 
 
 def test_digests_of_folders_are_of_names_and_contents(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ class HubTask:
         if not is_local(self.path):
             return {}
         folder = Path(local_or_id(self.path, "task.path"))
-        return {self.path: folder_digest(data_files(folder, self.subset), folder)}
+        files = data_files(folder, self.subset)
+        return {self.path: folder_digest(files, folder)} if files else {}
 
 
 @dataclass(frozen=True)

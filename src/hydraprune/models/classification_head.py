@@ -49,13 +49,18 @@ def set_labels(config: Any, labels: Labels) -> None:
     config.problem_type = "regression" if labels.regression else "single_label_classification"
 
 
+def label_names(config: Any) -> tuple[str, ...]:
+    """The names of a model's outputs in their order; `LABEL_n` for one without a name."""
+    return tuple(str(config.id2label.get(place, f"LABEL_{place}")) for place in range(config.num_labels))
+
+
 def label_order(config: Any, labels: Labels) -> list[int] | None:
     """For each of the task's labels, the output of the model that has its name; upper and lower case are the same.
 
     Returns:
         None if the names of the model are others, or not known (`LABEL_0`).
     """
-    theirs = [str(config.id2label.get(place, "")).lower() for place in range(config.num_labels)]
+    theirs = [name.lower() for name in label_names(config)]
     ours = [name.lower() for name in labels.names]
     if labels.regression or len(set(ours)) < len(ours) or sorted(theirs) != sorted(ours):
         return None

@@ -128,7 +128,7 @@ def matrix(reports: Iterable[RunReport], planned: Iterable[Planned] = ()) -> lis
 
 
 # Keys that name a published row, or that do not change its results.
-_NAMING = ("matrix", "model", "task", "pattern", "model.path", "task.path", "experiment", "training.device")
+_NAMING = ("matrix", "model", "task", "pattern", "experiment", "training.device")
 _WITHOUT_EFFECT = ("runtime", "cache", "run", "tracker", "hydra", "hydra/launcher")
 
 

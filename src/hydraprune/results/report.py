@@ -45,6 +45,7 @@ class RunReport:
     error: str | None = None
     from_step: int | None = None
     inputs: dict[str, str] = field(default_factory=dict)
+    weights: str | None = None
     data: dict[str, Any] | None = None
     checkpoint: dict[str, Any] | None = None
     coverage: dict[str, Any] | None = None

@@ -58,8 +58,7 @@ def _plan(experiment: Experiment, needs: Needs) -> list[tuple[str, str]]:
 def _provenance(experiment: Experiment, load_data: TaskLoader) -> Provenance:
     components, data = experiment.components, load_data(experiment)
     cache, task, settings = cache_of(experiment.config["cache"]), components.task, components.settings
-    tokenizer = components.model.tokenizer()
-    model = starting_model(experiment, data.labels, tokenizer)
+    model, tokenizer = starting_model(experiment, data.labels)
     per_epoch = settings.steps_per_epoch(len(data.train))
     pruners = instantiate.pruners(components.plans, model, settings.epochs * per_epoch, per_epoch)
     encoded = {

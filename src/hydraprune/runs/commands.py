@@ -46,9 +46,9 @@ def check(words: Sequence[str]) -> int:
     """
     with _composed(words) as config:
         from hydraprune.runs.checklist import checklist
-        from hydraprune.runs.experiment import build_experiment
+        from hydraprune.runs.experiment import build_single_run
 
-        text, is_odd = checklist(build_experiment(config))
+        text, is_odd = checklist(build_single_run(config))
     print(text)
     return 1 if is_odd else 0
 

@@ -17,6 +17,7 @@ from hydraprune.config.composition import choices_of, composed, resolved, typed_
 from hydraprune.config.dense import AUTO, dense_config, dense_key
 from hydraprune.config.identity import Identity, identify
 from hydraprune.config.instantiate import Components, pattern_name
+from hydraprune.config.model_choice import check_model_name
 from hydraprune.config.schema import check_keys, override_key
 from hydraprune.results.run_spec import RunSpec
 from hydraprune.runs.folders import RUN_DIR, is_planned
@@ -146,6 +147,7 @@ def _experiment(
 ) -> Experiment:
     check_targets(config, "")
     check_keys(config)
+    check_model_name(config, choices)
     # A dense run has no choices of its own: it starts from no other run.
     dense = dense_experiments(config, choices) if _starts_from_dense_run(config) else None
     components = Components(config)

@@ -12,7 +12,10 @@ from hydraprune.utils.digests import folder_digest
 from hydraprune.utils.hub_access import at_home, is_local
 
 # Of a model's folder: its config, weights and tokenizer. Not its card, logs or checkpoints of a trainer.
-_MODEL_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"}
+_MODEL_FILES = (
+    *("config.json", "*.safetensors", "pytorch_model*.bin", "*.index.json"),
+    *("*token*.json", "vocab.*", "merges.txt", "*.model"),
+)
 
 
 def input_digests(experiment: Experiment) -> dict[str, str]:
@@ -31,9 +34,38 @@ def input_digests(experiment: Experiment) -> dict[str, str]:
     for key, path in named.items():
         if isinstance(path, str) and is_local(path) and (folder := Path(at_home(path))).is_dir():
             with suppress(OSError):
-                files = [file for file in folder.iterdir() if file.suffix in _MODEL_SUFFIXES and file.is_file()]
-                found[f"{key}={path}"] = folder_digest(files, folder)
+                found[f"{key}={path}"] = folder_digest(model_files(folder), folder)
     return found
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The config, weights and tokenizer in a model's folder."""
+    return sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the weights in a model's folder.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    return folder_digest(folder.glob("*.safetensors"), folder)
+
+
+def check_model(experiment: Experiment, report: RunReport) -> None:
+    """Refuse the model of a finished run if it is not the one that the report is about.
+
+    Raises:
+        UserError: its weights have changed.
+    """
+    model = experiment.directory / "model"
+    if report.weights is not None and weights_digest(model) != report.weights:
+        raise UserError(
+            f"the weights in {model} are not those that the run saved",
+            key="run.root",
+            value=experiment.config["run"]["root"],
+            cure=f"restore them, or remove {experiment.directory} to train anew",
+        )
 
 
 def check_inputs(experiment: Experiment, report: RunReport) -> None:

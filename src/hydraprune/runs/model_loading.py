@@ -10,11 +10,12 @@ from torch import nn
 from hydraprune.config.instantiate import pretrained, student
 from hydraprune.data.examples import Labels
 from hydraprune.errors import UserError
-from hydraprune.models.classification_head import label_order, take_labels
+from hydraprune.models.classification_head import label_names, label_order, take_labels
 from hydraprune.models.families import pads_positions
 from hydraprune.models.pretrained import ModelSource
 from hydraprune.runs.directory import finished
 from hydraprune.runs.experiment import Experiment
+from hydraprune.runs.inputs import check_model
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ def load_fine_tuned(source: ModelSource, labels: Labels, tokenizer: Any) -> nn.M
     return _with_padding_of(tokenizer, model)
 
 
-def starting_model(experiment: Experiment, labels: Labels, tokenizer: Any) -> nn.Module:
-    """The model that a run starts from; the pretrained one if its dense run is not finished.
+def starting_model(experiment: Experiment, labels: Labels) -> tuple[nn.Module, Any]:
+    """The model that a run starts from, and its tokenizer; the pretrained one if its dense run is not finished.
 
     Raises:
         UserError: see `load_pretrained` and `load_fine_tuned`.
@@ -54,7 +55,8 @@ def starting_model(experiment: Experiment, labels: Labels, tokenizer: Any) -> nn
     if experiment.dense is not None and finished(experiment.dense) is not None:
         dense = str(experiment.dense.directory / "model")
     source = student(experiment.components, dense)
-    return (load_fine_tuned if dense else load_pretrained)(source, labels, tokenizer)
+    tokenizer = source.tokenizer()
+    return (load_fine_tuned if dense else load_pretrained)(source, labels, tokenizer), tokenizer
 
 
 def _with_padding_of(tokenizer: Any, model: nn.Module) -> nn.Module:
@@ -85,7 +87,7 @@ def check_head(config: Any, labels: Labels, key: str, path: str, task: str) -> N
             value=path,
             cure="give a model that was fine-tuned for one label an example",
         )
-    names = [str(config.id2label[place]).lower() for place in range(labels.count)]
+    names = [name.lower() for name in label_names(config)]
     ours = [name.lower() for name in labels.names]
     order = label_order(config, labels)
     if order is not None and order != sorted(order):
@@ -94,17 +96,18 @@ def check_head(config: Any, labels: Labels, key: str, path: str, task: str) -> N
         log.warning("%s=%s: its labels %s are taken, in this order, for %s of task %s", key, path, names, ours, task)
 
 
-def check_dense_labels(experiment: Experiment, labels: Labels) -> None:
-    """Refuse a finished dense run whose model was trained for other labels than the task has now.
+def check_dense_run(experiment: Experiment, labels: Labels) -> None:
+    """Refuse a finished dense run whose weights have changed, or whose labels are not those that the task has now.
 
     Raises:
-        UserError: naming both.
+        UserError: naming its folder, or both labels.
     """
     dense = experiment.dense
-    if dense is None or finished(dense) is None:
+    if dense is None or (report := finished(dense)) is None:
         return
+    check_model(dense, report)
     config = pretrained(str(dense.directory / "model"), "run.root").config()
-    theirs = tuple(str(config.id2label[place]) for place in range(config.num_labels))
+    theirs = label_names(config)
     if theirs != labels.names:
         raise UserError(
             f"holds a dense run for the labels {', '.join(theirs)}, and the task has {', '.join(labels.names)}",

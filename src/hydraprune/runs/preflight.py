@@ -23,7 +23,7 @@ from hydraprune.models.families import max_positions
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.directory import check_directory, finished
 from hydraprune.runs.experiment import Experiment
-from hydraprune.runs.model_loading import check_dense_labels, check_head, load_fine_tuned, starting_model
+from hydraprune.runs.model_loading import check_dense_run, check_head, load_fine_tuned, starting_model
 from hydraprune.runs.setup import TaskLoader
 from hydraprune.runs.trial_batch import Trials, trial_batch, try_out
 from hydraprune.sparsity import SparsityError
@@ -107,7 +107,7 @@ def check(experiment: Experiment, load_data: TaskLoader, trials: Trials) -> Need
     source = instantiate.student(components, dense)
     if dense:
         check_head(source.config(), data.labels, "dense.source", dense, task.name)
-    check_dense_labels(experiment, data.labels)
+    check_dense_run(experiment, data.labels)
     blueprint = source.blueprint(None if dense else data.labels)
     tokenizer = source.tokenizer()
     key, named = ("dense.source", dense) if dense else ("model", components.model.name)
@@ -120,7 +120,7 @@ def check(experiment: Experiment, load_data: TaskLoader, trials: Trials) -> Need
     is_new, starts_here = trials.is_new(experiment), bool(dense) or not plans.parts
     if is_new or starts_here:
         # Loaded, since a weight that the checkpoint lacks would be random.
-        model = starting_model(experiment, data.labels, tokenizer)
+        model, _ = starting_model(experiment, data.labels)
         if starts_here:
             _check_start(components, model, steps, per_epoch)
         if is_new:

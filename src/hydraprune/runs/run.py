@@ -29,6 +29,7 @@ from hydraprune.runs.description import about, finished_report, outcome, started
 from hydraprune.runs.directory import CHECKPOINTS, check_directory, clean_directory, finished, stamp
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.failures import as_user_error
+from hydraprune.runs.inputs import check_model, weights_digest
 from hydraprune.runs.setup import TaskLoader
 from hydraprune.tracking import JsonLines, ProgressBar, RunTracker, Several, guarded
 from hydraprune.training.checkpoints import Checkpoints, Start
@@ -65,6 +66,7 @@ def execute(
             if opened is not None:
                 opened()
             if report is not None:
+                check_model(experiment, report)
                 log.info("Finished already: %s", experiment.directory)
                 _checkpoints(experiment).discard()
             else:
@@ -142,6 +144,7 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
                 report = finished_report(
                     experiment, training, progress, counted, dense_scores, clock.seconds(), prepared.provenance
                 )
+                report = replace(report, weights=weights_digest(saved))
                 write_text(saved / "README.md", model_card(report))
                 write_report(report, directory)
                 checkpoints.discard()

@@ -17,7 +17,7 @@ from hydraprune.data.readers.table import Columns, Table
 from hydraprune.errors import UserError
 from hydraprune.utils.hub_access import loading, local_or_id, reason_of
 
-_DATA_SUFFIXES = (".parquet", ".csv", ".json", ".jsonl", ".arrow", ".txt", ".gz", ".zip")
+_DATA_SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow", ".txt", ".gz", ".zip")
 
 
 def load_splits(
@@ -80,10 +80,22 @@ def load_splits(
 
 
 def data_files(folder: Path, subset: str | None) -> list[Path]:
-    """The data files of a local data set, or of one of its subsets if that has a folder of its own."""
+    """The files that may decide what is read of a local data set, its README.md among them.
+
+    Of a subset that has a folder of its own, those of that folder. Hidden files, and files that `datasets` itself
+    leaves there (`cache-*.arrow`), are none.
+    """
     below = folder / (subset or "")
     place = below if below.is_dir() else folder
-    return [file for file in sorted(place.rglob("*")) if file.suffix in _DATA_SUFFIXES and file.is_file()]
+    files = [
+        file
+        for file in sorted(place.rglob("*"))
+        if file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and not file.name.startswith("cache-")
+    ]
+    card = folder / "README.md"
+    return sorted({*files, card}) if card.is_file() else files
 
 
 def _is_csv(rows: Any) -> bool:
