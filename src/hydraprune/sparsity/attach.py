@@ -30,6 +30,11 @@ def attach(
 ) -> tuple[Pruner, ...]:
     """The pruners that carry out `plans` on `model` in a training of `steps` optimizer steps.
 
+    They mask the parameters that `model` has now, in place. If one of them is replaced in it later (by another module
+    or `nn.Parameter`, or by `load_state_dict(assign=True)`), the next `observe` or `project` refuses that by name:
+    attach again. They cannot see that a copy of the model (`copy.deepcopy`) is trained in its place, or that `model`
+    itself is replaced in a larger one: attach to what is trained, and see `Pruner.apply_to` for copies.
+
     Args:
         plans: by the names of the pruners.
         calibration: runs `model` in evaluation mode over as many of the first batches as it is asked
