@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
 
+from hydraprune.sparsity.coverage import unkept_zeros
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member, Structure, structures_of
 from hydraprune.sparsity.layers import Family, is_layer, layers_of
@@ -19,6 +21,11 @@ from hydraprune.sparsity.pruners.base import Pruner
 from hydraprune.sparsity.pruners.factory import PrunerFactory
 from hydraprune.sparsity.wrappers import named_modules, named_parameters
 
+log = logging.getLogger(__name__)
+
+# Layers that a warning names; the others are counted.
+_MOST_NAMED = 3
+
 
 def attach(
     model: nn.Module,
@@ -29,6 +36,14 @@ def attach(
     calibration: Calibration | None = None,
 ) -> tuple[Pruner, ...]:
     """The pruners that carry out `plans` on `model` in a training of `steps` optimizer steps.
+
+    They mask the parameters that `model` has now, in place. If one of them is replaced in it later (by another module
+    or `nn.Parameter`, or by `load_state_dict(assign=True)`), the next `observe` or `project` refuses that by name:
+    attach again. They cannot see that a copy of the model (`copy.deepcopy`) is trained in its place, or that `model`
+    itself is replaced in a larger one: attach to what is trained, and see `Pruner.apply_to` for copies.
+
+    Zeros that the model has already are kept in the weights that a pruner takes. Where other weights have zeros, a
+    warning says how many there are.
 
     Args:
         plans: by the names of the pruners.
@@ -47,7 +62,26 @@ def attach(
             pruners.append(attachment.pruner(name, plan))
         except SparsityError as error:
             raise error.of(name) from None
+    if pruners and steps:
+        _report_unkept_zeros(model, pruners)
     return tuple(pruners)
+
+
+def _report_unkept_zeros(model: nn.Module, pruners: Sequence[Pruner]) -> None:
+    """Log zeros that a model has already and that no pruner keeps."""
+    found = unkept_zeros(model, pruners)
+    if not found:
+        return
+    named = [f"{weight.name} ({weight.zeros:,} of {weight.parameters:,})" for weight in found[:_MOST_NAMED]]
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    log.warning(
+        "%s of %s weights in layers that no pruner takes are zero now and will be trained: %s%s. To keep these zeros, "
+        "choose the layers too or freeze them",
+        f"{sum(weight.zeros for weight in found):,}",
+        f"{sum(weight.parameters for weight in found):,}",
+        ", ".join(named),
+        more,
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import nn
 
 from hydraprune.sparsity.layers import Family, is_layer
@@ -144,6 +145,50 @@ def coverage(model: nn.Module, pruners: Sequence[Pruner], family: Family | None 
             reason = _reason(name, module, family, pruners)
             dense.append(DenseWeight(name, shape, size, type(module).__name__, reason))
     return Coverage(tuple(pruned), tuple(dense), small)
+
+
+@dataclass(frozen=True)
+class UnkeptZeros:
+    """The zeros of a weight that no pruner takes: training moves them.
+
+    Args:
+        name: of the parameter, without the words of wrappers.
+        zeros: how many of its numbers are zero.
+        parameters: how many numbers it holds.
+    """
+
+    name: str
+    zeros: int
+    parameters: int
+
+
+def unkept_zeros(model: nn.Module, pruners: Sequence[Pruner]) -> list[UnkeptZeros]:
+    """The weights of `model` that no pruner takes, and of which some numbers are zero now; in the order of the model.
+
+    Looked at are trainable parameters of two or more dimensions that hold numbers, embeddings left out (the row of the
+    padding is zero). Parameters of modules that pruners cannot take count unless they are wholly zero, since many
+    start like that.
+    """
+    seen = {id(weight.parameter) for pruner in pruners for weight in pruner.weights}
+    holders = list(named_parameters(model))
+    seen.update(id(parameter) for name, parameter, module in holders if _is_embedding((name, module)))
+    found = []
+    for name, parameter, module in holders:
+        if id(parameter) in seen or not _has_numbers(parameter):
+            continue
+        seen.add(id(parameter))
+        zeros = parameter.numel() - int(torch.count_nonzero(parameter.detach()))
+        prunable = is_layer(module) and name.rpartition(".")[2] == "weight"
+        if zeros and (prunable or zeros < parameter.numel()):
+            found.append(UnkeptZeros(name, zeros, parameter.numel()))
+    return found
+
+
+def _has_numbers(parameter: nn.Parameter) -> bool:
+    """Whether a weight is trained and its zeros can be counted: not on meta, lazy, quantized or sharded."""
+    if type(parameter) is not nn.Parameter or parameter.is_meta or not parameter.requires_grad:
+        return False
+    return parameter.ndim > 1
 
 
 def _is_embedding(holder: tuple[str, nn.Module]) -> bool:

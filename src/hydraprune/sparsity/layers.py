@@ -227,7 +227,7 @@ def _weight(name: str, module: nn.Module, model: nn.Module) -> Weight:
         raise SparsityError(f"{name or 'the model'}: {reason}", cure=cure)
     assert isinstance(weight, nn.Parameter)
     groups = module.groups if isinstance(module, nn.Conv1d | nn.Conv2d) else 1
-    return Weight(f"{name}.weight" if name else "weight", weight, LAYOUTS[kind], groups)
+    return Weight(f"{name}.weight" if name else "weight", weight, LAYOUTS[kind], groups, model)
 
 
 def _why_unfit(kind: str, weight: object, module: nn.Module, model: nn.Module) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ special case in them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -107,12 +107,14 @@ class Weight:
         parameter: the weight.
         layout: which of its axes is which.
         groups: of a convolution: each has as many input channels of its own as the view has columns.
+        model: that it was chosen from, for checks whether it still holds the parameter; None: not checked.
     """
 
     name: str
     parameter: nn.Parameter
     layout: Layout
     groups: int = 1
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property
     def layer(self) -> str:

@@ -9,13 +9,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sparsity_helpers import PLAIN, adamw, examples, mlp, pruner_of, through_a_file, train
+from sparsity_helpers import PLAIN, adamw, examples, mlp, plan_of, pruner_of, through_a_file, train
 from torch import nn
 
 from hydraprune.sparsity import (
     Block,
+    Family,
     Fisher,
     Gradient,
+    Layers,
     Linear,
     Magnitude,
     Method,
@@ -33,6 +35,7 @@ from hydraprune.sparsity import (
     SrSte,
     Wanda,
     attach,
+    block,
     custom,
     holds_pattern,
 )
@@ -189,3 +192,89 @@ def test_a_masked_weight_is_zero_whatever_was_written_there(number: float, patte
         # No -0.0 either, which costs room in a compressed file.
         assert not bool(masked.view(torch.uint8).any()), name
         assert torch.equal(weights[name], before[name])
+
+
+def said_of_others(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "no pruner takes" in record.getMessage()]
+
+
+def sparse_layers(zeros: dict[str, int]) -> nn.ModuleDict:
+    """Layers of 8 x 8 numbers, of which so many are zero."""
+    makers: dict[str, Any] = {"conv": lambda: nn.Conv1d(8, 8, 1), "attention": lambda: nn.MultiheadAttention(8, 2)}
+    model = nn.ModuleDict({name: makers.get(name, lambda: nn.Linear(8, 8))() for name in zeros})
+    for name, count in zeros.items():
+        weight = model[name].in_proj_weight if name == "attention" else model[name].weight
+        weight.data.flatten()[:count] = 0
+    return model
+
+
+LAYER_NAMES = ["query", "key", "ffn", "conv", "head", "attention"]
+
+
+@examples(40)
+@given(
+    zeros=st.fixed_dictionaries({name: st.sampled_from([0, 0, 1, 17, 63]) for name in LAYER_NAMES}),
+    taken=st.sets(st.sampled_from(LAYER_NAMES[:4]), min_size=1),
+    frozen=st.sets(st.sampled_from(LAYER_NAMES[:5])),
+    method=st.sampled_from([Magnitude(), SnipMomentum(), SrSte(), Rigl()]),
+    steps=st.sampled_from([0, STEPS]),
+)
+def test_zeros_of_layers_that_no_pruner_takes_are_told_before_training(
+    zeros: dict[str, int], taken: set[str], frozen: set[str], method: Method, steps: int
+) -> None:
+    model = sparse_layers(zeros)
+    for name in frozen - taken:
+        model[name].requires_grad_(False)
+    if not steps:
+        method = Magnitude()
+    layers = Layers(include=[f"^{name}$" for name in taken])
+    plan = plan_of(block(1, 1, 0.99, layers=layers, cap=1.0), method, RAMP if steps else OneShot())
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("hydraprune").addHandler(handler)
+    try:
+        attach(model, {"1x1": plan}, Family("mine", outside=["head"]), steps)
+    finally:
+        logging.getLogger("hydraprune").removeHandler(handler)
+    lost = {name: n for name, n in zeros.items() if n and name not in taken | frozen}
+    assert len(lines) == (1 if lost and steps else 0)
+    if lines:
+        size = sum(192 if name == "attention" else 64 for name in lost)
+        assert lines[0].startswith(f"{sum(lost.values())} of {size} weights in layers that no pruner takes are zero")
+        kinds = {name: "in_proj_weight" if name == "attention" else "weight" for name in lost}
+        for name in list(lost)[:3]:
+            assert f"{name}.{kinds[name]} ({lost[name]} of " in lines[0]
+        assert ("more" in lines[0]) == (len(lost) > 3)
+
+
+@pytest.mark.parametrize("lost", ["other layers", "none"])
+def test_what_the_warning_says_is_what_training_does(lost: str, caplog: pytest.LogCaptureFixture) -> None:
+    model = scattered(0.5)
+    before = zeros(model)
+    layers = Layers(include=["^0$"]) if lost == "other layers" else Layers()
+    pruner = pruner_of(model, block(1, 1, 0.9, layers=layers), Magnitude(), RAMP, STEPS)
+    said = said_of_others(caplog)
+    train(model, [pruner], range(STEPS))
+    kept = [not bool((had & ~has).any()) for had, has in zip(before, zeros(model), strict=True)]
+    assert kept == [True, lost == "none"]
+    assert len(said) == (lost == "other layers")
+    if said:
+        assert f"2.weight ({int(before[1].sum())} of 800)" in said[0]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: nn.Embedding(10, 8, padding_idx=0),
+        lambda: nn.LayerNorm(8),
+        lambda: nn.ParameterList([torch.zeros(1, 1, 8)]),
+        lambda: nn.LazyLinear(8),
+        lambda: nn.Linear(8, 8, device="meta"),
+    ],
+    ids=["padding", "normalisation", "a table that starts at zero", "lazy", "blueprint"],
+)
+def test_what_is_no_sparse_layer_is_not_told(other: Any, caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.ModuleDict({"pruned": nn.Linear(8, 8), "other": other()})
+    pruner_of(model, block(1, 1, 0.5, layers=Layers(include=["pruned"])), Magnitude(), RAMP, STEPS)
+    assert said_of_others(caplog) == []

@@ -80,7 +80,7 @@ class Pruner(ABC):
         Call it after backward, with unscaled gradients, before the optimizer's step.
 
         Raises:
-            SparsityError: a weight that is scored is frozen.
+            SparsityError: a weight that is scored is frozen, or a weight is no longer the model's.
         """
 
     @abstractmethod
@@ -88,7 +88,7 @@ class Pruner(ABC):
         """Take in the zeros that training starts from; the first `project` calls it, later calls do nothing.
 
         Raises:
-            SparsityError: the target cannot be reached from them.
+            SparsityError: the target cannot be reached from them, or a weight is no longer the model's.
         """
 
     @abstractmethod
@@ -100,6 +100,9 @@ class Pruner(ABC):
 
         Returns:
             Whether the masks were updated.
+
+        Raises:
+            SparsityError: a weight is no longer the model's: it, or its layer, was replaced after `attach`.
         """
 
     @property
@@ -193,6 +196,13 @@ class Pruner(ABC):
         for i in self._indices[index]:
             self._masks.prune(i, pruned, cells[i])
         self._pruned[index] = count
+
+    def _refuse_replaced(self) -> None:
+        """Refuse weights that are no longer the model's (see `Ownership.check`)."""
+        try:
+            self._masks.ownership.check()
+        except SparsityError as error:
+            raise error.of(self.name) from None
 
     def _check_order(self) -> None:
         """Look once, when masks are in force, whether masked weights are zero while gradients are observed.

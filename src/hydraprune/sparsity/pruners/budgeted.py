@@ -68,6 +68,7 @@ class Budgeted(Pruner):
         """
         if self._begun:
             return
+        self._refuse_replaced()
         self._begun = True
         if self.plan.selection.initial_sparsity is not None:
             return

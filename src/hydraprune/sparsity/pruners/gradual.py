@@ -81,6 +81,7 @@ class Gradual(Budgeted):
 
     @torch.no_grad()
     def observe(self, step: int) -> None:
+        self._refuse_replaced()
         self._check_order()
         next_choice = self._progressive.next_choice(step + 1)
         self._scores.observe(step, next_choice)

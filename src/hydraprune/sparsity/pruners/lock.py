@@ -18,6 +18,7 @@ class Lock(Pruner):
 
     def observe(self, step: int) -> None:
         """Nothing is scored."""
+        self._refuse_replaced()
         self._check_order()
 
     @torch.no_grad()
@@ -31,6 +32,7 @@ class Lock(Pruner):
     def begin(self) -> None:
         if self._begun:
             return
+        self._refuse_replaced()
         self._begun = True
         self._keep_zeros()
         if not any(self._pruned):

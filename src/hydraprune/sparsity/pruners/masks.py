@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hydraprune.sparsity.groups import Member
+from hydraprune.sparsity.ownership import Ownership
 
 # Masks are multiplied with the bits of weights: so 0 makes 0.0 of NaN, of an infinity and of a negative number too.
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -18,6 +19,7 @@ class Masks:
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = tuple(members)
+        self.ownership = Ownership([member.weight for member in self.members])
         # Per weight, where it is masked at all: 1 keeps and 0 prunes; and whether that is shaped to
         # broadcast over the pattern's view of the weight, or like the weight.
         self.kept: list[Tensor | None] = [None] * len(self.members)
@@ -29,7 +31,12 @@ class Masks:
         self._zeros: int | None = None  # entries that are masked, where that was counted since masks changed
 
     def apply(self) -> None:
-        """Set every masked weight to zero, in place."""
+        """Set every masked weight to zero, in place.
+
+        Raises:
+            SparsityError: a weight is no longer the model's, masked or not.
+        """
+        self.ownership.check()
         targets, factors = [], []
         for member, kept, small, both in zip(self.members, self.kept, self.small, self._both, strict=True):
             factor = kept if both is None else both

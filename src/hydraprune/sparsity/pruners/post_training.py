@@ -52,6 +52,7 @@ class Calibrated(Budgeted):
 
     def observe(self, step: int) -> None:
         """Nothing is scored while training."""
+        self._refuse_replaced()
         self._check_order()
 
     @torch.no_grad()

@@ -42,6 +42,7 @@ class StraightThrough(Budgeted):
 
     @torch.no_grad()
     def observe(self, step: int) -> None:
+        self._refuse_replaced()
         if self._dense is None:
             return
         for i, (member, dense) in enumerate(zip(self._members, self._dense, strict=True)):
