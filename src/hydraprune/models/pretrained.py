@@ -24,7 +24,8 @@ from hydraprune.errors import UserError
 from hydraprune.models.checkpoint_use import remember_use, use_of
 from hydraprune.models.classification_head import head_modules, set_labels, take_labels
 from hydraprune.models.families import ModelFamily, attach_family
-from hydraprune.utils.hub_access import loading, local_or_id
+from hydraprune.models.stored_weights import stored_misfit
+from hydraprune.utils.hub_access import at_home, loading, local_or_id
 
 _WEIGHT_FILES = (
     "model.safetensors",
@@ -120,9 +121,10 @@ class PretrainedModel:
 
         Raises:
             UserError: it cannot be loaded, or weights are missing or have another shape (any without `labels`,
-                those of the encoder with them) or are not finite.
+                those of the encoder with them), are stored twice or as integers, or are not finite.
         """
         config = self.config()
+        self._refuse_stored(config)
         if config.pad_token_id is None:  # a decoder's head finds the end of a text by it
             config.pad_token_id = self.tokenizer().pad_token_id
         new_head = labels is not None and config.num_labels != labels.count
@@ -183,6 +185,15 @@ class PretrainedModel:
             if "/" in str(raw.get(name, "")):
                 reason = f"its config.json asks for the code of {raw[name]}, which is never run"
                 raise self._error(reason, f"remove {name} from it")
+
+    def _refuse_stored(self, config: PretrainedConfig) -> None:
+        """Refuse files that hold a weight twice, or numbers that are no floats; those of quantized models aside."""
+        folder = at_home(self.path)
+        if folder.is_dir() and getattr(config, "quantization_config", None) is None:
+            with loading(self.key, self.path):
+                misfit = stored_misfit(folder, self.blueprint)
+            if misfit:
+                raise self._error(*misfit)
 
     def _refuse_nonfinite(self, model: nn.Module) -> None:
         # The sum takes one pass over the memory; a sum that overflows is checked value by value.
