@@ -202,6 +202,36 @@ def test_a_class_beside_numbers_that_may_be_missing_is_said(tmp_path: Path, capl
     assert "NA is taken as a class beside the numbers" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "near",
+    [
+        ("Ham", "ham"),
+        ("ham", "ham "),
+        ("\u00e9t\u00e9", "e\u0301te\u0301"),
+        ("\ufb01n", "fin"),
+        ("STRASSE", "stra\u00dfe"),
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_names_that_look_alike_are_said_in_one_line(
+    near: tuple[str, str], suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = rows_of([*near, "other"])
+    content = table(pairs)
+    if suffix == "jsonl":
+        content = json_lines([{"text": text, "label": label} for text, label in pairs])
+    data = load(tmp_path / f"a.{suffix}", content)
+    assert data.labels.count == 3
+    (line,) = [record.getMessage() for record in caplog.records if "different classes" in record.getMessage()]
+    assert "\n" not in line
+    assert all(ascii(name) in line for name in near)
+    caplog.clear()
+    load(tmp_path / "b.csv", table(rows_of(["ham", "hams", "other"])))
+    load(tmp_path / f"c.{suffix}", content, labels=[*near, "other"])
+    assert "different classes" not in caplog.text
+
+
 LISTS: list[Any] = [[0, 1], ["a"], [], {"a": 1}, [[1]]]
 
 
