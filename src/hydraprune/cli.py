@@ -102,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="key=value", help="task=..., task.path=..., training.device=..."
     )
     evaluate.add_argument(
-        "--predictions", metavar="FILE", help="also write the label and prediction of each example there, as JSON lines"
+        "--predictions",
+        metavar="FILE",
+        help="also write the label and prediction of each example there, as JSON lines (.jsonl)",
     )
     evaluate.set_defaults(call=_eval)
     verify = commands.add_parser(

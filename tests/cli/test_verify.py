@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from saved_run_helpers import run_folders
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -107,3 +107,25 @@ def test_a_runs_folder_means_its_model(
     finished = train(*[word for word in small if not word.startswith("dense.")], f"dense.source={run}/model")
     assert (finished.code, finished.err.count("\n")) == (2, 1), finished.err
     assert "tokenizer.json in it is empty" in finished.err
+
+
+def test_weights_that_are_not_finite_are_said(hydraprune: Callable[..., Any], workplace: Path) -> None:
+    models()["embeddings"]().save_pretrained("model")
+    assert "NaN" not in hydraprune("verify", "model").out
+    for value, count in ((float("nan"), 1), (float("inf"), 2)):
+        state = load_file("model/model.safetensors")
+        for name in sorted(state)[:count]:
+            state[name] = torch.full_like(state[name], value)
+        save_file(state, "model/model.safetensors", metadata={"format": "pt"})
+        verified = hydraprune("verify", "model")
+        assert f"{count} parameters hold NaN or infinity, {sorted(state)[0]} among them" in verified.out
+
+
+def test_half_a_checkpoint_is_no_model(hydraprune: Callable[..., Any], workplace: Path) -> None:
+    models()["embeddings"]().save_pretrained("model", max_shard_size="20KB")
+    assert hydraprune("verify", "model").code == 0
+    lost = sorted(Path("model").glob("*.safetensors"))[-1]
+    lost.unlink()
+    verified = hydraprune("verify", "model")
+    assert (verified.code, verified.err.count("\n")) == (2, 1)
+    assert lost.name in verified.err

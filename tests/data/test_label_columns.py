@@ -17,6 +17,7 @@ from data_helpers import CSV, LABELS, ROWS, TEXTS, file_task, json_lines, parque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hydraprune.data.classes import named_classes
 from hydraprune.data.examples import TaskData
 from hydraprune.data.tasks import HubTask
 from hydraprune.errors import UserError
@@ -201,6 +202,36 @@ def test_a_class_beside_numbers_that_may_be_missing_is_said(tmp_path: Path, capl
     assert "NA is taken as a class beside the numbers" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "near",
+    [
+        ("Ham", "ham"),
+        ("ham", "ham "),
+        ("\u00e9t\u00e9", "e\u0301te\u0301"),
+        ("\ufb01n", "fin"),
+        ("STRASSE", "stra\u00dfe"),
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_names_that_look_alike_are_said_in_one_line(
+    near: tuple[str, str], suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = rows_of([*near, "other"])
+    content = table(pairs)
+    if suffix == "jsonl":
+        content = json_lines([{"text": text, "label": label} for text, label in pairs])
+    data = load(tmp_path / f"a.{suffix}", content)
+    assert data.labels.count == 3
+    (line,) = [record.getMessage() for record in caplog.records if "different classes" in record.getMessage()]
+    assert "\n" not in line
+    assert all(ascii(name) in line for name in near)
+    caplog.clear()
+    load(tmp_path / "b.csv", table(rows_of(["ham", "hams", "other"])))
+    load(tmp_path / f"c.{suffix}", content, labels=[*near, "other"])
+    assert "different classes" not in caplog.text
+
+
 LISTS: list[Any] = [[0, 1], ["a"], [], {"a": 1}, [[1]]]
 
 
@@ -266,6 +297,71 @@ def test_given_names_that_are_numbers_are_names(suffix: str, tmp_path: Path) -> 
     assert load(tmp_path / f"a.{suffix}", content, labels=["1", "2", "3"]).train.labels == [0, 1, 2, 2]
     assert load(tmp_path / f"a.{suffix}", content, labels=["3", "2", "1"]).train.labels == [2, 1, 0, 0]
     assert load(tmp_path / f"a.{suffix}", content, labels=["a", "b", "c", "d"]).train.labels == [1, 2, 3, 3]
+
+
+# Class names of which some look like numbers -> labels that are none of them, and no places either.
+NUMBERED: list[tuple[list[str], list[str]]] = [
+    (["01", "02", "03"], ["1", "2"]),
+    (["1", "x"], ["0", "1", "x"]),
+    (["1", "x"], ["01", "x"]),
+    (["1", "2"], ["1", "02"]),
+    (["1.5", "2.5"], ["0", "1"]),
+    (["0", "0.5", "1"], ["0", "0.50"]),
+    (["+1", "-1"], ["1", "-1"]),
+    (["1e0", "a"], ["1", "a"]),
+    (["0x1", "a"], ["1", "a"]),
+    (["1,5", "a"], ["1", "a"]),
+    (["1_0", "a"], ["0", "a"]),
+    (["50%", "a"], ["0", "a"]),
+    (["\u0661", "\u0662"], ["1", "0"]),
+    (["1", "x"], ["true", "x"]),
+]
+
+
+@pytest.mark.parametrize(("names", "labels"), NUMBERED, ids=str)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_labels_among_names_that_look_like_numbers_are_names(
+    names: list[str], labels: list[str], suffix: str, tmp_path: Path
+) -> None:
+    def content(values: list[str]) -> str:
+        if suffix == "csv":
+            return table(rows_of(values))
+        return json_lines([{"text": text, "label": value} for text, value in rows_of(values)])
+
+    with pytest.raises(UserError, match=rf"is not one of the {len(names)} labels"):
+        load(tmp_path / f"a.{suffix}", content(labels), labels=names)
+    assert labelled(load(tmp_path / f"b.{suffix}", content(names), labels=names)) == names * 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(names=st.lists(st.sampled_from(["a", "1", "01", "1.0", "2", "+2", "0", "0.5", "x"]), min_size=2, unique=True))
+def test_a_label_gets_another_name_only_by_its_place_or_value(names: list[str]) -> None:
+    classes = named_classes(names)
+    for number in range(-1, 4):
+        index = classes.indices.get(number)
+        if not {"a", "x"}.issuperset(names):
+            assert index is None or float(names[index]) == number
+        else:
+            assert index == (number if 0 <= number < len(names) else None)
+
+
+def test_a_number_of_a_json_file_is_the_name_that_spells_it(tmp_path: Path) -> None:
+    rows = [{"text": str(i), "label": label} for i, label in enumerate([1, "x", 1.0])]
+    assert load(tmp_path / "a.jsonl", json_lines(rows), labels=["x", "1"]).train.labels == [1, 0, 1]
+    rows = [{"text": str(i), "label": label} for i, label in enumerate([0, 1])]
+    assert labelled(load(tmp_path / "b.jsonl", json_lines(rows), labels=["0", "0.5", "1"])) == ["0", "1"]
+    for label in (1, 2):
+        numbered = json_lines([{"text": "x", "label": label}])
+        with pytest.raises(UserError, match=r"where task\.labels holds a number, a label is one of its names"):
+            load(tmp_path / "c.jsonl", numbered, labels=["01", "02"])
+    with pytest.raises(UserError, match="1 in row 1 of the file is not one of the 2 labels"):
+        load(tmp_path / "d.jsonl", json_lines([{"text": "x", "label": 1}]), labels=["1", "1.0"])
+
+
+def test_names_of_the_data_that_differ_by_case_are_kept_apart(tmp_path: Path) -> None:
+    path = typed_file(tmp_path / "a.parquet", datasets.ClassLabel(names=["US", "us"]), [0, 1, 1])
+    data = file_task(path, validation_path=str(path), labels=["us", "US"]).load()
+    assert labelled(data) == ["US", "us", "us"]
 
 
 def test_json_labels_of_several_kinds(tmp_path: Path) -> None:

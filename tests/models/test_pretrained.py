@@ -159,3 +159,33 @@ def test_folders_around_a_model_are_refused_with_its_place(tmp_path: Path) -> No
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match="merge_and_unload"):
         PretrainedModel("mine", str(tmp_path / "adapter")).config()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        *(
+            (name, text, f"{name} in it")
+            for name in ("tokenizer.json", "tokenizer_config.json")
+            for text in ("[]", "{")
+        ),
+        *(("config.json", text, "config.json in it holds") for text in ("null", "3", '"bert"', "[1]")),
+        *(("config.json", text, "its config.json holds no settings") for text in ("[]", "{}")),
+        ("config.json", '{"model_type"', "config.json in it is no JSON file"),
+        *(("tokenizer.json", text, "tokenizer.json") for text in ("{}", '{"added_tokens": 3}', '{"a": [1]}')),
+    ],
+)
+def test_a_broken_json_file_is_named(file: str, content: str, words: str, bert: Path) -> None:
+    (bert / file).write_text(content)
+    source = PretrainedModel("mine", str(bert))
+    with pytest.raises(UserError) as raised:
+        source.tokenizer()
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("names", [["no", "yes"], "no", 2, {"x": "no", "y": "yes"}], ids=str)
+def test_class_names_that_are_not_by_number_are_refused(names: object, bert: Path) -> None:
+    config = json.loads((bert / "config.json").read_text())
+    (bert / "config.json").write_text(json.dumps({**config, "id2label": names}))
+    with pytest.raises(UserError, match=r"id2label=.* in its config\.json does not map numbers to names"):
+        PretrainedModel("mine", str(bert)).config()

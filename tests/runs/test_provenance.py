@@ -137,6 +137,14 @@ def test_check_takes_one_run(words: list[str], hydraprune: Command, small: tuple
     assert hydraprune("check", *small, *words).code == 2
 
 
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.parquet", "p.xlsx", "p.JSONL.txt"])
+def test_predictions_are_json_lines(name: str, hydraprune: Command, workplace: Path) -> None:
+    done = hydraprune("eval", "nowhere", "task=toy", "--predictions", name)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert f"--predictions={name}: predictions are written as JSON lines; name it p" in done.err
+    assert not (workplace / name).exists()
+
+
 def test_eval_writes_its_predictions(hydraprune: Command, train: Command, workplace: Path) -> None:
     words = words_of(workplace)
     assert train(*words).code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
 from hydraprune.data.classes import MISSING, Classes, Meaning, found_meanings, in_order, number_of
@@ -54,6 +55,7 @@ def find_classes(source: Source, label: str, tables: Sequence[Table]) -> tuple[C
         cure = f"name the column of the classes, or list them in task.labels; {_SCORES_CURE}"
         raise error(f"{source} holds {count} different values in {rows} rows, too many for classes", cure)
     _warn_of_missing(source, label, classes)
+    _warn_of_near_names(source, label, classes)
     return in_order(classes, tables), [*meanings]
 
 
@@ -73,4 +75,18 @@ def _warn_of_missing(source: Source, label: str, classes: set[int | str]) -> Non
         log.warning(
             "task.label=%s: %s: %s is taken as a class beside the numbers; if it means no label, leave the row out",
             label, source, missing[0],
+        )  # fmt: skip
+
+
+def _warn_of_near_names(source: Source, label: str, classes: set[int | str]) -> None:
+    """Say that names are taken as several classes which differ by case, blanks or Unicode normal form alone."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(value for value in classes if isinstance(value, str)):
+        folded = unicodedata.normalize("NFKC", " ".join(name.split()).casefold())
+        groups.setdefault(folded, []).append(name)
+    if near := [names for names in groups.values() if len(names) > 1]:
+        log.warning(
+            "task.label=%s: %s: %s are taken as different classes and differ only by case, blanks or Unicode form%s; "
+            "if they are the same, write them one way",
+            label, source, " and ".join(map(ascii, near[0])), f" (and {len(near) - 1} more)" if len(near) > 1 else "",
         )  # fmt: skip

@@ -12,7 +12,9 @@ Fractions beside whole numbers, and more than a few different fractions, look li
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,8 @@ from hydraprune.data.readers.table import Table
 
 _WHOLE = re.compile(r"[ \t]*-?(?:0|[1-9][0-9]{0,18})(?:\.0*)?[ \t]*")
 _NUMBER = re.compile(r"[ \t]*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+|inf|infinity)(?:e[-+]?[0-9]+)?[ \t]*", re.IGNORECASE)
+# Whole numbers as programs write them in another base.
+_PREFIXED = re.compile(r"[-+]?0(?:x[0-9a-f]+|o[0-7]+|b[01]+)", re.IGNORECASE)
 _BOOLEANS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
 # How a missing value is often written, in small letters.
 MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none")
@@ -56,16 +60,32 @@ def number_of(text: str) -> float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
+def looks_like_a_number(name: str) -> bool:
+    """Whether a name may be read as a number, in any spelling: `01`, `+1`, `1,5`, `1e3`, `0x1`, `50%`, any digits."""
+    text = unicodedata.normalize("NFKC", name).strip().replace(",", ".").replace("\u2212", "-").removesuffix("%")
+    if number_of(text) is not None:
+        return True
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return _PREFIXED.fullmatch(text) is not None
+
+
 def named_classes(names: Sequence[str]) -> Classes:
     """Classes whose names and order are given.
 
-    A label may be a name, or its place in `names`. Names that are whole numbers are not mixed up with places: with the
-    names 1, 2, 3 the label 1 is the first.
+    A label may be a name. It may be its place in `names` only where no name looks like a number: with the names 1, 2, 3
+    the label 1 is the first, and with 01, 02, 03 it is none.
     """
     indices: dict[int | str, int] = {name: index for index, name in enumerate(names)}
-    if all(_WHOLE.fullmatch(name) for name in names):
-        return Classes(tuple(names), {**indices, **{_whole(name): index for index, name in enumerate(names)}})
-    return Classes(tuple(names), {**{index: index for index in range(len(names))}, **indices})
+    if not any(map(looks_like_a_number, names)):
+        return Classes(tuple(names), {**{index: index for index in range(len(names))}, **indices})
+    values = [_whole(name) if _WHOLE.fullmatch(name) else None for name in names]
+    # A number that has two names, 1 and 1.0, is neither.
+    numbers: dict[int | str, int] = {
+        value: index for index, value in enumerate(values) if value is not None and values.count(value) == 1
+    }
+    return Classes(tuple(names), {**indices, **numbers})
 
 
 def given_meaning(table: Table, classes: Classes) -> Meaning:
@@ -74,17 +94,28 @@ def given_meaning(table: Table, classes: Classes) -> Meaning:
     A name counts before a number. Where the data has names of its own for its numbers, and they are the given ones in
     whatever order, a number stands for its name.
     """
-    names = {name.lower(): name for name in classes.names}
-    own = [names.get(name.lower(), "") for name in table.class_names or ()]
+    own = list(table.class_names or ())
+    if sorted(own) != sorted(classes.names):
+        names = {name.lower(): name for name in classes.names}
+        own = [names.get(name.lower(), "") for name in own]
     by_name = sorted(own) == sorted(classes.names)
+    number = _number_among(classes.names) if table.untyped else None
 
     def meaning(value: Any) -> int | str | None:
-        if table.untyped and value not in classes.indices:
-            value = _BOOLEANS.get(value, value) if number_of(value) is None else number_of(value)
+        if number is not None and value not in classes.indices:
+            value = number(value)
         known = normalized_label(value)
         return own[known] if by_name and isinstance(known, int) and 0 <= known < len(own) else known
 
     return meaning
+
+
+def _number_among(names: Sequence[str]) -> Callable[[str], Any]:
+    """What a text that is no name means among given names: the number it spells, if they allow one, else the text."""
+    if not any(map(looks_like_a_number, names)):
+        return lambda text: _BOOLEANS.get(text, text) if (number := number_of(text)) is None else number
+    booleans = _BOOLEANS if all(_WHOLE.fullmatch(name) for name in names) else {}
+    return lambda text: _whole(text) if _WHOLE.fullmatch(text) else booleans.get(text, text)
 
 
 def found_meanings(tables: Sequence[Table], texts: Collection[str]) -> list[Meaning]:

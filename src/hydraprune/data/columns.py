@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydraprune.data.classes import MISSING, Classes, Meaning, number_of
+from hydraprune.data.classes import MISSING, Classes, Meaning, looks_like_a_number, number_of
 from hydraprune.data.examples import Examples
 from hydraprune.data.readers.files import check_names
 from hydraprune.data.readers.json_files import not_one_label
@@ -91,18 +91,22 @@ class ColumnReader:
         names = self.classes.names
         known = ", ".join(names[:8])
         shown = f"{value!r:.60}" if missing or self._is_name(value) else f"{value!s:.60}"
-        return error(f"{shown} in row {row} of {split} is not one of the {len(names)} labels ({known})", _hint(value))
+        return error(
+            f"{shown} in row {row} of {split} is not one of the {len(names)} labels ({known})", _hint(value, names)
+        )
 
     @staticmethod
     def _is_name(value: Any) -> bool:
         return isinstance(value, str) and number_of(value) is None
 
 
-def _hint(label: Any) -> str | None:
-    """What may be wrong with a label that is no class."""
+def _hint(label: Any, names: Sequence[str]) -> str | None:
+    """What may be wrong with a label that is none of the classes."""
     number = number_of(label) if isinstance(label, str) else label
     if number == -1:
         return "the labels of this split are not public"
     if isinstance(number, float) and not number.is_integer():
         return "for scores use task.regression=true; for names of classes list all of them in task.labels"
+    if number is not None and not isinstance(number, str) and any(map(looks_like_a_number, names)):
+        return "where task.labels holds a number, a label is one of its names as it is written there, not a place in it"
     return None

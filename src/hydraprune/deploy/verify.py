@@ -12,7 +12,7 @@ from hydraprune.sparsity.statistics import prunable_layers
 
 
 def table(model: nn.Module) -> str:
-    """Zeros and pattern of every linear and convolution layer of `model`, and their totals."""
+    """Zeros and pattern of every linear and convolution layer, their totals, and parameters that are not finite."""
     layers = layer_sparsity(model)
     width = max((len(layer.name) for layer in layers), default=5)
     lines = [f"{'layer':<{width}}  {'shape':>14}  {'zeros':>12}  sparsity  pattern"]
@@ -28,6 +28,8 @@ def table(model: nn.Module) -> str:
         lines.append(f"layers with zeros: {inside:,} of {of:,} ({inside / of:.4f})")
     lines.append(f"all parameters: {model_sparsity(model):.4f} are zero")
     lines.append(f"patterns: {_patterns(layers)}")
+    if broken := sorted(name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())):
+        lines.append(f"not finite: {len(broken)} parameters hold NaN or infinity, {broken[0]} among them")
     return "\n".join(lines)
 
 

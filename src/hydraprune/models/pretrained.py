@@ -20,11 +20,12 @@ from transformers import (
 
 from hydraprune.data import toy
 from hydraprune.data.examples import Labels
-from hydraprune.errors import UserError
+from hydraprune.errors import UserError, single_line
 from hydraprune.models.checkpoint_use import remember_use, use_of
 from hydraprune.models.classification_head import head_modules, set_labels, take_labels
 from hydraprune.models.families import ModelFamily, attach_family
-from hydraprune.utils.hub_access import loading, local_or_id
+from hydraprune.models.stored_weights import stored_misfit
+from hydraprune.utils.hub_access import at_home, loading, local_or_id
 
 _WEIGHT_FILES = (
     "model.safetensors",
@@ -93,6 +94,7 @@ class PretrainedModel:
             if folder.is_dir() and not any((folder / name).exists() for name in _WEIGHT_FILES):
                 raise self._error(f"holds no weights ({', '.join(_WEIGHT_FILES[:2])})")
             self._refuse_code(raw)
+            self._refuse_label_names(raw.get("id2label"))
             if "model_type" in raw:
                 return AutoConfig.from_pretrained(source, revision=self.revision, trust_remote_code=False)
             if self.type is None:
@@ -107,7 +109,7 @@ class PretrainedModel:
             UserError: it cannot be loaded.
         """
         config = self.config()
-        with loading(self.key, self.path):
+        with loading(self.key, self.path, "its tokenizer (tokenizer.json, or the files in its place)"):
             tokenizer = AutoTokenizer.from_pretrained(
                 local_or_id(self.path, self.key), config=config, revision=self.revision, trust_remote_code=False
             )
@@ -120,9 +122,10 @@ class PretrainedModel:
 
         Raises:
             UserError: it cannot be loaded, or weights are missing or have another shape (any without `labels`,
-                those of the encoder with them) or are not finite.
+                those of the encoder with them), are stored twice or as integers, or are not finite.
         """
         config = self.config()
+        self._refuse_stored(config)
         if config.pad_token_id is None:  # a decoder's head finds the end of a text by it
             config.pad_token_id = self.tokenizer().pad_token_id
         new_head = labels is not None and config.num_labels != labels.count
@@ -170,6 +173,8 @@ class PretrainedModel:
         return UserError(reason, key=self.key, value=self.path, cure=cure)
 
     def _without_config(self, folder: Path) -> UserError:
+        if (folder / "config.json").is_file():
+            return self._error("its config.json holds no settings", "give the one that save_pretrained wrote")
         if (folder / "adapter_config.json").is_file():
             cure = "merge it into its model (merge_and_unload of peft), and save that"
             return self._error("is an adapter without the model that it belongs to", cure)
@@ -183,6 +188,22 @@ class PretrainedModel:
             if "/" in str(raw.get(name, "")):
                 reason = f"its config.json asks for the code of {raw[name]}, which is never run"
                 raise self._error(reason, f"remove {name} from it")
+
+    def _refuse_label_names(self, names: object) -> None:
+        """Refuse an `id2label` of config.json that does not give names to numbers."""
+        is_mapping = isinstance(names, dict) and all(str(number).strip().isdecimal() for number in names)
+        if names is not None and not is_mapping:
+            reason = f"id2label={single_line(names):.60} in its config.json does not map numbers to names"
+            raise self._error(reason, 'write it as in {"0": "no", "1": "yes"}')
+
+    def _refuse_stored(self, config: PretrainedConfig) -> None:
+        """Refuse files that hold a weight twice, or numbers that are no floats; those of quantized models aside."""
+        folder = at_home(self.path)
+        if folder.is_dir() and getattr(config, "quantization_config", None) is None:
+            with loading(self.key, self.path):
+                misfit = stored_misfit(folder, self.blueprint)
+            if misfit:
+                raise self._error(*misfit)
 
     def _refuse_nonfinite(self, model: nn.Module) -> None:
         # The sum takes one pass over the memory; a sum that overflows is checked value by value.

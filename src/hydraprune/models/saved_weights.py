@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hydraprune.errors import UserError
 from hydraprune.sparsity.layouts import module_type
+from hydraprune.utils.weights_files import loaded_files
 
 # Tables of vectors, which no pattern prunes, by the names that they have in most models.
 _TABLE = re.compile(r"(?:^|\.)(?:[^.]*embed[^.]*|wte|wpe|shared|relative_attention_bias)$")
@@ -35,20 +36,26 @@ def saved_weights(folder: Path, key: str) -> nn.Module:
         UserError: there are no weights, or they cannot be read.
     """
     tensors: dict[str, Tensor] = {}
-    for file in sorted(path for path in folder.glob("*.safetensors") if path.is_file()):
+    named = [folder / name for name in loaded_files(folder)]
+    for file in named or sorted(path for path in folder.glob("*.safetensors") if path.is_file()):
         try:
-            tensors |= load_file(file)
+            loaded = load_file(file)
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{file.name} cannot be read ({error})", key=key, value=folder) from None
+        if twice := sorted(tensors.keys() & loaded.keys()):
+            raise UserError(f"{file.name} holds {twice[0]}, and so does another file", key=key, value=folder)
+        tensors |= loaded
     if not tensors:
         raise UserError("holds no safetensors files", key=key, value=folder)
     known = _modules_of(folder)
     root = nn.Module()
     # Weights first: they tell the kind of their module.
     for name, tensor in sorted(tensors.items(), key=lambda item: not item[0].endswith(".weight")):
-        if tensor.is_floating_point():
-            # Types of 8 bits have no kernels for counting.
-            _place(root, name, tensor.float() if tensor.element_size() == 1 else tensor, known)
+        # Integers that are no weights are positions and the like.
+        if tensor.is_floating_point() or (tensor.dim() > 1 and name.endswith(".weight")):
+            # Other types have no kernels for counting.
+            is_plain = tensor.is_floating_point() and tensor.element_size() > 1
+            _place(root, name, tensor if is_plain else tensor.float(), known)
     return root
 
 

@@ -58,7 +58,7 @@ def evaluate(model: str, words: Sequence[str], predictions: str | None) -> int:
 
     Args:
         model: folder or hub id.
-        predictions: a file for what it predicts for each example.
+        predictions: a file for what it predicts for each example: .jsonl or .json.
 
     Returns:
         The exit code.
@@ -68,6 +68,9 @@ def evaluate(model: str, words: Sequence[str], predictions: str | None) -> int:
     """
     if not any(word.startswith("task=") for word in words):
         raise UserError("a task is needed", key="eval", cure="for example task=sst2")
+    if predictions is not None and Path(predictions).suffix.lower() not in ("", ".json", ".jsonl"):
+        reason, cure = "predictions are written as JSON lines", f"name it {Path(predictions).stem}.jsonl"
+        raise UserError(reason, key="--predictions", value=predictions, cure=cure)
     with _composed([*words, "pattern=dense"], model) as config:
         from hydraprune.runs.experiment import build_experiment
         from hydraprune.runs.predictions import write_predictions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hydraprune.errors import UserError, single_line
+from hydraprune.utils.files import read_bytes
 from hydraprune.utils.redaction import redacted
 
 # (part of a library's message, reason, cure), where the library advises to run code that comes with the checkpoint.
@@ -28,6 +30,9 @@ _REMOTE_CODE = (
     ),
 )
 _WEIGHTS_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+# Files of a model that hold one JSON object each, and most bytes of one that is looked into.
+_MODEL_OBJECTS = ("config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
+_LARGEST_JSON = 1 << 27
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 # Of a library's message in an error.
 _MOST_CHARACTERS = 200
@@ -86,24 +91,25 @@ def model_of_run(folder: Path) -> Path | None:
 
 
 @contextmanager
-def loading(key: str, path: str) -> Iterator[None]:
+def loading(key: str, path: str, part: str | None = None) -> Iterator[None]:
     """Turn any error while `path` is loaded into a one-line UserError.
 
     Args:
         key: the config key of `path`.
+        part: what of it is loaded, for the error; None: all.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # the libraries raise dozens of classes for a broken file
-        raise _load_error(error, key, path) from error
+        raise _load_error(error, key, path, part) from error
 
 
-def _load_error(error: Exception, key: str, path: str) -> UserError:
+def _load_error(error: Exception, key: str, path: str, part: str | None) -> UserError:
     message = single_line(error)
-    for part, reason, cure in _REMOTE_CODE:
-        if part in message:
+    for words, reason, cure in _REMOTE_CODE:
+        if words in message:
             return UserError(reason, key=key, value=path, cure=cure)
     if is_local(path):
         if getattr(error.__cause__ or error, "errno", None) == errno.ENOSPC:
@@ -113,10 +119,7 @@ def _load_error(error: Exception, key: str, path: str) -> UserError:
                 value=path,
                 cure="make room, or set the environment variable TMPDIR to a folder on another disk",
             )
-        empty = [
-            file.name for file in sorted(at_home(path).glob("*.json")) if file.is_file() and not file.stat().st_size
-        ]
-        reason = f"{empty[0]} in it is empty" if empty else _shortened(reason_of(error))
+        reason = _broken_json(at_home(path)) or f"{f'{part}: ' if part else ''}{_shortened(reason_of(error))}"
         return UserError(f"cannot be loaded: {reason}", key=key, value=path)
     if is_offline() or isinstance(error, OSError):
         why = "is unreachable, or HF_HUB_OFFLINE is set" if is_offline() else "is unreachable, or has no such id"
@@ -126,7 +129,24 @@ def _load_error(error: Exception, key: str, path: str) -> UserError:
             value=path,
             cure=f"check the id and the network, or give a local folder: {key}=/path/to/folder",
         )
-    return UserError(f"cannot be loaded: {_shortened(message)}", key=key, value=path)
+    return UserError(f"cannot be loaded: {f'{part}: ' if part else ''}{_shortened(message)}", key=key, value=path)
+
+
+def _broken_json(folder: Path) -> str | None:
+    """Which JSON file of a folder is empty, or is one of a model and holds no JSON object; None if none is."""
+    files = [file for file in sorted(folder.glob("*.json")) if file.is_file()]
+    if empty := [file.name for file in files if not file.stat().st_size]:
+        return f"{empty[0]} in it is empty"
+    for file in files:
+        if file.name in _MODEL_OBJECTS:
+            try:
+                content = json.loads(read_bytes(file, _LARGEST_JSON))
+            except (OSError, ValueError, RecursionError) as error:
+                return f"{file.name} in it is no JSON file ({_shortened(single_line(error))})"
+            if not isinstance(content, dict):
+                kind = "a list" if isinstance(content, list) else json.dumps(content)
+                return f"{file.name} in it holds {kind:.40}, and an object is needed"
+    return None
 
 
 def reason_of(error: BaseException) -> str:

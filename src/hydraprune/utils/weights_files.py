@@ -1,10 +1,11 @@
-"""Whether the weights of a saved model are all there, by the headers of its files. Needs only the standard library."""
+"""The headers of a saved model's weight files: what they hold, and whether it is all there. Standard library only."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from hydraprune.utils.files import read_bytes
 
@@ -37,16 +38,43 @@ def _weights_of(model: Path) -> list[str]:
         return [f"{INDEX}/weight_map"]
 
 
+def loaded_files(model: Path) -> list[str]:
+    """The safetensors files that are loaded from a folder: one, or those of its index; none where there is neither."""
+    if (model / WEIGHTS).is_file():
+        return [WEIGHTS]
+    return _weights_of(model) if (model / INDEX).is_file() else []
+
+
+def stored_types(file: Path) -> list[tuple[str, str]]:
+    """(name, type as the header writes it, such as F32) of every tensor in a safetensors file; nothing else is read.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has no header of a safetensors file.
+    """
+    try:
+        return [(name, str(dict(entry)["dtype"])) for name, entry in _header(file)[0]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file.name} has no header of a safetensors file") from error
+
+
+def _header(file: Path) -> tuple[list[tuple[str, Any]], int, int]:
+    """(name and entry of each tensor, a name as often as it occurs; where the header ends; size of the file)."""
+    with file.open("rb") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        length = int.from_bytes(opened.read(8), "little")
+        if not 0 < length <= min(size, _LARGEST_HEADER):
+            raise ValueError("no header")
+        # A dict would keep one of two entries of the same name.
+        entries = json.loads(opened.read(length), object_pairs_hook=list)
+    return [(name, entry) for name, entry in entries if name != "__metadata__"], 8 + length, size
+
+
 def _is_whole(file: Path) -> bool:
     """Whether a safetensors file is as long as its header says."""
     try:
-        with file.open("rb") as opened:
-            size = os.fstat(opened.fileno()).st_size
-            length = int.from_bytes(opened.read(8), "little")
-            if not 0 < length <= min(size, _LARGEST_HEADER):
-                return False
-            header = json.loads(opened.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return bool(8 + length + max(ends, default=0) == size)
+        tensors, start, size = _header(file)
+        ends = [dict(entry)["data_offsets"][1] for _, entry in tensors]
+        return bool(start + max(ends, default=0) == size)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return False

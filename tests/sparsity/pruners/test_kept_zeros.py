@@ -105,7 +105,7 @@ def test_zeros_outside_of_pruned_blocks_come_on_top_and_are_told(caplog: pytest.
         train(model, [pruner], range(STEPS))
     assert f"{count:,} of 1,200 weights" in caplog.text
     assert "on top of the target, 0.5" in caplog.text
-    assert "initial_sparsity=0" in caplog.text
+    assert "pattern.initial_sparsity=0" in caplog.text
     assert pruner.pools[0][1].pruned == 150
     assert pruner.zeros > 600
 

@@ -181,7 +181,7 @@ def test_a_target_below_the_sparsity_of_the_model_is_refused() -> None:
     pruner = ramped(sparse(0.5, Block(4, 1)), block(4, 1, 0.4), SnipMomentum())
     with pytest.raises(SparsityError) as error:
         pruner.project(0)
-    words = ["target_sparsity=0.4", "the model has 150 of 300", "120", "pattern=lock", "initial_sparsity=0"]
+    words = ["target_sparsity=0.4", "the model has 150 of 300", "120", "pattern=lock", "pattern.initial_sparsity=0"]
     assert all(word in str(error.value) for word in words), error.value
 
 

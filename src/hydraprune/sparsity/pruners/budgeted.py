@@ -87,7 +87,8 @@ class Budgeted(Pruner):
                     f"the {goal} of the target",
                     key="target_sparsity",
                     value=f"{float(pool.selection.target_sparsity):.4g}",
-                    cure="raise the target, keep the zeros with pattern=lock, or give them up with initial_sparsity=0",
+                    cure="raise the target, keep the zeros with pattern=lock, or give them up with "
+                    "pattern.initial_sparsity=0",
                     pruner=self.name,
                 )
             self._refuse_beyond_bounds(pool)
@@ -106,7 +107,7 @@ class Budgeted(Pruner):
         elif zeros > units:
             log.warning(
                 "%s and stay zero, %s of them outside of pruned %s units; these come on top of the target, %s. With "
-                "initial_sparsity=0 all zeros are given up instead",
+                "pattern.initial_sparsity=0 all zeros are given up instead",
                 had,
                 f"{zeros - units:,}",
                 self.plan.pattern.name,
@@ -125,7 +126,7 @@ class Budgeted(Pruner):
                     f"the {cap} that it allows there",
                     key="cap",
                     value=pool.selection.cap,
-                    cure="raise the cap, or give up zeros with initial_sparsity=0",
+                    cure="raise the cap, or give up zeros with pattern.initial_sparsity=0",
                     pruner=self.name,
                 )
         if beyond > budget.spare and any(budget.floors):
@@ -134,7 +135,7 @@ class Budgeted(Pruner):
                 f"{budget.spare} beyond all floors",
                 key="floor",
                 value=pool.selection.floor,
-                cure="lower the floor, or give up zeros with initial_sparsity=0",
+                cure="lower the floor, or give up zeros with pattern.initial_sparsity=0",
                 pruner=self.name,
             )
 
