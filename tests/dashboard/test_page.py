@@ -218,11 +218,11 @@ def test_a_page_that_cannot_be_written(little: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     for out in (tmp_path / "folder", tmp_path / "file" / "page.html"):
-        with pytest.raises(UserError, match="cannot be written|is a folder") as raised:
+        with pytest.raises(UserError, match=r"cannot be written|is a folder") as raised:
             write_page([little], out)
         assert str(out) in str(raised.value)
         assert "--out" in str(raised.value)
-    with pytest.raises(UserError, match="cannot be written|is a folder") as raised:
+    with pytest.raises(UserError, match=r"cannot be written|is a folder") as raised:
         write_figures([little], tmp_path / "file")
     assert "--figures" in str(raised.value)
     with pytest.raises(UserError, match="no such folder"):
