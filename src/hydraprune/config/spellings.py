@@ -116,8 +116,17 @@ _OF_MANY_GROUPS = {
     "output",
     "block",
     "score",
+    "project",
+    "clip",
+    "layers",
+    "cache",
+    "root",
+    "runs",
+    "epoch",
+    "device",
+    "cpu",
+    "metrics",
 }
-_OF_MANY_GROUPS |= {"project", "score", "clip", "layers", "cache", "root", "runs", "epoch", "device", "cpu", "metrics"}
 # What other tools have a flag or key for, and needs none here.
 _WAYS: dict[str, str] = {
     **dict.fromkeys(

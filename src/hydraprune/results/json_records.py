@@ -155,7 +155,7 @@ def _is_plain(value: Any, kind: Any) -> bool:
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     if kind in (str, Path):
         return isinstance(value, str)
-    return not isinstance(kind, type) or kind is not bool or isinstance(value, bool)
+    return kind is not bool or isinstance(value, bool)
 
 
 def _misfit(key: str, value: Any, wanted: str) -> ValueError:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def trial_batch(data: TaskData, tokenizer: Any, max_length: int) -> Batches:
     """The longest and the shortest example of a task, in this order."""
     everything = [data.train, *data.evaluations.values()]
     sizes = [(sum(map(len, texts)), texts) for examples in everything for texts in examples.texts]
-    longest, shortest = max(sizes, key=_size)[1], min(sizes, key=_size)[1]
+    longest, shortest = max(sizes, key=itemgetter(0))[1], min(sizes, key=itemgetter(0))[1]
     label = data.train.labels[0]
     examples = Examples([longest, shortest], [label, label])
     return Batches(encode(tokenizer, examples, max_length, data.labels.regression), batch_size=2)
@@ -115,7 +116,3 @@ def _difference_by_padding(model: nn.Module, batches: Batches) -> tuple[float, f
 def _outputs(model: nn.Module, batches: Batches, examples: Sequence[int]) -> Tensor:
     logits: Tensor = model(**batches.batch(torch.tensor(examples)).inputs).logits
     return logits.float()
-
-
-def _size(entry: tuple[int, Any]) -> int:
-    return entry[0]

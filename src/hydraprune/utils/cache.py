@@ -29,8 +29,6 @@ from hydraprune.utils.sizes import GB
 KINDS = ("answers", "tokens", "native")
 _CACHE_FILE = re.compile(r"[0-9a-f]{32}\.(npy|safetensors)|[a-z_]+-[0-9a-f]{16}(-[0-9a-f]{16})?\.so")
 _ATTEMPTS = 3
-# Bytes that are hashed at a time.
-_BLOCK = 1 << 20
 # Suffix of the file with a checksum, whose name begins with a dot.
 _CHECKSUM = ".sha256"
 
