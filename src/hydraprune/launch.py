@@ -74,7 +74,6 @@ class Preflight(Callback):  # type: ignore[misc]
         try:
             _check_launcher()
             check_single_run(config)
-            is_plan_only(config)
             _go_offline_if_unreachable(config)
             quiet_libraries()
             subfolder = job_subfolder(config.hydra.output_subdir)
@@ -97,9 +96,10 @@ class Preflight(Callback):  # type: ignore[misc]
             check_sweep(config.sweep)
             if config.hydra.output_subdir is not None and job_subfolder(config.hydra.output_subdir) == DEFAULT_FOLDER:
                 raise UserError("is the folder of the run itself", key="hydra.output_subdir=", cure="leave it out")
-            if not is_plan_only(config):
+            plan_only = is_plan_only(config)
+            if not plan_only:
                 check_place(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
-            if is_plan_only(config) and not is_planned(config):
+            if plan_only and not is_planned(config):
                 raise UserError(
                     f"{config.hydra.sweeper._target_} makes its jobs while it runs",
                     key="plan",
