@@ -8,11 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from hydraprune.models.classification_head import POOLER, is_below
+from hydraprune.models.classification_head import POOLER, base_model, is_below
+from hydraprune.sparsity.wrappers import WRAPPER_ATTRIBUTES
 
 _ATTRIBUTE = "hydraprune_checkpoint_use"
-# What wrappers of PyTorch put before the names of a model's weights.
-_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class CheckpointUse:
         return None
 
     def _cure(self) -> str:
-        for prefix in _WRAPPERS:
-            if any(name.startswith(prefix) for name in self.unused):
-                return f"its weights are named after a wrapper ({prefix}...): save the model inside the wrapper"
+        for word in ("module", *WRAPPER_ATTRIBUTES):
+            if any(name.startswith(f"{word}.") for name in self.unused):
+                return f"their names begin with {word}., as in a wrapped model: save the model inside the wrapper"
         return "give a whole fine-tuned model, or the right model.type"
 
 
@@ -78,9 +77,8 @@ def use_of(model: nn.Module, info: Mapping[str, Any]) -> CheckpointUse:
 
 def _is_encoder(name: str, model: nn.Module) -> bool:
     """Whether a weight of a checkpoint belongs to the encoder: to a module that the base model has, but its pooler."""
-    prefix = str(getattr(model, "base_model_prefix", ""))
-    base = getattr(model, prefix, None) if prefix else None
-    if not isinstance(base, nn.Module):
+    prefix, base = base_model(model)
+    if base is None:
         return False
     module = name.removeprefix(f"{prefix}.").partition(".")[0]
     return module in dict(base.named_children()) and POOLER not in module and not name.endswith("position_ids")

@@ -15,15 +15,23 @@ from hydraprune.errors import UserError
 POOLER = "pool"
 
 
-def head_modules(model: nn.Module) -> tuple[str, ...]:
-    """Names of the modules that make up the head: those beside the base model, and the base model's pooler.
+def base_model(model: nn.Module) -> tuple[str, nn.Module | None]:
+    """The name and the module of a model's encoder, which `base_model_prefix` names in every Hugging Face model.
 
-    It is read off the model: `base_model_prefix` names the base model in every Hugging Face model. Empty for a model
-    that has no base model apart from itself.
+    The module is None for a model that has no base model apart from itself.
     """
     prefix = str(getattr(model, "base_model_prefix", ""))
     base = getattr(model, prefix, None) if prefix else None
-    if not isinstance(base, nn.Module) or base is model:
+    return prefix, base if isinstance(base, nn.Module) and base is not model else None
+
+
+def head_modules(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that make up the head: those beside the base model, and the base model's pooler.
+
+    Empty for a model that has no base model apart from itself.
+    """
+    prefix, base = base_model(model)
+    if base is None:
         return ()
     beside = [name for name, child in model.named_children() if name != prefix and _has_weights(child)]
     poolers = [f"{prefix}.{n}" for n, child in base.named_children() if POOLER in n.lower() and _has_weights(child)]

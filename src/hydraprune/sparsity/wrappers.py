@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from torch import Tensor, nn
 
 # Attributes under which a wrapper holds its module, and that nothing else is called.
-_ATTRIBUTES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+WRAPPER_ATTRIBUTES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 # Classes that hold their module as `module`, which is a usual name otherwise. By name: some are not torch's.
 _HOLD_MODULE = (
     "DataParallel",
@@ -61,7 +61,8 @@ def by_plain_names(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Mappi
     wanted = list(names)
     while any(name not in tensors for name in wanted):
         plain = {
-            ".".join(part for part in name.split(".") if part not in _ATTRIBUTES): t for name, t in tensors.items()
+            ".".join(part for part in name.split(".") if part not in WRAPPER_ATTRIBUTES): t
+            for name, t in tensors.items()
         }
         if plain.keys() == tensors.keys():
             if not plain or not all(name.startswith("module.") for name in plain):
@@ -77,7 +78,7 @@ def is_instance_of(module: nn.Module, kind: str) -> bool:
 
 
 def _wraps(module: nn.Module, attribute: str) -> bool:
-    return attribute in _ATTRIBUTES or (
+    return attribute in WRAPPER_ATTRIBUTES or (
         attribute == "module" and any(is_instance_of(module, kind) for kind in _HOLD_MODULE)
     )
 
