@@ -65,7 +65,7 @@ def _provenance(experiment: Experiment, load_data: TaskLoader) -> Provenance:
         name: encode_once(tokenizer, examples, task.max_length, data.labels.regression, cache)
         for name, examples in {"train": data.train, **data.evaluations}.items()
     }
-    return provenance(data, encoded, model, pruners, task.max_length, getattr(components.model, "type", None))
+    return provenance(data, encoded, model, pruners, components)
 
 
 def _left_dense(made_from: Provenance) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from hydraprune.config.instantiate import Components
 from hydraprune.data.batches import Encoded
 from hydraprune.data.examples import TaskData
 from hydraprune.data.summary import DataSummary, SplitSummary
@@ -94,19 +95,19 @@ def provenance(
     encoded: Mapping[str, Encoded],
     model: nn.Module,
     pruners: Sequence[Pruner],
-    max_length: int,
-    declared: str | None,
+    components: Components,
 ) -> Provenance:
     """The provenance of a run whose model was just loaded.
 
     Args:
         encoded: `train` and the names of the evaluation sets -> their tokens.
         pruners: none for a dense run.
-        declared: the `model_type` in the run's config, if it has one.
     """
     summary = data.summary.with_truncated({name: tokens.truncated for name, tokens in encoded.items()})
     covered = coverage(model, pruners, family_of_model(model)) if pruners else None
-    return Provenance(summary, checkpoint_use(model), covered, max_length, (declared, model_type(model)))
+    declared = getattr(components.model, "type", None)  # of a checkpoint only
+    kinds = (declared, model_type(model))
+    return Provenance(summary, checkpoint_use(model), covered, components.task.max_length, kinds)
 
 
 def _data_line(data: DataSummary) -> str:

@@ -118,14 +118,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
         else (NoTeacher(), 0.0)
     )
     pruners = instantiate.pruners(components.plans, model, steps, per_epoch, calibration_of(model, train, accelerator))
-    made_from = provenance(
-        data,
-        {"train": train.data, **evaluations},
-        model,
-        pruners,
-        task.max_length,
-        getattr(components.model, "type", None),
-    )
+    made_from = provenance(data, {"train": train.data, **evaluations}, model, pruners, components)
     make_optimizer = make(config, "optimizer")
     _speed_up(model, settings, accelerator.device, make_optimizer, [train.data, *evaluations.values()])
     optimizer = make_optimizer(decay_groups(model))
