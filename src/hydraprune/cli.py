@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 from hydraprune import __version__
 from hydraprune.errors import INTERRUPTED, UserError
@@ -225,6 +224,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     go_offline_if_unreachable([arguments.model])
     from hydraprune.config.allowlist import import_modules
     from hydraprune.deploy.verify import table, violations
+    from hydraprune.models.saved_weights import saved_model
     from hydraprune.sparsity import SparsityError, parse
     from hydraprune.utils.hub_access import quiet_libraries
 
@@ -234,28 +234,13 @@ def _verify(arguments: argparse.Namespace) -> int:
         pattern = None if arguments.pattern is None else parse(arguments.pattern)
     except SparsityError as error:
         raise UserError(error.reason, key=f"--pattern {arguments.pattern}", cure=error.cure) from None
-    model = _saved_model(arguments.model)
+    model = saved_model(arguments.model, "MODEL")
     print(table(model))
     if pattern is None:
         return 0
     broken = violations(model, pattern)
     print("\n".join(broken) if broken else f"{arguments.pattern} holds in every layer that has zeros")
     return 1 if broken else 0
-
-
-def _saved_model(path: str) -> Any:
-    """The model in a folder or of the hub; of one that is no classifier, or of a run's folder, by its files."""
-    from hydraprune.models.pretrained import PretrainedModel
-    from hydraprune.models.saved_weights import saved_weights
-    from hydraprune.utils.hub_access import at_home, model_of_run
-
-    path = str(model_of_run(at_home(path)) or path)
-    try:
-        return PretrainedModel(Path(path).name, path, key="MODEL").load()
-    except Exception:  # no classifier, or one of a kind for which the libraries raise one of dozens of classes
-        if not any(at_home(path).glob("*.safetensors")):
-            raise
-        return saved_weights(at_home(path), "MODEL")
 
 
 def _convert(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The weights of a saved model by its files alone, of any kind of model: for counting zeros."""
+"""A saved model of any kind, for counting its zeros: as a classifier, or by its files alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,32 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hydraprune.errors import UserError
+from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.sparsity.layouts import module_type
+from hydraprune.utils.hub_access import at_home, model_of_run
 from hydraprune.utils.weights_files import loaded_files
 
 # Tables of vectors, which no pattern prunes, by the names that they have in most models.
 _TABLE = re.compile(r"(?:^|\.)(?:[^.]*embed[^.]*|wte|wpe|shared|relative_attention_bias)$")
 _CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+
+
+def saved_model(path: str, key: str) -> nn.Module:
+    """The model of a folder, of a run's folder or of the hub; one that is no classifier by its files alone.
+
+    Args:
+        key: of the path, for errors.
+
+    Raises:
+        UserError: it cannot be found or read.
+    """
+    path = str(model_of_run(at_home(path)) or path)
+    try:
+        return PretrainedModel(Path(path).name, path, key=key).load()
+    except Exception:  # no classifier, or one of a kind for which the libraries raise one of dozens of classes
+        if not any(at_home(path).glob("*.safetensors")):
+            raise
+        return saved_weights(at_home(path), key)
 
 
 def saved_weights(folder: Path, key: str) -> nn.Module:
