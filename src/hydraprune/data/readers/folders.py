@@ -42,7 +42,7 @@ def load_splits(
     """
     import datasets
 
-    def known(names: Iterable[str]) -> None:
+    def refuse_missing(names: Iterable[str]) -> None:
         for split in splits:
             if split not in names:
                 raise source.error(f"has no split {split}; it has {', '.join(names)}")
@@ -62,10 +62,10 @@ def load_splits(
             else:
                 files = _text_files(local, subset, revision, scratch) if folder.is_dir() else None
                 if files is not None:
-                    known(files)
+                    refuse_missing(files)
                     return {split: _read(source, folder, files[split], columns, scratch) for split in splits}
                 found = load_rows(local, subset, revision=revision, scratch=scratch)
-            known(found)
+            refuse_missing(found)
             untyped = not saved and _is_csv(found[splits[0]])
             if untyped:  # by the library alone: packed, or with options of its own
                 texts = {"converters": dict.fromkeys(columns.all, str), "keep_default_na": False}
