@@ -10,16 +10,14 @@ from torch import nn
 
 from hydraprune.sparsity.coverage import unkept_zeros
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.groups import Member, Structure, structures_of
+from hydraprune.sparsity.groups import Structure, structures_of
 from hydraprune.sparsity.layers import Family, is_layer, layers_of
 from hydraprune.sparsity.layouts import Weight
-from hydraprune.sparsity.patterns import Block
-from hydraprune.sparsity.patterns.heads import Heads
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.posttraining.base import Calibration
 from hydraprune.sparsity.pruners.base import Pruner
 from hydraprune.sparsity.pruners.factory import PrunerFactory
-from hydraprune.sparsity.wrappers import named_modules, named_parameters
+from hydraprune.sparsity.wrappers import named_parameters
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +107,6 @@ class _Attachment:
         except SparsityError as error:
             raise error if error.key == "scheduler" else error.under("scheduler") from None
         structures = structures_of(plan.pattern, weights, self.family)
-        if isinstance(plan.pattern, Heads):
-            self._refuse_other_heads(weights)
         _refuse_misfits(plan, structures)
         layers = layers_of(self.model)
         modules = {weight.name: layers[weight.layer] for weight in weights}
@@ -155,25 +151,6 @@ class _Attachment:
                     setting=_exclusion(weight),
                 )
 
-    def _refuse_other_heads(self, weights: Sequence[Weight]) -> None:
-        """Refuse an attention that says itself that it has another number of heads than the family says."""
-        modules = dict(named_modules(self.model))
-        for weight in weights:
-            if self.family.role_of(weight.layer) != "query":
-                continue
-            parent = modules[weight.layer.rpartition(".")[0]]
-            said = next((h for name in _HEADS if isinstance(h := getattr(parent, name, None), int)), None)
-            if None not in (said, self.family.heads) and said != self.family.heads:
-                raise SparsityError(
-                    f"heads: {weight.layer} is of an attention with {said} heads, and the family has "
-                    f"{self.family.heads}",
-                    cure="exclude this attention, or say how many heads there are",
-                )
-
-
-# Attributes in which attention modules hold their number of query heads.
-_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
-
 
 def _exclusion(weight: Weight) -> tuple[str, str]:
     """The setting that excludes a weight's layer."""
@@ -182,7 +159,7 @@ def _exclusion(weight: Weight) -> tuple[str, str]:
 
 def _refuse_misfits(plan: Plan, structures: Sequence[Structure]) -> None:
     members = [member for structure in structures for member in structure.members]
-    misfits = [(m.weight, why) for m in members if (why := _misfit(m)) is not None]
+    misfits = [(m.weight, why) for m in members if (why := m.pattern.weight_misfit(m.weight)) is not None]
     if misfits:
         weight, why = misfits[0]
         more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
@@ -191,12 +168,3 @@ def _refuse_misfits(plan: Plan, structures: Sequence[Structure]) -> None:
             cure="choose another shape or exclude the layer",
             setting=_exclusion(weight),
         )
-
-
-def _misfit(member: Member) -> str | None:
-    """Why a pattern does not fit a weight; None where it does."""
-    pattern, weight = member.pattern, member.weight
-    if isinstance(pattern, Block) and pattern.rows == "channel" and weight.groups > 1:
-        # A column is an input channel of each group: none of them could be removed with the others in place.
-        return f"each of its {weight.groups} groups has input channels of its own; a unit would be one of every group"
-    return pattern.misfit(weight.view_shape)

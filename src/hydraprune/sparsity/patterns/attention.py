@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layouts import Weight, model_block_of
+from hydraprune.sparsity.wrappers import named_modules
 
 ROLES = ("query", "key", "value", "attention_output")
+# Attributes in which attention modules hold their number of query heads.
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,23 @@ class Attention:
             )
         group = heads // shared
         return shared, {"query": group * compared, "key": compared, "value": given, "attention_output": group * given}
+
+    def check_heads(self, heads: int) -> None:
+        """Refuse a number of query heads that is not the one in the attention's module, if that has one.
+
+        Raises:
+            SparsityError: naming the module's number.
+        """
+        query = self.weights["query"]
+        if query.model is None:
+            return
+        module = dict(named_modules(query.model))[query.layer.rpartition(".")[0]]
+        own = next((found for name in _HEADS if isinstance(found := getattr(module, name, None), int)), heads)
+        if own != heads:
+            raise SparsityError(
+                f"heads: {query.layer} is of an attention with {own} heads, and the family has {heads}",
+                cure="exclude this attention, or say how many heads there are",
+            )
 
 
 def _channels(role: str, weight: Weight) -> int:

@@ -64,6 +64,10 @@ class Pattern(ABC):
     def misfit(self, shape: ViewShape) -> str | None:
         """Why the pattern does not fit a view of `shape`; None when it does."""
 
+    def weight_misfit(self, weight: Weight) -> str | None:
+        """Why the pattern does not fit a weight of a layer, such as a grouped convolution; None when it does."""
+        return self.misfit(weight.view_shape)
+
     @abstractmethod
     def to_units(self, view: Tensor) -> Tensor:
         """A view [rows, positions, columns] as [units, weights of a unit]."""

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.patterns.base import ColumnSums, Pattern, Reduce, ViewShape, check_reduce, reduce_by, shape_of
 from hydraprune.sparsity.validation import is_whole
 
@@ -89,6 +90,14 @@ class Block(Pattern):
         if self.cols != "channel" and (positions * columns) % self.cols:
             return f"{self.cols} does not divide its {positions * columns} columns"
         return None
+
+    def weight_misfit(self, weight: Weight) -> str | None:
+        if self.rows == "channel" and weight.groups > 1:
+            # A column is an input channel of each group: none of them could be removed with the others in place.
+            return (
+                f"each of its {weight.groups} groups has input channels of its own; a unit would be one of every group"
+            )
+        return super().weight_misfit(weight)
 
     def to_units(self, view: Tensor) -> Tensor:
         shape = shape_of(view)

@@ -56,7 +56,8 @@ class Heads:
 
         Raises:
             SparsityError: the family does not name its roles or the number of heads, an attention lacks
-                one of its weights or has one twice, or the shapes are not those of so many heads.
+                one of its weights or has one twice, the shapes are not those of so many heads, or an
+                attention's module has another number of heads.
         """
         if family.heads is None:
             raise SparsityError(f"heads: nothing says how many heads this {family.name} model has")
@@ -70,7 +71,11 @@ class Heads:
                     setting=("layers.roles", f"[{', '.join(ROLES)}]"),
                 )
             roles.append((role, weight))
-        return {attention.name: self._members(attention, family.heads) for attention in attentions_of(roles)}
+        attentions = attentions_of(roles)
+        coupled = {attention.name: self._members(attention, family.heads) for attention in attentions}
+        for attention in attentions:
+            attention.check_heads(family.heads)
+        return coupled
 
     def _members(self, attention: Attention, heads: int) -> list[tuple[Weight, Pattern]]:
         _, widths = attention.units(heads)
