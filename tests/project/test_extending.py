@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +47,17 @@ def write(files: dict[str, str], folder: Path) -> None:
 
 
 @pytest.fixture
-def project(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder in which commands are typed; modules and what they register are forgotten afterwards."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("HYDRAPRUNE_TARGETS", "")
     for name in [name for name in sys.modules if name.startswith("my_")]:
         monkeypatch.delitem(sys.modules, name)
-    unregister("diagonal2")
     rows = "".join(f"a sentence {i},{'yes' if i % 2 else 'no'}\n" for i in range(320))
     for name in ("train.csv", "dev.csv"):
         (workplace / name).write_text("text,label\n" + rows)
-    return workplace
+    yield workplace
+    unregister("diagonal2")
 
 
 @pytest.fixture

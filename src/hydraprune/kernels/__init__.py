@@ -1,0 +1,1 @@
+"""Kernels on sparse weights, and what they compute: packed weights, linear layers, whole encoders."""

@@ -1,0 +1,183 @@
+"""Whole encoders of BERT's kind, as the kernels compute them: their weights, and one forward pass."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hydraprune.kernels.compiled import Compiled
+from hydraprune.kernels.packing import PackedLinear
+from hydraprune.kernels.structures import CEncoder, CLayer, Structures
+
+# Values of `enum status` in encoder.c.
+_MESSAGES = {
+    1: "there is no memory for this batch",
+    2: "an input id is not in the vocabulary",
+    3: "a token type is not one of the model",
+    4: "a text is longer than the model's positions",
+}
+
+
+@dataclass(frozen=True)
+class NormWeights:
+    """Layer normalisation: float32 [features]."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One layer: attention and feed-forward network, each followed by a residual sum and a normalisation.
+
+    Args:
+        heads: of attention; the query has heads * head size rows, which are already divided by the
+            square root of the head size.
+        activation: `gelu`, `gelu_tanh` or `relu`.
+    """
+
+    heads: int
+    query: PackedLinear
+    key: PackedLinear
+    value: PackedLinear
+    attention_output: PackedLinear
+    attention_norm: NormWeights
+    ffn_in: PackedLinear
+    activation: str
+    ffn_out: PackedLinear
+    ffn_norm: NormWeights
+
+
+@dataclass(frozen=True)
+class EmbeddingWeights:
+    """The sum of the rows of three tables, normalised, and projected where the encoder is of another size.
+
+    Args:
+        word, position, token_type: float32 [rows, size]; the last two may be missing.
+        first_position: row of the first token in `position`.
+        padding: an id whose tokens have the position of that number, and are not counted (RoBERTa).
+    """
+
+    word: Tensor
+    position: Tensor | None
+    token_type: Tensor | None
+    norm: NormWeights
+    projection: PackedLinear | None = None
+    first_position: int = 0
+    padding: int | None = None
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return 2**30 if self.position is None else len(self.position) - self.first_position
+
+
+@dataclass(frozen=True)
+class EncoderWeights:
+    """Everything that an encoder computes with.
+
+    Args:
+        epsilon: of every normalisation.
+        relative: float32 [heads, 2 * reach + 1]; what is added to a score, at query - key + reach (MPNet).
+    """
+
+    embedding: EmbeddingWeights
+    layers: Sequence[LayerWeights]
+    epsilon: float
+    relative: Tensor | None = None
+
+    @property
+    def hidden(self) -> int:
+        """Features of a token."""
+        projection = self.embedding.projection
+        return self.embedding.word.shape[1] if projection is None else projection.shape[0]
+
+
+class Encoder:
+    """An encoder in compiled code.
+
+    Calls may run at the same time in several threads.
+    """
+
+    def __init__(self, weights: EncoderWeights, compiled: Compiled) -> None:
+        self.weights = weights
+        self.compiled = compiled
+        self._structures = Structures()
+        self._encoder = _encoder(weights, self._structures)
+
+    def __call__(self, ids: Tensor, types: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """The last hidden state, float32 [texts, tokens, hidden]; 0 behind the last token that the mask keeps.
+
+        Args:
+            ids, types, mask: int64 [texts, tokens].
+
+        Raises:
+            ValueError: shapes differ, an id or type is unknown, or a text is too long.
+        """
+        texts, tokens = ids.shape
+        inputs = [_input(tensor, ids.shape) for tensor in (ids, types, mask)]
+        output = (torch.empty if mask is None else torch.zeros)(texts, tokens, self.weights.hidden)
+        status = ctypes.c_int32()
+        self.compiled.library.hydraprune_encode(
+            ctypes.addressof(self._encoder),
+            *(None if tensor is None else tensor.data_ptr() for tensor in inputs),
+            texts,
+            tokens,
+            output.data_ptr(),
+            torch.get_num_threads(),
+            ctypes.byref(status),
+        )
+        if status.value:
+            raise ValueError(_MESSAGES[status.value])
+        return output
+
+
+def _input(tensor: Tensor | None, shape: torch.Size) -> Tensor | None:
+    if tensor is None:
+        return None
+    if tensor.shape != shape:
+        raise ValueError(f"inputs of different shapes: {list(tensor.shape)} beside {list(shape)}")
+    return tensor.to(device="cpu", dtype=torch.int64).contiguous()
+
+
+def _encoder(weights: EncoderWeights, make: Structures) -> CEncoder:
+    layers = (CLayer * len(weights.layers))(*(_layer(layer, make) for layer in weights.layers))
+    embedding = weights.embedding
+    tables = (embedding.word, embedding.position, embedding.token_type)
+    rows = [0 if table is None else len(table) for table in tables]
+    projection = embedding.projection
+    return CEncoder(
+        len(layers),
+        weights.hidden,
+        embedding.word.shape[1],
+        *rows,
+        embedding.longest,
+        embedding.first_position,
+        -1 if embedding.padding is None else embedding.padding,
+        weights.epsilon,
+        make.address(layers),
+        *map(make.pointer, tables),
+        make.norm(embedding.norm.weight, embedding.norm.bias),
+        None if projection is None else make.address(make.linear(projection)),
+        make.pointer(weights.relative),
+        0 if weights.relative is None else weights.relative.shape[1] // 2,
+    )
+
+
+def _layer(layer: LayerWeights, make: Structures) -> CLayer:
+    return CLayer(
+        layer.heads,
+        layer.query.shape[0] // layer.heads if layer.heads else 0,
+        make.linear(layer.query),
+        make.linear(layer.key),
+        make.linear(layer.value),
+        make.linear(layer.attention_output),
+        make.linear(layer.ffn_in, layer.activation),
+        make.linear(layer.ffn_out),
+        make.norm(layer.attention_norm.weight, layer.attention_norm.bias),
+        make.norm(layer.ffn_norm.weight, layer.ffn_norm.bias),
+    )

@@ -1,0 +1,137 @@
+/* The steps of an encoder other than its products: embedding, normalisation, and the way in and out of the layout
+   feature by feature. */
+
+#pragma once
+
+#include "tokens.h"
+#include "encoder.h"
+
+typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* to[feature][token] = from[token][feature] for UNIT tokens and any number of features. */
+static void transpose_in(const float *from, long from_ld, float *to, long to_ld, long features) {
+  long f = 0;
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+  for (; f + 4 <= features; f += 4) {
+    for (int t = 0; t < UNIT; t += 4) {
+      const float *p = from + t * from_ld + f;
+      const quad a = *(const quad *)p, b = *(const quad *)(p + from_ld);
+      const quad c = *(const quad *)(p + 2 * from_ld), d = *(const quad *)(p + 3 * from_ld);
+      const quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+      const quad ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+      float *q = to + f * to_ld + t;
+      *(quad *)q = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+      *(quad *)(q + to_ld) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+      *(quad *)(q + 2 * to_ld) = __builtin_shufflevector(ef, gh, 0, 1, 4, 5);
+      *(quad *)(q + 3 * to_ld) = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
+    }
+  }
+#endif
+  for (; f < features; f++) {
+    for (int t = 0; t < UNIT; t++) to[f * to_ld + t] = from[t * from_ld + f];
+  }
+}
+
+/* to[token][feature] = from[feature][token] for `tokens` <= UNIT tokens. */
+static void transpose_out(const float *from, long from_ld, float *to, long to_ld, long features, int tokens) {
+  long f = 0;
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+  for (; f + 4 <= features; f += 4) {
+    const float *p = from + f * from_ld;
+    float *q = to + f;
+    for (int t = 0; t < tokens; t += 4, p += 4, q += 4 * to_ld) {
+      const quad a = *(const quad *)p, b = *(const quad *)(p + from_ld);
+      const quad c = *(const quad *)(p + 2 * from_ld), d = *(const quad *)(p + 3 * from_ld);
+      const quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+      const quad ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+      *(quad *)q = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+      if (t + 1 < tokens) *(quad *)(q + to_ld) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+      if (t + 2 < tokens) *(quad *)(q + 2 * to_ld) = __builtin_shufflevector(ef, gh, 0, 1, 4, 5);
+      if (t + 3 < tokens) *(quad *)(q + 3 * to_ld) = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
+    }
+  }
+#endif
+  for (; f < features; f++) {
+    for (int t = 0; t < tokens; t++) to[t * to_ld + f] = from[f * from_ld + t];
+  }
+}
+
+/* Layer normalisation of each token, x[features][width] to y. The mean is taken first, then the squares of what
+   differs from it, which no outlier cancels. */
+INLINE void normalize(const int vectors, const Norm *norm, float epsilon, long features, const float *x, float *y,
+                      long ld) {
+  vec mean[STRIP], scale[STRIP];
+  UNROLL for (int v = 0; v < vectors; v++) mean[v] = scale[v] = splat(0.0f);
+  for (long f = 0; f < features; f++) {
+    UNROLL for (int v = 0; v < vectors; v++) mean[v] += load(x + f * ld + v * LANES);
+  }
+  UNROLL for (int v = 0; v < vectors; v++) mean[v] *= splat(1.0f / features);
+  for (long f = 0; f < features; f++) {
+    UNROLL for (int v = 0; v < vectors; v++) {
+      const vec difference = load(x + f * ld + v * LANES) - mean[v];
+      scale[v] += difference * difference;
+    }
+  }
+  UNROLL for (int v = 0; v < vectors; v++) {
+    float lanes[LANES];
+    store(lanes, scale[v] * splat(1.0f / features) + splat(epsilon));
+    for (int i = 0; i < LANES; i++) lanes[i] = 1.0f / sqrtf(lanes[i]);
+    scale[v] = load(lanes);
+  }
+  for (long f = 0; f < features; f++) {
+    const vec weight = splat(norm->weight[f]), bias = splat(norm->bias[f]);
+    UNROLL for (int v = 0; v < vectors; v++)
+      store(y + f * ld + v * LANES, (load(x + f * ld + v * LANES) - mean[v]) * scale[v] * weight + bias);
+  }
+}
+
+KERNEL void normalize_strip(const Norm *norm, float epsilon, long features, const float *x, float *y, long ld) {
+  normalize(STRIP, norm, epsilon, features, x, y, ld);
+}
+
+KERNEL void normalize_vector(const Norm *norm, float epsilon, long features, const float *x, float *y, long ld) {
+  normalize(1, norm, epsilon, features, x, y, ld);
+}
+
+static void norm_forward(const Norm *norm, float epsilon, long features, const float *x, float *y, long width) {
+  long token = 0;
+  for (; token + STRIP * LANES <= width; token += STRIP * LANES)
+    normalize_strip(norm, epsilon, features, x + token, y + token, width);
+  for (; token < width; token += LANES) normalize_vector(norm, epsilon, features, x + token, y + token, width);
+}
+
+/* What a batch is made of: input ids and what goes with them. [examples][tokens] */
+typedef struct {
+  const int64_t *ids;
+  const int64_t *types; /* NULL: all of type 0 */
+  const int64_t *mask;  /* NULL: every token is kept */
+  long tokens;
+} Inputs;
+
+/* The row of each token of an example in the table of positions; RoBERTa counts tokens that are no padding. */
+static void positions_of(const Encoder *encoder, const int64_t *ids, int32_t length, int32_t *position) {
+  int32_t seen = 0;
+  for (int32_t i = 0; i < length; i++) {
+    if (encoder->padding < 0)
+      position[i] = encoder->first_position + i;
+    else if (ids[i] == encoder->padding)
+      position[i] = encoder->padding;
+    else
+      position[i] = encoder->first_position + seen++;
+  }
+}
+
+/* The sum of a token's rows in the tables, as [embedding]. */
+static void embed(const Encoder *encoder, int64_t id, int64_t type, int32_t position, float *row) {
+  const long size = encoder->embedding;
+  const float *word = encoder->word + id * size;
+  const float *place = encoder->position ? encoder->position + position * size : 0;
+  const float *kind = encoder->type ? encoder->type + type * size : 0;
+  memcpy(row, word, size * sizeof(float));
+  if (kind) {
+    for (long i = 0; i < size; i++) row[i] += kind[i];
+  }
+  if (place) {
+    for (long i = 0; i < size; i++) row[i] += place[i];
+  }
+}
