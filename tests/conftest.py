@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import gc
 import logging
 import os
 import shutil
@@ -38,6 +39,10 @@ torch.set_num_threads(1)
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 atexit.register(shutil.rmtree, os.environ["HYDRAPRUNE_CACHE"], ignore_errors=True)
+
+# Tests fork. What an earlier test left in this process, a process group with threads say, is not collected in the
+# child: its threads do not exist there.
+os.register_at_fork(after_in_child=gc.freeze)
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

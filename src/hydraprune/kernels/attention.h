@@ -11,7 +11,7 @@ typedef struct {
   const Span *span; /* [spans]: where the example's tokens lie */
   int32_t spans;
   const Tile *tile;
-  const float *key, *value; /* of the batch: tile by tile, [rows][width] */
+  const void *key, *value;  /* of the batch: tile by tile, [rows][width] */
   long rows;                /* of a tile */
   long row;                 /* the head's first */
   int32_t size;             /* of the head: its rows */
@@ -20,9 +20,9 @@ typedef struct {
 } Keys;
 
 /* A head's first row at the first token of one of its spans. */
-INLINE const float *rows_at(const Keys *keys, const float *of, const Span *span) {
+INLINE const float *rows_at(const Keys *keys, const void *of, const Span *span) {
   const Tile *tile = keys->tile + span->tile;
-  return of + keys->rows * tile->start + keys->row * tile->width + span->first;
+  return (const float *)of + keys->rows * tile->start + keys->row * tile->width + span->first;
 }
 
 INLINE void attend(const int vectors, const Keys *keys, const float *query, long ld, long position, float *context,
