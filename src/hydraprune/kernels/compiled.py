@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import platform
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,25 +12,51 @@ from hydraprune.sparsity import native_code
 
 SOURCE = Path(__file__).with_name("encoder.c")
 # Products and sums may be one instruction; square roots set no errno. Nothing that changes the processor's modes.
-FLAGS = ("-march=native", "-ffp-contract=fast", "-fno-math-errno")
-_INPUTS = (ctypes.c_void_p,) * 4
+NATIVE = ("-march=native",)
+_FLAGS = ("-ffp-contract=fast", "-fno-math-errno")
+_POINTER = ctypes.c_void_p
+_ENCODE = (*(_POINTER,) * 4, *(ctypes.c_long,) * 2, _POINTER, ctypes.c_int, _POINTER)
 FUNCTIONS = {
-    "hydraprune_encode": (*_INPUTS, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p),
-    "hydraprune_linear": (*(ctypes.c_void_p,) * 3, ctypes.c_long, ctypes.c_int, ctypes.c_void_p),
+    "hydraprune_encode": _ENCODE,
+    "hydraprune_encode_bf16": _ENCODE,
+    "hydraprune_linear": (*(_POINTER,) * 3, ctypes.c_long, ctypes.c_int, _POINTER),
+    "hydraprune_target": (_POINTER, _POINTER),
 }
+_NAMES = {16: "AVX-512", 8: "AVX2"}
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """The loaded kernels."""
+    """The loaded kernels.
+
+    Args:
+        instructions: what they were compiled for, such as `AVX-512`.
+        bf16: whether they can multiply in bfloat16.
+        folder, target: what they were compiled with, for copies.
+    """
 
     library: ctypes.CDLL
+    instructions: str
+    bf16: bool
+    folder: Path
+    target: tuple[str, ...]
+
+    def __reduce__(self) -> tuple[Callable[..., Compiled], tuple[Path, tuple[str, ...]]]:
+        return compile_kernels, (self.folder, self.target)
 
 
-def compile_kernels(folder: Path) -> Compiled:
+def compile_kernels(folder: Path, target: Sequence[str] = NATIVE) -> Compiled:
     """The kernels, compiled into `folder` unless they are there already for this kind of processor.
+
+    Args:
+        target: options of the compiler that choose the instructions; `-march=x86-64-v3` is AVX2.
 
     Raises:
         OSError, AttributeError, SubprocessError: they cannot be compiled or loaded here.
     """
-    return Compiled(native_code.build(SOURCE, folder, FUNCTIONS, FLAGS))
+    library = native_code.build(SOURCE, folder, FUNCTIONS, (*target, *_FLAGS))
+    lanes, bf16 = ctypes.c_int32(), ctypes.c_int32()
+    library.hydraprune_target(ctypes.byref(lanes), ctypes.byref(bf16))
+    plain = "NEON" if platform.machine() in ("aarch64", "arm64") else "portable"
+    instructions = _NAMES.get(lanes.value, plain) + " BF16" * bf16.value
+    return Compiled(library, instructions, bool(bf16.value), folder, tuple(target))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hydraprune.kernels.compiled import Compiled
-from hydraprune.kernels.packing import PackedLinear
+from hydraprune.kernels.packing import PackedLinear, Precision
 from hydraprune.kernels.structures import CEncoder, CLayer, Structures
 
 # Values of `enum status` in encoder.c.
@@ -19,6 +19,7 @@ _MESSAGES = {
     2: "an input id is not in the vocabulary",
     3: "a token type is not one of the model",
     4: "a text is longer than the model's positions",
+    5: "the kernels were compiled without bfloat16",
 }
 
 
@@ -82,12 +83,14 @@ class EncoderWeights:
 
     Args:
         epsilon: of every normalisation.
+        precision: of the packed layers.
         relative: float32 [heads, 2 * reach + 1]; what is added to a score, at query - key + reach (MPNet).
     """
 
     embedding: EmbeddingWeights
     layers: Sequence[LayerWeights]
     epsilon: float
+    precision: Precision = "fp32"
     relative: Tensor | None = None
 
     @property
@@ -108,6 +111,8 @@ class Encoder:
         self.compiled = compiled
         self._structures = Structures()
         self._encoder = _encoder(weights, self._structures)
+        library = compiled.library
+        self._encode = library.hydraprune_encode if weights.precision == "fp32" else library.hydraprune_encode_bf16
 
     def __call__(self, ids: Tensor, types: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The last hidden state, float32 [texts, tokens, hidden]; 0 behind the last token that the mask keeps.
@@ -122,7 +127,7 @@ class Encoder:
         inputs = [_input(tensor, ids.shape) for tensor in (ids, types, mask)]
         output = (torch.empty if mask is None else torch.zeros)(texts, tokens, self.weights.hidden)
         status = ctypes.c_int32()
-        self.compiled.library.hydraprune_encode(
+        self._encode(
             ctypes.addressof(self._encoder),
             *(None if tensor is None else tensor.data_ptr() for tensor in inputs),
             texts,
@@ -134,6 +139,9 @@ class Encoder:
         if status.value:
             raise ValueError(_MESSAGES[status.value])
         return output
+
+    def __reduce__(self) -> tuple[type[Encoder], tuple[EncoderWeights, Compiled]]:
+        return Encoder, (self.weights, self.compiled)
 
 
 def _input(tensor: Tensor | None, shape: torch.Size) -> Tensor | None:

@@ -42,7 +42,7 @@ def build(
     flags: Sequence[str] = ("-march=native",),
     seconds: float = _SECONDS,
 ) -> ctypes.CDLL:
-    """`source` as a loaded library, compiled into `folder` unless it is there already for this kind of processor.
+    """`source`, with the headers beside it, as a loaded library, compiled into `folder` unless it is there already for this kind of processor.
 
     The name of a library holds the checksum of its bytes: one that is damaged, or half written, is never loaded but
     compiled again, since loading it could end the process.
@@ -59,7 +59,7 @@ def build(
         raise OSError("no C compiler on PATH")
     if platform.system() not in ("Linux", "Darwin"):
         raise OSError(f"nothing is compiled on {platform.system()}")
-    text = source.read_text(encoding="utf-8")
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob("*.h"))))
     # A home folder may be shared by machines whose processors differ.
     key = hashlib.sha256("\n".join([text, *flags, *_FLAGS, command, processor()]).encode()).hexdigest()[:16]
     stem = f"{source.stem}-{key}"

@@ -1,0 +1,161 @@
+"""A saved sparse model made fast on the CPU that it runs on."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from hydraprune.deploy.encoder_modules import encoder_weights, fused_misfit
+from hydraprune.deploy.fused_encoder import FusedEncoder
+from hydraprune.deploy.sparse_linear import replace_linears
+from hydraprune.errors import UserError
+from hydraprune.kernels.compiled import Compiled, compile_kernels
+from hydraprune.kernels.encoders import Encoder
+from hydraprune.kernels.packing import Precision
+from hydraprune.models.classification_head import base_model
+from hydraprune.models.pretrained import PretrainedModel
+from hydraprune.sparsity.native_code import UNFIT
+from hydraprune.utils.hub_access import at_home, loading, local_or_id, model_of_run
+
+log = logging.getLogger(__name__)
+# Layer by layer, the kernels pay below this share of weights left: activations are transposed for each layer.
+_MOST_LEFT = 0.5
+_ATTRIBUTE = "acceleration"
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """How an accelerated model computes.
+
+    Args:
+        way: `fused`, `layer by layer`, or `torch`.
+        precision: of the products.
+        instructions: the kernels were compiled for these; None with torch.
+        zeros: share of the encoder's linear weights that is zero.
+        layers: linear layers that the kernels compute.
+        why: why it is not fused, or not of the precision asked for; None if it is.
+    """
+
+    way: str
+    precision: str
+    instructions: str | None
+    zeros: float
+    layers: int
+    why: str | None = None
+
+    def __str__(self) -> str:
+        kernels = "" if self.instructions is None else f", kernels for {self.instructions} in {self.layers} layers"
+        why = "" if self.why is None else f" ({self.why})"
+        return f"{self.way}, {self.precision}{kernels}, {self.zeros:.1%} of the weights are zero{why}"
+
+
+def accelerate(
+    model: nn.Module | str | os.PathLike[str], precision: Precision = "fp32", cache: Path | None = None
+) -> nn.Module:
+    """A fast copy of a sparse model for inference on this CPU, with the same inputs and outputs.
+
+    Encoders of BERT's kind (BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, MPNet) are computed as a whole
+    by kernels that know of no zero, whatever the pattern; of other models the sparse linear layers are. Kernels are
+    compiled on first use; without a C compiler the copy computes with PyTorch. Which of these it is, is logged in one
+    line, and kept as the model's `acceleration`.
+
+    Args:
+        model: a Hugging Face model, or the folder of one, the folder of a run, or a hub id.
+        precision: of the products: `fp32`, or `bf16` for processors with AVX-512 BF16.
+        cache: the folder of compiled kernels (default: HYDRAPRUNE_CACHE, or ~/.cache/hydraprune).
+
+    Raises:
+        UserError: the model cannot be found or loaded, or the precision is another word.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise UserError("must be fp32 or bf16", key="precision", value=precision)
+    loaded = model if isinstance(model, nn.Module) else _load(os.fspath(model))
+    _refuse_wrong(loaded)
+    try:
+        compiled = compile_kernels(_cache_folder(cache))
+    except UNFIT as error:
+        fast = copy.deepcopy(loaded).eval()
+        made = Acceleration("torch", "fp32", None, _zeros(loaded), 0, f"no kernels: {error}")
+    else:
+        fast, made = _with_kernels(loaded, precision, compiled)
+    object.__setattr__(fast, _ATTRIBUTE, made)
+    log.info("accelerate: %s", made)
+    if made.zeros < 0.5:
+        log.warning(
+            "accelerate: %.0f%% of the weights are zero; a model with so few is as fast in a dense engine "
+            "(`hydraprune export --to openvino`), and faster there where the processor has AMX",
+            100 * made.zeros,
+        )
+    return fast
+
+
+def _with_kernels(model: nn.Module, precision: Precision, compiled: Compiled) -> tuple[nn.Module, Acceleration]:
+    zeros = _zeros(model)
+    name, base = base_model(model)
+    base = model if base is None else base
+    why = fused_misfit(base)
+    if why is not None:
+        fast = copy.deepcopy(model).cpu().eval()
+        layers = replace_linears(fast, compiled, _MOST_LEFT)
+        return fast, Acceleration("layer by layer", "fp32", compiled.instructions, zeros, layers, why)
+    if precision == "bf16" and not compiled.bf16:
+        precision, why = "fp32", "this processor has no AVX-512 BF16"
+    fused = _fused(base, precision, compiled)
+    # The copy of everything else, with the fused encoder in place of the base model.
+    fast = fused if base is model else copy.deepcopy(model, {id(base): fused}).cpu()
+    layers = 6 * len(fused.encoder.weights.layers)
+    return fast.eval(), Acceleration("fused", precision, compiled.instructions, zeros, layers, why)
+
+
+def _fused(base: Any, precision: Precision, compiled: Compiled) -> FusedEncoder:
+    with torch.no_grad():
+        encoder = Encoder(encoder_weights(base, precision), compiled)
+    pooler = copy.deepcopy(getattr(base, "pooler", None))
+    return FusedEncoder(base.config, encoder, None if pooler is None else pooler.cpu(), base.dtype).eval()
+
+
+def _zeros(model: nn.Module) -> float:
+    """The share of zeros in the linear layers of a model's encoder."""
+    _, base = base_model(model)
+    weights = [m.weight for m in (base or model).modules() if isinstance(m, nn.Linear)]
+    total = sum(weight.numel() for weight in weights)
+    return 1 - sum(int(weight.count_nonzero()) for weight in weights) / total if total else 0.0
+
+
+def _refuse_wrong(model: nn.Module) -> None:
+    if not hasattr(model, "config") or not hasattr(model.config, "model_type"):
+        raise UserError("is no Hugging Face model", key="model", value=type(model).__name__)
+    broken = sorted(name for name, weight in model.named_parameters() if not bool(weight.isfinite().all()))
+    if broken:
+        raise UserError(f"{len(broken)} of its weights hold NaN or infinity, {broken[0]} among them", key="model")
+
+
+def _cache_folder(given: Path | None) -> Path:
+    folder = given or Path(os.environ.get("HYDRAPRUNE_CACHE") or "~/.cache/hydraprune").expanduser()
+    return folder / "native"
+
+
+def _load(path: str) -> nn.Module:
+    """The model of a folder, of a run's folder or of the hub, with the head that its config.json names."""
+    path = str(model_of_run(at_home(path)) or path)
+    source = PretrainedModel(Path(path).name, path, key="model")
+    architectures = getattr(source.config(), "architectures", None) or [""]
+    if not hasattr(transformers, architectures[0]) or architectures[0].endswith("ForSequenceClassification"):
+        return source.load()
+    kind: Any = getattr(transformers, architectures[0])
+    with loading("model", path):
+        loaded: nn.Module
+        loaded, info = kind.from_pretrained(
+            local_or_id(path, "model"), trust_remote_code=False, output_loading_info=True, dtype=torch.float32
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(f"holds no {missing[0]}, and {len(missing)} weights in all are missing", key="model", value=path)
+    return loaded

@@ -1,0 +1,187 @@
+"""Encoders whose forward pass the kernels know: where their modules lie, and their weights, packed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hydraprune.kernels.encoders import EmbeddingWeights, EncoderWeights, LayerWeights, NormWeights
+from hydraprune.kernels.packing import PackedLinear, Precision, pack
+from hydraprune.models.families import model_type
+
+# Activations in transformers' names -> in those of the kernels.
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+@dataclass(frozen=True)
+class EncoderModules:
+    """Names of the modules of one kind of encoder, below its base model; those of a layer below the layer.
+
+    Args:
+        layers: the list of layers.
+        linears: query, key, value, attention output, ffn in, ffn out.
+        norms: behind attention, behind the feed-forward network.
+        activation: field of the config.
+        counts_padding: whether tokens of the padding id have a position of their own.
+        relative_bias: the table of biases by relative position (MPNet), if there is one.
+    """
+
+    layers: str
+    linears: tuple[str, str, str, str, str, str]
+    norms: tuple[str, str]
+    activation: str = "hidden_act"
+    counts_padding: bool = True
+    relative_bias: str | None = None
+
+
+_BERT = EncoderModules(
+    "encoder.layer",
+    (
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    ),
+    ("attention.output.LayerNorm", "output.LayerNorm"),
+)
+_ROBERTA = EncoderModules(_BERT.layers, _BERT.linears, _BERT.norms, counts_padding=False)
+# model_type -> modules.
+ENCODERS: Mapping[str, EncoderModules] = {
+    "bert": _BERT,
+    "electra": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": EncoderModules(
+        "transformer.layer",
+        ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
+        ("sa_layer_norm", "output_layer_norm"),
+        activation="activation",
+    ),
+    "mpnet": EncoderModules(
+        "encoder.layer",
+        (
+            "attention.attn.q",
+            "attention.attn.k",
+            "attention.attn.v",
+            "attention.attn.o",
+            "intermediate.dense",
+            "output.dense",
+        ),
+        ("attention.LayerNorm", "output.LayerNorm"),
+        counts_padding=False,
+        relative_bias="encoder.relative_attention_bias",
+    ),
+}
+
+
+def fused_misfit(base: nn.Module) -> str | None:
+    """Why the kernels do not compute this base model; None if they do."""
+    config: Any = base.config
+    kind = model_type(base)
+    if kind not in ENCODERS:
+        return f"model_type {kind} has no fused kernels"
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        return "it is a decoder"
+    activation = getattr(config, ENCODERS[kind].activation)
+    if activation not in _ACTIVATIONS:
+        return f"its activation {activation} is none of {', '.join(_ACTIVATIONS)}"
+    if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
+        return f"its positions are {config.position_embedding_type}"
+    size = _head_size(base)
+    if size % 2:
+        return f"its heads have an odd size, {size}"
+    return None
+
+
+def encoder_weights(base: nn.Module, precision: Precision) -> EncoderWeights:
+    """The weights of a base model for which `fused_misfit` is None."""
+    modules = ENCODERS[model_type(base)]
+    config: Any = base.config
+    size = _head_size(base)
+    layers = [
+        _layer(layer, modules, size, _ACTIVATIONS[getattr(config, modules.activation)], precision)
+        for layer in base.get_submodule(modules.layers).children()
+    ]
+    bias, embedding = None, _embedding(base, modules, precision)
+    if modules.relative_bias is not None:
+        bias = _relative(base, modules, embedding.longest)
+    epsilon = next(m.eps for m in base.modules() if isinstance(m, nn.LayerNorm))
+    return EncoderWeights(embedding, layers, epsilon, precision, bias)
+
+
+def _head_size(base: nn.Module) -> int:
+    config: Any = base.config
+    return int(config.hidden_size // config.num_attention_heads)
+
+
+def _layer(
+    layer: nn.Module, modules: EncoderModules, size: int, activation: str, precision: Precision
+) -> LayerWeights:
+    query, key, value, output, ffn_in, ffn_out = (layer.get_submodule(name) for name in modules.linears)
+    first, second = (_norm(layer.get_submodule(name)) for name in modules.norms)
+    return LayerWeights(
+        query.weight.shape[0] // size,  # type: ignore[union-attr, operator]
+        # Scores are divided by the root of the head size; here the query is.
+        _packed(query, precision, 1 / math.sqrt(size)),
+        _packed(key, precision),
+        _packed(value, precision),
+        _packed(output, precision),
+        first,
+        _packed(ffn_in, precision),
+        activation,
+        _packed(ffn_out, precision),
+        second,
+    )
+
+
+def _packed(linear: Any, precision: Precision, scale: float = 1.0) -> PackedLinear:
+    weight, bias = linear.weight.detach().float(), linear.bias
+    return pack(weight if scale == 1 else weight * scale, None if bias is None else bias.detach() * scale, precision)
+
+
+def _norm(norm: Any) -> NormWeights:
+    return NormWeights(_single(norm.weight), _single(norm.bias))
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(device="cpu", dtype=torch.float32).contiguous()
+
+
+def _embedding(base: nn.Module, modules: EncoderModules, precision: Precision) -> EmbeddingWeights:
+    tables: Any = base.get_submodule("embeddings")
+    types = getattr(tables, "token_type_embeddings", None)
+    project = getattr(base, "embeddings_project", None)
+    padding = None if modules.counts_padding else int(tables.padding_idx)
+    return EmbeddingWeights(
+        _single(tables.word_embeddings.weight),
+        _single(tables.position_embeddings.weight),
+        None if types is None else _single(types.weight),
+        _norm(tables.LayerNorm),
+        # In single precision always: its input is.
+        None if project is None else _packed(project, "fp32"),
+        0 if padding is None else padding + 1,
+        padding,
+    )
+
+
+def _relative(base: Any, modules: EncoderModules, longest: int) -> Tensor:
+    """[heads, 2 * longest - 1]: the bias at query - key + longest - 1."""
+    table = base.get_submodule(modules.relative_bias).weight
+    # A window of tokens is rounded up to 16: queries beyond the text are computed, and not used.
+    reach = longest + 16
+    distance = torch.arange(reach, -reach - 1, -1)
+    return _single(table[base.encoder.relative_position_bucket(distance)].T)

@@ -1,0 +1,51 @@
+"""One linear layer, as the kernels compute it."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from hydraprune.kernels.compiled import Compiled
+from hydraprune.kernels.packing import PackedLinear
+from hydraprune.kernels.structures import Structures
+
+
+class LinearKernel:
+    """A packed linear layer in single precision; calls may run at the same time in several threads."""
+
+    def __init__(self, packed: PackedLinear, compiled: Compiled, activation: str | None = None) -> None:
+        self.packed = packed
+        self.compiled = compiled
+        self.activation = activation
+        self._structures = Structures()
+        self._linear = self._structures.linear(packed, activation)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """activation(weight x + bias), float32 [..., outputs], of x [..., inputs].
+
+        Raises:
+            ValueError: x has another number of features.
+            MemoryError: there is no memory.
+        """
+        outputs, inputs = self.packed.shape
+        if x.shape[-1] != inputs:
+            raise ValueError(f"{x.shape[-1]} features for a layer with {inputs} inputs")
+        rows = x.detach().to(device="cpu", dtype=torch.float32).reshape(-1, inputs).contiguous()
+        result = torch.empty(len(rows), outputs)
+        status = ctypes.c_int32()
+        self.compiled.library.hydraprune_linear(
+            ctypes.addressof(self._linear),
+            rows.data_ptr(),
+            result.data_ptr(),
+            len(rows),
+            torch.get_num_threads(),
+            ctypes.byref(status),
+        )
+        if status.value:
+            raise MemoryError(f"a linear layer of {len(rows)} tokens")
+        return result.view(*x.shape[:-1], outputs)
+
+    def __reduce__(self) -> tuple[type[LinearKernel], tuple[PackedLinear, Compiled, str | None]]:
+        return LinearKernel, (self.packed, self.compiled, self.activation)
