@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from hydraprune.deploy.encoder_modules import encoder_weights, fused_misfit
 from hydraprune.deploy.fused_encoder import FusedEncoder
@@ -99,8 +100,8 @@ def accelerate(
 
 def _with_kernels(model: nn.Module, precision: Precision, compiled: Compiled) -> tuple[nn.Module, Acceleration]:
     zeros = _zeros(model)
-    name, base = base_model(model)
-    base = model if base is None else base
+    _, found = base_model(model)
+    base = model if found is None else found
     why = fused_misfit(base)
     if why is not None:
         fast = copy.deepcopy(model).cpu().eval()
@@ -119,13 +120,15 @@ def _fused(base: Any, precision: Precision, compiled: Compiled) -> FusedEncoder:
     with torch.no_grad():
         encoder = Encoder(encoder_weights(base, precision), compiled)
     pooler = copy.deepcopy(getattr(base, "pooler", None))
-    return FusedEncoder(base.config, encoder, None if pooler is None else pooler.cpu(), base.dtype).eval()
+    fused = FusedEncoder(base.config, encoder, None if pooler is None else pooler.cpu(), base.dtype)
+    fused.eval()
+    return fused
 
 
 def _zeros(model: nn.Module) -> float:
     """The share of zeros in the linear layers of a model's encoder."""
     _, base = base_model(model)
-    weights = [m.weight for m in (base or model).modules() if isinstance(m, nn.Linear)]
+    weights = [m.weight for m in (base or model).modules() if isinstance(m, (nn.Linear, Conv1D))]
     total = sum(weight.numel() for weight in weights)
     return 1 - sum(int(weight.count_nonzero()) for weight in weights) / total if total else 0.0
 
@@ -133,6 +136,8 @@ def _zeros(model: nn.Module) -> float:
 def _refuse_wrong(model: nn.Module) -> None:
     if not hasattr(model, "config") or not hasattr(model.config, "model_type"):
         raise UserError("is no Hugging Face model", key="model", value=type(model).__name__)
+    if hasattr(model, _ATTRIBUTE):
+        raise UserError("is accelerated already", key="model", value=type(model).__name__)
     broken = sorted(name for name, weight in model.named_parameters() if not bool(weight.isfinite().all()))
     if broken:
         raise UserError(f"{len(broken)} of its weights hold NaN or infinity, {broken[0]} among them", key="model")
@@ -157,5 +162,6 @@ def _load(path: str) -> nn.Module:
             local_or_id(path, "model"), trust_remote_code=False, output_loading_info=True, dtype=torch.float32
         )
     if missing := sorted(info["missing_keys"]):
-        raise UserError(f"holds no {missing[0]}, and {len(missing)} weights in all are missing", key="model", value=path)
+        reason = f"{len(missing)} of its weights are missing, {missing[0]} among them"
+        raise UserError(reason, key="model", value=path)
     return loaded

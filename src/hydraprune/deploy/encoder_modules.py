@@ -128,15 +128,14 @@ def _head_size(base: nn.Module) -> int:
     return int(config.hidden_size // config.num_attention_heads)
 
 
-def _layer(
-    layer: nn.Module, modules: EncoderModules, size: int, activation: str, precision: Precision
-) -> LayerWeights:
+def _layer(layer: nn.Module, modules: EncoderModules, size: int, activation: str, precision: Precision) -> LayerWeights:
     query, key, value, output, ffn_in, ffn_out = (layer.get_submodule(name) for name in modules.linears)
     first, second = (_norm(layer.get_submodule(name)) for name in modules.norms)
+    # Scores are divided by the root of the head size; here the query is.
+    scaled = _packed(query, precision, 1 / math.sqrt(size))
     return LayerWeights(
-        query.weight.shape[0] // size,  # type: ignore[union-attr, operator]
-        # Scores are divided by the root of the head size; here the query is.
-        _packed(query, precision, 1 / math.sqrt(size)),
+        scaled.shape[0] // size,
+        scaled,
         _packed(key, precision),
         _packed(value, precision),
         _packed(output, precision),

@@ -36,7 +36,8 @@ class FusedEncoder(PreTrainedModel):  # type: ignore[misc]
     @property
     def dtype(self) -> torch.dtype:
         """Of the outputs; everything inside is computed in single precision."""
-        return self.output_like.dtype
+        dtype: torch.dtype = self.output_like.dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from hydraprune.kernels.compiled import Compiled
 from hydraprune.kernels.linears import LinearKernel
@@ -10,12 +11,18 @@ from hydraprune.kernels.packing import pack
 
 
 class SparseLinear(nn.Module):
-    """A linear layer of which the zeros are not computed. It computes no gradients."""
+    """A linear layer of which the zeros are not computed. It computes no gradients.
 
-    def __init__(self, linear: nn.Linear, compiled: Compiled) -> None:
+    Args:
+        linear: an `nn.Linear`, or transformers' `Conv1D`, whose weight is [inputs, outputs].
+    """
+
+    def __init__(self, linear: nn.Linear | Conv1D, compiled: Compiled) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.kernel = LinearKernel(pack(linear.weight, linear.bias), compiled)
+        weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
+        outputs, inputs = map(int, weight.shape)
+        self.out_features, self.in_features = outputs, inputs
+        self.kernel = LinearKernel(pack(weight, linear.bias), compiled)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features], of the type of `x`."""
@@ -30,7 +37,7 @@ def replace_linears(model: nn.Module, compiled: Compiled, most: float) -> int:
     found = [
         (name, module)
         for name, module in model.named_modules()
-        if type(module) is nn.Linear and module.weight.count_nonzero() <= most * module.weight.numel()
+        if type(module) in (nn.Linear, Conv1D) and module.weight.count_nonzero() <= most * module.weight.numel()
     ]
     for name, linear in found:
         parent, _, leaf = name.rpartition(".")

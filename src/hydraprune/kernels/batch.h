@@ -35,7 +35,8 @@ typedef struct {
 
 /* The queries (0), keys (1) or values (2) of a layer from one tile on. */
 static void *projection(const Batch *batch, int layer, int which, const Tile *tile) {
-  return (char *)batch->projected[layer & 1] + batch->size * batch->rows * (which * (long)batch->layout.tokens + tile->start);
+  const long tokens = which * (long)batch->layout.tokens + tile->start;
+  return (char *)batch->projected[layer & 1] + batch->size * batch->rows * tokens;
 }
 
 static float *hidden_of(const Batch *batch, const Tile *tile) {

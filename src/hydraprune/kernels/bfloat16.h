@@ -118,7 +118,8 @@ static void linear_pairs_forward(const Linear *linear, const bf16 *x, void *y, c
     for (long token = 0; token < width;) {
       const int halves = part->rows < 8 && width - token >= 64 ? 2 : 1;
       void *to = residual ? (void *)((float *)y + token) : (void *)((bf16 *)y + token);
-      pair_multiplier(part->rows, halves, !residual)(part, linear, x + token, to, residual ? residual + token : 0, width);
+      MultiplyPairs *multiply = pair_multiplier(part->rows, halves, !residual);
+      multiply(part, linear, x + token, to, residual ? residual + token : 0, width);
       token += 32 * halves;
     }
   }

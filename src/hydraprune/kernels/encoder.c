@@ -97,8 +97,8 @@ static enum status encode_chunk(const Encoder *encoder, const Precision *precisi
   return memory ? DONE : NO_MEMORY;
 }
 
-static void encode(const Encoder *encoder, const Precision *precision, const Inputs *batch, long examples, float *output,
-                   int threads, int32_t *status) {
+static void encode(const Encoder *encoder, const Precision *precision, const Inputs *batch, long examples,
+                   float *output, int threads, int32_t *status) {
   int32_t *length = malloc((examples + 1) * sizeof(int32_t));
   *status = length ? check(encoder, batch, examples, length) : NO_MEMORY;
   for (long first = 0, next; first < examples && *status == DONE; first = next) {
@@ -114,8 +114,8 @@ static void encode(const Encoder *encoder, const Precision *precision, const Inp
   free(length);
 }
 
-/* The last hidden state of a batch: output[examples][tokens][hidden], which stays as it is behind the last token that an
-   example's mask keeps. `status` gets DONE, or why nothing was computed. */
+/* The last hidden state of a batch: output[examples][tokens][hidden], which stays as it is behind the last token that
+   an example's mask keeps. `status` gets DONE, or why nothing was computed. */
 void hydraprune_encode(const Encoder *encoder, const int64_t *ids, const int64_t *types, const int64_t *mask,
                        long examples, long tokens, float *output, int threads, int32_t *status) {
   const Inputs inputs = {ids, types, mask, tokens};

@@ -123,9 +123,13 @@ class Encoder:
         Raises:
             ValueError: shapes differ, an id or type is unknown, or a text is too long.
         """
+        if ids.dim() != 2:
+            raise ValueError(f"input ids are [texts, tokens], not {list(ids.shape)}")
         texts, tokens = ids.shape
         inputs = [_input(tensor, ids.shape) for tensor in (ids, types, mask)]
         output = (torch.empty if mask is None else torch.zeros)(texts, tokens, self.weights.hidden)
+        if not ids.numel():
+            return output
         status = ctypes.c_int32()
         self._encode(
             ctypes.addressof(self._encoder),

@@ -111,7 +111,7 @@ def _block_rows(live: Tensor, living: Tensor) -> int:
 
 
 def _part(dense: Tensor, rows: Tensor, precision: Precision) -> Part:
-    groups, size = rows.shape
+    groups = len(rows)
     weight = dense[rows]
     group, column = weight.any(1).nonzero(as_tuple=True)
     value = weight[group, :, column]

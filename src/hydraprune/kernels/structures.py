@@ -76,7 +76,8 @@ class Structures:
     def pointer(self, tensor: Tensor | None) -> int | None:
         if tensor is None:
             return None
-        assert tensor.is_contiguous() and tensor.device.type == "cpu"
+        assert tensor.is_contiguous()
+        assert tensor.device.type == "cpu"
         self.kept.append(tensor)
         return tensor.data_ptr()
 

@@ -58,7 +58,15 @@ INLINE vec larger(vec a, vec b) {
 #endif
 }
 
-INLINE vec smaller(vec a, vec b) { return -larger(-a, -b); }
+INLINE vec smaller(vec a, vec b) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif LANES == 8
+  return (vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+  return choose(a < b, a, b);
+#endif
+}
 
 /* exp(x) for x <= 88, to 2 units in the last place; exactly 0 below -87, so that a masked key adds nothing.
    exp(x) = 2^n exp(f) with |f| <= ln(2)/2, and the Taylor series of exp(f) up to f^6. */

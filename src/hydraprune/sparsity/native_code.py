@@ -42,7 +42,9 @@ def build(
     flags: Sequence[str] = ("-march=native",),
     seconds: float = _SECONDS,
 ) -> ctypes.CDLL:
-    """`source`, with the headers beside it, as a loaded library, compiled into `folder` unless it is there already for this kind of processor.
+    """`source` as a loaded library, compiled into `folder` unless it is there already for this kind of processor.
+
+    The headers beside it belong to it.
 
     The name of a library holds the checksum of its bytes: one that is damaged, or half written, is never loaded but
     compiled again, since loading it could end the process.

@@ -1,0 +1,222 @@
+"""Accelerated models: the outputs of the model that they were made from, in the places where that one is used."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from family_helpers import SIZES, model_of, save_checkpoint
+from kernel_helpers import difference, kernels, make_sparse
+from torch import nn
+from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification, BertConfig, pipeline
+
+from hydraprune.deploy import Acceleration, accelerate
+from hydraprune.deploy.encoder_modules import ENCODERS
+from hydraprune.errors import UserError
+from hydraprune.models.families import FAMILIES
+from hydraprune.sparsity import native_code
+
+FUSED = ["bert", "roberta", "electra", "distilbert", "mpnet"]
+LAYER_BY_LAYER = ["gpt2", "albert", "modernbert", "deberta-v2", "convbert", "llama", "gpt_neox"]
+
+
+@pytest.fixture
+def compiled() -> None:
+    kernels()
+
+
+def inputs(vocabulary: int, types: bool = False) -> dict[str, torch.Tensor]:
+    """Three texts of 1, 18 and 29 tokens, padded with id 0."""
+    mask = (torch.arange(29) < torch.tensor([1, 18, 29])[:, None]).long()
+    ids = torch.randint(2, vocabulary, mask.shape) * mask
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def sparse_model(kind: str, **more: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return make_sparse(model_of(kind, **more))
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("kind", FUSED)
+def test_a_fused_model_has_the_same_outputs(kind: str) -> None:
+    model = sparse_model(kind)
+    given = inputs(model.config.vocab_size)
+    fast = accelerate(model)
+    assert fast.acceleration.way == "fused"
+    assert fast.acceleration.why is None
+    with torch.no_grad():
+        wanted, found = model(**given), fast(**given)
+    assert type(found) is type(wanted)
+    assert difference(found.logits, wanted.logits) < 1e-5
+    labels = torch.tensor([0, 1, 1])
+    with torch.no_grad():
+        assert torch.allclose(fast(**given, labels=labels).loss, model(**given, labels=labels).loss, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("kind", LAYER_BY_LAYER)
+def test_another_model_is_accelerated_layer_by_layer(kind: str) -> None:
+    model = sparse_model(kind)
+    given = inputs(model.config.vocab_size)
+    fast = accelerate(model)
+    assert fast.acceleration.way == "layer by layer"
+    assert fast.acceleration.layers > 0
+    assert f"model_type {kind}" in str(fast.acceleration.why)
+    with torch.no_grad():
+        assert difference(fast(**given).logits, model(**given).logits) < 1e-4
+
+
+def test_every_known_family_is_tried() -> None:
+    assert set(FAMILIES) - {"gpt2"} <= set(ENCODERS)
+    assert {*FUSED, *LAYER_BY_LAYER} <= set(SIZES)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("head", [AutoModelForTokenClassification, AutoModelForQuestionAnswering])
+def test_other_heads(head: Any) -> None:
+    torch.manual_seed(0)
+    model = make_sparse(head.from_config(BertConfig(vocab_size=60, **SIZES["bert"])).eval())
+    given = inputs(60)
+    kept = given["attention_mask"].bool()
+    with torch.no_grad():
+        wanted, found = model(**given), accelerate(model)(**given)
+    for name in wanted.keys() & {"logits", "start_logits", "end_logits"}:
+        assert difference(found[name][kept], wanted[name][kept]) < 1e-5
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_base_model_alone() -> None:
+    base = sparse_model("bert").bert
+    given = inputs(base.config.vocab_size)
+    fast = accelerate(base)
+    kept = given["attention_mask"].bool()
+    with torch.no_grad():
+        wanted, found = base(**given), fast(**given)
+        assert isinstance(fast(**given, return_dict=False), tuple)
+    assert difference(found.last_hidden_state[kept], wanted.last_hidden_state[kept]) < 1e-5
+    assert difference(found.pooler_output, wanted.pooler_output) < 1e-5
+    assert not found.last_hidden_state[~kept].any()
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_saved_model_in_a_pipeline(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, "bert")
+    texts = ["the film was good", "a bad story", "good"]
+    plain = pipeline("text-classification", model=str(tmp_path))
+    fast = pipeline("text-classification", model=accelerate(tmp_path), tokenizer=plain.tokenizer)
+    for batch_size in (1, 3):
+        for one, other in zip(plain(texts), fast(texts, batch_size=batch_size), strict=True):
+            assert one["label"] == other["label"]
+            assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+    features = pipeline("feature-extraction", model=accelerate(tmp_path).bert, tokenizer=plain.tokenizer)
+    assert len(features("the film was good")[0][0]) == 32
+
+
+@pytest.mark.usefixtures("compiled")
+def test_the_original_stays_as_it_is() -> None:
+    model = sparse_model("bert")
+    before = copy.deepcopy(model.state_dict())
+    training = model.train().training
+    fast = accelerate(model)
+    assert not fast.training
+    assert model.training == training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any("encoder.layer" in name for name, _ in fast.named_parameters())
+    assert fast.config.id2label == model.config.id2label
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_models_of_another_type_give_their_type(dtype: torch.dtype) -> None:
+    model = sparse_model("bert").to(dtype)
+    given = inputs(model.config.vocab_size)
+    found = accelerate(model)(**given).logits
+    assert found.dtype == dtype
+    with torch.no_grad():
+        assert difference(found, model(**given).logits) < 0.03
+
+
+@pytest.mark.usefixtures("compiled")
+def test_bfloat16_or_a_line_that_it_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    model = sparse_model("bert")
+    fast = accelerate(model, "bf16")
+    given = inputs(model.config.vocab_size)
+    with torch.no_grad():
+        assert difference(fast(**given).logits, model(**given).logits) < 0.03
+    if kernels().bf16:
+        assert "accelerate: fused, bf16, kernels for AVX-512 BF16 in 12 layers" in caplog.text
+    else:
+        assert "fp32" in caplog.text
+        assert "has no AVX-512 BF16" in caplog.text
+
+
+def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(native_code, "compiler", lambda: None)
+    model = sparse_model("bert")
+    fast = accelerate(model)
+    given = inputs(model.config.vocab_size)
+    with torch.no_grad():
+        assert torch.equal(fast(**given).logits, model(**given).logits)
+    assert "accelerate: torch, fp32, 7" in caplog.text
+    assert "(no kernels: no C compiler on PATH)" in caplog.text
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_dense_model_is_said_to_be_one(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    model = model_of("bert")
+    fast = accelerate(model)
+    assert "0% of the weights are zero; a model with so few is as fast in a dense engine" in caplog.text
+    assert fast.acceleration == Acceleration("fused", "fp32", kernels().instructions, 0.0, 12)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_arguments_that_the_kernels_do_not_know() -> None:
+    fast = accelerate(sparse_model("bert"))
+    ids = torch.ones(1, 6, dtype=torch.long)
+    usual = torch.arange(6)[None]
+    assert torch.equal(fast(ids, position_ids=usual).logits, fast(ids).logits)
+    for name, value in (
+        ("output_attentions", True),
+        ("output_hidden_states", True),
+        ("inputs_embeds", torch.zeros(1, 6, 32)),
+        ("position_ids", usual + 1),
+    ):
+        with pytest.raises(UserError, match=rf"^{name}=.*: is not known to an accelerated model; use the model"):
+            fast(ids, **{name: value})
+    with pytest.raises(UserError, match="input_ids"):
+        fast(attention_mask=ids)
+    with pytest.raises(UserError, match="cannot be saved; save the model that it was made from"):
+        fast.bert.save_pretrained("x")
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model=.*: "):
+        accelerate(tmp_path / "none")
+    with pytest.raises(UserError, match="model=Linear: is no Hugging Face model"):
+        accelerate(nn.Linear(2, 2))
+    with pytest.raises(UserError, match="precision=int8: must be fp32 or bf16"):
+        accelerate(tmp_path, "int8")  # type: ignore[arg-type]
+    broken = sparse_model("bert")
+    with torch.no_grad():
+        broken.bert.encoder.layer[0].output.dense.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match=r"1 of its weights hold NaN or infinity, bert\.encoder.layer.0.output"):
+        accelerate(broken)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_model_that_was_accelerated_already(tmp_path: Path) -> None:
+    fast = accelerate(sparse_model("bert"))
+    given = inputs(40)
+    again = copy.deepcopy(fast)
+    assert torch.equal(again(**given).logits, fast(**given).logits)
+    assert again.acceleration == fast.acceleration
+    with pytest.raises(UserError, match="is accelerated already"):
+        accelerate(fast)
