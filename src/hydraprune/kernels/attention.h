@@ -25,11 +25,17 @@ INLINE const float *rows_at(const Keys *keys, const void *of, const Span *span) 
   return (const float *)of + keys->rows * tile->start + keys->row * tile->width + span->first;
 }
 
-INLINE void attend(const int vectors, const Keys *keys, const float *query, long ld, long position, float *context,
-                   float *scores) {
-  vec largest[STRIP], sum[STRIP];
-  UNROLL for (int v = 0; v < vectors; v++) largest[v] = splat(-1e30f), sum[v] = splat(0.0f);
-  float *score = scores;
+/* The steps of attention for one strip of queries. Each is a function of its own, or the compiler runs out of
+   registers. scores: [keys][vectors] vectors. */
+typedef void Scores(const Keys *, const float *query, long ld, long position, float *scores, float *largest);
+typedef void Softmax(long keys, float *scores, const float *largest, float *scale);
+typedef void Mix(const Keys *, const float *scores, const float *scale, float *context, long ld);
+
+/* scores = query times key, and the largest one of each query. */
+INLINE void score_keys(const int vectors, const Keys *keys, const float *query, long ld, long position, float *scores,
+                       float *largest) {
+  vec most[STRIP];
+  UNROLL for (int v = 0; v < vectors; v++) most[v] = splat(-1e30f);
   long place = 0;
   for (int s = 0; s < keys->spans; s++) {
     const Span *span = keys->span + s;
@@ -50,33 +56,46 @@ INLINE void attend(const int vectors, const Keys *keys, const float *query, long
         UNROLL for (int k = 0; k < 4; k++) {
           const vec one = splat(key[d * width + k]);
           UNROLL for (int v = 0; v < vectors; v++) product[k][v] += one * q[v];
+          KEEP(one);
         }
+        UNROLL for (int v = 0; v < vectors; v++) KEEP(q[v]);
       }
       UNROLL for (int k = 0; k < 4; k++) {
         UNROLL for (int v = 0; v < vectors; v++) {
-          largest[v] = larger(largest[v], product[k][v]);
-          store(score, product[k][v]);
-          score += LANES;
+          most[v] = larger(most[v], product[k][v]);
+          store(scores, product[k][v]);
+          scores += LANES;
         }
       }
     }
   }
-  float *end = score;
-  for (score = scores; score < end; score += vectors * LANES) {
+  UNROLL for (int v = 0; v < vectors; v++) store(largest + v * LANES, most[v]);
+}
+
+/* scores = exp(score - largest), and one divided by their sum. */
+INLINE void exponentiate(const int vectors, long keys, float *scores, const float *largest, float *scale) {
+  vec sum[STRIP], most[STRIP];
+  UNROLL for (int v = 0; v < vectors; v++) sum[v] = splat(0.0f), most[v] = load(largest + v * LANES);
+  for (const float *end = scores + keys * vectors * LANES; scores < end; scores += vectors * LANES) {
     UNROLL for (int v = 0; v < vectors; v++) {
-      const vec power = exponential(load(score + v * LANES) - largest[v]);
+      const vec power = exponential(load(scores + v * LANES) - most[v]);
       sum[v] += power;
-      store(score + v * LANES, power);
+      store(scores + v * LANES, power);
     }
   }
-  UNROLL for (int v = 0; v < vectors; v++) sum[v] = splat(1.0f) / sum[v];
+  UNROLL for (int v = 0; v < vectors; v++) store(scale + v * LANES, splat(1.0f) / sum[v]);
+}
+
+/* context = scale times the sum of the values, weighted by the scores. */
+INLINE void mix_values(const int vectors, const Keys *keys, const float *scores, const float *scale, float *context,
+                       long ld) {
   for (int d = 0; d < keys->size; d += 4) {
     const int rows = keys->size - d < 4 ? keys->size - d : 4;
     vec total[4][STRIP];
     UNROLL for (int k = 0; k < 4; k++) {
       UNROLL for (int v = 0; v < vectors; v++) total[k][v] = splat(0.0f);
     }
-    score = scores;
+    const float *score = scores;
     for (int s = 0; s < keys->spans; s++) {
       /* Beyond the head's last row the first one is read again; its sum is not stored. */
       const Span *span = keys->span + s;
@@ -90,45 +109,62 @@ INLINE void attend(const int vectors, const Keys *keys, const float *query, long
         UNROLL for (int k = 0; k < 4; k++) {
           const vec one = splat(value[k][j]);
           UNROLL for (int v = 0; v < vectors; v++) total[k][v] += one * p[v];
+          KEEP(one);
         }
+        UNROLL for (int v = 0; v < vectors; v++) KEEP(p[v]);
       }
     }
     UNROLL for (int k = 0; k < 4; k++) {
       if (k < rows) {
-        UNROLL for (int v = 0; v < vectors; v++) store(context + (d + k) * ld + v * LANES, total[k][v] * sum[v]);
+        UNROLL for (int v = 0; v < vectors; v++)
+          store(context + (d + k) * ld + v * LANES, total[k][v] * load(scale + v * LANES));
       }
     }
   }
 }
 
-#define ATTEND(VECTORS)                                                                                             \
-  KERNEL void attend_##VECTORS(const Keys *keys, const float *query, long ld, long position, float *context,        \
-                               float *scores) {                                                                     \
-    attend(VECTORS, keys, query, ld, position, context, scores);                                                    \
+#define ATTENTION(VECTORS)                                                                                          \
+  KERNEL void scores_##VECTORS(const Keys *keys, const float *query, long ld, long position, float *scores,         \
+                               float *largest) {                                                                    \
+    score_keys(VECTORS, keys, query, ld, position, scores, largest);                                                \
+  }                                                                                                                 \
+  KERNEL void softmax_##VECTORS(long keys, float *scores, const float *largest, float *scale) {                     \
+    exponentiate(VECTORS, keys, scores, largest, scale);                                                            \
+  }                                                                                                                 \
+  KERNEL void mix_##VECTORS(const Keys *keys, const float *scores, const float *scale, float *context, long ld) {   \
+    mix_values(VECTORS, keys, scores, scale, context, ld);                                                          \
   }
 
-ATTEND(1)
-ATTEND(2)
+ATTENTION(1)
+ATTENTION(2)
 #if STRIP == 4
-ATTEND(3)
-ATTEND(4)
+ATTENTION(3)
+ATTENTION(4)
+static Scores *const SCORES[] = {0, scores_1, scores_2, scores_3, scores_4};
+static Softmax *const SOFTMAX[] = {0, softmax_1, softmax_2, softmax_3, softmax_4};
+static Mix *const MIX[] = {0, mix_1, mix_2, mix_3, mix_4};
+#else
+static Scores *const SCORES[] = {0, scores_1, scores_2};
+static Softmax *const SOFTMAX[] = {0, softmax_1, softmax_2};
+static Mix *const MIX[] = {0, mix_1, mix_2};
 #endif
+
+/* Keys of an example, padding to a whole UNIT included. */
+static long key_count(const Keys *keys) {
+  const Span *last = keys->span + keys->spans - 1;
+  return last->position + last->count;
+}
 
 /* The attention of one head for `count` queries, from `position` in their example on.
    query, context: [size][ld]. scores: room for STRIP * LANES floats per key. */
 static void attention_forward(const Keys *keys, const float *query, float *context, long ld, long position, long count,
                               float *scores) {
+  float largest[STRIP * LANES], scale[STRIP * LANES];
   for (long token = 0; token < count;) {
-    const long left = (count - token) / LANES;
-    const int vectors = left < STRIP ? (int)left : STRIP;
-    switch (vectors) {
-    case 1: attend_1(keys, query + token, ld, position + token, context + token, scores); break;
-    case 2: attend_2(keys, query + token, ld, position + token, context + token, scores); break;
-#if STRIP == 4
-    case 3: attend_3(keys, query + token, ld, position + token, context + token, scores); break;
-    case 4: attend_4(keys, query + token, ld, position + token, context + token, scores); break;
-#endif
-    }
-    token += (long)vectors * LANES;
+    const long left = (count - token) / LANES, vectors = left < STRIP ? left : STRIP;
+    SCORES[vectors](keys, query + token, ld, position + token, scores, largest);
+    SOFTMAX[vectors](key_count(keys), scores, largest, scale);
+    MIX[vectors](keys, scores, scale, context + token, ld);
+    token += vectors * LANES;
   }
 }

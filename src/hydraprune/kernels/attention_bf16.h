@@ -20,12 +20,15 @@ INLINE __m512i paired(__m512 first, __m512 second) {
   return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(second, first));
 }
 
-/* query: pairs; context: bf16 [size][ld]; scores: [keys][vectors] vectors; powers: the same in bfloat16, by pairs. */
-INLINE void attend_pairs(const int vectors, const Keys *keys, const bf16 *query, long ld, long position, bf16 *context,
-                         float *scores, bf16 *powers) {
-  vec largest[4], sum[4];
-  UNROLL for (int v = 0; v < vectors; v++) largest[v] = splat(-1e30f), sum[v] = splat(0.0f);
-  float *score = scores;
+/* The steps of attention, as in single precision. query: pairs; scores: [keys][vectors] vectors. */
+typedef void PairScores(const Keys *, const bf16 *query, long ld, long position, float *scores, float *largest);
+typedef void PairSoftmax(long keys, const float *scores, const float *largest, float *scale, bf16 *powers);
+typedef void PairMix(const Keys *, const bf16 *powers, const float *scale, bf16 *context, long ld);
+
+INLINE void score_pairs(const int vectors, const Keys *keys, const bf16 *query, long ld, long position, float *scores,
+                        float *largest) {
+  vec most[4];
+  UNROLL for (int v = 0; v < vectors; v++) most[v] = splat(-1e30f);
   long place = 0;
   for (int s = 0; s < keys->spans; s++) {
     const Span *span = keys->span + s;
@@ -51,23 +54,35 @@ INLINE void attend_pairs(const int vectors, const Keys *keys, const bf16 *query,
       }
       UNROLL for (int k = 0; k < 4; k++) {
         UNROLL for (int v = 0; v < vectors; v++) {
-          largest[v] = larger(largest[v], (vec)product[k][v]);
-          store(score, (vec)product[k][v]);
-          score += LANES;
+          most[v] = larger(most[v], (vec)product[k][v]);
+          store(scores, (vec)product[k][v]);
+          scores += LANES;
         }
       }
     }
   }
-  const long ld_score = vectors * LANES;
-  for (long j = 0; j < place; j += 2) {
+  UNROLL for (int v = 0; v < vectors; v++) store(largest + v * LANES, most[v]);
+}
+
+/* powers: [keys / 2][vectors][LANES][2], exp(score - largest). */
+INLINE void exponentiate_pairs(const int vectors, long keys, const float *scores, const float *largest, float *scale,
+                               bf16 *powers) {
+  const long ld = vectors * LANES;
+  vec sum[4], most[4];
+  UNROLL for (int v = 0; v < vectors; v++) sum[v] = splat(0.0f), most[v] = load(largest + v * LANES);
+  for (long j = 0; j < keys; j += 2) {
     UNROLL for (int v = 0; v < vectors; v++) {
-      const float *at = scores + j * ld_score + v * LANES;
-      const vec a = exponential(load(at) - largest[v]), b = exponential(load(at + ld_score) - largest[v]);
+      const float *at = scores + j * ld + v * LANES;
+      const vec a = exponential(load(at) - most[v]), b = exponential(load(at + ld) - most[v]);
       sum[v] += a + b;
-      _mm512_storeu_si512(powers + j * ld_score + 2 * v * LANES, paired((__m512)a, (__m512)b));
+      _mm512_storeu_si512(powers + j * ld + 2 * v * LANES, paired((__m512)a, (__m512)b));
     }
   }
-  UNROLL for (int v = 0; v < vectors; v++) sum[v] = splat(1.0f) / sum[v];
+  UNROLL for (int v = 0; v < vectors; v++) store(scale + v * LANES, splat(1.0f) / sum[v]);
+}
+
+INLINE void mix_pairs(const int vectors, const Keys *keys, const bf16 *powers, const float *scale, bf16 *context,
+                      long ld) {
   for (int d = 0; d < keys->size; d += 4) {
     const int rows = keys->size - d < 4 ? keys->size - d : 4;
     __m512 total[4][4];
@@ -82,7 +97,7 @@ INLINE void attend_pairs(const int vectors, const Keys *keys, const bf16 *query,
       const bf16 *first = narrow_rows_at(keys, keys->value, span, 1);
       const uint32_t *value[4];
       UNROLL for (int k = 0; k < 4; k++) value[k] = (const uint32_t *)(first + (k < rows ? d + k : d) * width);
-      for (int j = 0; j < span->count / 2; j++, power += 2 * ld_score) {
+      for (int j = 0; j < span->count / 2; j++, power += 2 * vectors * LANES) {
         __m512i p[4];
         UNROLL for (int v = 0; v < vectors; v++) p[v] = _mm512_loadu_si512(power + 2 * v * LANES);
         UNROLL for (int k = 0; k < 4; k++) {
@@ -96,37 +111,43 @@ INLINE void attend_pairs(const int vectors, const Keys *keys, const bf16 *query,
       if (k < rows) {
         UNROLL for (int v = 0; v < vectors; v++)
           _mm256_storeu_si256((__m256i *)(context + (d + k) * ld + v * LANES),
-                              (__m256i)_mm512_cvtneps_pbh((__m512)((vec)total[k][v] * sum[v])));
+                              (__m256i)_mm512_cvtneps_pbh((__m512)((vec)total[k][v] * load(scale + v * LANES))));
       }
     }
   }
 }
 
-#define ATTEND_PAIRS(VECTORS)                                                                                       \
-  KERNEL void attend_pairs_##VECTORS(const Keys *keys, const bf16 *query, long ld, long position, bf16 *context,    \
-                                     float *scores, bf16 *powers) {                                                 \
-    attend_pairs(VECTORS, keys, query, ld, position, context, scores, powers);                                      \
+#define ATTENTION_PAIRS(VECTORS)                                                                                    \
+  KERNEL void pair_scores_##VECTORS(const Keys *keys, const bf16 *query, long ld, long position, float *scores,     \
+                                    float *largest) {                                                               \
+    score_pairs(VECTORS, keys, query, ld, position, scores, largest);                                               \
+  }                                                                                                                 \
+  KERNEL void pair_softmax_##VECTORS(long keys, const float *scores, const float *largest, float *scale,            \
+                                     bf16 *powers) {                                                                \
+    exponentiate_pairs(VECTORS, keys, scores, largest, scale, powers);                                              \
+  }                                                                                                                 \
+  KERNEL void pair_mix_##VECTORS(const Keys *keys, const bf16 *powers, const float *scale, bf16 *context, long ld) { \
+    mix_pairs(VECTORS, keys, powers, scale, context, ld);                                                           \
   }
 
-ATTEND_PAIRS(1)
-ATTEND_PAIRS(2)
-ATTEND_PAIRS(3)
-ATTEND_PAIRS(4)
+ATTENTION_PAIRS(1)
+ATTENTION_PAIRS(2)
+ATTENTION_PAIRS(3)
+ATTENTION_PAIRS(4)
+static PairScores *const PAIR_SCORES[] = {0, pair_scores_1, pair_scores_2, pair_scores_3, pair_scores_4};
+static PairSoftmax *const PAIR_SOFTMAX[] = {0, pair_softmax_1, pair_softmax_2, pair_softmax_3, pair_softmax_4};
+static PairMix *const PAIR_MIX[] = {0, pair_mix_1, pair_mix_2, pair_mix_3, pair_mix_4};
 
 /* As attention_forward, with queries and the context in bfloat16. */
 static void attention_pairs_forward(const Keys *keys, const bf16 *query, bf16 *context, long ld, long position,
                                     long count, float *scores, bf16 *powers) {
+  float largest[4 * LANES], scale[4 * LANES];
   for (long token = 0; token < count;) {
-    const long left = (count - token) / LANES, at = position + token;
-    const bf16 *q = query + 2 * token;
-    bf16 *c = context + token;
-    switch (left < 4 ? left : 4) {
-    case 1: attend_pairs_1(keys, q, ld, at, c, scores, powers); break;
-    case 2: attend_pairs_2(keys, q, ld, at, c, scores, powers); break;
-    case 3: attend_pairs_3(keys, q, ld, at, c, scores, powers); break;
-    default: attend_pairs_4(keys, q, ld, at, c, scores, powers);
-    }
-    token += (left < 4 ? left : 4) * LANES;
+    const long left = (count - token) / LANES, vectors = left < 4 ? left : 4;
+    PAIR_SCORES[vectors](keys, query + 2 * token, ld, position + token, scores, largest);
+    PAIR_SOFTMAX[vectors](key_count(keys), scores, largest, scale, powers);
+    PAIR_MIX[vectors](keys, powers, scale, context + token, ld);
+    token += vectors * LANES;
   }
 }
 

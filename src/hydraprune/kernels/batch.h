@@ -16,8 +16,7 @@ typedef struct {
   void *powers;   /* [keys][STRIP * LANES]; for bfloat16 only */
 } Scratch;
 
-/* What a batch needs. Queries, keys and values are kept twice: a tile computes those of the next layer while others
-   still read those of this one. Those, and what is marked void, are of the precision of the products. */
+/* What a batch needs. What is marked void is of the precision of the products. */
 typedef struct {
   const Encoder *encoder;
   const Inputs *inputs;
@@ -28,15 +27,15 @@ typedef struct {
   float *mask;          /* [tokens] */
   float *hidden;        /* tile by tile, [hidden][width] */
   void *narrow;         /* hidden in the precision of the products; for bfloat16 only */
-  void *projected[2];   /* query, key, value: each tile by tile, [rows][width] */
+  void *projected;      /* query, key, value: each tile by tile, [rows][width] */
   int32_t *position;    /* [tokens] */
   Scratch *scratch;     /* [threads] */
 } Batch;
 
-/* The queries (0), keys (1) or values (2) of a layer from one tile on. */
-static void *projection(const Batch *batch, int layer, int which, const Tile *tile) {
+/* The queries (0), keys (1) or values (2) from one tile on. */
+static void *projection(const Batch *batch, int which, const Tile *tile) {
   const long tokens = which * (long)batch->layout.tokens + tile->start;
-  return (char *)batch->projected[layer & 1] + batch->size * batch->rows * tokens;
+  return (char *)batch->projected + batch->size * batch->rows * tokens;
 }
 
 static float *hidden_of(const Batch *batch, const Tile *tile) {
@@ -127,7 +126,7 @@ static char *distribute(Batch *batch, char *memory, int threads) {
   batch->position = part(&memory, tokens * single);
   batch->hidden = part(&memory, encoder->hidden * tokens * single);
   if (size < single) batch->narrow = part(&memory, encoder->hidden * tokens * size);
-  for (int i = 0; i < 2; i++) batch->projected[i] = part(&memory, 3 * batch->rows * tokens * size);
+  batch->projected = part(&memory, 3 * batch->rows * tokens * size);
   for (int i = 0; i < threads; i++) {
     Scratch *scratch = batch->scratch + i;
     scratch->sum = part(&memory, sum * TILE * single);
@@ -140,20 +139,19 @@ static char *distribute(Batch *batch, char *memory, int threads) {
   return memory;
 }
 
-/* The keys and values that one head of one example has in a layer. */
-static Keys keys_of(const Batch *batch, int layer, int32_t example, int32_t head) {
+/* The keys and values of one head of one example; `size`: of the head. */
+static Keys keys_of(const Batch *batch, int32_t example, int32_t head, int32_t size) {
   const Encoder *encoder = batch->encoder;
   const Layout *layout = &batch->layout;
   const Span *first = layout->span + layout->first_span[example];
-  const long size = encoder->layer[layer].head_size;
   return (Keys){
       .span = first,
       .spans = layout->first_span[example + 1] - layout->first_span[example],
       .tile = layout->tile,
-      .key = projection(batch, layer, 1, layout->tile),
-      .value = projection(batch, layer, 2, layout->tile),
+      .key = projection(batch, 1, layout->tile),
+      .value = projection(batch, 2, layout->tile),
       .rows = batch->rows,
-      .row = head * size,
+      .row = (long)head * size,
       .size = size,
       .mask = batch->mask + layout->tile[first->tile].start + first->first,
       .bias = encoder->relative ? encoder->relative + head * (2L * encoder->reach + 1) + encoder->reach : 0,

@@ -98,17 +98,11 @@ MULTIPLY_PAIRS(1, 2)
 MULTIPLY_PAIRS(2, 2)
 MULTIPLY_PAIRS(4, 2)
 
-static MultiplyPairs *pair_multiplier(int rows, int halves, int narrow) {
-  switch (rows * 4 + halves) {
-  case 1 * 4 + 1: return narrow ? narrow_1_1 : wide_1_1;
-  case 2 * 4 + 1: return narrow ? narrow_2_1 : wide_2_1;
-  case 4 * 4 + 1: return narrow ? narrow_4_1 : wide_4_1;
-  case 8 * 4 + 1: return narrow ? narrow_8_1 : wide_8_1;
-  case 1 * 4 + 2: return narrow ? narrow_1_2 : wide_1_2;
-  case 2 * 4 + 2: return narrow ? narrow_2_2 : wide_2_2;
-  default: return narrow ? narrow_4_2 : wide_4_2;
-  }
-}
+/* By the precision of the result, the logarithm of the rows, and the halves. */
+static MultiplyPairs *const PAIR_MULTIPLIERS[2][4][3] = {
+    {{0, wide_1_1, wide_1_2}, {0, wide_2_1, wide_2_2}, {0, wide_4_1, wide_4_2}, {0, wide_8_1}},
+    {{0, narrow_1_1, narrow_1_2}, {0, narrow_2_1, narrow_2_2}, {0, narrow_4_1, narrow_4_2}, {0, narrow_8_1}},
+};
 
 /* y[outputs][width] = activation(weight x[inputs][width] + bias) in bfloat16, or, with a residual, their sum in single
    precision; width: multiple of 32. */
@@ -118,7 +112,7 @@ static void linear_pairs_forward(const Linear *linear, const bf16 *x, void *y, c
     for (long token = 0; token < width;) {
       const int halves = part->rows < 8 && width - token >= 64 ? 2 : 1;
       void *to = residual ? (void *)((float *)y + token) : (void *)((bf16 *)y + token);
-      MultiplyPairs *multiply = pair_multiplier(part->rows, halves, !residual);
+      MultiplyPairs *multiply = PAIR_MULTIPLIERS[!residual][__builtin_ctz(part->rows)][halves];
       multiply(part, linear, x + token, to, residual ? residual + token : 0, width);
       token += 32 * halves;
     }

@@ -47,7 +47,9 @@ INLINE void multiply(const int rows, const int vectors, const Part *part, const 
       UNROLL for (int r = 0; r < rows; r++) {
         const vec weight = splat(value[r]);
         UNROLL for (int v = 0; v < vectors; v++) sum[r][v] += weight * tokens[v];
+        KEEP(weight);
       }
+      UNROLL for (int v = 0; v < vectors; v++) KEEP(tokens[v]);
     }
     if (linear->activation) {
       vec buffer[8 * STRIP];
@@ -96,27 +98,20 @@ MULTIPLY(2, 4)
 MULTIPLY(4, 4)
 #endif
 
-static Multiply *multiplier(int rows, int vectors) {
-  switch (rows * 8 + vectors) {
-  case 1 * 8 + 1: return multiply_1_1;
-  case 2 * 8 + 1: return multiply_2_1;
-  case 4 * 8 + 1: return multiply_4_1;
-  case 8 * 8 + 1: return multiply_8_1;
-  case 1 * 8 + 2: return multiply_1_2;
-  case 2 * 8 + 2: return multiply_2_2;
-  case 4 * 8 + 2: return multiply_4_2;
+/* By the logarithm of the rows, and the vectors. */
+static Multiply *const MULTIPLIERS[4][STRIP + 1] = {
 #if STRIP == 4
-  case 8 * 8 + 2: return multiply_8_2;
-  case 1 * 8 + 3: return multiply_1_3;
-  case 2 * 8 + 3: return multiply_2_3;
-  case 4 * 8 + 3: return multiply_4_3;
-  case 1 * 8 + 4: return multiply_1_4;
-  case 2 * 8 + 4: return multiply_2_4;
-  case 4 * 8 + 4: return multiply_4_4;
+    {0, multiply_1_1, multiply_1_2, multiply_1_3, multiply_1_4},
+    {0, multiply_2_1, multiply_2_2, multiply_2_3, multiply_2_4},
+    {0, multiply_4_1, multiply_4_2, multiply_4_3, multiply_4_4},
+    {0, multiply_8_1, multiply_8_2},
+#else
+    {0, multiply_1_1, multiply_1_2},
+    {0, multiply_2_1, multiply_2_2},
+    {0, multiply_4_1, multiply_4_2},
+    {0, multiply_8_1},
 #endif
-  }
-  return 0;
-}
+};
 
 /* y[outputs][width] = activation(weight x[inputs][width] + bias + residual[outputs][width]); width: multiple of 16. */
 static void linear_forward(const Linear *linear, const float *x, float *y, const float *residual, long width) {
@@ -126,7 +121,8 @@ static void linear_forward(const Linear *linear, const float *x, float *y, const
     for (long token = 0; token < width;) {
       const long left = (width - token) / LANES;
       const int vectors = left < strip ? (int)left : strip;
-      multiplier(part->rows, vectors)(part, linear, x + token, y + token, residual ? residual + token : 0, width);
+      Multiply *multiply = MULTIPLIERS[__builtin_ctz(part->rows)][vectors];
+      multiply(part, linear, x + token, y + token, residual ? residual + token : 0, width);
       token += (long)vectors * LANES;
     }
   }

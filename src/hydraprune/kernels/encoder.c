@@ -29,30 +29,20 @@ static const Precision NARROW = {sizeof(bf16), 2 * UNIT, project_narrow, finish_
 
 static void run(const Batch *batch, const Precision *precision, float *output, int threads) {
   const int32_t tiles = batch->layout.tiles;
-  const int layers = batch->encoder->layers;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     Scratch *scratch = batch->scratch + omp_get_thread_num();
 #pragma omp for schedule(dynamic)
-    for (int32_t i = 0; i < tiles; i++) {
-      const Tile *tile = batch->layout.tile + i;
-      embed_tile(batch, tile, scratch);
-      if (layers)
-        precision->project(batch, 0, tile);
-      else
-        write_tile(batch, tile, output);
-    }
-    for (int layer = 0; layer < layers; layer++) {
+    for (int32_t i = 0; i < tiles; i++) embed_tile(batch, batch->layout.tile + i, scratch);
+    for (int layer = 0; layer < batch->encoder->layers; layer++) {
+      /* A tile attends to the keys of others: those of all tiles are there before one goes on. */
 #pragma omp for schedule(dynamic)
-      for (int32_t i = 0; i < tiles; i++) {
-        const Tile *tile = batch->layout.tile + i;
-        precision->finish(batch, layer, tile, scratch);
-        if (layer + 1 < layers)
-          precision->project(batch, layer + 1, tile);
-        else
-          write_tile(batch, tile, output);
-      }
+      for (int32_t i = 0; i < tiles; i++) precision->project(batch, layer, batch->layout.tile + i);
+#pragma omp for schedule(dynamic)
+      for (int32_t i = 0; i < tiles; i++) precision->finish(batch, layer, batch->layout.tile + i, scratch);
     }
+#pragma omp for schedule(dynamic)
+    for (int32_t i = 0; i < tiles; i++) write_tile(batch, batch->layout.tile + i, output);
   }
 }
 

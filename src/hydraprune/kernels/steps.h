@@ -85,19 +85,30 @@ INLINE void normalize(const int vectors, const Norm *norm, float epsilon, long f
   }
 }
 
-KERNEL void normalize_strip(const Norm *norm, float epsilon, long features, const float *x, float *y, long ld) {
-  normalize(STRIP, norm, epsilon, features, x, y, ld);
-}
+typedef void Normalize(const Norm *, float epsilon, long features, const float *x, float *y, long ld);
 
-KERNEL void normalize_vector(const Norm *norm, float epsilon, long features, const float *x, float *y, long ld) {
-  normalize(1, norm, epsilon, features, x, y, ld);
-}
+#define NORMALIZE(VECTORS)                                                                                          \
+  KERNEL void normalize_##VECTORS(const Norm *norm, float epsilon, long features, const float *x, float *y,         \
+                                  long ld) {                                                                        \
+    normalize(VECTORS, norm, epsilon, features, x, y, ld);                                                          \
+  }
+
+NORMALIZE(1)
+NORMALIZE(2)
+#if STRIP == 4
+NORMALIZE(3)
+NORMALIZE(4)
+static Normalize *const NORMALIZERS[] = {0, normalize_1, normalize_2, normalize_3, normalize_4};
+#else
+static Normalize *const NORMALIZERS[] = {0, normalize_1, normalize_2};
+#endif
 
 static void norm_forward(const Norm *norm, float epsilon, long features, const float *x, float *y, long width) {
-  long token = 0;
-  for (; token + STRIP * LANES <= width; token += STRIP * LANES)
-    normalize_strip(norm, epsilon, features, x + token, y + token, width);
-  for (; token < width; token += LANES) normalize_vector(norm, epsilon, features, x + token, y + token, width);
+  for (long token = 0; token < width;) {
+    const long left = (width - token) / LANES, vectors = left < STRIP ? left : STRIP;
+    NORMALIZERS[vectors](norm, epsilon, features, x + token, y + token, width);
+    token += vectors * LANES;
+  }
 }
 
 /* What a batch is made of: input ids and what goes with them. [examples][tokens] */

@@ -17,7 +17,7 @@ static void project_narrow(const Batch *batch, int layer, const Tile *tile) {
   const Linear *linear[3] = {&l->query, &l->key, &l->value};
   narrow_rows(hidden_of(batch, tile), narrow_of(batch, tile), (long)batch->encoder->hidden * tile->width);
   for (int which = 0; which < 3; which++) {
-    void *y = projection(batch, layer, which, tile);
+    void *y = projection(batch, which, tile);
     linear_pairs_forward(linear[which], narrow_of(batch, tile), y, 0, tile->width);
     if (which < 2) interleave_rows(y, linear[which]->outputs, tile->width);
   }
@@ -25,11 +25,11 @@ static void project_narrow(const Batch *batch, int layer, const Tile *tile) {
 
 static void attend_narrow(const Batch *batch, int layer, const Tile *tile, Scratch *scratch) {
   const Layer *l = batch->encoder->layer + layer;
-  const bf16 *query = projection(batch, layer, 0, tile);
+  const bf16 *query = projection(batch, 0, tile);
   for (int32_t s = tile->first_span; s < tile->first_span + tile->spans; s++) {
     const Span *span = batch->layout.span + s;
     for (int32_t head = 0; head < l->heads; head++) {
-      const Keys keys = keys_of(batch, layer, span->example, head);
+      const Keys keys = keys_of(batch, span->example, head, l->head_size);
       const long row = keys.row * tile->width;
       attention_pairs_forward(&keys, query + row + 2 * span->first, (bf16 *)scratch->context + row + span->first,
                               tile->width, span->position, span->count, scratch->scores, scratch->powers);

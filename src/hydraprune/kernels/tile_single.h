@@ -9,16 +9,16 @@ static void project_single(const Batch *batch, int layer, const Tile *tile) {
   const Layer *l = batch->encoder->layer + layer;
   const Linear *linear[3] = {&l->query, &l->key, &l->value};
   for (int which = 0; which < 3; which++)
-    linear_forward(linear[which], hidden_of(batch, tile), projection(batch, layer, which, tile), 0, tile->width);
+    linear_forward(linear[which], hidden_of(batch, tile), projection(batch, which, tile), 0, tile->width);
 }
 
 static void attend_single(const Batch *batch, int layer, const Tile *tile, Scratch *scratch) {
   const Layer *l = batch->encoder->layer + layer;
-  const float *query = projection(batch, layer, 0, tile);
+  const float *query = projection(batch, 0, tile);
   for (int32_t s = tile->first_span; s < tile->first_span + tile->spans; s++) {
     const Span *span = batch->layout.span + s;
     for (int32_t head = 0; head < l->heads; head++) {
-      const Keys keys = keys_of(batch, layer, span->example, head);
+      const Keys keys = keys_of(batch, span->example, head, l->head_size);
       const long at = keys.row * tile->width + span->first;
       attention_forward(&keys, query + at, (float *)scratch->context + at, tile->width, span->position, span->count,
                         scratch->scores);

@@ -33,6 +33,16 @@
 #define KERNEL static __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 16")
 
+/* Keeps a value in its register up to here: a product is then added in the register of the sum, where the compiler
+   would otherwise overwrite a factor that it does not need any more, and move the sum back. */
+#if defined(__AVX512F__)
+#define KEEP(value) __asm__ volatile("" ::"v"(value))
+#elif LANES == 8
+#define KEEP(value) __asm__ volatile("" ::"x"(value))
+#else
+#define KEEP(value)
+#endif
+
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
