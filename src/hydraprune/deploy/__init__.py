@@ -10,15 +10,26 @@ if TYPE_CHECKING:
     from hydraprune.deploy.compact_file import CompactTensors
     from hydraprune.deploy.compact_model import load_compact, read_compact, save_compact
     from hydraprune.deploy.compact_weight import CompactWeight, LiveBlocks, decode, encode, live_blocks
+    from hydraprune.deploy.export_command import ExportOptions
+    from hydraprune.deploy.exports import Exported, export_model
+    from hydraprune.deploy.onnx_export import load_onnx
+    from hydraprune.deploy.openvino_export import load_openvino
+    from hydraprune.deploy.text_batches import TaskTexts
 
 __all__ = [
     "CompactTensors",
     "CompactWeight",
+    "ExportOptions",
+    "Exported",
     "LiveBlocks",
+    "TaskTexts",
     "decode",
     "encode",
+    "export_model",
     "live_blocks",
     "load_compact",
+    "load_onnx",
+    "load_openvino",
     "read_compact",
     "save_compact",
 ]
@@ -28,11 +39,17 @@ __getattr__ = lazy_exports(
     {
         "CompactTensors": "hydraprune.deploy.compact_file",
         "CompactWeight": "hydraprune.deploy.compact_weight",
+        "ExportOptions": "hydraprune.deploy.export_command",
+        "Exported": "hydraprune.deploy.exports",
         "LiveBlocks": "hydraprune.deploy.compact_weight",
+        "TaskTexts": "hydraprune.deploy.text_batches",
         "decode": "hydraprune.deploy.compact_weight",
         "encode": "hydraprune.deploy.compact_weight",
+        "export_model": "hydraprune.deploy.exports",
         "live_blocks": "hydraprune.deploy.compact_weight",
         "load_compact": "hydraprune.deploy.compact_model",
+        "load_onnx": "hydraprune.deploy.onnx_export",
+        "load_openvino": "hydraprune.deploy.openvino_export",
         "read_compact": "hydraprune.deploy.compact_model",
         "save_compact": "hydraprune.deploy.compact_model",
     },

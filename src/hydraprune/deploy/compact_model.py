@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from hydraprune.data.examples import Labels
 from hydraprune.deploy.compact_file import (
     BITMAP,
     COMPACT_FILE,
@@ -20,9 +21,10 @@ from hydraprune.deploy.compact_file import (
 )
 from hydraprune.deploy.compact_weight import DTYPES, Precision, decode, encode
 from hydraprune.errors import UserError
+from hydraprune.models.classification_head import take_labels
 from hydraprune.models.families import layers_expression
 from hydraprune.models.pretrained import PretrainedModel
-from hydraprune.utils.hub_access import at_home, loading
+from hydraprune.utils.hub_access import at_home, exists, loading, model_of_run
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def save_compact(
 
 def is_compact(folder: Path) -> bool:
     """Whether the weights of a folder are in a compact file."""
-    return (folder / COMPACT_FILE).is_file()
+    return exists(folder / COMPACT_FILE)
 
 
 def read_compact(folder: str | Path) -> CompactTensors:
@@ -117,6 +119,40 @@ def read_compact(folder: str | Path) -> CompactTensors:
     return read_compact_file(file)
 
 
+@dataclass(frozen=True)
+class CompactModel(PretrainedModel):
+    """A folder with a compact file in the place of other weights; otherwise a `PretrainedModel`."""
+
+    weight_files: ClassVar[tuple[str, ...]] = (COMPACT_FILE,)
+
+    def load(self, labels: Labels | None = None) -> nn.Module:
+        """The model as `transformers` makes it: dense, float32; with `labels`, its outputs in their order.
+
+        Raises:
+            UserError: the file or the config cannot be used, or they do not fit together.
+        """
+        tensors = read_compact(self.path)
+        config, blueprint = self.config(), self.blueprint()
+        # Shapes first: a matrix is as large as its config says, not as a damaged file says.
+        expected = {name: tuple(tensor.shape) for name, tensor in _stored(blueprint).items()}
+        stored = {name: tensors.shape(name) for name in (*tensors.sparse, *tensors.dense)}
+        if stored != expected:
+            name = min(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
+            where = f"{name:.100} is {_shown(stored.get(name))} in it, and {_shown(expected.get(name))} by config.json"
+            file = str(at_home(self.path) / COMPACT_FILE)
+            raise UserError(where, key=file, cure="give the config.json that belongs to it")
+        if config.pad_token_id is None:  # a decoder's head finds the end of a text by it
+            config.pad_token_id = self.tokenizer().pad_token_id
+        weights = {name: _single(tensor) for name, tensor in tensors.dense.items()}
+        weights |= {name: decode(weight) for name, weight in tensors.sparse.items()}
+        made: Any = type(blueprint)
+        with loading(self.key, self.path):
+            model: nn.Module = made.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
+        if labels is not None:
+            take_labels(model, labels)
+        return model
+
+
 def load_compact(folder: str | Path, key: str = "folder") -> nn.Module:
     """The model of a folder with a compact file, as `transformers` makes it: dense, float32, in evaluation mode.
 
@@ -126,29 +162,18 @@ def load_compact(folder: str | Path, key: str = "folder") -> nn.Module:
     Raises:
         UserError: the file or the config cannot be used, or they do not fit together.
     """
-    tensors = read_compact(folder)
-    source = _CompactSource(Path(folder).name, str(folder), key=key)
-    config, blueprint = source.config(), source.blueprint()
-    # Shapes first: a matrix is as large as its config says, not as a damaged file says.
-    expected = {name: tuple(tensor.shape) for name, tensor in _stored(blueprint).items()}
-    stored = {name: tensors.shape(name) for name in (*tensors.sparse, *tensors.dense)}
-    if stored != expected:
-        name = min(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
-        where = f"{name:.100} is {_shown(stored.get(name))} in it, and {_shown(expected.get(name))} by config.json"
-        raise UserError(where, key=str(Path(folder) / COMPACT_FILE), cure="give the config.json that belongs to it")
-    weights = {name: _single(tensor) for name, tensor in tensors.dense.items()}
-    weights |= {name: decode(weight) for name, weight in tensors.sparse.items()}
-    made: Any = type(blueprint)
-    with loading(key, str(folder)):
-        model: nn.Module = made.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
-    return model.eval()
+    return CompactModel(Path(folder).name, str(folder), key=key).load().eval()
 
 
-@dataclass(frozen=True)
-class _CompactSource(PretrainedModel):
-    """The config of a folder with a compact file."""
+def source_of(path: str, key: str) -> PretrainedModel:
+    """The model of a folder, of a run's folder or of the hub, whatever its weights are stored as.
 
-    weight_files: ClassVar[tuple[str, ...]] = (COMPACT_FILE,)
+    Args:
+        key: of the path, for errors.
+    """
+    path = str(model_of_run(at_home(path)) or path)
+    made = CompactModel if is_compact(at_home(path)) else PretrainedModel
+    return made(at_home(path).name, path, key=key)
 
 
 def _stored(model: nn.Module) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ class Comparison:
     def __str__(self) -> str:
         return (
             f"relative error of the logits {self.error:.1e}, same label for {self.same} of {self.texts} texts "
-            f"(1 to {self.longest} tokens, {self.batches} padded batches)"
+            f"of up to {self.longest} tokens in {self.batches} padded batches"
         )
 
 

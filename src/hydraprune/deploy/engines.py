@@ -1,4 +1,4 @@
-"""The packages of other engines, which are extras of hydraprune: whether they are here, and a quiet way to call them."""
+"""The packages of other engines, which are extras of hydraprune: a check that they are here, and quiet calls."""
 
 from __future__ import annotations
 

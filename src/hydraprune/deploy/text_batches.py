@@ -19,15 +19,15 @@ from hydraprune.models.families import max_positions
 Texts = Sequence[tuple[str, ...]]
 Inputs = dict[str, Tensor]
 
-_PASSAGE = (
-    "The ferry left the harbour at six in the morning, an hour late, because the captain had waited for a school class "
-    "that never came. Nobody on board complained: the sea was calm, coffee was free, and a musician from the north "
-    "played old songs on the upper deck until the wind took his hat. By noon the islands came into view, low and green, "
-    "with white houses along the shore. An engineer explained to her daughter why ships of steel float, a couple argued "
-    "about the price of their tickets (42.50 each!), and two students slept through everything. Was it worth the delay? "
-    "The reviews that were written afterwards say so: most of the passengers would take the same trip again, although "
-    "some of them found the food poor and the seats too narrow."
-).split()
+_PASSAGE = """\
+The ferry left the harbour at six in the morning, an hour late, because the captain had waited for a school class that
+never came. Nobody on board complained: the sea was calm, coffee was free, and a musician from the north played songs
+on the upper deck until the wind took his hat. By noon the islands came into view, low and green, with white houses
+along the shore. An engineer explained to her daughter why ships of steel float, a couple argued about the price of
+their tickets (42.50 each!), and two students slept through everything. Was it worth the delay? The reviews that were
+written afterwards say so: most of the passengers would take the same trip again, although some of them found the food
+poor and the seats too narrow.
+"""
 _WORDS = (1, 2, 3, 4, 6, 8, 11, 16, 22, 30, 40, 55, 75, 100, 128, 200)
 # Tokens of the longest text, where no task says it.
 _LONGEST = 512
@@ -50,7 +50,7 @@ class TaskTexts:
 
 def sample_texts() -> Texts:
     """English texts of 1 to 200 words."""
-    passage = _PASSAGE * 2
+    passage = _PASSAGE.split() * 2
     return [(" ".join(passage[start : start + words]),) for start, words in enumerate(_WORDS)]
 
 
