@@ -136,13 +136,16 @@ def test_any_weights_come_back(tmp_path_factory: pytest.TempPathFactory, data: s
         assert np.array_equal(other[name], weight.numpy())
 
 
-def write(path: Path, tensors: dict[str, Tensor], index: Any, **metadata: str) -> None:
-    """A file in the format, with a right checksum."""
-    from hydraprune.deploy.compact_file import FORMAT, VERSION, _digest
+def write(path: Path, tensors: dict[str, Tensor], weights: Any, **changes: Any) -> None:
+    """A file in the format, with a right checksum unless `weights` are no list of weights."""
+    from hydraprune.deploy.compact_file import KEY, VERSION, _digest
 
-    text = index if isinstance(index, str) else json.dumps(index)
-    header = {"format": FORMAT, "version": VERSION, "weights": text, "sha256": _digest(text, tensors), **metadata}
-    save_file(tensors, path, header)
+    try:
+        checksum = _digest({name: (each["shape"], each["block"]) for name, each in weights.items()}, tensors)
+    except (AttributeError, KeyError):
+        checksum = "?"
+    description = {"version": VERSION, "sha256": checksum, "weights": weights, **changes}
+    save_file(tensors, path, {KEY: json.dumps(description)})
 
 
 BITMAP, VALUES = torch.tensor([37], dtype=torch.uint8), torch.ones(3, 1)
@@ -165,11 +168,16 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         "cannot be read",
     ),
     "another safetensors file": (lambda path: save_file(GOOD, path), "is no compact file"),
-    "a later version": (lambda path: write(path, GOOD, {"w": ENTRY}, version="2"), "of version 2"),
+    "a later version": (lambda path: write(path, GOOD, {"w": ENTRY}, version=2), "of version 2"),
     "a wrong checksum": (lambda path: write(path, GOOD, {"w": ENTRY}, sha256="00"), "its checksum is wrong"),
-    "a list that is no JSON": (lambda path: write(path, GOOD, "{"), "list of weights"),
+    "no list": (lambda path: save_file(GOOD, path, {"hydraprune-compact": '{"version": 1}'}), "list of weights"),
     "a list that is a number": (lambda path: write(path, GOOD, 3), "list of weights"),
-    "a list nested deeply": (lambda path: write(path, GOOD, "[" * 100_000), "list of weights"),
+    "no JSON": (lambda path: save_file(GOOD, path, {"hydraprune-compact": "{"}), "description cannot be read"),
+    "another JSON": (lambda path: save_file(GOOD, path, {"hydraprune-compact": "[1]"}), "description cannot be read"),
+    "deep JSON": (
+        lambda path: save_file(GOOD, path, {"hydraprune-compact": "[" * 10**5}),
+        "description cannot be read",
+    ),
     "no shape": (lambda path: write(path, GOOD, {"w": {"block": 1}}), "list of weights"),
     "a shape of words": (
         lambda path: write(path, GOOD, entry("2", "3")),
@@ -263,3 +271,8 @@ def test_values_beyond_half_precision_are_refused_by_name(tmp_path: Path) -> Non
     model.classifier.weight.data[0, 0] = 1e6  # type: ignore[union-attr,index]
     with pytest.raises(ValueError, match=r"classifier\.weight holds values beyond the range of fp16"):
         save_compact(model, tmp_path, "fp16")
+
+
+def test_the_same_model_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    save_compact(load_compact(saved), tmp_path)
+    assert (tmp_path / COMPACT_FILE).read_bytes() == (saved / COMPACT_FILE).read_bytes()

@@ -53,21 +53,22 @@ def read_by_description(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    metadata = header.pop("__metadata__")
-    assert metadata["format"] == "hydraprune-compact"
-    assert metadata["version"] == "1"
-    checksum = hashlib.sha256(metadata["weights"].encode())
+    description = json.loads(header.pop("__metadata__")["hydraprune-compact"])
+    assert description["version"] == 1
+    checksum = hashlib.sha256()
+    for name, entry in sorted(description["weights"].items()):
+        checksum.update(f"{name} {entry['block']} [{','.join(map(str, entry['shape']))}]\n".encode())
     arrays = {}
     for name, entry in sorted(header.items()):
         begin, end = entry["data_offsets"]
         data = content[8 + length + begin : 8 + length + end]
-        checksum.update(f"\n{name} {entry['dtype']} [{','.join(map(str, entry['shape']))}]\n".encode() + data)
+        checksum.update(f"{name} {entry['dtype']} [{','.join(map(str, entry['shape']))}]\n".encode() + data)
         array = np.frombuffer(data, TYPES[entry["dtype"]]).reshape(entry["shape"])
         if entry["dtype"] == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         arrays[name] = array.astype(np.float32) if entry["dtype"] == "F16" else array
-    assert checksum.hexdigest() == metadata["sha256"]
-    for name, entry in json.loads(metadata["weights"]).items():
+    assert checksum.hexdigest() == description["sha256"]
+    for name, entry in description["weights"].items():
         rows, columns = entry["shape"]
         block, groups = entry["block"], math.ceil(rows / entry["block"])
         bitmap, values = arrays.pop(f"{name}.bitmap"), arrays.pop(f"{name}.values")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from hydraprune.utils.atomic import atomic_write
 from hydraprune.utils.tensor_io import bytes_of
 
 COMPACT_FILE = "compact.safetensors"
-FORMAT, VERSION = "hydraprune-compact", "1"
+# The one entry of the file's metadata; several would be written in random order.
+KEY, VERSION = "hydraprune-compact", 1
 BITMAP, VALUES = ".bitmap", ".values"
 # Types that occur in a file, by their names in its header.
 _TYPES = {
@@ -34,6 +35,10 @@ _TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+
+
+# Sparse weight -> its shape and the rows of a block.
+Index = Mapping[str, tuple[tuple[int, int], int]]
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,10 @@ def write_compact_file(tensors: CompactTensors, path: Path) -> None:
         raise ValueError(f"has weights whose names end in {BITMAP} or {VALUES}")
     if others := sorted(name for name, tensor in stored.items() if tensor.dtype not in _TYPES):
         raise ValueError(f"{others[0]} is {stored[others[0]].dtype}, which has no place in a compact file")
-    index = {name: {"shape": list(weight.shape), "block": weight.block_rows} for name, weight in tensors.sparse.items()}
-    text = json.dumps(index, sort_keys=True, separators=(",", ":"))
-    header = {"format": FORMAT, "version": VERSION, "weights": text, "sha256": _digest(text, stored)}
+    index = {name: (weight.shape, weight.block_rows) for name, weight in tensors.sparse.items()}
+    weights = {name: {"shape": shape, "block": block} for name, (shape, block) in index.items()}
+    description = {"version": VERSION, "sha256": _digest(index, stored), "weights": weights}
+    header = {KEY: json.dumps(description, sort_keys=True, separators=(",", ":"))}
     try:
         with atomic_write(path) as temporary:
             save_file(stored, temporary, header)
@@ -80,22 +86,15 @@ def read_compact_file(path: Path) -> CompactTensors:
     """
     try:
         with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise UserError("is no compact file", key=str(path), cure="give one that hydraprune export wrote")
-            if header.get("version") != VERSION:
-                reason = (
-                    f"is a compact file of version {single_line(header.get('version')):.20}, and this reads {VERSION}"
-                )
-                raise UserError(reason, key=str(path), cure="update hydraprune")
+            description = _description(file.metadata() or {}, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
     except (SafetensorError, OSError, ValueError, TypeError, OverflowError, AttributeError) as error:
         raise UserError(f"cannot be read ({single_line(error):.200})", key=str(path)) from None
-    text = header.get("weights", "")
-    if header.get("sha256") != _digest(text, tensors):
+    index = _index(description.get("weights"), path)
+    if description.get("sha256") != _digest(index, tensors):
         raise _damaged(path, "its checksum is wrong")
     sparse = {}
-    for name, (shape, block) in _index(text, path).items():
+    for name, (shape, block) in index.items():
         if name in tensors or not {name + BITMAP, name + VALUES} <= tensors.keys():
             raise _damaged(path, f"it should hold {name:.100}{BITMAP} and {VALUES} alone")
         weight = CompactWeight(shape, block, tensors.pop(name + BITMAP), tensors.pop(name + VALUES))
@@ -111,12 +110,28 @@ def _alone(tensor: Tensor) -> Tensor:
     return tensor if whole else tensor.clone()
 
 
-def _index(text: str, path: Path) -> dict[str, tuple[tuple[int, int], int]]:
+def _description(header: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """What the metadata of a file say about it."""
+    if KEY not in header:
+        raise UserError("is no compact file", key=str(path), cure="give one that hydraprune export wrote")
+    try:
+        description = json.loads(header[KEY])
+    except (ValueError, RecursionError):
+        description = None
+    if not isinstance(description, dict):
+        raise _damaged(path, "its description cannot be read")
+    if description.get("version") != VERSION:
+        theirs = single_line(description.get("version"))
+        reason = f"is a compact file of version {theirs:.20}, and version {VERSION} is read"
+        raise UserError(reason, key=str(path), cure="update hydraprune")
+    return description
+
+
+def _index(weights: Any, path: Path) -> Index:
     """Sparse weight -> its shape and the rows of a block."""
     try:
-        entries: dict[str, Any] = json.loads(text)
-        index = {name: (*entry["shape"], entry["block"]) for name, entry in entries.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        index = {name: (*entry["shape"], entry["block"]) for name, entry in weights.items()}
+    except (TypeError, KeyError, AttributeError):
         raise _damaged(path, "its list of weights cannot be read") from None
     for name, numbers in index.items():
         if len(numbers) != 3 or not all(type(number) is int for number in numbers):
@@ -124,15 +139,20 @@ def _index(text: str, path: Path) -> dict[str, tuple[tuple[int, int], int]]:
     return {name: ((rows, columns), block) for name, (rows, columns, block) in index.items()}
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the list of weights, and of name, type, shape and bytes of every tensor."""
-    hashed = hashlib.sha256(text.encode())
+def _digest(index: Index, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of name, block and shape of the sparse weights, and of name, type, shape and bytes of every tensor."""
+    hashed = hashlib.sha256()
+    for name in sorted(index):
+        shape, block = index[name]
+        hashed.update(f"{name} {block} {_shown(shape)}\n".encode())
     for name in sorted(tensors):
-        tensor = tensors[name]
-        shape = ",".join(map(str, tensor.shape))
-        hashed.update(f"\n{name} {_TYPES.get(tensor.dtype)} [{shape}]\n".encode())
-        hashed.update(bytes_of(tensor))
+        hashed.update(f"{name} {_TYPES.get(tensors[name].dtype)} {_shown(tensors[name].shape)}\n".encode())
+        hashed.update(bytes_of(tensors[name]))
     return hashed.hexdigest()
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"
 
 
 def _damaged(path: Path, why: str) -> UserError:
