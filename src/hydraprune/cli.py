@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, export, convert, cache, doctor."""
+"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, export, bench, convert, cache, doctor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from hydraprune import __version__
-from hydraprune.deploy import export_command
+from hydraprune.deploy import bench_command, export_command
 from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.utils.command_line import OneLineParser
 from hydraprune.utils.hub_access import go_offline_if_unreachable
@@ -119,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help=export_command.HELP)
     export_command.add_arguments(export)
     export.set_defaults(call=_export)
+    bench = commands.add_parser("bench", help=bench_command.HELP)
+    bench_command.add_arguments(bench)
+    bench.set_defaults(call=_bench)
     convert = commands.add_parser(
         "convert", help="convert a Neural Compressor 2.x pruning configuration to a config of hydraprune"
     )
@@ -250,6 +253,12 @@ def _export(arguments: argparse.Namespace) -> int:
     from hydraprune.runs.commands import export
 
     return export(arguments.model, arguments.overrides, export_command.options_of(arguments))
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from hydraprune.runs.commands import bench
+
+    return bench([*arguments.models, *arguments.overrides], bench_command.options_of(arguments))
 
 
 def _convert(arguments: argparse.Namespace) -> int:

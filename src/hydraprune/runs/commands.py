@@ -1,4 +1,4 @@
-"""`hydraprune check`, `eval` and `export`: commands that compose a run's config and train nothing. Light to import."""
+"""`hydraprune check`, `eval`, `export` and `bench`: they compose a config and train nothing. Light to import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from hydraprune.config.command_words import arranged
 from hydraprune.config.composition import conf_dir, loaded_paths
 from hydraprune.config.model_choice import with_model_choice
-from hydraprune.deploy import export_command
+from hydraprune.deploy import bench_command, export_command
+from hydraprune.deploy.bench_options import BenchOptions
 from hydraprune.errors import UserError
 from hydraprune.runs.resolvers import register
 from hydraprune.utils.hub_access import go_offline_if_unreachable
@@ -123,3 +124,33 @@ def export(model: str, words: Sequence[str], options: export_command.ExportOptio
         check_tokenizer("MODEL", model, source.tokenizer(), data, source.blueprint(), longest)
         check = next(iter(data.evaluations.values()))
         return export_command.export(model, options, TaskTexts(data.train.texts, check.texts, longest))
+
+
+def bench(words: Sequence[str], options: BenchOptions) -> int:
+    """Measure models in several engines, also on the texts of a task if the words name one.
+
+    Args:
+        words: folders or hub ids of models; task=... and what belongs to it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: a model or the task cannot be used, or nothing can be measured.
+    """
+    models, overrides = bench_command.split_words(words)
+    if not models:
+        raise UserError("give at least one model", key="bench", cure="as in hydraprune bench MODEL task=sst2")
+    go_offline_if_unreachable(models)
+    if not overrides:
+        from hydraprune.utils.hub_access import quiet_libraries  # as in `_composed`
+
+        quiet_libraries()
+        return bench_command.measure(models, options, None)
+    if not any(word.startswith("task=") for word in overrides):
+        raise UserError("a task is needed", key=f"bench ... {overrides[0]}", cure="for example task=sst2")
+    with _composed([*overrides, "pattern=dense"], models[0]) as config:
+        from hydraprune.runs.bench_task import bench_task
+
+        task = bench_task(config, models)
+    return bench_command.measure(models, options, task)
