@@ -103,7 +103,7 @@ def numbers_of(text: str, key: str) -> tuple[int, ...]:
         UserError: one of them is no whole number.
     """
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and len(word) < 10 for word in words):
+    if not all(word.isascii() and word.isdecimal() and len(word) < 10 for word in words):
         raise UserError("must be whole numbers with commas between", key=f"{key} {text}", cure=f"as in {key} 1,8")
     return tuple(dict.fromkeys(map(int, words)))
 

@@ -106,21 +106,25 @@ class _Converter:
     def openvino(self, precisions: Sequence[str]) -> _Made:
         """OpenVINO's IR for each precision: the same but for its options, and for int8."""
         _require("openvino")
-        converted = to_openvino(self.model.model, bench_inputs(self.model.model))
         made: _Made = {}
-        for precision in precisions:
+        possible = list(precisions)
+        if self.calibration is None and "int8" in precisions:
+            reason, cure = "is calibrated on the texts of a task, and none is given", "for example task=sst2"
+            made["int8"] = UserError(reason, cure=cure)
+            possible.remove("int8")
+        if not possible:
+            return made
+        converted = to_openvino(self.model.model, bench_inputs(self.model.model))
+        for precision in possible:
             made[precision] = _attempt(
                 partial(self._write, f"openvino-{precision}", partial(self._write_openvino, converted, precision))
             )
         return made
 
     def _write_openvino(self, converted: Any, precision: str, target: Path) -> None:
-        if precision != "int8":
+        if precision != "int8" or self.calibration is None:
             write_openvino(converted, precision, target)
             return
-        if self.calibration is None:
-            reason, cure = "is calibrated on the texts of a task, and none is given", "for example task=sst2"
-            raise UserError(reason, cure=cure)
         names, texts = bench_inputs(self.model.model), spread(self.calibration.texts, _CALIBRATED)
         batches = input_batches(texts, self.model.tokenizer, self.model.model, 1, self.calibration.longest)
         quantized = quantize_openvino(converted, [with_all(names, batch) for batch in batches])
