@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 import pytest
-from bench_helpers import toy_task
 from compact_helpers import save_sparse
 
 from hydraprune.deploy import BenchOptions, bench, benchmark, read_bench
