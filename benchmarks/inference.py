@@ -5,9 +5,9 @@
     python benchmarks/inference.py --density 0.2 1.0 --length 128
     python benchmarks/inference.py --layers                   # 1024x256 and so on
 
-All sides run in this process with one thread on one core. They take turns; in each turn a side runs three times, and the
-first one is not counted. Sides whose engine is not installed are left out. Weights are random unless a folder is given:
-speed does not depend on them, and what is said about outputs compares each side with PyTorch on the same weights.
+All sides run in this process with one thread on one core. They take turns; in each turn a side runs three times, and
+the first one is not counted. Sides whose engine is not installed are left out. Weights are random unless a folder is
+given: speed does not depend on them. The error is that of a side's output against PyTorch's on the same weights.
 """
 
 from __future__ import annotations
