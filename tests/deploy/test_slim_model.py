@@ -106,18 +106,6 @@ def test_one_head_and_one_channel_stay(tmp_path: Path) -> None:
     assert_same_outputs(load_slim(save(model, tmp_path / "slim")), original, batch)
 
 
-def test_channels_are_padded_to_a_multiple_but_not_beyond_those_that_there_were() -> None:
-    model = random_model("bert")
-    first, second = encoder_layers(model)
-    zero_channels(first, list(range(31)), "row")
-    zero_channels(second, [7], "row")
-    batch = sample_batch(model)
-    original = outputs_of(model, batch)
-    slimmed = slim_model(model, multiple=24)
-    assert [(layer.channels[1], layer.width) for layer in slimmed.layers] == [(33, 48), (63, 64)]
-    assert_same_outputs(model, original, batch)
-
-
 def test_a_slimmed_model_works_in_a_pipeline(tmp_path: Path) -> None:
     model = slimmable("bert")
     texts = ["a good film", "never again, and that is all there is to say"]

@@ -157,7 +157,7 @@ def _layers(
         return [_coupled(members, weights, before, heads) for members in blocks.values()]
     if _kind(node) == "ffn_channels":
         networks = [[name, name.replace("intermediate.dense", "output.dense")] for name in names if "intermed" in name]
-        return [_coupled(members, weights, before, len(weights[members[0]])) for members in networks]
+        return [_coupled(members, weights, before, len(weights[members[0]]) // node["size"]) for members in networks]
     return [_layer(node, weights[name], before[name]) for name in names]
 
 

@@ -25,23 +25,15 @@ def add_slim(commands: Any) -> None:
     parser = commands.add_parser("slim", help="remove heads and channels that are zero: a smaller, faster model")
     parser.add_argument("model", metavar="MODEL", help="a folder, that of a run too, or a hub id")
     parser.add_argument("--out", metavar="FOLDER", help="where it is written (default: beside MODEL, with -slim added)")
-    parser.add_argument(
-        "--multiple",
-        type=int,
-        default=1,
-        metavar="N",
-        help="pad the channels of each layer to a multiple of N, as 4 for a training with pattern=4x1 (default: 1)",
-    )
-    parser.set_defaults(call=lambda arguments: slim(arguments.model, arguments.out, arguments.multiple))
+    parser.set_defaults(call=lambda arguments: slim(arguments.model, arguments.out))
 
 
-def slim(path: str, out: str | None = None, multiple: int = 1) -> int:
+def slim(path: str, out: str | None = None) -> int:
     """Write the slimmed model and print what was removed.
 
     Args:
         path: folder, that of a run too, or hub id.
         out: a folder that does not exist or is empty; None: beside the model, with -slim added to its name.
-        multiple: see `slim_model`.
 
     Returns:
         The exit code.
@@ -49,8 +41,6 @@ def slim(path: str, out: str | None = None, multiple: int = 1) -> int:
     Raises:
         UserError: the model cannot be loaded, nothing can be removed, the outputs would differ, or the folder is taken.
     """
-    if multiple < 1:
-        raise UserError("must be at least 1", key=f"--multiple {multiple}")
     source = str(model_of_run(at_home(path)) or path)
     target, option = _target(source, out)
     _refuse_taken(target, option)
@@ -66,7 +56,7 @@ def slim(path: str, out: str | None = None, multiple: int = 1) -> int:
     tokenizer, batch = _tokenizer(pretrained), sample_batch(model)
     original, parameters = outputs_of(model, batch), _parameters(model)
     try:
-        slimmed = slim_model(model, multiple)
+        slimmed = slim_model(model)
     except UserError as error:
         raise UserError(error.reason, key="MODEL", value=path, cure=error.cure) from None
     found = _write(model, tokenizer, target, option, batch, original)

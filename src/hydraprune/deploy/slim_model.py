@@ -61,7 +61,7 @@ class Slimmed:
         return sum(layer.padding for layer in self.layers)
 
 
-def slim_model(model: nn.Module, multiple: int = 1) -> Slimmed:
+def slim_model(model: nn.Module) -> Slimmed:
     """Remove from a model, in place, all heads and channels that have no effect on its outputs.
 
     What removed units add to every output, their biases, goes into the biases of the outputs. Every layer keeps one
@@ -71,8 +71,6 @@ def slim_model(model: nn.Module, multiple: int = 1) -> Slimmed:
 
     Args:
         model: with a config of transformers; of a family in `ENCODERS`.
-        multiple: every layer is padded to a multiple of so many channels, as patterns such as 4x1 need it, but not
-            beyond those that it had.
 
     Raises:
         UserError: the model is of another family, or nothing can be removed.
@@ -81,33 +79,34 @@ def slim_model(model: nn.Module, multiple: int = 1) -> Slimmed:
     if not layers:
         raise UserError(f"is a {model_type(model)} model, and slim knows the layers of {', '.join(ENCODERS)}")
     config: Any = model.config
-    heads, channels = [_head_removal(layer) for layer in layers], [_channel_removal(layer) for layer in layers]
-    names, before = [layer.name for layer in layers], [(layer.heads, layer.channels) for layer in layers]
-    after = [(len(kept.kept), len(staying.kept)) for kept, staying in zip(heads, channels, strict=True)]
-    widths = [min(-(-kept // multiple) * multiple, had) for (_, kept), (_, had) in zip(after, before, strict=True)]
-    plain = all(kept == int(config.num_attention_heads) for kept, _ in after) and _is_even(before, after, widths)
-    if plain:
-        widths = [max(widths)] * len(layers)
-    if [(kept, width) for (kept, _), width in zip(after, widths, strict=True)] == before:
+    before = [LayerSizes(tuple(range(layer.heads)), layer.channels) for layer in layers]
+    original = sizes_of(config) or before
+    removals = [(_head_removal(layer), _channel_removal(layer)) for layer in layers]
+    after = [
+        LayerSizes(tuple(sizes.heads[head] for head in heads.kept), len(channels.kept))
+        for sizes, (heads, channels) in zip(original, removals, strict=True)
+    ]
+    width = _common_width(before, after, int(config.num_attention_heads))
+    widths = [width or sizes.channels for sizes in after]
+    described = [
+        SlimLayer(layer.name, (layer.heads, len(new.heads)), (layer.channels, new.channels), padded)
+        for layer, new, padded in zip(layers, after, widths, strict=True)
+    ]
+    if all(layer.heads[0] == layer.heads[1] and layer.channels[0] == layer.width for layer in described):
         raise UserError(
             "nothing can be removed: in no layer is a whole attention head or a whole channel zero",
-            cure="train with pattern=slim, heads or channels; other zeros are used by hydraprune.deploy.accelerate",
+            cure="train with pattern=slim, heads or ffn_channels",
         )
-    old = sizes_of(config) or [LayerSizes(tuple(range(count)), width) for count, width in before]
-    for layer, kept, staying, width in zip(layers, heads, channels, widths, strict=True):
-        _add(layer.attention_output.bias, kept.bias)
-        _add(layer.ffn_out.bias, staying.bias)
-        layer.keep_heads(kept.kept)
-        layer.keep_channels(staying.kept)
-        layer.pad_channels(width)
-    if plain:
-        set_sizes(config, None)
-        setattr(config, next(field for field in CHANNEL_FIELDS if hasattr(config, field)), widths[0])
-    else:
-        numbers = [tuple(sizes.heads[head] for head in kept.kept) for sizes, kept in zip(old, heads, strict=True)]
-        set_sizes(config, [LayerSizes(*sizes) for sizes in zip(numbers, widths, strict=True)])
-    described = zip(names, before, after, widths, strict=True)
-    return Slimmed(tuple(SlimLayer(n, (b[0], a[0]), (b[1], a[1]), w) for n, b, a, w in described), plain)
+    for layer, (heads, channels), padded in zip(layers, removals, widths, strict=True):
+        _add(layer.attention_output.bias, heads.bias)
+        _add(layer.ffn_out.bias, channels.bias)
+        layer.keep_heads(heads.kept)
+        layer.keep_channels(channels.kept)
+        layer.pad_channels(padded)
+    set_sizes(config, after if width is None else None)
+    if width is not None:
+        setattr(config, next(field for field in CHANNEL_FIELDS if hasattr(config, field)), width)
+    return Slimmed(tuple(described), width is not None)
 
 
 def load_slim(folder: str | Path) -> nn.Module:
@@ -135,16 +134,16 @@ def _channel_removal(layer: EncoderLayer) -> Removal:
     return removable_channels(weight, bias, layer.activation, layer.ffn_out.weight.detach())
 
 
-def _is_even(before: Sequence[tuple[int, int]], after: Sequence[tuple[int, int]], widths: Sequence[int]) -> bool:
-    """Whether padding all layers to one width adds little.
+def _common_width(before: Sequence[LayerSizes], after: Sequence[LayerSizes], heads: int) -> int | None:
+    """The channels to which all layers can be padded; None where a config of transformers cannot say the sizes.
 
-    Args:
-        before, after: (heads, channels) of each layer.
+    It has one number of heads, of which their size follows, and one of channels, for all layers.
     """
-    kept = sum(channels for _, channels in after)
-    removed = sum(channels for _, channels in before) - kept
-    padding = max(widths) * len(widths) - sum(widths)
-    return padding <= _MOST_PADDING * min(kept, removed)
+    if any(len(layer.heads) != heads for layer in after):
+        return None
+    channels = [layer.channels for layer in after]
+    kept, had, width = sum(channels), sum(layer.channels for layer in before), max(channels)
+    return width if width * len(channels) - kept <= _MOST_PADDING * min(kept, had - kept) else None
 
 
 def _add(bias: Tensor, constants: Tensor) -> None:

@@ -203,6 +203,7 @@ def heads(
 
 def ffn_channels(
     target_sparsity: float,
+    size: int = 1,
     scope: Scope = "global",
     floor: float = 0.0,
     cap: float = 0.98,
@@ -219,7 +220,7 @@ def ffn_channels(
     if isinstance(layers, Layers) and not layers.roles and not layers.include:
         layers = replace(layers, roles=FFN_ROLES)
     shared = (layers, pruner, scheduler, progressive, regularizer, initial_sparsity)
-    return custom(FfnChannels(reduce), target_sparsity, scope, floor, cap, *shared)
+    return custom(FfnChannels(size, reduce), target_sparsity, scope, floor, cap, *shared)
 
 
 def lock(layers: Layers | None = None) -> Plans:

@@ -58,7 +58,7 @@ def test_the_cheapest_channels_go_whole(kind: str, scope: Any) -> None:
     model = model_of(kind)
     layers = [(first.clone(), second.clone()) for first, second in matrices(model, kind)]
     worth = torch.stack([first.abs().mean(1) + second.abs().mean(0) for first, second in layers])
-    pruner = pruner_of(model, family_of(kind) or Family(kind), ffn_channels(0.25, scope))
+    pruner = pruner_of(model, family_of(kind) or Family(kind), ffn_channels(0.25, scope=scope))
     pruner.project(0)
     expected = torch.zeros_like(worth, dtype=torch.bool)
     if scope == "global":
@@ -84,6 +84,19 @@ def test_a_pruned_channel_has_no_effect_whatever_its_bias() -> None:
             dense = layer.intermediate.dense  # type: ignore[union-attr]
             dense.bias[(dense.weight == 0).all(1)] = 7.0
     assert torch.equal(model(tokens).logits, before)
+
+
+def test_adjacent_channels_go_together() -> None:
+    torch.manual_seed(0)
+    model = model_of("bert")
+    pruner_of(model, family_of("bert") or Family("bert"), ffn_channels(0.5, size=4)).project(0)
+    for first, second in matrices(model, "bert"):
+        gone = (first == 0).all(1).reshape(-1, 4)
+        assert torch.equal(gone.any(1), gone.all(1))
+        assert torch.equal((second == 0).all(0), gone.flatten())
+        assert gone.any()
+    with pytest.raises(SparsityError, match=r"does not fit .* 5 does not divide its 64 rows"):
+        pruner_of(model_of("bert"), family_of("bert") or Family("bert"), ffn_channels(0.5, size=5))
 
 
 class Gated(nn.Module):

@@ -11,28 +11,33 @@ from hydraprune.sparsity.layers import ROLE_GROUPS, Family
 from hydraprune.sparsity.layouts import Weight, model_block_of
 from hydraprune.sparsity.patterns.base import Pattern, Reduce, check_reduce
 from hydraprune.sparsity.patterns.block import Block
+from hydraprune.sparsity.validation import check_whole
 
 FFN_ROLES = ROLE_GROUPS["ffn"]
 
 
 @dataclass(frozen=True)
 class FfnChannels:
-    """One channel between the two matrices of a feed-forward network is one unit. Xia et al. 2022, arXiv:2204.00408.
+    """Channels between the two matrices of a feed-forward network are units. Xia et al. 2022, arXiv:2204.00408.
 
-    A channel's score is the mean of those of its row in the first matrix and of its column in the second. Biases stay;
+    A unit's score is the mean of those of its rows in the first matrix and of its columns in the second. Biases stay;
     a channel whose column is zero has no effect whatever its bias is. A gated network has two first matrices, and a
     channel is a row of each.
 
     Args:
-        reduce: how the scores of one channel combine within a weight: mean, sum or max.
+        size: how many adjacent channels are one unit. What is left of a network then has a multiple of so many, as
+            blocks of as many rows need it.
+        reduce: how the scores of one unit combine within a weight: mean, sum or max.
 
     Raises:
-        SparsityError: `reduce` is another word.
+        SparsityError: `size` is no positive whole number, or `reduce` another word.
     """
 
+    size: int = 1
     reduce: Reduce = "mean"
 
     def __post_init__(self) -> None:
+        check_whole("size", self.size, 1)
         check_reduce(self.reduce)
 
     @property
@@ -83,5 +88,5 @@ class FfnChannels:
                     f"{weight.layer}: has {weight.view_shape[0]} rows, and {second[0].layer} {channels} columns",
                     cure="exclude this network",
                 )
-        rows, columns = Block(1, "channel", self.reduce), Block("channel", 1, self.reduce)
+        rows, columns = Block(self.size, "channel", self.reduce), Block("channel", self.size, self.reduce)
         return [*((weight, rows) for weight in first), (second[0], columns)]
