@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from slim_helpers import random_model, save, slimmable, zero_channels
 
 from hydraprune.deploy import slim_model as slim_module
@@ -60,6 +61,13 @@ def test_a_model_without_a_tokenizer_is_slimmed_without(hydraprune: Command, wor
     done = hydraprune("slim", "mine")
     assert done.code == 0, done.err
     assert "without a tokenizer" in done.out
+
+
+def test_half_precision_is_read_and_the_type_that_is_written_said(hydraprune: Command, workplace: Path) -> None:
+    save(slimmable("bert").to(torch.bfloat16), workplace / "mine")
+    done = hydraprune("slim", "mine")
+    assert done.code == 0, done.err
+    assert "written in single precision, and stored in MODEL as bfloat16" in done.out
 
 
 @pytest.mark.usefixtures("bad_input")

@@ -62,6 +62,8 @@ def slim(path: str, out: str | None = None) -> int:
     found = _write(model, tokenizer, target, option, batch, original)
     print(_table(slimmed))
     print(_summary(slimmed, found, (parameters, _parameters(model))))
+    if (stored := _stored_type(pretrained)) != "float32":
+        print(f"written in single precision, and stored in MODEL as {stored}")
     if tokenizer is None:
         print("without a tokenizer, since none can be loaded from MODEL")
     print(f"{target}  is written; {_use(slimmed, target)}")
@@ -96,6 +98,11 @@ def _tokenizer(pretrained: PretrainedModel) -> Any | None:
         return None
     # Where there are no files, transformers makes one that knows its special tokens and no other.
     return tokenizer if len(tokenizer) > len(set(tokenizer.all_special_tokens)) else None
+
+
+def _stored_type(pretrained: PretrainedModel) -> str:
+    """The type of a model's weights by its config, such as bfloat16."""
+    return str(getattr(pretrained.config(), "dtype", None) or "float32").removeprefix("torch.")
 
 
 def _write(
