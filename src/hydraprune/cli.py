@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, convert, cache, doctor."""
+"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, slim, convert, cache, doctor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from hydraprune import __version__
+from hydraprune.deploy.slim_command import add_slim
 from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.utils.command_line import OneLineParser
 from hydraprune.utils.hub_access import go_offline_if_unreachable
@@ -115,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_modules(verify)
     verify.set_defaults(call=_verify)
+    add_slim(commands)
     convert = commands.add_parser(
         "convert", help="convert a Neural Compressor 2.x pruning configuration to a config of hydraprune"
     )

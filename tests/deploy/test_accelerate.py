@@ -20,6 +20,7 @@ from hydraprune.deploy.dense_bf16 import multiplies_tiles
 from hydraprune.deploy.encoder_modules import ENCODERS
 from hydraprune.deploy.fused_encoder import FusedEncoder
 from hydraprune.errors import UserError
+from hydraprune.models.encoder_layers import encoder_layers
 from hydraprune.models.families import FAMILIES
 from hydraprune.sparsity import native_code
 
@@ -134,6 +135,20 @@ def test_the_original_stays_as_it_is() -> None:
 
 
 @pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("kind", FUSED)
+def test_layers_without_some_heads_and_channels(kind: str) -> None:
+    model = sparse_model(kind)
+    layers = encoder_layers(model)
+    layers[0].keep_heads([1, 3])
+    layers[1].keep_channels(range(5, 40))
+    given = inputs(model.config.vocab_size)
+    fast = accelerate(model)
+    assert fast.acceleration.way == ("layer by layer" if kind == "mpnet" else "fused")
+    with torch.no_grad():
+        assert difference(fast(**given).logits, model(**given).logits) < 1e-5
+
+
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_models_of_another_type_give_their_type(dtype: torch.dtype) -> None:
     model = sparse_model("bert").to(dtype)
@@ -172,7 +187,7 @@ def test_with_amx_the_fastest_is_taken(best: tuple[str, str], monkeypatch: pytes
         own = base.encoder.weights.precision if isinstance(base, FusedEncoder) else "bf16"
         return 0.001 if (type(base).__name__, own) == best else 0.002
 
-    module = importlib.import_module("hydraprune.deploy.accelerate")
+    module = importlib.import_module("hydraprune.deploy.acceleration")
     monkeypatch.setattr(module, "multiplies_tiles", lambda: True)
     monkeypatch.setattr(module, "measured", seconds)
     model = sparse_model("bert")
