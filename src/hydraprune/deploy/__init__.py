@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from hydraprune.deploy.compact_file import CompactTensors
     from hydraprune.deploy.compact_model import load_compact, read_compact, save_compact
     from hydraprune.deploy.compact_weight import CompactWeight, LiveBlocks, decode, encode, live_blocks
-    from hydraprune.deploy.export_command import ExportOptions
+    from hydraprune.deploy.export_options import ExportOptions
     from hydraprune.deploy.exports import Exported, export_model
     from hydraprune.deploy.onnx_export import load_onnx
     from hydraprune.deploy.openvino_export import load_openvino
@@ -39,7 +39,7 @@ __getattr__ = lazy_exports(
     {
         "CompactTensors": "hydraprune.deploy.compact_file",
         "CompactWeight": "hydraprune.deploy.compact_weight",
-        "ExportOptions": "hydraprune.deploy.export_command",
+        "ExportOptions": "hydraprune.deploy.export_options",
         "Exported": "hydraprune.deploy.exports",
         "LiveBlocks": "hydraprune.deploy.compact_weight",
         "TaskTexts": "hydraprune.deploy.text_batches",

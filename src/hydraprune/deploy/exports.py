@@ -15,8 +15,8 @@ from hydraprune.deploy.compact_model import CompactModel, CompactSizes, save_com
 from hydraprune.deploy.compact_weight import Precision
 from hydraprune.deploy.comparison import Comparison, Run, compare, refuse_above_limit
 from hydraprune.deploy.engines import require, versions
-from hydraprune.deploy.export_command import ExportOptions
 from hydraprune.deploy.export_folder import DETAILS_FILE, copy_settings, new_folder, size_of, target_of
+from hydraprune.deploy.export_options import ExportOptions
 from hydraprune.deploy.onnx_export import ONNX_FILE, OPSET, load_onnx, quantize_onnx, write_onnx
 from hydraprune.deploy.openvino_export import (
     computes_in_bf16,
