@@ -31,9 +31,9 @@ def options_of(arguments: argparse.Namespace) -> ExportOptions:
     Raises:
         UserError: they do not fit together.
     """
-    return ExportOptions(
-        arguments.to, arguments.precision, arguments.embeddings, arguments.out, bool(arguments.overrides)
-    )
+    options = ExportOptions(arguments.to, arguments.precision, arguments.embeddings, arguments.out)
+    options.check_texts(given=bool(arguments.overrides))
+    return options
 
 
 def export(model: str, options: ExportOptions, texts: TaskTexts | None) -> int:

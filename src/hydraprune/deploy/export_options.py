@@ -24,7 +24,6 @@ class ExportOptions:
         precision: one of its values.
         embeddings: precision of embedding tables in a compact file; None: fp32.
         out: the new folder; None: beside the model.
-        has_task: whether texts of a task will be given.
 
     Raises:
         UserError: the options do not fit together.
@@ -34,7 +33,6 @@ class ExportOptions:
     precision: str = "fp32"
     embeddings: str | None = None
     out: str | None = None
-    has_task: bool = False
 
     def __post_init__(self) -> None:
         known = PRECISIONS.get(self.to)
@@ -46,7 +44,14 @@ class ExportOptions:
         if self.embeddings is not None and (self.to != "compact" or self.embeddings not in EMBEDDINGS):
             reason = f"is for --to compact, with {', '.join(EMBEDDINGS)}"
             raise UserError(reason, key=f"--embeddings {self.embeddings}", cure="leave it out")
-        if (self.to, self.precision) == ("openvino", "int8") and not self.has_task:
+
+    def check_texts(self, given: bool) -> None:
+        """Check that there are texts of a task where the export is calibrated on them.
+
+        Raises:
+            UserError: there are none.
+        """
+        if (self.to, self.precision) == ("openvino", "int8") and not given:
             reason = "int8 is calibrated on the texts of a task, and none is given"
             raise UserError(reason, key="--precision int8", cure="for example task=sst2")
 

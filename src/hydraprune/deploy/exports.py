@@ -89,6 +89,7 @@ def export_model(model: str, options: ExportOptions, texts: TaskTexts | None = N
         UserError: the model cannot be loaded or converted; the folder exists or cannot be written; a package is
             missing; or an export in float32 computes other outputs.
     """
+    options.check_texts(given=texts is not None)
     if options.to != "compact":
         require(options.to)
     source = source_of(model, "MODEL")
@@ -130,7 +131,7 @@ def _compact(job: _Job, folder: Path) -> _Written:
     try:
         sizes = save_compact(job.model, folder, precision, embeddings)
     except ValueError as error:
-        raise UserError(str(error), key="MODEL", cure="give --precision fp32") from None
+        raise UserError(str(error), key="MODEL", cure="give a precision of a wider range: fp32 or bf16") from None
     loaded = CompactModel(folder.name, str(folder), key="MODEL").load().eval()
 
     def run(arrays: dict[str, Any]) -> Any:
