@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, slim, convert, cache, doctor."""
+"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, slim, export, convert, cache, doctor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from hydraprune import __version__
+from hydraprune.deploy import export_command
 from hydraprune.deploy.slim_command import add_slim
 from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.utils.command_line import OneLineParser
@@ -117,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_modules(verify)
     verify.set_defaults(call=_verify)
     add_slim(commands)
+    export = commands.add_parser("export", help=export_command.HELP)
+    export_command.add_arguments(export)
+    export.set_defaults(call=_export)
     convert = commands.add_parser(
         "convert", help="convert a Neural Compressor 2.x pruning configuration to a config of hydraprune"
     )
@@ -225,8 +229,7 @@ def _eval(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     go_offline_if_unreachable([arguments.model])
     from hydraprune.config.allowlist import import_modules
-    from hydraprune.deploy.verify import table, violations
-    from hydraprune.models.saved_weights import saved_model
+    from hydraprune.deploy.verify import checked_model, table, violations
     from hydraprune.sparsity import SparsityError, parse
     from hydraprune.utils.hub_access import quiet_libraries
 
@@ -236,13 +239,19 @@ def _verify(arguments: argparse.Namespace) -> int:
         pattern = None if arguments.pattern is None else parse(arguments.pattern)
     except SparsityError as error:
         raise UserError(error.reason, key=f"--pattern {arguments.pattern}", cure=error.cure) from None
-    model = saved_model(arguments.model, "MODEL")
+    model = checked_model(arguments.model, "MODEL")
     print(table(model))
     if pattern is None:
         return 0
     broken = violations(model, pattern)
     print("\n".join(broken) if broken else f"{arguments.pattern} holds in every layer that has zeros")
     return 1 if broken else 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from hydraprune.runs.commands import export
+
+    return export(arguments.model, arguments.overrides, export_command.options_of(arguments))
 
 
 def _convert(arguments: argparse.Namespace) -> int:

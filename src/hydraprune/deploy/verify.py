@@ -6,9 +6,24 @@ from collections import Counter
 
 from torch import nn
 
+from hydraprune.deploy.compact_model import is_compact, load_compact
+from hydraprune.models.saved_weights import saved_model
 from hydraprune.sparsity import LayerSparsity, Pattern, layer_sparsity, model_sparsity
 from hydraprune.sparsity.patterns import shape_of
 from hydraprune.sparsity.statistics import prunable_layers
+from hydraprune.utils.hub_access import at_home
+
+
+def checked_model(path: str, key: str) -> nn.Module:
+    """The saved model of any kind at a path: see `saved_model`, and also one in a compact file.
+
+    Args:
+        key: of the path, for errors.
+
+    Raises:
+        UserError: it cannot be found or read.
+    """
+    return load_compact(path, key) if is_compact(at_home(path)) else saved_model(path, key)
 
 
 def table(model: nn.Module) -> str:

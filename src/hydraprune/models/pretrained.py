@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -28,12 +28,6 @@ from hydraprune.models.slim_sizes import fit_sizes, fitted_class, sizes_of
 from hydraprune.models.stored_weights import stored_misfit
 from hydraprune.utils.hub_access import at_home, loading, local_or_id
 
-_WEIGHT_FILES = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-)
 _ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 # Of `TinyModel`: beyond these even the shapes of a model take minutes, or do not fit into memory.
 _MOST_WIDE = 16_384
@@ -79,6 +73,13 @@ class PretrainedModel:
     type: str | None = None
     key: str = "model.path"
     family: ModelFamily | None = None
+    # A folder holds at least one of these.
+    weight_files: ClassVar[tuple[str, ...]] = (
+        "model.safetensors",
+        "pytorch_model.bin",
+        "model.safetensors.index.json",
+        "pytorch_model.bin.index.json",
+    )
 
     def config(self) -> PretrainedConfig:
         """The checkpoint's own config.
@@ -92,8 +93,8 @@ class PretrainedModel:
             folder = Path(source)
             if not raw:
                 raise self._without_config(folder)
-            if folder.is_dir() and not any((folder / name).exists() for name in _WEIGHT_FILES):
-                raise self._error(f"holds no weights ({', '.join(_WEIGHT_FILES[:2])})")
+            if folder.is_dir() and not any((folder / name).exists() for name in self.weight_files):
+                raise self._error(f"holds no weights ({', '.join(self.weight_files[:2])})")
             self._refuse_code(raw)
             self._refuse_label_names(raw.get("id2label"))
             if "model_type" in raw:

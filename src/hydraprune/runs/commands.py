@@ -1,4 +1,4 @@
-"""`hydraprune check` and `hydraprune eval`: commands that compose a run's config and train nothing. Light to import."""
+"""`hydraprune check`, `eval` and `export`: commands that compose a run's config and train nothing. Light to import."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 from hydraprune.config.command_words import arranged
 from hydraprune.config.composition import conf_dir, loaded_paths
 from hydraprune.config.model_choice import with_model_choice
+from hydraprune.deploy import export_command
+from hydraprune.deploy.export_options import ExportOptions
 from hydraprune.errors import UserError
 from hydraprune.runs.resolvers import register
 from hydraprune.utils.hub_access import go_offline_if_unreachable
@@ -87,3 +89,38 @@ def evaluate(model: str, words: Sequence[str], predictions: str | None) -> int:
     for metric, value in values.items():
         print(f"{metric}  {value:.4f}")
     return 0
+
+
+def export(model: str, words: Sequence[str], options: ExportOptions) -> int:
+    """Export a model to another form, checked and calibrated on the texts of a task if the words name one.
+
+    Args:
+        model: folder or hub id.
+        words: task=... and what belongs to it; none: a sample of texts is used.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: the model or the task cannot be used, or the export fails.
+    """
+    if not words:
+        go_offline_if_unreachable([model])
+        from hydraprune.utils.hub_access import quiet_libraries  # as in `_composed`
+
+        quiet_libraries()
+        return export_command.export(model, options, None)
+    if not any(word.startswith("task=") for word in words):
+        raise UserError("a task is needed", key=f"export ... {words[0]}", cure="for example task=sst2")
+    with _composed([*words, "pattern=dense"], model) as config:
+        from hydraprune.deploy.compact_model import source_of
+        from hydraprune.deploy.text_batches import TaskTexts
+        from hydraprune.models.tokenizer_checks import check_tokenizer
+        from hydraprune.runs.experiment import build_experiment
+        from hydraprune.runs.setup import TaskLoader
+
+        experiment, source = build_experiment(config), source_of(model, "MODEL")
+        data, longest = TaskLoader()(experiment), experiment.components.task.max_length
+        check_tokenizer("MODEL", model, source.tokenizer(), data, source.blueprint(), longest)
+        check = next(iter(data.evaluations.values()))
+        return export_command.export(model, options, TaskTexts(data.train.texts, check.texts, longest))

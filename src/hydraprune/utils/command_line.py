@@ -5,13 +5,23 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydraprune.errors import single_line
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` without the usage text before an error."""
+    """`argparse.ArgumentParser` without the usage text before an error, and with key=value words anywhere."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The same; words after an option, which argparse does not add to a list before it, go to `key=value`."""
+        namespace, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if action.metavar == "key=value" and action.nargs == "*":  # `parse_intermixed_args` suppresses it
+                words = [word for word in rest if "=" in word and not word.startswith("-")]
+                setattr(namespace, action.dest, [*getattr(namespace, action.dest), *words])
+                rest = [word for word in rest if word not in words]
+        return namespace, rest
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 after one line."""
