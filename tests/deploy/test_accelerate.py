@@ -15,7 +15,7 @@ from kernel_helpers import difference, kernels, make_sparse
 from torch import nn
 from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification, BertConfig, pipeline
 
-from hydraprune.deploy import Acceleration, accelerate
+from hydraprune.deploy import Acceleration, ExportOptions, accelerate, export_model
 from hydraprune.deploy.dense_bf16 import multiplies_tiles
 from hydraprune.deploy.encoder_modules import ENCODERS
 from hydraprune.deploy.fused_encoder import FusedEncoder
@@ -266,3 +266,11 @@ def test_a_model_that_was_accelerated_already(tmp_path: Path) -> None:
     assert again.acceleration == fast.acceleration
     with pytest.raises(UserError, match="is accelerated already"):
         accelerate(fast)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_compact_export_is_read(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "model", "bert")
+    exported = export_model(str(tmp_path / "model"), ExportOptions(to="compact", out=str(tmp_path / "compact")))
+    given = inputs(25)
+    assert torch.equal(accelerate(exported.folder)(**given).logits, accelerate(tmp_path / "model")(**given).logits)

@@ -15,6 +15,7 @@ import transformers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from hydraprune.deploy.compact_model import CompactModel, source_of
 from hydraprune.deploy.dense_bf16 import DenseBfloat16, multiplies_tiles
 from hydraprune.deploy.encoder_modules import encoder_weights, fused_misfit
 from hydraprune.deploy.fused_encoder import FusedEncoder
@@ -24,9 +25,8 @@ from hydraprune.kernels.compiled import Compiled, compile_kernels
 from hydraprune.kernels.encoders import Encoder
 from hydraprune.kernels.packing import Precision
 from hydraprune.models.classification_head import base_model
-from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.sparsity.native_code import UNFIT
-from hydraprune.utils.hub_access import at_home, loading, local_or_id, model_of_run
+from hydraprune.utils.hub_access import loading, local_or_id
 
 log = logging.getLogger(__name__)
 # Layer by layer, the kernels pay below this share of weights left: activations are transposed for each layer.
@@ -71,7 +71,7 @@ def accelerate(
     line, and kept as the model's `acceleration`. The copy shares the original's tables of embeddings.
 
     Args:
-        model: a Hugging Face model, or the folder of one, the folder of a run, or a hub id.
+        model: a Hugging Face model, or the folder of one, of a run, of a compact export, or a hub id.
         precision: of the products: `fp32`, or `bf16` for processors with AVX-512 BF16. On one with AMX, `bf16` takes
             what is fastest when it is measured here: these kernels in either precision, or PyTorch in bfloat16.
         cache: the folder of compiled kernels (default: HYDRAPRUNE_CACHE, or ~/.cache/hydraprune).
@@ -190,12 +190,13 @@ def _cache_folder(given: Path | None) -> Path:
 
 def _load(path: str) -> nn.Module:
     """The model of a folder, of a run's folder or of the hub, with the head that its config.json names."""
-    path = str(model_of_run(at_home(path)) or path)
-    source = PretrainedModel(Path(path).name, path, key="model")
+    source = source_of(path, "model")
     architectures = getattr(source.config(), "architectures", None) or [""]
-    if not hasattr(transformers, architectures[0]) or architectures[0].endswith("ForSequenceClassification"):
+    is_read_here = isinstance(source, CompactModel) or not hasattr(transformers, architectures[0])
+    if is_read_here or architectures[0].endswith("ForSequenceClassification"):
         return source.load()
     kind: Any = getattr(transformers, architectures[0])
+    path = source.path
     with loading("model", path):
         loaded: nn.Module
         loaded, info = kind.from_pretrained(
