@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, export, bench, convert, cache, doctor."""
+"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, slim, export, bench, and so on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hydraprune import __version__
 from hydraprune.deploy import bench_command, export_command
+from hydraprune.deploy.slim_command import add_slim
 from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.utils.command_line import OneLineParser
 from hydraprune.utils.hub_access import go_offline_if_unreachable
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_modules(verify)
     verify.set_defaults(call=_verify)
+    add_slim(commands)
     export = commands.add_parser("export", help=export_command.HELP)
     export_command.add_arguments(export)
     export.set_defaults(call=_export)

@@ -28,7 +28,7 @@ GROUPS = sorted({path.parent.name for path in FILES if path.parent.name})
 
 # pattern=parts has no parts of its own and needs at least one.
 A_PART = "+pattern@pattern.parts.all=4x1"
-PARTS = {"dense": 0, "mixed": 3}
+PARTS = {"dense": 0, "mixed": 3, "slim": 2}
 # Methods that prune once before training, and by default do not train.
 AT_ONCE = {("pruner", name) for name in ("wanda", "sparse_gpt", "retrain_free")}
 
@@ -131,6 +131,8 @@ def test_every_pattern_fits_every_model(model: str, pattern: str, checkpoints: d
     encoder = {f"{n}.weight" for n, m in network.named_modules() if isinstance(m, torch.nn.Linear) and "layer." in n}
     if pattern == "heads":
         encoder = {name for name in encoder if ".attention." in name}
+    if pattern == "ffn_channels":
+        encoder = {name for name in encoder if ".attention." not in name}
     assert pruned == encoder
     assert all(units.target <= units.total for pruner in pruners for _, units in pruner.pools)
 
@@ -226,7 +228,7 @@ def test_pruning_without_training_is_a_default_that_typing_overrides(pruner: str
 
 
 def test_the_name_of_a_pattern_follows_its_sizes() -> None:
-    for pattern in set(names("pattern")) - {"dense", "mixed", "heads", "lock", "parts"}:
+    for pattern in set(names("pattern")) - {"dense", "mixed", "heads", "ffn_channels", "slim", "lock", "parts"}:
         plans = instantiate.plans(resolved(composed(f"pattern={pattern}")))
         plan = plans.parts[plans.name]
         assert parse(plans.name) == plan.pattern

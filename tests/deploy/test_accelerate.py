@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from kernel_helpers import difference, kernels, make_sparse
 from torch import nn
 from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification, BertConfig, pipeline
 
-from hydraprune.deploy import Acceleration, accelerate
+from hydraprune.deploy import Acceleration, ExportOptions, accelerate, export_model
+from hydraprune.deploy.dense_bf16 import multiplies_tiles
 from hydraprune.deploy.encoder_modules import ENCODERS
+from hydraprune.deploy.fused_encoder import FusedEncoder
 from hydraprune.errors import UserError
+from hydraprune.models.encoder_layers import encoder_layers
 from hydraprune.models.families import FAMILIES
 from hydraprune.sparsity import native_code
 
@@ -131,6 +135,20 @@ def test_the_original_stays_as_it_is() -> None:
 
 
 @pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("kind", FUSED)
+def test_layers_without_some_heads_and_channels(kind: str) -> None:
+    model = sparse_model(kind)
+    layers = encoder_layers(model)
+    layers[0].keep_heads([1, 3])
+    layers[1].keep_channels(range(5, 40))
+    given = inputs(model.config.vocab_size)
+    fast = accelerate(model)
+    assert fast.acceleration.way == ("layer by layer" if kind == "mpnet" else "fused")
+    with torch.no_grad():
+        assert difference(fast(**given).logits, model(**given).logits) < 1e-5
+
+
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_models_of_another_type_give_their_type(dtype: torch.dtype) -> None:
     model = sparse_model("bert").to(dtype)
@@ -149,11 +167,39 @@ def test_bfloat16_or_a_line_that_it_is_not(caplog: pytest.LogCaptureFixture) -> 
     given = inputs(model.config.vocab_size)
     with torch.no_grad():
         assert difference(fast(**given).logits, model(**given).logits) < 0.03
-    if kernels().bf16:
+    if multiplies_tiles():
+        assert "the fastest on this processor with AMX, in ms of a text: fused fp32 " in caplog.text
+    elif kernels().bf16:
         assert "accelerate: fused, bf16, kernels for AVX-512 BF16 in 12 layers" in caplog.text
     else:
         assert "fp32" in caplog.text
         assert "has no AVX-512 BF16" in caplog.text
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("best", [("FusedEncoder", "fp32"), ("FusedEncoder", "bf16"), ("DenseBfloat16", "bf16")])
+def test_with_amx_the_fastest_is_taken(best: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kernels().bf16:
+        pytest.skip("this processor has no AVX-512 BF16")
+    kind, precision = best
+
+    def seconds(base: Any) -> float:
+        own = base.encoder.weights.precision if isinstance(base, FusedEncoder) else "bf16"
+        return 0.001 if (type(base).__name__, own) == best else 0.002
+
+    module = importlib.import_module("hydraprune.deploy.acceleration")
+    monkeypatch.setattr(module, "multiplies_tiles", lambda: True)
+    monkeypatch.setattr(module, "measured", seconds)
+    model = sparse_model("bert")
+    fast = accelerate(model, "bf16")
+    assert type(fast.bert).__name__ == kind
+    assert fast.acceleration.precision == precision
+    assert f"{precision} 1.00" in fast.acceleration.why
+    given = inputs(model.config.vocab_size)
+    with torch.no_grad():
+        found = fast(**given).logits
+        assert found.dtype == torch.float32
+        assert difference(found, model(**given).logits) < 0.05
 
 
 def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -220,3 +266,11 @@ def test_a_model_that_was_accelerated_already(tmp_path: Path) -> None:
     assert again.acceleration == fast.acceleration
     with pytest.raises(UserError, match="is accelerated already"):
         accelerate(fast)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_compact_export_is_read(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "model", "bert")
+    exported = export_model(str(tmp_path / "model"), ExportOptions(to="compact", out=str(tmp_path / "compact")))
+    given = inputs(25)
+    assert torch.equal(accelerate(exported.folder)(**given).logits, accelerate(tmp_path / "model")(**given).logits)

@@ -72,6 +72,17 @@ def test_the_example_of_the_description(tmp_path: Path) -> None:
     assert torch.equal(decode(read_compact_file(tmp_path / "x").sparse["w"]), weight)
 
 
+def test_the_python_of_the_description_runs(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / "compact_format.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "model-compact").symlink_to(saved)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("bert.encoder.layer.0.attention.")
+
+
 def test_matrices_without_zeros_stay_dense_and_precision_holds_for_every_matrix(tmp_path: Path) -> None:
     model = save_checkpoint(tmp_path, "bert")
     save_compact(model, tmp_path, "bf16", "fp16")

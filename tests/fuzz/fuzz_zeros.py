@@ -33,7 +33,7 @@ _EVERY_LAYER = ("Wanda", "SparseGpt")
 
 @dataclass(frozen=True)
 class Layer:
-    """The units of one weight, or of one attention block for heads.
+    """The units of one weight, of one attention for heads, or of one feed-forward network for its channels.
 
     Args:
         empty: number of zero units.
@@ -89,6 +89,8 @@ def _part(
     layers_of = node.get("layers") or {}
     if _kind(node) == "heads" and not (layers_of.get("roles") or layers_of.get("include")):
         layers_of = {**layers_of, "roles": list(_ROLES)[:4]}
+    if _kind(node) == "ffn_channels" and not (layers_of.get("roles") or layers_of.get("include")):
+        layers_of = {**layers_of, "roles": list(_ROLES)[4:]}
     names = chosen(layers_of, weights)
     assert sorted(names) == sorted(reported["weights"]), (names, reported["weights"])
     if _kind(node) == "lock":
@@ -152,7 +154,10 @@ def _layers(
         blocks: dict[str, list[str]] = {}
         for name in names:
             blocks.setdefault(name.split(".attention.")[0], []).append(name)
-        return [_heads(members, weights, before, heads) for members in blocks.values()]
+        return [_coupled(members, weights, before, heads) for members in blocks.values()]
+    if _kind(node) == "ffn_channels":
+        networks = [[name, name.replace("intermediate.dense", "output.dense")] for name in names if "intermed" in name]
+        return [_coupled(members, weights, before, len(weights[members[0]]) // node["size"]) for members in networks]
     return [_layer(node, weights[name], before[name]) for name in names]
 
 
@@ -175,18 +180,18 @@ def _layer(node: Mapping[str, Any], weight: NDArray[np.float32], before: NDArray
     return Layer(gone.size, int(gone.sum()), int((~alive).sum()), loose, weight.size, more)
 
 
-def _heads(names: list[str], weights: Weights, before: Mapping[str, NDArray[np.bool_]], heads: int) -> Layer:
-    by_head = [  # [heads, rows of a head, columns], transposed for the output projection
-        part.reshape(heads, -1, part.shape[1])
+def _coupled(names: list[str], weights: Weights, before: Mapping[str, NDArray[np.bool_]], units: int) -> Layer:
+    by_unit = [  # [units, rows of a unit, columns], transposed where a unit has columns
+        part.reshape(units, -1, part.shape[1])
         for name in names
-        for part in [(weights[name].T if "attention.output" in name else weights[name]) != 0]
+        for part in [(weights[name].T if "output.dense" in name else weights[name]) != 0]
     ]
-    gone = ~np.stack([part.any((1, 2)) for part in by_head]).any(0)
+    gone = ~np.stack([part.any((1, 2)) for part in by_unit]).any(0)
     zeros = sum(int((weights[name] == 0).sum()) for name in names)
     known = sum(int(((weights[name] == 0) & before[name]).sum()) for name in names)
-    whole = sum(int(part[gone].size) for part in by_head)
+    whole = sum(int(part[gone].size) for part in by_unit)
     return Layer(
-        heads, int(gone.sum()), zeros, max(0, zeros - whole - known), sum(weights[name].size for name in names)
+        units, int(gone.sum()), zeros, max(0, zeros - whole - known), sum(weights[name].size for name in names)
     )
 
 

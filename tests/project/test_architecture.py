@@ -21,7 +21,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "training": (3, {"accelerate"}),
     "tracking": (4, {"wandb", "wandb_workspaces"}),
     "results": (3, {"scipy"}),
-    "deploy": (4, {"transformers"}),
+    "deploy": (4, {"transformers", "onnxruntime", "openvino", "nncf"}),
     "config": (4, {"hydra", "omegaconf"}),
     "convert": (5, set()),
     "dashboard": (5, {"altair", "vl_convert", "jinja2"}),
@@ -33,7 +33,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
 }
 LOOSE_MODULES = {"errors", "launch", "cli"}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
-FRAMEWORKS |= {"altair", "vl_convert", "jinja2", "wandb_workspaces"}
+FRAMEWORKS |= {"altair", "vl_convert", "jinja2", "wandb_workspaces", "onnx", "onnxruntime", "openvino", "nncf"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -20,7 +20,7 @@ RESULTS = {
     "Budget", "Coverage", "DenseWeight", "LayerSparsity", "MaskDecision", "Member", "PrunedWeight", "PruningTask",
     "PrunerFactory", "Structure", "Units", "Updates", "Weight", "Plans",
 }  # fmt: skip
-FACTORIES = {"block", "custom", "dense", "heads", "lock", "mixed", "n_of_m"}
+FACTORIES = {"block", "custom", "dense", "ffn_channels", "heads", "lock", "mixed", "n_of_m", "slim"}
 # Durations are read when a schedule is applied to a training.
 LATER = {"warmup", "cooldown", "frequency", "name"}
 NEEDED: dict[str, Any] = {
@@ -106,7 +106,7 @@ def test_an_odd_value_is_taken_or_refused_by_its_name(name: str, argument: str, 
 
 @pytest.mark.parametrize(("name", "argument"), arguments())
 def test_an_object_of_no_kind_is_refused(name: str, argument: str) -> None:
-    if argument in LATER or (name == "mixed" and argument != "parts"):
+    if argument in LATER or (name in ("mixed", "slim") and argument != "parts"):
         return  # a mixed pattern's other arguments are there for a config's parts to refer to
     with pytest.raises(SparsityError):
         made(name, argument, object())
@@ -122,7 +122,7 @@ def test_an_object_of_no_kind_is_refused(name: str, argument: str) -> None:
         (lambda: core.Family("mine", roles=["q"]), "must map roles to regular expressions"),  # type: ignore[arg-type]
         (lambda: core.Family("mine", {"query": "("}), "roles.query=(: not a regular expression"),
         (lambda: core.Family("mine", heads=0), "heads=0: must be a whole number of at least 1"),
-        (lambda: custom("4x1", 0.5), "must be a Pattern or Heads, not str"),  # type: ignore[arg-type]
+        (lambda: custom("4x1", 0.5), "must be a Pattern, Heads or FfnChannels, not str"),  # type: ignore[arg-type]
         (lambda: block(4, 1, 0.5, pruner="snip"), "must be a Method, not str"),  # type: ignore[arg-type]
         (lambda: block(4, 1, 0.5, scheduler=Exp), "must be a Schedule or Never, not type"),  # type: ignore[arg-type]
         (lambda: core.parse(3), "must be the name of a pattern"),  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Finished models: checks of their zeros, fast inference, exports for other engines, and measurements of them all."""
+"""Finished models: their checks, what makes them smaller, faster, or fit for other engines, and measurements."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from hydraprune.deploy.compact_file import CompactTensors
     from hydraprune.deploy.compact_model import load_compact, read_compact, save_compact
     from hydraprune.deploy.compact_weight import CompactWeight, LiveBlocks, decode, encode, live_blocks
-    from hydraprune.deploy.export_command import ExportOptions
+    from hydraprune.deploy.export_options import ExportOptions
     from hydraprune.deploy.exports import Exported, export_model
     from hydraprune.deploy.onnx_export import load_onnx
     from hydraprune.deploy.openvino_export import load_openvino
+    from hydraprune.deploy.slim_model import load_slim
     from hydraprune.deploy.text_batches import TaskTexts
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "load_compact",
     "load_onnx",
     "load_openvino",
+    "load_slim",
     "read_bench",
     "read_compact",
     "save_compact",
@@ -56,7 +58,7 @@ __getattr__ = lazy_exports(
         "BenchTask": "hydraprune.deploy.bench_workloads",
         "CompactTensors": "hydraprune.deploy.compact_file",
         "CompactWeight": "hydraprune.deploy.compact_weight",
-        "ExportOptions": "hydraprune.deploy.export_command",
+        "ExportOptions": "hydraprune.deploy.export_options",
         "Exported": "hydraprune.deploy.exports",
         "LiveBlocks": "hydraprune.deploy.compact_weight",
         "TaskTexts": "hydraprune.deploy.text_batches",
@@ -70,6 +72,7 @@ __getattr__ = lazy_exports(
         "load_onnx": "hydraprune.deploy.onnx_export",
         "load_openvino": "hydraprune.deploy.openvino_export",
         "read_bench": "hydraprune.deploy.bench_report",
+        "load_slim": "hydraprune.deploy.slim_model",
         "read_compact": "hydraprune.deploy.compact_model",
         "save_compact": "hydraprune.deploy.compact_model",
     },

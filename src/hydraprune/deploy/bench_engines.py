@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hydraprune.deploy.bench_worker import Meter
+    from hydraprune.kernels.packing import Precision
 
 
 class Runner(ABC):
@@ -122,12 +122,11 @@ def _torch(precision: str, folder: str, threads: int, meter: Meter) -> Runner:
 
 
 def _hydraprune(precision: str, folder: str, threads: int, meter: Meter) -> Runner:
-    source = _imported(folder, threads)
+    _imported(folder, threads)
     from hydraprune.deploy.acceleration import accelerate
-    from hydraprune.deploy.compact_model import is_compact
 
     with meter.loading():
-        model: Any = accelerate(source.load() if is_compact(Path(folder)) else folder, precision)  # type: ignore[arg-type]
+        model: Any = accelerate(folder, cast("Precision", precision))
     runner = _TorchRunner(model)
     runner.note = str(model.acceleration)
     return runner

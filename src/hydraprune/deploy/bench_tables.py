@@ -37,7 +37,7 @@ def terminal(report: BenchReport) -> RenderableType:
         for row in sheet.rows:
             table.add_row(*map(Text, row))
         parts += [Text(), table]
-    parts += [Text(line) for line in _notes(report)]
+    parts += [Text(line) for line in [*_notes(report), *_side_notes(report)]]
     parts += [Text(f"not measured: {line}", style="yellow") for line in _failures(report)]
     return Group(*parts)
 

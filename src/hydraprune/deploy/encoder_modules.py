@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hydraprune.kernels.encoders import EmbeddingWeights, EncoderWeights, LayerWeights, NormWeights
 from hydraprune.kernels.packing import PackedLinear, Precision, pack
+from hydraprune.models.encoder_layers import EncoderLayer, encoder_layers
 from hydraprune.models.families import model_type
 
 # Activations in transformers' names -> in those of the kernels.
@@ -26,38 +27,23 @@ _ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class EncoderModules:
-    """Names of the modules of one kind of encoder, below its base model; those of a layer below the layer.
+    """What is not the same in all kinds of encoders, beside the names in `hydraprune.models.encoder_layers`.
 
     Args:
-        layers: the list of layers.
-        linears: query, key, value, attention output, ffn in, ffn out.
-        norms: behind attention, behind the feed-forward network.
+        norms: names below a layer: behind attention, behind the feed-forward network.
         activation: field of the config.
         counts_padding: whether tokens of the padding id have a position of their own.
-        relative_bias: the table of biases by relative position (MPNet), if there is one.
+        relative_bias: the table of biases by relative position below the base model (MPNet), if there is one.
     """
 
-    layers: str
-    linears: tuple[str, str, str, str, str, str]
     norms: tuple[str, str]
     activation: str = "hidden_act"
     counts_padding: bool = True
     relative_bias: str | None = None
 
 
-_BERT = EncoderModules(
-    "encoder.layer",
-    (
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "intermediate.dense",
-        "output.dense",
-    ),
-    ("attention.output.LayerNorm", "output.LayerNorm"),
-)
-_ROBERTA = EncoderModules(_BERT.layers, _BERT.linears, _BERT.norms, counts_padding=False)
+_BERT = EncoderModules(("attention.output.LayerNorm", "output.LayerNorm"))
+_ROBERTA = replace(_BERT, counts_padding=False)
 # model_type -> modules.
 ENCODERS: Mapping[str, EncoderModules] = {
     "bert": _BERT,
@@ -65,22 +51,8 @@ ENCODERS: Mapping[str, EncoderModules] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "distilbert": EncoderModules(
-        "transformer.layer",
-        ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
-        ("sa_layer_norm", "output_layer_norm"),
-        activation="activation",
-    ),
+    "distilbert": EncoderModules(("sa_layer_norm", "output_layer_norm"), activation="activation"),
     "mpnet": EncoderModules(
-        "encoder.layer",
-        (
-            "attention.attn.q",
-            "attention.attn.k",
-            "attention.attn.v",
-            "attention.attn.o",
-            "intermediate.dense",
-            "output.dense",
-        ),
         ("attention.LayerNorm", "output.LayerNorm"),
         counts_padding=False,
         relative_bias="encoder.relative_attention_bias",
@@ -101,9 +73,11 @@ def fused_misfit(base: nn.Module) -> str | None:
         return f"its activation {activation} is none of {', '.join(_ACTIVATIONS)}"
     if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
         return f"its positions are {config.position_embedding_type}"
-    size = _head_size(base)
-    if size % 2:
-        return f"its heads have an odd size, {size}"
+    layers = encoder_layers(base)
+    if any(layer.head_size % 2 for layer in layers):
+        return "its heads have an odd size"
+    if ENCODERS[kind].relative_bias and any(layer.heads != config.num_attention_heads for layer in layers):
+        return "some of its heads were removed, and each has biases of its own by position"
     return None
 
 
@@ -111,11 +85,8 @@ def encoder_weights(base: nn.Module, precision: Precision) -> EncoderWeights:
     """The weights of a base model for which `fused_misfit` is None."""
     modules = ENCODERS[model_type(base)]
     config: Any = base.config
-    size = _head_size(base)
-    layers = [
-        _layer(layer, modules, size, _ACTIVATIONS[getattr(config, modules.activation)], precision)
-        for layer in base.get_submodule(modules.layers).children()
-    ]
+    activation = _ACTIVATIONS[getattr(config, modules.activation)]
+    layers = [_layer(base, layer, modules, activation, precision) for layer in encoder_layers(base)]
     bias, embedding = None, _embedding(base, modules, precision)
     if modules.relative_bias is not None:
         bias = _relative(base, modules, embedding.longest)
@@ -123,26 +94,21 @@ def encoder_weights(base: nn.Module, precision: Precision) -> EncoderWeights:
     return EncoderWeights(embedding, layers, epsilon, precision, bias)
 
 
-def _head_size(base: nn.Module) -> int:
-    config: Any = base.config
-    return int(config.hidden_size // config.num_attention_heads)
-
-
-def _layer(layer: nn.Module, modules: EncoderModules, size: int, activation: str, precision: Precision) -> LayerWeights:
-    query, key, value, output, ffn_in, ffn_out = (layer.get_submodule(name) for name in modules.linears)
-    first, second = (_norm(layer.get_submodule(name)) for name in modules.norms)
-    # Scores are divided by the root of the head size; here the query is.
-    scaled = _packed(query, precision, 1 / math.sqrt(size))
+def _layer(
+    base: nn.Module, layer: EncoderLayer, modules: EncoderModules, activation: str, precision: Precision
+) -> LayerWeights:
+    first, second = (_norm(base.get_submodule(f"{layer.name}.{name}")) for name in modules.norms)
     return LayerWeights(
-        scaled.shape[0] // size,
-        scaled,
-        _packed(key, precision),
-        _packed(value, precision),
-        _packed(output, precision),
+        layer.heads,
+        # Scores are divided by the root of the head size; here the query is.
+        _packed(layer.query, precision, 1 / math.sqrt(layer.head_size)),
+        _packed(layer.key, precision),
+        _packed(layer.value, precision),
+        _packed(layer.attention_output, precision),
         first,
-        _packed(ffn_in, precision),
+        _packed(layer.ffn_in, precision),
         activation,
-        _packed(ffn_out, precision),
+        _packed(layer.ffn_out, precision),
         second,
     )
 

@@ -3,64 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hydraprune.errors import UserError
+from hydraprune.deploy.export_options import PRECISIONS, ExportOptions
 
 if TYPE_CHECKING:
     from hydraprune.deploy.text_batches import TaskTexts
 
-# Form -> precisions; the first is the default.
-PRECISIONS = {
-    "onnx": ("fp32", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "compact": ("fp32", "fp16", "bf16"),
-}
-EMBEDDINGS = ("fp32", "fp16", "bf16")
 HELP = "export a saved model to ONNX, OpenVINO or a compact file; its outputs are compared with those of torch"
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What to export a model to.
-
-    Args:
-        to: a key of `PRECISIONS`.
-        precision: one of its values.
-        embeddings: precision of embedding tables in a compact file; None: fp32.
-        out: the new folder; None: beside the model.
-        has_task: whether texts of a task will be given.
-
-    Raises:
-        UserError: the options do not fit together.
-    """
-
-    to: str
-    precision: str = "fp32"
-    embeddings: str | None = None
-    out: str | None = None
-    has_task: bool = False
-
-    def __post_init__(self) -> None:
-        known = PRECISIONS.get(self.to)
-        if known is None:
-            raise UserError("is no form of a model", key=f"--to {self.to}", cure=f"give one of {', '.join(PRECISIONS)}")
-        if self.precision not in known:
-            reason, cure = f"--to {self.to} has {', '.join(known)}", "give one of these"
-            raise UserError(reason, key=f"--precision {self.precision}", cure=cure)
-        if self.embeddings is not None and (self.to != "compact" or self.embeddings not in EMBEDDINGS):
-            reason = f"is for --to compact, with {', '.join(EMBEDDINGS)}"
-            raise UserError(reason, key=f"--embeddings {self.embeddings}", cure="leave it out")
-        if (self.to, self.precision) == ("openvino", "int8") and not self.has_task:
-            reason = "int8 is calibrated on the texts of a task, and none is given"
-            raise UserError(reason, key="--precision int8", cure="for example task=sst2")
-
-    @property
-    def form(self) -> str:
-        """Such as `onnx-int8`."""
-        parts = [self.to, "" if self.precision == "fp32" else self.precision]
-        return "-".join(part for part in parts if part)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,9 +31,9 @@ def options_of(arguments: argparse.Namespace) -> ExportOptions:
     Raises:
         UserError: they do not fit together.
     """
-    return ExportOptions(
-        arguments.to, arguments.precision, arguments.embeddings, arguments.out, bool(arguments.overrides)
-    )
+    options = ExportOptions(arguments.to, arguments.precision, arguments.embeddings, arguments.out)
+    options.check_texts(given=bool(arguments.overrides))
+    return options
 
 
 def export(model: str, options: ExportOptions, texts: TaskTexts | None) -> int:

@@ -15,8 +15,8 @@ from hydraprune.deploy.compact_model import CompactModel, CompactSizes, save_com
 from hydraprune.deploy.compact_weight import Precision
 from hydraprune.deploy.comparison import Comparison, Run, compare, refuse_above_limit
 from hydraprune.deploy.engines import require, versions
-from hydraprune.deploy.export_command import ExportOptions
 from hydraprune.deploy.export_folder import DETAILS_FILE, copy_settings, new_folder, size_of, target_of
+from hydraprune.deploy.export_options import ExportOptions
 from hydraprune.deploy.onnx_export import ONNX_FILE, OPSET, load_onnx, quantize_onnx, write_onnx
 from hydraprune.deploy.openvino_export import (
     computes_in_bf16,
@@ -89,6 +89,7 @@ def export_model(model: str, options: ExportOptions, texts: TaskTexts | None = N
         UserError: the model cannot be loaded or converted; the folder exists or cannot be written; a package is
             missing; or an export in float32 computes other outputs.
     """
+    options.check_texts(given=texts is not None)
     if options.to != "compact":
         require(options.to)
     source = source_of(model, "MODEL")
@@ -130,7 +131,7 @@ def _compact(job: _Job, folder: Path) -> _Written:
     try:
         sizes = save_compact(job.model, folder, precision, embeddings)
     except ValueError as error:
-        raise UserError(str(error), key="MODEL", cure="give --precision fp32") from None
+        raise UserError(str(error), key="MODEL", cure="give a precision of a wider range: fp32 or bf16") from None
     loaded = CompactModel(folder.name, str(folder), key="MODEL").load().eval()
 
     def run(arrays: dict[str, Any]) -> Any:

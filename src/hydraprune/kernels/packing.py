@@ -70,14 +70,17 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Precision = "fp32") -> 
     dense = weight.detach().to(device="cpu", dtype=torch.float32).contiguous()
     outputs, inputs = dense.shape
     live = dense != 0
-    living = live.any(1).nonzero().flatten()
-    dead = (~live.any(1)).nonzero().flatten()
-    size = _block_rows(live, living)
-    whole = len(living) // size * size
-    parts = [_part(dense, living[:whole].view(-1, size), precision)]
+    # Of bytes, this takes a fiftieth of the time of `any`.
+    alive = live.view(torch.uint8).amax(1).bool() if inputs else torch.zeros(outputs, dtype=torch.bool)
+    living, dead = alive.nonzero().flatten(), (~alive).nonzero().flatten()
+    if len(dead):
+        live = live[living]
+    size, groups = _blocks(live)
+    whole = len(groups) * size
+    parts = [_part(dense, living[:whole].view(-1, size), groups, precision)]
     rest = torch.cat([living[whole:], dead])
     if len(rest):
-        parts.append(_part(dense, rest.view(-1, 1), precision))
+        parts.append(_part(dense, rest.view(-1, 1), dense[rest] != 0, precision))
     offset = torch.zeros(outputs) if bias is None else bias.detach().to(device="cpu", dtype=torch.float32).contiguous()
     return PackedLinear((outputs, inputs), tuple(part for part in parts if len(part.rows)), offset)
 
@@ -98,27 +101,28 @@ def unpack(packed: PackedLinear) -> Tensor:
     return weight
 
 
-def _block_rows(live: Tensor, living: Tensor) -> int:
-    """The size of blocks that costs least."""
-    costs = {}
-    for size, cost in _COSTS.items():
-        whole = len(living) // size * size
-        blocks = int(live[living[:whole]].view(-1, size, live.shape[1]).any(1).sum()) if whole else 0
-        rest = int(live[living[whole:]].sum())
-        costs[size] = blocks * cost + rest * _COSTS[1]
-    # Of equal ones the smaller: its strips of tokens are wider.
-    return min(sorted(costs), key=costs.__getitem__)
+def _blocks(live: Tensor) -> tuple[int, Tensor]:
+    """The rows of a block that cost least, and which blocks are live, [groups, inputs]; `live`: [rows, inputs]."""
+    groups, size, found = live, 1, []
+    while True:
+        rest = int(live[len(groups) * size :].count_nonzero())
+        found.append((int(groups.count_nonzero()) * _COSTS[size] + rest * _COSTS[1], size, groups))
+        if size == max(_COSTS):
+            # Of equal ones the smaller: its strips of tokens are wider.
+            _, size, groups = min(found, key=lambda one: one[:2])
+            return size, groups
+        pairs = len(groups) // 2 * 2
+        groups, size = groups[0:pairs:2] | groups[1:pairs:2], 2 * size
 
 
-def _part(dense: Tensor, rows: Tensor, precision: Precision) -> Part:
-    groups = len(rows)
-    weight = dense[rows]
-    group, column = weight.any(1).nonzero(as_tuple=True)
-    value = weight[group, :, column]
-    count = torch.bincount(group, minlength=groups)
+def _part(dense: Tensor, rows: Tensor, live: Tensor, precision: Precision) -> Part:
+    """rows: [groups, N]; live: [groups, inputs]."""
+    group, column = live.nonzero(as_tuple=True)
+    value = dense[rows[group], column[:, None]]
+    count = torch.bincount(group, minlength=len(rows))
     if precision == "bf16":
         count, column, value = _paired(count, column, value)
-    start = torch.zeros(groups + 1, dtype=torch.int32)
+    start = torch.zeros(len(rows) + 1, dtype=torch.int32)
     start[1:] = count.cumsum(0)
     return Part(rows.int().contiguous(), start, column.int().contiguous(), value.contiguous())
 

@@ -24,6 +24,7 @@ from hydraprune.errors import UserError, single_line
 from hydraprune.models.checkpoint_use import remember_use, use_of
 from hydraprune.models.classification_head import head_modules, set_labels, take_labels
 from hydraprune.models.families import ModelFamily, attach_family
+from hydraprune.models.slim_sizes import fit_sizes, fitted_class, sizes_of
 from hydraprune.models.stored_weights import stored_misfit
 from hydraprune.utils.hub_access import at_home, loading, local_or_id
 
@@ -133,7 +134,9 @@ class PretrainedModel:
         if labels is not None and new_head:
             set_labels(config, labels)
         with loading(self.key, self.path):
-            loaded, info = AutoModelForSequenceClassification.from_pretrained(
+            kind = type(self.blueprint(labels)) if sizes_of(config) else None
+            loader: Any = AutoModelForSequenceClassification if kind is None else fitted_class(kind)
+            loaded, info = loader.from_pretrained(
                 local_or_id(self.path, self.key),
                 config=config,
                 revision=self.revision,
@@ -143,6 +146,8 @@ class PretrainedModel:
                 output_loading_info=True,
             )
         model: nn.Module = loaded
+        if kind is not None:
+            model.__class__ = kind
         use = use_of(model, info)
         if misfit := use.misfit(config.model_type, head_modules(model) if labels is not None else ()):
             raise self._error(*misfit)
@@ -167,6 +172,7 @@ class PretrainedModel:
             set_labels(config, labels)
         with torch.device("meta"), loading(self.key, self.path):
             model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+            fit_sizes(model)
         attach_family(model, self.family)
         return model
 

@@ -24,25 +24,36 @@ def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> Path:
     Raises:
         OSError: it cannot be written.
     """
-    expand(model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.0)  # turns -0.0 into 0.0: zeros of one kind compress better
     target = directory / "model"
     for leftover in directory.glob(".model.*.tmp"):  # of a process that was killed while it saved
         shutil.rmtree(leftover, ignore_errors=True)
     with atomic_write(target) as temporary:
-        try:
-            model.save_pretrained(temporary)  # type: ignore[operator]
-        except SafetensorError as error:
-            raise OSError(errno.EIO, str(error), str(temporary)) from error
-        if backend := getattr(tokenizer, "backend_tokenizer", None):
-            # The options of the last call do not belong to the model.
-            backend.no_truncation()
-            backend.no_padding()
-        tokenizer.save_pretrained(temporary)
-        _make_portable(temporary / "tokenizer_config.json")
+        write_model(model, tokenizer, temporary)
     return target
+
+
+def write_model(model: nn.Module, tokenizer: Any | None, folder: Path) -> None:
+    """Write a model and its tokenizer, if it has one, into `folder` by `save_pretrained`.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    expand(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.0)  # turns -0.0 into 0.0: zeros of one kind compress better
+    try:
+        model.save_pretrained(folder)  # type: ignore[operator]
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(folder)) from error
+    if tokenizer is None:
+        return
+    if backend := getattr(tokenizer, "backend_tokenizer", None):
+        # The options of the last call do not belong to the model.
+        backend.no_truncation()
+        backend.no_padding()
+    tokenizer.save_pretrained(folder)
+    _make_portable(folder / "tokenizer_config.json")
 
 
 def _make_portable(config: Path) -> None:

@@ -30,8 +30,8 @@ def model_card(report: RunReport) -> str:
             f"weights and {report.sparsity['model']:.4f} of all parameters are zero",
             f"- criterion {criterion}, schedule {scheduler}",
             "",
-            "The weights are stored dense, with zeros: transformers alone can load them; to run faster they need a "
-            "kernel for the pattern.",
+            "The weights are stored dense, with zeros: transformers alone can load them. "
+            "`hydraprune.deploy.accelerate(folder)` computes without the zeros on a CPU.",
         ]
     lines += ["", f"Made by hydraprune {report.versions.get('hydraprune', '')}, run {report.spec.hash}."]
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from hydraprune.config.composition import conf_dir, loaded_paths
 from hydraprune.config.model_choice import with_model_choice
 from hydraprune.deploy import bench_command, export_command
 from hydraprune.deploy.bench_options import BenchOptions
+from hydraprune.deploy.export_options import ExportOptions
 from hydraprune.errors import UserError
 from hydraprune.runs.resolvers import register
 from hydraprune.utils.hub_access import go_offline_if_unreachable
@@ -91,7 +92,7 @@ def evaluate(model: str, words: Sequence[str], predictions: str | None) -> int:
     return 0
 
 
-def export(model: str, words: Sequence[str], options: export_command.ExportOptions) -> int:
+def export(model: str, words: Sequence[str], options: ExportOptions) -> int:
     """Export a model to another form, checked and calibrated on the texts of a task if the words name one.
 
     Args:

@@ -35,8 +35,9 @@ from hydraprune.sparsity.layers import Family, Layers
 from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.methods import LockZeros, Method, SrSte
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce, ViewShape, parse, register, unregister
+from hydraprune.sparsity.patterns.ffn_channels import FfnChannels
 from hydraprune.sparsity.patterns.heads import Heads
-from hydraprune.sparsity.plans import Plan, Plans, block, custom, dense, heads, lock, mixed, n_of_m
+from hydraprune.sparsity.plans import Plan, Plans, block, custom, dense, ffn_channels, heads, lock, mixed, n_of_m, slim
 from hydraprune.sparsity.posttraining import (
     Calibration,
     MaskDecision,
@@ -96,6 +97,7 @@ __all__ = [
     "Duration",
     "Exp",
     "Family",
+    "FfnChannels",
     "Fisher",
     "Gradient",
     "GroupLasso",
@@ -157,6 +159,7 @@ __all__ = [
     "custom",
     "dense",
     "exact",
+    "ffn_channels",
     "given",
     "heads",
     "holds_pattern",
@@ -171,6 +174,7 @@ __all__ = [
     "only",
     "parse",
     "register",
+    "slim",
     "steps_remembered",
     "unregister",
     "use_compiled",

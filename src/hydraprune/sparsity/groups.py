@@ -11,7 +11,11 @@ from torch import Tensor
 from hydraprune.sparsity.layers import Family
 from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.patterns import Pattern
+from hydraprune.sparsity.patterns.ffn_channels import FfnChannels
 from hydraprune.sparsity.patterns.heads import Heads
+
+# How weights can be coupled: each by itself, or several in units of their own kind.
+Coupling = Pattern | Heads | FfnChannels
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Structure:
         return empties[0] if len(empties) == 1 else torch.stack(empties).all(0)
 
 
-def structures_of(pattern: Pattern | Heads, weights: Sequence[Weight], family: Family) -> tuple[Structure, ...]:
+def structures_of(pattern: Coupling, weights: Sequence[Weight], family: Family) -> tuple[Structure, ...]:
     """The structures into which a pattern couples some weights.
 
     Raises:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.groups import Coupling
 from hydraprune.sparsity.layers import Layers
 from hydraprune.sparsity.methods import LockZeros, Method
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce
+from hydraprune.sparsity.patterns.ffn_channels import FFN_ROLES, FfnChannels
 from hydraprune.sparsity.patterns.heads import ROLES, Heads
 from hydraprune.sparsity.progressive import AtOnce, Progressive, Transition
 from hydraprune.sparsity.regularizers import Regularizer, Unregularized
@@ -18,7 +20,7 @@ from hydraprune.sparsity.selection import Scope, Selection
 
 # What the fields of a plan may be.
 _KINDS: dict[str, tuple[type, ...]] = {
-    "pattern": (Pattern, Heads),
+    "pattern": (Pattern, Heads, FfnChannels),
     "selection": (Selection,),
     "layers": (Layers,),
     "criterion": (Method,),
@@ -36,7 +38,7 @@ class Plan:
         SparsityError: a field is of another kind.
     """
 
-    pattern: Pattern | Heads
+    pattern: Coupling
     selection: Selection
     layers: Layers = field(default_factory=Layers)
     criterion: Method | None = None
@@ -101,7 +103,7 @@ class Plans:
 
 
 def custom(
-    pattern: Pattern | Heads,
+    pattern: Coupling,
     target_sparsity: float | None = None,
     scope: Scope = "global",
     floor: float = 0.0,
@@ -124,8 +126,9 @@ def custom(
     Raises:
         SparsityError: an amount is out of range.
     """
-    if not isinstance(pattern, Pattern | Heads):
-        raise SparsityError(f"must be a Pattern or Heads, not {type(pattern).__name__}", key="pattern", value=pattern)
+    if not isinstance(pattern, _KINDS["pattern"]):
+        reason = f"must be a Pattern, Heads or FfnChannels, not {type(pattern).__name__}"
+        raise SparsityError(reason, key="pattern", value=pattern)
     if target_sparsity is None and pattern.share == 1:
         raise SparsityError("must be a number", key="target_sparsity", value=None)
     target = pattern.share if target_sparsity is None else target_sparsity
@@ -134,7 +137,7 @@ def custom(
     return Plans(pattern.name, {pattern.name: plan})
 
 
-# Keyword arguments of these three are keys of conf/pattern/, so each names them all.
+# Keyword arguments of these four are keys of conf/pattern/, so each names them all.
 
 
 def block(
@@ -198,6 +201,28 @@ def heads(
     return custom(Heads(reduce), target_sparsity, scope, floor, cap, *shared)
 
 
+def ffn_channels(
+    target_sparsity: float,
+    size: int = 1,
+    scope: Scope = "global",
+    floor: float = 0.0,
+    cap: float = 0.98,
+    reduce: Reduce = "mean",
+    layers: Layers | None = None,
+    pruner: Method | None = None,
+    scheduler: Schedule | None = None,
+    progressive: Transition | None = None,
+    regularizer: Regularizer | None = None,
+    initial_sparsity: float | None = None,
+) -> Plans:
+    """Whole channels of feed-forward networks; by default of every one. See `FfnChannels`, `custom`."""
+    layers = Layers() if layers is None else layers
+    if isinstance(layers, Layers) and not layers.roles and not layers.include:
+        layers = replace(layers, roles=FFN_ROLES)
+    shared = (layers, pruner, scheduler, progressive, regularizer, initial_sparsity)
+    return custom(FfnChannels(size, reduce), target_sparsity, scope, floor, cap, *shared)
+
+
 def lock(layers: Layers | None = None) -> Plans:
     """The chosen layers keep every zero that they have when training starts; nothing else is pruned."""
     return Plans(
@@ -232,6 +257,20 @@ def mixed(
     if not plans:
         raise SparsityError("a mixed pattern needs at least one part", key="parts", value={})
     return Plans("mixed", plans)
+
+
+def slim(
+    parts: Mapping[str, Plans],
+    target_sparsity: float | None = None,
+    cap: float | None = None,
+    reduce: Reduce | None = None,
+) -> Plans:
+    """`mixed` under the name of its purpose: parts whose units `hydraprune slim` removes, heads and FFN channels.
+
+    Raises:
+        SparsityError: see `mixed`.
+    """
+    return replace(mixed(parts, target_sparsity, cap, reduce), name="slim")
 
 
 def dense() -> Plans:

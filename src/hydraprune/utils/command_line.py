@@ -17,7 +17,7 @@ class OneLineParser(argparse.ArgumentParser):
         """The same; words after an option, which argparse does not add to a list before it, go to `key=value`."""
         namespace, rest = super().parse_known_args(args, namespace)
         for action in self._actions:
-            if action.metavar == "key=value":
+            if action.metavar == "key=value" and action.nargs == "*":  # `parse_intermixed_args` suppresses it
                 words = [word for word in rest if "=" in word and not word.startswith("-")]
                 setattr(namespace, action.dest, [*getattr(namespace, action.dest), *words])
                 rest = [word for word in rest if word not in words]

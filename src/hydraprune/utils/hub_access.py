@@ -100,8 +100,10 @@ def loading(key: str, path: str, part: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        if error.key is not None:
+            raise
+        raise UserError(error.reason, key=key, value=path, cure=error.cure) from None
     except Exception as error:  # the libraries raise dozens of classes for a broken file
         raise _load_error(error, key, path, part) from error
 

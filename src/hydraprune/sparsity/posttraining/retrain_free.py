@@ -38,7 +38,7 @@ class RetrainFree(PostTraining):
             if not pattern.whole_channels:
                 raise self.refusal(
                     f"scales whole channels or heads, which units of {pattern.name} are not",
-                    cure="choose pattern=1xchannel, channelx1 or heads",
+                    cure="choose pattern=1xchannel, channelx1, heads or ffn_channels",
                 )
 
     def decide(self, task: PruningTask, indices: Sequence[int]) -> list[MaskDecision]:

@@ -56,7 +56,7 @@ class SparseGpt(PostTraining):
         for structure in structures:
             pattern = structure.members[0].pattern
             if len(structure.members) > 1 or pattern.unit_columns is None:
-                what = "heads" if len(structure.members) > 1 else pattern.name
+                what = "a unit of several weights" if len(structure.members) > 1 else pattern.name
                 raise self.refusal(
                     f"{what} leaves no column of a row to compensate for the others",
                     cure="choose another pattern, or pruner=wanda",
