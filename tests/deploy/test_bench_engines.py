@@ -14,11 +14,11 @@ from model_helpers import save_tiny, small_model
 
 from hydraprune.deploy import save_compact
 from hydraprune.deploy.bench_engines import load
+from hydraprune.deploy.bench_meter import Meter
 from hydraprune.deploy.bench_models import PreparedModel, load_models, prepare
 from hydraprune.deploy.bench_options import REFERENCE, BenchOptions, Side
 from hydraprune.deploy.bench_places import Calibration, Place, places, weights_bytes
 from hydraprune.deploy.bench_results import relative_error
-from hydraprune.deploy.bench_worker import Meter
 from hydraprune.deploy.bench_workloads import bench_inputs, subset
 from hydraprune.errors import UserError
 
