@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hydraprune.deploy import read_bench
-from hydraprune.deploy.bench_command import write_bench
+from hydraprune.deploy.bench_command import add_arguments, write_bench
 from hydraprune.deploy.bench_report import BenchReport, Distribution, Failure, Machine, SideResult, TaskFigures, Timing
 from hydraprune.deploy.bench_statistics import distribution, with_ratios
 from hydraprune.deploy.bench_tables import markdown, terminal
@@ -161,6 +162,20 @@ def test_the_terminal_shows_every_side_of_every_workload_and_what_failed() -> No
     two = replace(report, models={"model": "a", "other": "b"})
     console.print(terminal(two))
     assert "best dense fp32 side of model" in console.export_text()
+
+
+def test_the_documentation_explains_every_option_and_column() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "bench.md").read_text(encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+    missing = [flag for flag in options if flag not in ("--help",) and flag not in text]
+    header = [line for line in markdown(small_report()).splitlines() if line.startswith("| engine |")]
+    columns = {name.strip() for line in header for name in line.strip("|").split("|")}
+    columns -= {"engine", "precision", "version"} | {f"CPU {name}" for name in ("p90", "p95", "p99", "mean", "sd")}
+    described = text.split("## Columns")[1].split("Above the tables")[0]
+    missing += [name for name in sorted(columns) if name not in described]
+    assert missing == []
 
 
 def test_files_are_written_once_and_never_over_others(tmp_path: Path, bad_input: None) -> None:
