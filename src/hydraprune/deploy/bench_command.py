@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hydraprune.deploy.bench_options import BATCHES, LENGTHS, PRECISIONS, BenchOptions, numbers_of, words_of
 from hydraprune.errors import UserError
+from hydraprune.utils import signals
 from hydraprune.utils.files import check_place, write_text
 from hydraprune.utils.hub_access import exists
 from hydraprune.utils.terminal import is_interactive
@@ -91,7 +92,7 @@ def measure(models: Sequence[str], options: BenchOptions, task: BenchTask | None
     from hydraprune.deploy.bench_tables import terminal
     from hydraprune.deploy.benchmark import bench
 
-    with _progress() as progress:
+    with signals.listening(), _progress() as progress:  # a signal ends the workers, and removes what was converted
         report = bench(models, options, task, progress)
     console = Console(highlight=False, width=None if is_interactive(sys.stdout) else _WIDE)
     console.print(terminal(report))
