@@ -39,8 +39,8 @@ class WorkerProcess:
             "PYTHONSAFEPATH": "1",
             "PYTHONWARNINGS": "ignore",
         }
-        if environment.get(_SPINS) == str(SPINS):
-            del environment[_SPINS]  # ours, for training; engines are measured as they are
+        if "OMP_WAIT_POLICY" not in os.environ:
+            environment.setdefault(_SPINS, str(SPINS))  # threads of a side that has had its turn leave the cores
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed by `end`
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hydraprune.deploy.bench_worker", ",".join(map(str, cores or ()))],
