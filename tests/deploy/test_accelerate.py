@@ -75,6 +75,49 @@ def test_another_model_is_accelerated_layer_by_layer(kind: str) -> None:
         assert difference(fast(**given).logits, model(**given).logits) < 1e-4
 
 
+class Doubled(nn.Module):
+    """A layer around another, as an adapter is."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        doubled: torch.Tensor = 2 * self.inner(x)
+        return doubled
+
+
+def with_adapter(model: Any) -> None:
+    model.bert.encoder.layer[0].output.dense = Doubled(model.bert.encoder.layer[0].output.dense)
+
+
+def with_another_epsilon(model: Any) -> None:
+    model.bert.embeddings.LayerNorm.eps = 1e-3
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize(
+    ("fields", "change", "why"),
+    [
+        ({"output_hidden_states": True}, None, "asks for the states of all layers"),
+        ({"hidden_act": "silu"}, None, "its activation silu is none of gelu, "),
+        ({"hidden_size": 36}, None, "heads have an odd size"),
+        ({}, with_adapter, "not made of plain linear layers"),
+        ({}, with_another_epsilon, "several epsilons"),
+    ],
+)
+def test_what_the_kernels_do_not_compute_is_not_fused(fields: dict[str, Any], change: Any, why: str) -> None:
+    model = sparse_model("bert", **fields)
+    if change is not None:
+        change(model)
+    fast = accelerate(model)
+    assert fast.acceleration.way == "layer by layer"
+    assert why in str(fast.acceleration.why)
+    given = inputs(model.config.vocab_size)
+    with torch.no_grad():
+        assert difference(fast(**given).logits, model(**given).logits) < 1e-5
+
+
 def test_every_known_family_is_tried() -> None:
     assert set(FAMILIES) - {"gpt2"} <= set(ENCODERS)
     assert {*FUSED, *LAYER_BY_LAYER} <= set(SIZES)

@@ -73,7 +73,13 @@ def fused_misfit(base: nn.Module) -> str | None:
         return f"its activation {activation} is none of {', '.join(_ACTIVATIONS)}"
     if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
         return f"its positions are {config.position_embedding_type}"
+    if getattr(config, "output_hidden_states", False) or getattr(config, "output_attentions", False):
+        return "its config asks for the states of all layers or for attention weights"
+    if len({module.eps for module in base.modules() if isinstance(module, nn.LayerNorm)}) != 1:
+        return "its normalisations have several epsilons"
     layers = encoder_layers(base)
+    if len(layers) != config.num_hidden_layers:
+        return "its layers are not made of plain linear layers"
     if any(layer.head_size % 2 for layer in layers):
         return "its heads have an odd size"
     if ENCODERS[kind].relative_bias and any(layer.heads != config.num_attention_heads for layer in layers):
@@ -129,6 +135,8 @@ def _single(tensor: Tensor) -> Tensor:
 def _embedding(base: nn.Module, modules: EncoderModules, precision: Precision) -> EmbeddingWeights:
     tables: Any = base.get_submodule("embeddings")
     types = getattr(tables, "token_type_embeddings", None)
+    if types is not None and not len(types.weight):
+        types = None
     project = getattr(base, "embeddings_project", None)
     padding = None if modules.counts_padding else int(tables.padding_idx)
     return EmbeddingWeights(

@@ -29,6 +29,7 @@ ENCODERS = {
     **{kind: FAMILIES[kind] for kind in ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")},
     "mpnet": _MPNET,
 }
+_ROLES = {"query", "key", "value", "attention_output", "ffn_in", "ffn_out"}
 # Names of the config field that holds the channels of a feed-forward network.
 CHANNEL_FIELDS = ("intermediate_size", "hidden_dim")
 # Attributes of modules: the number of heads, the product with their size, and the activation of the channels.
@@ -108,7 +109,11 @@ class EncoderLayer:
 
 
 def encoder_layers(model: nn.Module) -> list[EncoderLayer]:
-    """The layers of a model's encoder in order; none where its family is not one of `ENCODERS`."""
+    """The layers of a model's encoder in order.
+
+    None where its family is not one of `ENCODERS`, or a layer lacks one of the linear layers: those of an adapter, or
+    quantized ones, are no `nn.Linear`.
+    """
     family = ENCODERS.get(model_type(model))
     if family is None:
         return []
@@ -117,6 +122,8 @@ def encoder_layers(model: nn.Module) -> list[EncoderLayer]:
         role = family.role_of(name) if isinstance(module, nn.Linear) else None
         if role is not None:
             blocks.setdefault(model_block_of(name), {})[role] = name
+    if any(set(names) != _ROLES for names in blocks.values()):
+        return []
     return [_layer(model, block, names) for block, names in blocks.items()]
 
 
