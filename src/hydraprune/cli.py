@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 from hydraprune import __version__
-from hydraprune.deploy import bench_command, export_command
+from hydraprune.bench import command as bench_command
+from hydraprune.deploy import export_command
 from hydraprune.deploy.slim_command import add_slim
 from hydraprune.errors import INTERRUPTED, UserError
 from hydraprune.utils.command_line import OneLineParser

@@ -23,13 +23,14 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "results": (3, {"scipy"}),
     "deploy": (4, {"transformers", "onnxruntime", "openvino", "nncf"}),
     "config": (4, {"hydra", "omegaconf"}),
-    "convert": (5, set()),
-    "dashboard": (5, {"altair", "vl_convert", "jinja2"}),
-    "runs": (5, {"hydra", "omegaconf", "accelerate"}),
-    "sweeps": (6, {"hydra", "omegaconf"}),
-    "launch": (7, {"hydra", "omegaconf"}),
-    "doctor": (8, {"hydra", "omegaconf"}),
-    "cli": (9, {"hydra", "omegaconf"}),
+    "bench": (5, {"transformers", "onnxruntime", "openvino", "nncf"}),
+    "convert": (6, set()),
+    "dashboard": (6, {"altair", "vl_convert", "jinja2"}),
+    "runs": (6, {"hydra", "omegaconf", "accelerate"}),
+    "sweeps": (7, {"hydra", "omegaconf"}),
+    "launch": (8, {"hydra", "omegaconf"}),
+    "doctor": (9, {"hydra", "omegaconf"}),
+    "cli": (10, {"hydra", "omegaconf"}),
 }
 LOOSE_MODULES = {"errors", "launch", "cli"}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}

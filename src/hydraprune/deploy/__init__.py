@@ -8,10 +8,6 @@ from hydraprune.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from hydraprune.deploy.acceleration import Acceleration, accelerate
-    from hydraprune.deploy.bench_options import BenchOptions
-    from hydraprune.deploy.bench_report import BenchReport, read_bench
-    from hydraprune.deploy.bench_workloads import BenchTask
-    from hydraprune.deploy.benchmark import bench
     from hydraprune.deploy.compact_file import CompactTensors
     from hydraprune.deploy.compact_model import load_compact, read_compact, save_compact
     from hydraprune.deploy.compact_weight import CompactWeight, LiveBlocks, decode, encode, live_blocks
@@ -24,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Acceleration",
-    "BenchOptions",
-    "BenchReport",
-    "BenchTask",
     "CompactTensors",
     "CompactWeight",
     "ExportOptions",
@@ -34,7 +27,6 @@ __all__ = [
     "LiveBlocks",
     "TaskTexts",
     "accelerate",
-    "bench",
     "decode",
     "encode",
     "export_model",
@@ -43,7 +35,6 @@ __all__ = [
     "load_onnx",
     "load_openvino",
     "load_slim",
-    "read_bench",
     "read_compact",
     "save_compact",
 ]
@@ -53,9 +44,6 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "Acceleration": "hydraprune.deploy.acceleration",
-        "BenchOptions": "hydraprune.deploy.bench_options",
-        "BenchReport": "hydraprune.deploy.bench_report",
-        "BenchTask": "hydraprune.deploy.bench_workloads",
         "CompactTensors": "hydraprune.deploy.compact_file",
         "CompactWeight": "hydraprune.deploy.compact_weight",
         "ExportOptions": "hydraprune.deploy.export_options",
@@ -63,7 +51,6 @@ __getattr__ = lazy_exports(
         "LiveBlocks": "hydraprune.deploy.compact_weight",
         "TaskTexts": "hydraprune.deploy.text_batches",
         "accelerate": "hydraprune.deploy.acceleration",
-        "bench": "hydraprune.deploy.benchmark",
         "decode": "hydraprune.deploy.compact_weight",
         "encode": "hydraprune.deploy.compact_weight",
         "export_model": "hydraprune.deploy.exports",
@@ -71,7 +58,6 @@ __getattr__ = lazy_exports(
         "load_compact": "hydraprune.deploy.compact_model",
         "load_onnx": "hydraprune.deploy.onnx_export",
         "load_openvino": "hydraprune.deploy.openvino_export",
-        "read_bench": "hydraprune.deploy.bench_report",
         "load_slim": "hydraprune.deploy.slim_model",
         "read_compact": "hydraprune.deploy.compact_model",
         "save_compact": "hydraprune.deploy.compact_model",

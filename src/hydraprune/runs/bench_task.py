@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hydraprune.bench.workloads import BenchTask
 from hydraprune.data.metrics import metric_name
 from hydraprune.data.splits import check_evaluations
-from hydraprune.deploy.bench_workloads import BenchTask
 from hydraprune.deploy.compact_model import source_of
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.experiment import build_experiment

@@ -9,11 +9,12 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from hydraprune.bench import command as bench_command
+from hydraprune.bench.options import BenchOptions
 from hydraprune.config.command_words import arranged
 from hydraprune.config.composition import conf_dir, loaded_paths
 from hydraprune.config.model_choice import with_model_choice
-from hydraprune.deploy import bench_command, export_command
-from hydraprune.deploy.bench_options import BenchOptions
+from hydraprune.deploy import export_command
 from hydraprune.deploy.export_options import ExportOptions
 from hydraprune.errors import UserError
 from hydraprune.runs.resolvers import register

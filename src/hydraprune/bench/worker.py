@@ -12,10 +12,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from hydraprune.deploy.bench_meter import Meter
+from hydraprune.bench.meter import Meter
 
 if TYPE_CHECKING:
-    from hydraprune.deploy.bench_engines import Runner
+    from hydraprune.bench.engines import Runner
 
 
 class Worker:
@@ -32,7 +32,7 @@ class Worker:
         Returns:
             `note` of the engine, `seconds` and `cpu_seconds`.
         """
-        from hydraprune.deploy.bench_engines import load
+        from hydraprune.bench.engines import load
 
         self._runner = load(engine, precision, folder, threads, self._meter)
         return {

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hydraprune.deploy.bench_options import SPARSE_ENGINE
+from hydraprune.bench.options import SPARSE_ENGINE
 from hydraprune.errors import UserError
 from hydraprune.results.json_records import check_fields, damaged, read_record
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hydraprune.bench.options import CALLS, BenchOptions
 from hydraprune.data.batches import Batch, Batches, Encoded
 from hydraprune.data.encoding import encode
 from hydraprune.data.examples import Examples, Labels
-from hydraprune.deploy.bench_options import CALLS, BenchOptions
 from hydraprune.deploy.text_batches import Inputs, Texts, input_names
 from hydraprune.errors import UserError
 from hydraprune.models.classification_head import label_order

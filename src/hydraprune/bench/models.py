@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 from transformers.utils import cached_file
 
-from hydraprune.deploy.bench_options import LENGTHS, BenchOptions
-from hydraprune.deploy.bench_workloads import BenchTask, TaskInputs, Workload, grid, task_inputs
+from hydraprune.bench.options import LENGTHS, BenchOptions
+from hydraprune.bench.workloads import BenchTask, TaskInputs, Workload, grid, task_inputs
 from hydraprune.deploy.compact_model import source_of
 from hydraprune.errors import UserError
 from hydraprune.models.families import max_positions

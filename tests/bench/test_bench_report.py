@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hydraprune.deploy import read_bench
-from hydraprune.deploy.bench_command import add_arguments, write_bench
-from hydraprune.deploy.bench_report import BenchReport, Distribution, Failure, Machine, SideResult, TaskFigures, Timing
-from hydraprune.deploy.bench_statistics import distribution, with_ratios
-from hydraprune.deploy.bench_tables import markdown, terminal
+from hydraprune.bench import read_bench
+from hydraprune.bench.command import add_arguments, write_bench
+from hydraprune.bench.report import BenchReport, Distribution, Failure, Machine, SideResult, TaskFigures, Timing
+from hydraprune.bench.statistics import distribution, with_ratios
+from hydraprune.bench.tables import markdown, terminal
 from hydraprune.errors import UserError
 
 SECONDS = st.floats(1e-6, 100)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from hydraprune import __version__
-from hydraprune.deploy.bench_models import PreparedModel
-from hydraprune.deploy.bench_options import EXTRAS, REFERENCE, BenchOptions, Side
-from hydraprune.deploy.bench_places import Place
-from hydraprune.deploy.bench_processes import WorkerProcess
-from hydraprune.deploy.bench_report import SideResult, TaskFigures, Timing
-from hydraprune.deploy.bench_statistics import distribution
-from hydraprune.deploy.bench_workloads import Workload
+from hydraprune.bench.models import PreparedModel
+from hydraprune.bench.options import EXTRAS, REFERENCE, BenchOptions, Side
+from hydraprune.bench.places import Place
+from hydraprune.bench.processes import WorkerProcess
+from hydraprune.bench.report import SideResult, TaskFigures, Timing
+from hydraprune.bench.statistics import distribution
+from hydraprune.bench.workloads import Workload
 from hydraprune.deploy.engines import versions
 
 Logits = list[list[float]]

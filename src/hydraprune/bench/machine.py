@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from hydraprune.deploy.bench_report import Machine
+from hydraprune.bench.report import Machine
 from hydraprune.errors import UserError
 from hydraprune.utils.system import total_memory
 

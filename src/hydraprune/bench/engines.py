@@ -14,7 +14,7 @@ from hydraprune.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hydraprune.deploy.bench_meter import Meter
+    from hydraprune.bench.meter import Meter
     from hydraprune.kernels.packing import Precision
 
 

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydraprune.bench.models import BenchModel
+from hydraprune.bench.options import EXTRAS, Side
+from hydraprune.bench.workloads import bench_inputs, with_all
 from hydraprune.deploy.acceleration import accelerate
-from hydraprune.deploy.bench_models import BenchModel
-from hydraprune.deploy.bench_options import EXTRAS, Side
-from hydraprune.deploy.bench_workloads import bench_inputs, with_all
 from hydraprune.deploy.compact_file import COMPACT_FILE
 from hydraprune.deploy.engines import require
 from hydraprune.deploy.onnx_export import ONNX_FILE, quantize_onnx, write_onnx

@@ -24,7 +24,7 @@ _MOST_CHARACTERS = 300
 
 
 class WorkerProcess:
-    """A process that runs `hydraprune.deploy.bench_worker`. It is ended by `end`, and ends by itself with this one.
+    """A process that runs `hydraprune.bench.worker`. It is ended by `end`, and ends by itself with this one.
 
     Args:
         threads: of its libraries.
@@ -43,7 +43,7 @@ class WorkerProcess:
             environment.setdefault(_SPINS, str(SPINS))  # threads of a side that has had its turn leave the cores
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed by `end`
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hydraprune.deploy.bench_worker", ",".join(map(str, cores or ()))],
+            [sys.executable, "-m", "hydraprune.bench.worker", ",".join(map(str, cores or ()))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -61,7 +61,7 @@ class WorkerProcess:
         """Send a request, and wait for the answer.
 
         Args:
-            request: a name of `bench_worker.REQUESTS`; `values` are its arguments.
+            request: a name of `worker.REQUESTS`; `values` are its arguments.
 
         Raises:
             UserError: the process ended instead: with the last line of its standard error as the reason.

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydraprune.deploy.bench_command import split_words
-from hydraprune.deploy.bench_machine import cores_for, machine
-from hydraprune.deploy.bench_options import PRECISIONS, BenchOptions, Side, numbers_of, words_of
+from hydraprune.bench.command import split_words
+from hydraprune.bench.machine import cores_for, machine
+from hydraprune.bench.options import PRECISIONS, BenchOptions, Side, numbers_of, words_of
 from hydraprune.errors import UserError
 
 WORDS = st.lists(st.sampled_from(sorted(PRECISIONS)), min_size=1)

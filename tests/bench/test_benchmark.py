@@ -15,8 +15,9 @@ import psutil
 import pytest
 from compact_helpers import save_sparse
 
-from hydraprune.deploy import BenchOptions, bench, benchmark, read_bench
-from hydraprune.deploy.bench_processes import WorkerProcess
+from hydraprune.bench import BenchOptions, bench, read_bench
+from hydraprune.bench import race as race_module
+from hydraprune.bench.processes import WorkerProcess
 from hydraprune.errors import UserError
 
 SMALL_TASK = ("task=toy", "task.train_examples=40", "task.evaluation_examples=24")
@@ -25,7 +26,8 @@ SMALL_TASK = ("task=toy", "task.train_examples=40", "task.evaluation_examples=24
 def workers() -> list[psutil.Process]:
     """Worker processes that this one started and that still run."""
     children = psutil.Process().children()
-    return [c for c in children if c.status() != psutil.STATUS_ZOMBIE and "bench_worker" in " ".join(c.cmdline())]
+    running = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in running if "hydraprune.bench.worker" in " ".join(child.cmdline())]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_a_side_that_dies_leaves_the_others_and_interruption_leaves_no_process(
     """One worker is killed while it loads; in the first round somebody presses Ctrl-C."""
     options = BenchOptions(engines=["torch", "hydraprune"], precisions=["fp32"], batches=(1,), lengths=(4,), rounds=1)
     races: list[Any] = []
-    made = benchmark._Race.__init__
+    made = race_module._Race.__init__
 
     def keep(race: Any, *arguments: Any) -> None:
         made(race, *arguments)
@@ -92,7 +94,7 @@ def test_a_side_that_dies_leaves_the_others_and_interruption_leaves_no_process(
             assert len(workers()) == len(races[0].sides) == 1
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(benchmark._Race, "__init__", keep)
+    monkeypatch.setattr(race_module._Race, "__init__", keep)
     with pytest.raises(KeyboardInterrupt):
         bench([str(saved)], options, None, progress)
     assert not workers()
@@ -133,7 +135,7 @@ def test_a_worker_runs_on_its_cores_with_its_threads() -> None:
 
 def test_a_worker_ends_with_the_process_that_started_it() -> None:
     program = (
-        "import os, signal; from hydraprune.deploy.bench_processes import WorkerProcess\n"
+        "import os, signal; from hydraprune.bench.processes import WorkerProcess\n"
         "process = WorkerProcess(1, None); process.ask('memory'); print(process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -148,7 +150,7 @@ def test_a_worker_ends_with_the_process_that_started_it() -> None:
 def test_answers_are_json_whatever_libraries_print() -> None:
     """A worker's standard output is for answers alone: what is printed there goes to standard error."""
     program = (
-        "import os, sys; from hydraprune.deploy import bench_worker\n"
+        "import os, sys; from hydraprune.bench import worker as bench_worker\n"
         "class Loud(bench_worker.Worker):\n"
         "    def memory(self):\n"
         "        print('progress'); os.write(1, b'from C'); return super().memory()\n"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydraprune.deploy.bench_options import BATCHES, LENGTHS, PRECISIONS, BenchOptions, numbers_of, words_of
+from hydraprune.bench.options import BATCHES, LENGTHS, PRECISIONS, BenchOptions, numbers_of, words_of
 from hydraprune.errors import UserError
 from hydraprune.utils import signals
 from hydraprune.utils.files import check_place, write_text
@@ -18,8 +18,8 @@ from hydraprune.utils.hub_access import exists
 from hydraprune.utils.terminal import is_interactive
 
 if TYPE_CHECKING:
-    from hydraprune.deploy.bench_report import BenchReport
-    from hydraprune.deploy.bench_workloads import BenchTask
+    from hydraprune.bench.report import BenchReport
+    from hydraprune.bench.workloads import BenchTask
 
 HELP = "measure saved models in torch, ONNX Runtime, OpenVINO and hydraprune: hydraprune bench MODEL task=sst2"
 FILES = ("bench.md", "bench.json")
@@ -89,8 +89,8 @@ def measure(models: Sequence[str], options: BenchOptions, task: BenchTask | None
     """
     from rich.console import Console
 
-    from hydraprune.deploy.bench_tables import terminal
-    from hydraprune.deploy.benchmark import bench
+    from hydraprune.bench.race import bench
+    from hydraprune.bench.tables import terminal
 
     with signals.listening(), _progress() as progress:  # a signal ends the workers, and removes what was converted
         report = bench(models, options, task, progress)
@@ -108,7 +108,7 @@ def write_bench(report: BenchReport, folder: Path) -> list[Path]:
     Raises:
         UserError: they are there already, or cannot be written.
     """
-    from hydraprune.deploy.bench_tables import markdown
+    from hydraprune.bench.tables import markdown
 
     _check_out(folder)
     files = [folder / name for name in FILES]

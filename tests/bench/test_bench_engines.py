@@ -12,14 +12,14 @@ from bench_helpers import toy_task
 from compact_helpers import save_sparse
 from model_helpers import save_tiny, small_model
 
+from hydraprune.bench.engines import load
+from hydraprune.bench.meter import Meter
+from hydraprune.bench.models import PreparedModel, load_models, prepare
+from hydraprune.bench.options import REFERENCE, BenchOptions, Side
+from hydraprune.bench.places import Calibration, Place, places, weights_bytes
+from hydraprune.bench.results import relative_error
+from hydraprune.bench.workloads import bench_inputs, subset
 from hydraprune.deploy import save_compact
-from hydraprune.deploy.bench_engines import load
-from hydraprune.deploy.bench_meter import Meter
-from hydraprune.deploy.bench_models import PreparedModel, load_models, prepare
-from hydraprune.deploy.bench_options import REFERENCE, BenchOptions, Side
-from hydraprune.deploy.bench_places import Calibration, Place, places, weights_bytes
-from hydraprune.deploy.bench_results import relative_error
-from hydraprune.deploy.bench_workloads import bench_inputs, subset
 from hydraprune.errors import UserError
 
 OPTIONS = BenchOptions(batches=(1, 3), lengths=(5, 24), rounds=2)

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hydraprune.deploy.bench_report import BenchReport, Distribution, SideResult, Timing
+from hydraprune.bench.report import BenchReport, Distribution, SideResult, Timing
 from hydraprune.results.escaping import in_markdown
 from hydraprune.results.number_format import NONE, figure
 

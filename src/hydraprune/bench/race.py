@@ -9,15 +9,15 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from hydraprune.deploy.bench_machine import cores_for, machine
-from hydraprune.deploy.bench_models import PreparedModel, load_models, prepare
-from hydraprune.deploy.bench_options import CALLS, BenchOptions, Side
-from hydraprune.deploy.bench_places import Calibration, places
-from hydraprune.deploy.bench_processes import WorkerProcess
-from hydraprune.deploy.bench_report import BenchReport, Failure
-from hydraprune.deploy.bench_results import RunningSide, package_versions, side_results, task_figures
-from hydraprune.deploy.bench_statistics import with_ratios
-from hydraprune.deploy.bench_workloads import BenchTask
+from hydraprune.bench.machine import cores_for, machine
+from hydraprune.bench.models import PreparedModel, load_models, prepare
+from hydraprune.bench.options import CALLS, BenchOptions, Side
+from hydraprune.bench.places import Calibration, places
+from hydraprune.bench.processes import WorkerProcess
+from hydraprune.bench.report import BenchReport, Failure
+from hydraprune.bench.results import RunningSide, package_versions, side_results, task_figures
+from hydraprune.bench.statistics import with_ratios
+from hydraprune.bench.workloads import BenchTask
 from hydraprune.deploy.text_batches import Inputs
 from hydraprune.errors import UserError, single_line
 
