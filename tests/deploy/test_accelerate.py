@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 import torch
 from family_helpers import SIZES, model_of, save_checkpoint
-from kernel_helpers import difference, kernels, make_sparse
+from kernel_helpers import difference, kernels, make_sparse, sparse_weight
 from torch import nn
-from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification, BertConfig, pipeline
+from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification, BertConfig, BertModel, pipeline
 
 from hydraprune.deploy import Acceleration, ExportOptions, accelerate, export_model
 from hydraprune.deploy.dense_bf16 import multiplies_tiles
 from hydraprune.deploy.encoder_modules import ENCODERS
 from hydraprune.deploy.fused_encoder import FusedEncoder
+from hydraprune.deploy.sparse_linear import SparseLinear
 from hydraprune.errors import UserError
+from hydraprune.kernels.structures import Structures
 from hydraprune.models.encoder_layers import encoder_layers
 from hydraprune.models.families import FAMILIES
 from hydraprune.sparsity import native_code
@@ -116,6 +118,114 @@ def test_what_the_kernels_do_not_compute_is_not_fused(fields: dict[str, Any], ch
     given = inputs(model.config.vocab_size)
     with torch.no_grad():
         assert difference(fast(**given).logits, model(**given).logits) < 1e-5
+
+
+class Shifted(BertModel):
+    """A forward pass of its own."""
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        output = super().forward(*arguments, **named)
+        output.last_hidden_state = output.last_hidden_state + 0.05
+        return output
+
+
+def with_hook(model: Any) -> None:
+    model.bert.encoder.layer[1].register_forward_hook(lambda module, given, output: output * 1.05)
+
+
+def with_another_activation(model: Any) -> None:
+    model.bert.encoder.layer[0].intermediate.intermediate_act_fn = nn.Tanh()
+
+
+def with_another_class(model: Any) -> None:
+    model.bert.__class__ = Shifted
+
+
+def with_more_in_a_norm(model: Any) -> None:
+    model.bert.encoder.layer[0].output.LayerNorm = Doubled(model.bert.encoder.layer[0].output.LayerNorm)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("change", [with_hook, with_another_activation, with_another_class, with_more_in_a_norm])
+def test_a_model_that_computes_more_than_its_kind_is_not_fused(change: Any) -> None:
+    model = sparse_model("bert").train()
+    change(model)
+    fast = accelerate(model)
+    assert model.training
+    assert fast.acceleration.way == "layer by layer"
+    assert "the outputs differ by" in fast.acceleration.why or "normalisations" in fast.acceleration.why
+    given = inputs(model.config.vocab_size)
+    with torch.no_grad():
+        assert difference(fast(**given).logits, model.eval()(**given).logits) < 1e-5
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_memory_that_moves_is_followed(kind: str) -> None:
+    """`share_memory_`, which `torch.multiprocessing` calls, gives tensors other memory."""
+    model = sparse_model(kind)
+    fast = accelerate(model)
+    given = inputs(model.config.vocab_size)
+    before = fast(**given).logits
+    model.share_memory()
+    assert torch.equal(fast(**given).logits, before)
+    for module in fast.modules():
+        for kernel in (getattr(module, "kernel", None), getattr(module, "encoder", None)):
+            for tensor in getattr(kernel, "_structures", Structures()).kept:
+                if isinstance(tensor, torch.Tensor):
+                    tensor.share_memory_()
+    assert torch.equal(fast(**given).logits, before)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_layer_by_layer_refuses_gradients_and_shows_weights() -> None:
+    model = sparse_model("gpt2")
+    fast = accelerate(model)
+    embedded = torch.randn(1, 4, 32)
+    with torch.no_grad():
+        wanted = model(inputs_embeds=embedded).logits
+    assert difference(fast(inputs_embeds=embedded).logits, wanted) < 1e-5
+    with pytest.raises(UserError, match="computes no gradients"):
+        fast(inputs_embeds=embedded.requires_grad_())
+    replaced = [module for module in fast.modules() if isinstance(module, SparseLinear)]
+    assert replaced
+    assert replaced[0].weight.shape == (replaced[0].out_features, replaced[0].in_features)
+    assert replaced[0].bias.shape == (replaced[0].out_features,)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_layer_that_is_looked_at_by_its_model() -> None:
+    """T5 reads the type of a weight."""
+    torch.manual_seed(0)
+    model = make_sparse(model_of("t5"), 4, 0.1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("wo.weight", "wi.weight")):
+                parameter.copy_(sparse_weight(*parameter.shape, 4, 0.1))
+    ids = torch.tensor([[5, 6, 7, model.config.eos_token_id]])
+    fast = accelerate(model)
+    assert fast.acceleration.layers > 0
+    with torch.no_grad():
+        assert difference(fast(ids).logits, model(ids).logits) < 1e-4
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("kind", ["distilbert", "mpnet"])
+def test_token_types_are_ignored_where_the_model_has_none(kind: str) -> None:
+    fast = accelerate(sparse_model(kind))
+    base = getattr(fast, fast.base_model_prefix)
+    ids = torch.ones(1, 6, dtype=torch.long)
+    assert torch.equal(base(ids, token_type_ids=ids * 0).last_hidden_state, base(ids).last_hidden_state)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("fields", [{"vocab_size": 1}, {"max_position_embeddings": 1}, {"max_position_embeddings": 3}])
+def test_few_words_and_positions(fields: dict[str, int]) -> None:
+    model = sparse_model("bert", **fields)
+    ids = torch.zeros(2, 1, dtype=torch.long)
+    for precision in ("fp32", "bf16"):
+        with torch.no_grad():
+            assert difference(accelerate(model, precision)(ids).logits, model(ids).logits) < 0.05
 
 
 def test_every_known_family_is_tried() -> None:
@@ -226,13 +336,13 @@ def test_with_amx_the_fastest_is_taken(best: tuple[str, str], monkeypatch: pytes
         pytest.skip("this processor has no AVX-512 BF16")
     kind, precision = best
 
-    def seconds(base: Any) -> float:
+    def seconds_of(base: Any) -> float:
         own = base.encoder.weights.precision if isinstance(base, FusedEncoder) else "bf16"
         return 0.001 if (type(base).__name__, own) == best else 0.002
 
     module = importlib.import_module("hydraprune.deploy.acceleration")
     monkeypatch.setattr(module, "multiplies_tiles", lambda: True)
-    monkeypatch.setattr(module, "measured", seconds)
+    monkeypatch.setattr(module, "seconds_of", seconds_of)
     model = sparse_model("bert")
     fast = accelerate(model, "bf16")
     assert type(fast.bert).__name__ == kind
@@ -283,7 +393,17 @@ def test_arguments_that_the_kernels_do_not_know() -> None:
     with pytest.raises(UserError, match="input_ids"):
         fast(attention_mask=ids)
     with pytest.raises(UserError, match="cannot be saved; save the model that it was made from"):
-        fast.bert.save_pretrained("x")
+        fast.save_pretrained("x")
+    with pytest.raises(UserError, match="cannot be saved; save the model that it was made from"):
+        accelerate(sparse_model("bert").bert).save_pretrained("x")
+    with pytest.raises(UserError, match="cannot be traced"):
+        torch.jit.trace(fast, (ids,), strict=False)
+    with pytest.raises(UserError, match="position_ids"):
+        fast(ids, position_ids=torch.zeros(1, 1, dtype=torch.long))
+    with pytest.raises(ValueError, match="are integers, not torch"):
+        fast(ids.float())
+    kept = torch.tensor([[0.5, 1, 1, 1, 1, 0.0]])
+    assert torch.equal(fast(ids, attention_mask=kept).logits, fast(ids, attention_mask=kept != 0).logits)
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
@@ -293,6 +413,10 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         accelerate(nn.Linear(2, 2))
     with pytest.raises(UserError, match="precision=int8: must be fp32 or bf16"):
         accelerate(tmp_path, "int8")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="model=null: must be a model, a folder or a hub id"):
+        accelerate(None)  # type: ignore[arg-type]
+    with torch.device("meta"), pytest.raises(UserError, match="has weights without values"):
+        accelerate(model_of("bert"))
     broken = sparse_model("bert")
     with torch.no_grad():
         broken.bert.encoder.layer[0].output.dense.weight[0, 0] = float("nan")

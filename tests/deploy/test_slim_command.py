@@ -11,6 +11,7 @@ import pytest
 import torch
 from slim_helpers import random_model, save, slimmable, zero_channels
 
+from hydraprune.deploy import accelerate, load_slim
 from hydraprune.deploy import slim_model as slim_module
 from hydraprune.deploy.slim_removal import Removal
 from hydraprune.models.encoder_layers import encoder_layers
@@ -42,6 +43,12 @@ def test_the_other_commands_read_the_result(hydraprune: Command, workplace: Path
     ours, original = hydraprune("eval", "deep/er", *words), hydraprune("eval", "mine", *words)
     assert ours.code == 0, ours.err
     assert ours.out == original.out
+    compact = hydraprune("export", "deep/er", "--to", "compact", "--out", "compact")
+    assert compact.code == 0, compact.err
+    ids = torch.randint(1, 20, (2, 9))
+    with torch.no_grad():
+        fast, slim = accelerate("compact")(ids).logits, load_slim("deep/er")(ids).logits
+    assert torch.allclose(fast, slim, atol=1e-5)
 
 
 def test_a_uniform_result_is_plain(hydraprune: Command, workplace: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from transformers.pytorch_utils import Conv1D
 from hydraprune.deploy.compact_model import CompactModel, source_of
 from hydraprune.deploy.dense_bf16 import DenseBfloat16, multiplies_tiles
 from hydraprune.deploy.encoder_modules import encoder_weights, fused_misfit
-from hydraprune.deploy.fused_encoder import FusedEncoder
+from hydraprune.deploy.encoder_trial import other_outputs, seconds_of
+from hydraprune.deploy.fused_encoder import FusedEncoder, refuse_saving
 from hydraprune.deploy.sparse_linear import replace_linears
 from hydraprune.errors import UserError
 from hydraprune.kernels.compiled import Compiled, compile_kernels
@@ -61,7 +61,7 @@ class Acceleration:
 
 
 def accelerate(
-    model: nn.Module | str | os.PathLike[str], precision: Precision = "fp32", cache: Path | None = None
+    model: nn.Module | str | os.PathLike[str], precision: Precision = "fp32", cache: str | Path | None = None
 ) -> nn.Module:
     """A fast copy of a sparse model for inference on this CPU, with the same inputs and outputs.
 
@@ -81,16 +81,22 @@ def accelerate(
     """
     if precision not in ("fp32", "bf16"):
         raise UserError("must be fp32 or bf16", key="precision", value=precision)
+    if not isinstance(model, (nn.Module, str, os.PathLike)):
+        raise UserError("must be a model, a folder or a hub id", key="model", value=model)
     loaded = model if isinstance(model, nn.Module) else _load(os.fspath(model))
     _refuse_wrong(loaded)
     try:
         compiled = compile_kernels(_cache_folder(cache))
-    except UNFIT as error:
+    except (*UNFIT, RuntimeError) as error:  # RuntimeError: there is no home folder
         fast = copy.deepcopy(loaded).eval()
         made = Acceleration("torch", "fp32", None, _zeros(loaded), 0, f"no kernels: {error}")
     else:
         fast, made = _with_kernels(loaded, precision, compiled)
+    # A gradient that somebody wants is then one of an input, which is refused.
+    fast.requires_grad_(False)
     object.__setattr__(fast, _ATTRIBUTE, made)
+    if made.way != "torch":
+        object.__setattr__(fast, "save_pretrained", refuse_saving)
     log.info("accelerate: %s", made)
     if made.zeros < 0.5:
         log.warning(
@@ -107,9 +113,7 @@ def _with_kernels(model: nn.Module, precision: Precision, compiled: Compiled) ->
     base = model if found is None else found
     why = fused_misfit(base)
     if why is not None:
-        fast = copy.deepcopy(model).cpu().eval()
-        layers = replace_linears(fast, compiled, _MOST_LEFT)
-        return fast, Acceleration("layer by layer", "fp32", compiled.instructions, zeros, layers, why)
+        return _layer_by_layer(model, compiled, zeros, why)
     if precision == "bf16" and not compiled.bf16:
         precision, why = "fp32", "this processor has no AVX-512 BF16"
     made = Acceleration("fused", precision, compiled.instructions, zeros, 0, why)
@@ -118,11 +122,19 @@ def _with_kernels(model: nn.Module, precision: Precision, compiled: Compiled) ->
         fused, made = _fastest(base, made, compiled)
     else:
         fused = _fused(base, precision, compiled)
+    if other := other_outputs(base, fused, made.precision):
+        return _layer_by_layer(model, compiled, zeros, other)
     if isinstance(fused, FusedEncoder):
         made = replace(made, layers=6 * len(fused.encoder.weights.layers))
     # The copy of everything else, with the fast encoder in place of the base model.
     fast = fused if base is model else copy.deepcopy(model, {id(base): fused}).cpu()
     return fast.eval(), made
+
+
+def _layer_by_layer(model: nn.Module, compiled: Compiled, zeros: float, why: str) -> tuple[nn.Module, Acceleration]:
+    fast = copy.deepcopy(model).cpu().eval()
+    layers = replace_linears(fast, compiled, _MOST_LEFT)
+    return fast, Acceleration("layer by layer", "fp32", compiled.instructions, zeros, layers, why)
 
 
 def _fastest(base: nn.Module, made: Acceleration, compiled: Compiled) -> tuple[nn.Module, Acceleration]:
@@ -135,25 +147,12 @@ def _fastest(base: nn.Module, made: Acceleration, compiled: Compiled) -> tuple[n
         ("fused", "bf16"): _fused(base, "bf16", compiled),
         ("torch", "bf16"): DenseBfloat16(base).eval(),
     }
-    times = {side: measured(module) for side, module in sides.items()}
+    times = {side: seconds_of(module) for side, module in sides.items()}
     way, precision = best = min(times, key=times.__getitem__)
     shown = ", ".join(f"{way} {precision} {1000 * seconds:.2f}" for (way, precision), seconds in times.items())
     instructions = None if way == "torch" else compiled.instructions
     why = f"the fastest on this processor with AMX, in ms of a text: {shown}"
     return sides[best], replace(made, way=way, precision=precision, instructions=instructions, why=why)
-
-
-@torch.no_grad()
-def measured(base: nn.Module) -> float:
-    """Seconds of a text of 128 tokens, or as many as there are positions: the least of 5."""
-    config: Any = base.config
-    ids = torch.ones(1, min(128, getattr(config, "max_position_embeddings", 128) - 2), dtype=torch.long)
-    seconds = []
-    for _ in range(6):
-        start = time.perf_counter()
-        base(input_ids=ids)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
 
 
 def _fused(base: Any, precision: Precision, compiled: Compiled) -> FusedEncoder:
@@ -178,6 +177,8 @@ def _refuse_wrong(model: nn.Module) -> None:
         raise UserError("is no Hugging Face model", key="model", value=type(model).__name__)
     if hasattr(model, _ATTRIBUTE):
         raise UserError("is accelerated already", key="model", value=type(model).__name__)
+    if any(weight.is_meta for weight in model.parameters()):
+        raise UserError("has weights without values, on the meta device", key="model", value=type(model).__name__)
     broken = sorted(name for name, weight in model.named_parameters() if not _is_finite(weight))
     if broken:
         raise UserError(f"{len(broken)} of its weights hold NaN or infinity, {broken[0]} among them", key="model")
@@ -188,9 +189,8 @@ def _is_finite(weight: Tensor) -> bool:
     return not weight.numel() or all(bool(extreme.isfinite()) for extreme in weight.detach().aminmax())
 
 
-def _cache_folder(given: Path | None) -> Path:
-    folder = given or Path(os.environ.get("HYDRAPRUNE_CACHE") or "~/.cache/hydraprune").expanduser()
-    return folder / "native"
+def _cache_folder(given: str | Path | None) -> Path:
+    return Path(given or os.environ.get("HYDRAPRUNE_CACHE") or "~/.cache/hydraprune").expanduser() / "native"
 
 
 def _load(path: str) -> nn.Module:

@@ -24,6 +24,7 @@ from hydraprune.errors import UserError
 from hydraprune.models.classification_head import take_labels
 from hydraprune.models.families import layers_expression
 from hydraprune.models.pretrained import PretrainedModel
+from hydraprune.models.slim_sizes import fitted_class, sizes_of
 from hydraprune.utils.hub_access import at_home, exists, loading, model_of_run
 
 
@@ -145,9 +146,10 @@ class CompactModel(PretrainedModel):
             config.pad_token_id = self.tokenizer().pad_token_id
         weights = {name: _single(tensor) for name, tensor in tensors.dense.items()}
         weights |= {name: decode(weight) for name, weight in tensors.sparse.items()}
-        made: Any = type(blueprint)
+        made: Any = fitted_class(type(blueprint)) if sizes_of(config) else type(blueprint)
         with loading(self.key, self.path):
             model: nn.Module = made.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
+            model.__class__ = type(blueprint)
         if labels is not None:
             take_labels(model, labels)
         return model

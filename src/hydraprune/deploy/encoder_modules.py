@@ -75,8 +75,13 @@ def fused_misfit(base: nn.Module) -> str | None:
         return f"its positions are {config.position_embedding_type}"
     if getattr(config, "output_hidden_states", False) or getattr(config, "output_attentions", False):
         return "its config asks for the states of all layers or for attention weights"
-    if len({module.eps for module in base.modules() if isinstance(module, nn.LayerNorm)}) != 1:
+    norms = [module for name, module in base.named_modules() if name.lower().endswith(("layernorm", "layer_norm"))]
+    if not norms or any(type(norm) is not nn.LayerNorm for norm in norms):
+        return "its normalisations are not plain ones"
+    if len({norm.eps for norm in norms}) != 1:
         return "its normalisations have several epsilons"
+    if not ENCODERS[kind].counts_padding and getattr(base.embeddings, "padding_idx", None) is None:
+        return "it has no id for padding"
     layers = encoder_layers(base)
     if len(layers) != config.num_hidden_layers:
         return "its layers are not made of plain linear layers"

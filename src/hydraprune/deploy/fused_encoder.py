@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions as Output
 
 from hydraprune.errors import UserError
 from hydraprune.kernels.encoders import Encoder
@@ -48,41 +48,62 @@ class FusedEncoder(PreTrainedModel):  # type: ignore[misc]
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        *,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPooling | tuple[Tensor, ...]:
+    ) -> Output | tuple[Tensor, ...]:
         """As the forward pass of the original.
 
         Raises:
             UserError: an argument that the kernels do not know has a value.
             ValueError: ids out of range, shapes that differ, or a text that is too long.
         """
-        self._refuse(position_ids=position_ids, inputs_embeds=inputs_embeds, **kwargs)
+        refuse_tracing()
+        tokens = None if input_ids is None else input_ids.shape[-1]
+        self._refuse(tokens, position_ids=position_ids, inputs_embeds=inputs_embeds, **kwargs)
         if input_ids is None:
             raise UserError("must be given to an accelerated model", key="input_ids", value=None)
+        if self.encoder.weights.embedding.token_type is None:
+            token_type_ids = None  # as the original does
         hidden = self.encoder(input_ids, token_type_ids, attention_mask).to(self.dtype)
         pooled = None if self.pooler is None else self.pooler(hidden)
         if return_dict is False or (return_dict is None and not self.config.return_dict):
             return (hidden,) if pooled is None else (hidden, pooled)
-        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
+        return Output(last_hidden_state=hidden, pooler_output=pooled)
 
-    def save_pretrained(self, *_: Any, **__: Any) -> None:
-        """Refused: packed weights are no checkpoint."""
-        raise UserError("an accelerated model cannot be saved", cure="save the model that it was made from")
-
-    def _refuse(self, **arguments: Any) -> None:
+    def _refuse(self, tokens: int | None, **arguments: Any) -> None:
         for name, value in arguments.items():
-            if name == "position_ids" and value is not None and self._usual(value):
+            if name == "position_ids" and value is not None and tokens is not None and self._usual(value, tokens):
                 continue
             if value is not None and value is not False:
                 shown = type(value).__name__ if isinstance(value, Tensor) else value
                 raise UserError("is not known to an accelerated model", key=name, value=shown, cure=_UNSUPPORTED)
 
-    def _usual(self, positions: Tensor) -> bool:
+    def _usual(self, positions: Tensor, tokens: int) -> bool:
         """Whether positions are those that the model would give itself."""
         embedding = self.encoder.weights.embedding
-        counted = torch.arange(positions.shape[-1]) + embedding.first_position
-        return embedding.padding is None and bool((positions == counted).all())
+        if embedding.padding is not None or positions.shape[-1] != tokens:
+            return False
+        return bool((positions.cpu() == torch.arange(tokens) + embedding.first_position).all())
+
+
+def refuse_tracing() -> None:
+    """Refuse `torch.jit.trace`, which would keep what the kernels computed as a constant.
+
+    Raises:
+        UserError: this is a trace.
+    """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise UserError("an accelerated model cannot be traced", cure="trace the model that it was made from")
+
+
+def refuse_saving(*_: Any, **__: Any) -> None:
+    """In the place of `save_pretrained`: packed weights are no checkpoint.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError("an accelerated model cannot be saved", cure="save the model that it was made from")

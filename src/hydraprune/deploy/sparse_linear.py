@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from hydraprune.deploy.fused_encoder import refuse_tracing
+from hydraprune.errors import UserError
 from hydraprune.kernels.compiled import Compiled
 from hydraprune.kernels.linears import LinearKernel
-from hydraprune.kernels.packing import pack
+from hydraprune.kernels.packing import pack, unpack
 
 
 class SparseLinear(nn.Module):
@@ -25,8 +28,25 @@ class SparseLinear(nn.Module):
         self.kernel = LinearKernel(pack(weight, linear.bias), compiled)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in_features] -> [..., out_features], of the type of `x`."""
+        """[..., in_features] -> [..., out_features], of the type of `x`.
+
+        Raises:
+            UserError: a gradient of `x` is wanted, or this is a trace.
+        """
+        refuse_tracing()
+        if x.requires_grad and torch.is_grad_enabled():
+            raise UserError("an accelerated model computes no gradients", cure="use the model that it was made from")
         return self.kernel(x).to(x.dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """[out_features, in_features], made when asked for: some models look at the weights of their layers."""
+        return unpack(self.kernel.packed)
+
+    @property
+    def bias(self) -> Tensor:
+        """[out_features]."""
+        return self.kernel.packed.bias
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"

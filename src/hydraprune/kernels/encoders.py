@@ -109,8 +109,7 @@ class Encoder:
     def __init__(self, weights: EncoderWeights, compiled: Compiled) -> None:
         self.weights = weights
         self.compiled = compiled
-        self._structures = Structures()
-        self._encoder = _encoder(weights, self._structures)
+        self._describe()
         library = compiled.library
         self._encode = library.hydraprune_encode if weights.precision == "fp32" else library.hydraprune_encode_bf16
 
@@ -118,15 +117,17 @@ class Encoder:
         """The last hidden state, float32 [texts, tokens, hidden]; 0 behind the last token that the mask keeps.
 
         Args:
-            ids, types, mask: int64 [texts, tokens].
+            ids, types, mask: [texts, tokens]; a text of which the mask keeps nothing is computed as a whole.
 
         Raises:
             ValueError: shapes differ, an id or type is unknown, or a text is too long.
         """
+        if self._structures.moved():
+            self._describe()
         if ids.dim() != 2:
             raise ValueError(f"input ids are [texts, tokens], not {list(ids.shape)}")
         texts, tokens = ids.shape
-        inputs = [_input(tensor, ids.shape) for tensor in (ids, types, mask)]
+        inputs = [_input(tensor, ids.shape) for tensor in (ids, types, None if mask is None else mask != 0)]
         output = (torch.empty if mask is None else torch.zeros)(texts, tokens, self.weights.hidden)
         if not ids.numel():
             return output
@@ -144,6 +145,17 @@ class Encoder:
             raise ValueError(_MESSAGES[status.value])
         return output
 
+    def _describe(self) -> None:
+        self._structures = Structures()
+        self._encoder = _encoder(self.weights, self._structures)
+        # Whatever moves the tensors of the model that this was made from moves its tables; what moves those that were
+        # packed here moves the first of them.
+        embedding, layers = self.weights.embedding, self.weights.layers
+        for tensor in (embedding.word, embedding.position, embedding.token_type, embedding.norm.weight):
+            self._structures.watch(tensor)
+        if layers:
+            self._structures.watch(layers[0].query.parts[0].value)
+
     def __reduce__(self) -> tuple[type[Encoder], tuple[EncoderWeights, Compiled]]:
         return Encoder, (self.weights, self.compiled)
 
@@ -153,6 +165,8 @@ def _input(tensor: Tensor | None, shape: torch.Size) -> Tensor | None:
         return None
     if tensor.shape != shape:
         raise ValueError(f"inputs of different shapes: {list(tensor.shape)} beside {list(shape)}")
+    if tensor.is_floating_point():
+        raise ValueError(f"input ids and token types are integers, not {tensor.dtype}")
     return tensor.to(device="cpu", dtype=torch.int64).contiguous()
 
 

@@ -19,8 +19,7 @@ class LinearKernel:
         self.packed = packed
         self.compiled = compiled
         self.activation = activation
-        self._structures = Structures()
-        self._linear = self._structures.linear(packed, activation)
+        self._describe()
 
     def __call__(self, x: Tensor) -> Tensor:
         """activation(weight x + bias), float32 [..., outputs], of x [..., inputs].
@@ -29,6 +28,8 @@ class LinearKernel:
             ValueError: x has another number of features.
             MemoryError: there is no memory.
         """
+        if self._structures.moved():
+            self._describe()
         outputs, inputs = self.packed.shape
         if x.shape[-1] != inputs:
             raise ValueError(f"{x.shape[-1]} features for a layer with {inputs} inputs")
@@ -46,6 +47,12 @@ class LinearKernel:
         if status.value:
             raise MemoryError(f"a linear layer of {len(rows)} tokens")
         return result.view(*x.shape[:-1], outputs)
+
+    def _describe(self) -> None:
+        self._structures = Structures()
+        self._linear = self._structures.linear(self.packed, self.activation)
+        self._structures.watch(self.packed.bias)
+        self._structures.watch(self.packed.parts[0].value)
 
     def __reduce__(self) -> tuple[type[LinearKernel], tuple[PackedLinear, Compiled, str | None]]:
         return LinearKernel, (self.packed, self.compiled, self.activation)

@@ -72,6 +72,16 @@ class Structures:
     """Makes structures, and keeps what they point to."""
 
     kept: list[Any] = field(default_factory=list)
+    _addresses: list[tuple[Tensor, int]] = field(default_factory=list)
+
+    def moved(self) -> bool:
+        """Whether a watched tensor lies in other memory than before, as after `share_memory_`."""
+        return any(tensor.data_ptr() != address for tensor, address in self._addresses)
+
+    def watch(self, tensor: Tensor | None) -> None:
+        """Look at this tensor in `moved`; to look at all of them takes longer than a short text."""
+        if tensor is not None:
+            self._addresses.append((tensor, tensor.data_ptr()))
 
     def pointer(self, tensor: Tensor | None) -> int | None:
         if tensor is None:

@@ -118,7 +118,9 @@ INLINE void gelu_vectors(const int n, vec *x) {
   UNROLL for (int k = GELU_TERMS - 2; k >= 0; k--) {
     UNROLL for (int i = 0; i < n; i++) p[i] = p[i] * u[i] + splat(GELU_COEFFICIENTS[k]);
   }
-  UNROLL for (int i = 0; i < n; i++) x[i] = x[i] * (c[i] * p[i] + splat(0.5f));
+  /* Below -GELU_CLAMP the factor is 0 up to rounding, by which a large number would be multiplied. */
+  UNROLL for (int i = 0; i < n; i++)
+    x[i] = choose(x[i] < splat(-GELU_CLAMP), splat(0.0f), x[i] * (c[i] * p[i] + splat(0.5f)));
 }
 
 /* The approximation of GELU by tanh: x / (1 + exp(-2 sqrt(2/pi) (x + 0.044715 x^3))). */
@@ -137,6 +139,6 @@ static __attribute__((noinline)) void activate(enum activation activation, vec *
   } else if (activation == GELU_TANH) {
     for (; i < n; i++) x[i] = gelu_tanh(x[i]);
   } else if (activation == RELU) {
-    for (; i < n; i++) x[i] = larger(x[i], splat(0.0f));
+    for (; i < n; i++) x[i] = larger(splat(0.0f), x[i]); /* NaN stays: the second is taken */
   }
 }
