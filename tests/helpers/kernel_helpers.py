@@ -19,6 +19,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "AVX-512 without BF16": ("-march=native", "-mno-avx512bf16"),
     "AVX2": ("-march=x86-64-v3",),
     "portable": (),
+    "strips of NEON": ("-DWIDE_STRIPS",),
 }
 
 

@@ -184,7 +184,8 @@ def test_a_command_of_the_readme_runs(command: str, place: Path, run: Run) -> No
 
 def test_the_training_loop_of_the_readme_prunes(tmp_path: Path) -> None:
     """The Python example of the README, unchanged, with a small model."""
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    section = README.split("## In a training loop of your own")[1]
+    code = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)[0]
     program = tmp_path / "mine.py"
     program.write_text(
         "import torch\nfrom torch import nn\n"

@@ -20,7 +20,7 @@
 #elif defined(__AVX2__) && defined(__FMA__)
 #define LANES 8
 #define STRIP 2
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) || defined(WIDE_STRIPS) /* the latter for tests on other processors */
 #define LANES 4
 #define STRIP 4
 #else

@@ -71,8 +71,13 @@ def _masks(model: Path, weights: list[str]) -> list[tuple[str, NDArray[np.bool_]
                 read = [(name, tensors.get_tensor(name)) for name in weights if name in names]
         except (OSError, SafetensorError, TypeError, AttributeError):  # incomplete, or of a type that numpy lacks
             continue
-        found += [(name, _matrix(weight) != 0) for name, weight in read if weight.ndim > 1 and weight.size]
+        found += [(name, _matrix(weight) != 0) for name, weight in read if _is_read(weight)]
     return found
+
+
+def _is_read(weight: NDArray[Any]) -> bool:
+    """Whether it is a matrix of numbers of numpy's own; onnx brings others, on which a page must not depend."""
+    return weight.ndim > 1 and weight.size > 0 and weight.dtype.kind in "fiub"
 
 
 def _matrix(weight: NDArray[Any]) -> NDArray[Any]:
