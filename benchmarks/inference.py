@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -30,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel
 
+from hydraprune.bench.machine import machine
 from hydraprune.deploy import accelerate
 from hydraprune.kernels.compiled import compile_kernels
 from hydraprune.kernels.linears import LinearKernel
@@ -67,7 +67,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    print(f"{processor()}; torch {torch.__version__}{versions()}; load {os.getloadavg()[0]:.1f}")
+    here = machine(None)
+    print(f"{here.cpu} ({', '.join(here.flags)}); torch {torch.__version__}{versions()}; load {os.getloadavg()[0]:.1f}")
     with torch.inference_mode():
         for density in chosen.density:
             if chosen.layers:
@@ -217,17 +218,6 @@ def openvino_sides(model: nn.Module, example: Tensor) -> Iterable[tuple[str, Sid
     samples = [torch.randint(1000, 20000, (1, 64)) if example.dtype == torch.int64 else example for _ in range(8)]
     quantized = nncf.quantize(converted, nncf.Dataset([sample.numpy() for sample in samples]), subset_size=8)
     yield "OpenVINO int8", side(quantized, "f32")
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    named = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if flag in flags.split()]
-    return f"{name} ({', '.join(named)})"
 
 
 def versions() -> str:

@@ -18,7 +18,6 @@ import importlib.util
 import json
 import logging
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -36,6 +35,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
+from hydraprune.bench.machine import machine
 from hydraprune.deploy.slim_model import slim_model
 from hydraprune.models.encoder_layers import encoder_layers
 
@@ -164,7 +164,7 @@ def main() -> None:
     _quiet()
     dense, slim = two_models(arguments.shape, arguments.kept)
     sizes = [sum(p.numel() for layer in encoder_layers(m) for p in _weights(layer)) for m in (dense, slim)]
-    print(f"{cpu_name()}, one thread, fp32, {arguments.shape}, {arguments.tokens} tokens, CPU ms")
+    print(f"{machine(None).cpu}, one thread, fp32, {arguments.shape}, {arguments.tokens} tokens, CPU ms")
     print(f"weights of the encoder's layers: {sizes[0]:,} -> {sizes[1]:,} ({sizes[0] / sizes[1]:.2f}x)\n")
     print("| engine | batch | dense | slim | gain |\n|---|---|---|---|---|")
     rows = []
@@ -182,21 +182,11 @@ def main() -> None:
                 apart = float(np.abs(run(ids) - expected).max())
                 assert apart < MOST_DIFFERENT, f"{engine}: outputs differ by {apart:.1e}"
             found = race(*runs, ids, arguments.turns, arguments.calls)
-            rows.append({"engine": engine, "version": version, "batch": batch, "cpu": cpu_name(), **found})
+            rows.append({"engine": engine, "version": version, "batch": batch, "cpu": machine(None).cpu, **found})
             times = f"{found['dense'] * 1e3:.2f} | {found['slim'] * 1e3:.2f}"
             print(f"| {engine} {version} | {batch} | {times} | {found['gain']:.2f}x |", flush=True)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-
-
-def cpu_name() -> str:
-    """The CPU, with family and model where Linux tells them: virtual machines hide its name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        first = dict((part.strip() for part in line.split(":", 1)) for line in lines if ":" in line)
-        return f"{first['model name']} (family {first['cpu family']}, model {first['model']})"
-    except (OSError, KeyError):
-        return platform.processor() or platform.machine()
 
 
 def _quiet() -> None:

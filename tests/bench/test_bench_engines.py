@@ -16,7 +16,7 @@ from hydraprune.bench.engines import load
 from hydraprune.bench.meter import Meter
 from hydraprune.bench.models import PreparedModel, load_models, prepare
 from hydraprune.bench.options import REFERENCE, BenchOptions, Side
-from hydraprune.bench.places import Calibration, Place, places, weights_bytes
+from hydraprune.bench.places import Place, places, weights_bytes
 from hydraprune.bench.results import relative_error
 from hydraprune.bench.workloads import bench_inputs, subset
 from hydraprune.deploy import save_compact
@@ -39,8 +39,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedModel:
 @pytest.fixture(scope="module")
 def found(prepared: PreparedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[Side, Place | UserError]:
     """Where every side is loaded from."""
-    calibration = Calibration(toy_task().calibration, 24)
-    return places(prepared.source, OPTIONS.sides, calibration, tmp_path_factory.mktemp("places"))
+    return places(prepared.source, OPTIONS.sides, toy_task(), tmp_path_factory.mktemp("places"))
 
 
 def outputs(prepared: PreparedModel, side: Side, place: Place | UserError) -> tuple[list[list[float]], str | None]:

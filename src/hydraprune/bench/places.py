@@ -10,18 +10,16 @@ from typing import Any
 
 from hydraprune.bench.models import BenchModel
 from hydraprune.bench.options import EXTRAS, Side
-from hydraprune.bench.workloads import bench_inputs, with_all
+from hydraprune.bench.workloads import BenchTask, bench_inputs, with_all
 from hydraprune.deploy.acceleration import accelerate
 from hydraprune.deploy.compact_file import COMPACT_FILE
 from hydraprune.deploy.engines import require
 from hydraprune.deploy.onnx_export import ONNX_FILE, quantize_onnx, write_onnx
 from hydraprune.deploy.openvino_export import quantize_openvino, to_openvino, write_openvino
-from hydraprune.deploy.text_batches import Texts, input_batches, spread
+from hydraprune.deploy.text_batches import CALIBRATED, input_batches, spread
 from hydraprune.errors import UserError, one_line
 from hydraprune.utils.hub_access import exists
 
-# Texts that int8 is calibrated on.
-_CALIBRATED = 300
 # Where a folder has both, safetensors are loaded.
 _WEIGHTS = (".safetensors", ".bin")
 
@@ -38,31 +36,19 @@ class Place:
     disk_bytes: int
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Texts that the ranges of int8 activations are taken from.
-
-    Args:
-        longest: most tokens of a text.
-    """
-
-    texts: Texts
-    longest: int
-
-
 def places(
-    model: BenchModel, sides: Sequence[Side], calibration: Calibration | None, folder: Path
+    model: BenchModel, sides: Sequence[Side], task: BenchTask | None, folder: Path
 ) -> dict[Side, Place | UserError]:
     """Where each side is loaded from, or why it cannot be.
 
     Args:
-        calibration: None: there are no texts.
+        task: whose texts int8 is calibrated on; None: there are none.
         folder: a new one, for what the model is converted to.
     """
     found: dict[Side, Place | UserError] = {}
     for engine in dict.fromkeys(side.engine for side in sides):
         precisions = [side.precision for side in sides if side.engine == engine]
-        converter = _Converter(model, calibration, folder)
+        converter = _Converter(model, task, folder)
         made = _attempt(partial(_CONVERTERS[engine], converter, precisions))
         for precision in precisions:
             found[Side(engine, precision)] = made if isinstance(made, UserError) else made[precision]
@@ -77,7 +63,7 @@ class _Converter:
     """Writes one model for engines into subfolders of a folder."""
 
     model: BenchModel
-    calibration: Calibration | None
+    task: BenchTask | None
     folder: Path
 
     def own(self, precisions: Sequence[str]) -> _Made:
@@ -108,7 +94,7 @@ class _Converter:
         _require("openvino")
         made: _Made = {}
         possible = list(precisions)
-        if self.calibration is None and "int8" in precisions:
+        if self.task is None and "int8" in precisions:
             reason, cure = "is calibrated on the texts of a task, and none is given", "for example task=sst2"
             made["int8"] = UserError(reason, cure=cure)
             possible.remove("int8")
@@ -122,11 +108,11 @@ class _Converter:
         return made
 
     def _write_openvino(self, converted: Any, precision: str, target: Path) -> None:
-        if precision != "int8" or self.calibration is None:
+        if precision != "int8" or self.task is None:
             write_openvino(converted, precision, target)
             return
-        names, texts = bench_inputs(self.model.model), spread(self.calibration.texts, _CALIBRATED)
-        batches = input_batches(texts, self.model.tokenizer, self.model.model, 1, self.calibration.longest)
+        names, texts = bench_inputs(self.model.model), spread(self.task.calibration, CALIBRATED)
+        batches = input_batches(texts, self.model.tokenizer, self.model.model, 1, self.task.max_length)
         quantized = quantize_openvino(converted, [with_all(names, batch) for batch in batches])
         write_openvino(quantized, precision, target)
 

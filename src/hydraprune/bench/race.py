@@ -12,7 +12,7 @@ from pathlib import Path
 from hydraprune.bench.machine import cores_for, machine
 from hydraprune.bench.models import PreparedModel, load_models, prepare
 from hydraprune.bench.options import CALLS, BenchOptions, Side
-from hydraprune.bench.places import Calibration, places
+from hydraprune.bench.places import places
 from hydraprune.bench.processes import WorkerProcess
 from hydraprune.bench.report import BenchReport, Failure
 from hydraprune.bench.results import RunningSide, package_versions, side_results, task_figures
@@ -93,8 +93,7 @@ class _Race:
     def add(self, model: PreparedModel, task: BenchTask | None, folder: Path, pinned: list[int] | None) -> None:
         """Convert a model into a folder, and start the processes of its sides."""
         self._progress(f"{model.source.label}: converting it")
-        calibration = None if task is None else Calibration(task.calibration, task.max_length)
-        for side, place in places(model.source, self._options.sides, calibration, folder).items():
+        for side, place in places(model.source, self._options.sides, task, folder).items():
             if isinstance(place, UserError):
                 self._fail(model, side, place)
                 continue

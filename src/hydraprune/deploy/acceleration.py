@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from hydraprune.deploy.compact_model import CompactModel, source_of
@@ -26,6 +26,7 @@ from hydraprune.kernels.encoders import Encoder
 from hydraprune.kernels.packing import Precision
 from hydraprune.models.classification_head import base_model
 from hydraprune.sparsity.native_code import UNFIT
+from hydraprune.sparsity.statistics import nonfinite_parameters
 from hydraprune.utils.hub_access import loading, local_or_id
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def accelerate(
     """A fast copy of a sparse model for inference on this CPU, with the same inputs and outputs.
 
     Encoders of BERT's kind (BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, MPNet) are computed as a whole
-    by kernels that know of no zero, whatever the pattern; of other models the sparse linear layers are. Kernels are
+    by kernels that skip zeros in any pattern; of other models, the sparse linear layers are. Kernels are
     compiled on first use; without a C compiler the copy computes with PyTorch. Which of these it is, is logged in one
     line, and kept as the model's `acceleration`. The copy shares the original's tables of embeddings.
 
@@ -140,7 +141,7 @@ def _layer_by_layer(model: nn.Module, compiled: Compiled, zeros: float, why: str
 def _fastest(base: nn.Module, made: Acceleration, compiled: Compiled) -> tuple[nn.Module, Acceleration]:
     """The fastest base model of at least the accuracy of bfloat16 on a processor with AMX, by measurement.
 
-    There AMX multiplies dense weights, and AVX-512 is twice as fast in single precision as in bfloat16.
+    There AMX multiplies dense weights, and AVX-512 may be no faster in bfloat16 than in single precision.
     """
     sides: dict[tuple[str, str], nn.Module] = {
         ("fused", "fp32"): _fused(base, "fp32", compiled),
@@ -179,14 +180,8 @@ def _refuse_wrong(model: nn.Module) -> None:
         raise UserError("is accelerated already", key="model", value=type(model).__name__)
     if any(weight.is_meta for weight in model.parameters()):
         raise UserError("has weights without values, on the meta device", key="model", value=type(model).__name__)
-    broken = sorted(name for name, weight in model.named_parameters() if not _is_finite(weight))
-    if broken:
+    if broken := sorted(nonfinite_parameters(model)):
         raise UserError(f"{len(broken)} of its weights hold NaN or infinity, {broken[0]} among them", key="model")
-
-
-def _is_finite(weight: Tensor) -> bool:
-    # The extremes are NaN where any value is, and take a fifth of the time of `isfinite`.
-    return not weight.numel() or all(bool(extreme.isfinite()) for extreme in weight.detach().aminmax())
 
 
 def _cache_folder(given: str | Path | None) -> Path:

@@ -157,7 +157,7 @@ def _embedding(base: nn.Module, modules: EncoderModules, precision: Precision) -
 
 
 def _relative(base: Any, modules: EncoderModules, longest: int) -> Tensor:
-    """[heads, 2 * longest - 1]: the bias at query - key + longest - 1."""
+    """[heads, 2 * reach + 1]: the bias at query - key + reach."""
     table = base.get_submodule(modules.relative_bias).weight
     # A window of tokens is rounded up to 16: queries beyond the text are computed, and not used.
     reach = longest + 16

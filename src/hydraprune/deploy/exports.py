@@ -25,11 +25,11 @@ from hydraprune.deploy.openvino_export import (
     to_openvino,
     write_openvino,
 )
-from hydraprune.deploy.text_batches import Inputs, TaskTexts, input_batches, sample_texts, spread
+from hydraprune.deploy.text_batches import CALIBRATED, Inputs, TaskTexts, input_batches, sample_texts, spread
 from hydraprune.errors import UserError
 
-# Texts of a task that are compared and calibrated with.
-_CHECKED, _CALIBRATED = 64, 300
+# Texts of a task that are compared.
+_CHECKED = 64
 _BATCH_SIZE = 4
 
 
@@ -100,7 +100,7 @@ def export_model(model: str, options: ExportOptions, texts: TaskTexts | None = N
         return input_batches(chosen, tokenizer, loaded, size, *([] if texts is None else [texts.max_length]))
 
     checked = sample_texts() if texts is None else spread(texts.check, _CHECKED)
-    calibrated = sample_texts() if texts is None else spread(texts.calibration, _CALIBRATED)
+    calibrated = sample_texts() if texts is None else spread(texts.calibration, CALIBRATED)
     job = _Job(options, loaded, batches(checked, _BATCH_SIZE), lambda: batches(calibrated, 1))
     with new_folder(target) as folder:
         copy_settings(source, tokenizer, folder)

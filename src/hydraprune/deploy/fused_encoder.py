@@ -20,7 +20,7 @@ class FusedEncoder(PreTrainedModel):  # type: ignore[misc]
     """An encoder in compiled code, with the pooler of the original.
 
     Hidden states are those of the original up to rounding, and 0 at tokens behind the last one that the attention mask
-    keeps. It computes no gradients, and attention weights and the states of inner layers are not to be had.
+    keeps. It computes no gradients, and gives neither attention weights nor the states of inner layers.
     """
 
     # Whatever attention the config names, the kernels compute their own.

@@ -10,7 +10,7 @@ from hydraprune.deploy.compact_model import is_compact, load_compact
 from hydraprune.models.saved_weights import saved_model
 from hydraprune.sparsity import LayerSparsity, Pattern, layer_sparsity, model_sparsity
 from hydraprune.sparsity.patterns import shape_of
-from hydraprune.sparsity.statistics import prunable_layers
+from hydraprune.sparsity.statistics import nonfinite_parameters, prunable_layers
 from hydraprune.utils.hub_access import at_home
 
 
@@ -43,7 +43,7 @@ def table(model: nn.Module) -> str:
         lines.append(f"layers with zeros: {inside:,} of {of:,} ({inside / of:.4f})")
     lines.append(f"all parameters: {model_sparsity(model):.4f} are zero")
     lines.append(f"patterns: {_patterns(layers)}")
-    if broken := sorted(name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())):
+    if broken := sorted(nonfinite_parameters(model)):
         lines.append(f"not finite: {len(broken)} parameters hold NaN or infinity, {broken[0]} among them")
     return "\n".join(lines)
 

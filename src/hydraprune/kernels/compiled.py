@@ -30,12 +30,13 @@ class Compiled:
     """The loaded kernels.
 
     Args:
+        functions: those of `FUNCTIONS`, by name.
         instructions: what they were compiled for, such as `AVX-512`.
         bf16: whether they can multiply in bfloat16.
         folder, target: what they were compiled with, for copies.
     """
 
-    library: ctypes.CDLL
+    functions: ctypes.CDLL
     instructions: str
     bf16: bool
     folder: Path
@@ -54,9 +55,9 @@ def compile_kernels(folder: Path, target: Sequence[str] = NATIVE) -> Compiled:
     Raises:
         OSError, AttributeError, SubprocessError: they cannot be compiled or loaded here.
     """
-    library = native_code.build(SOURCE, folder, FUNCTIONS, (*target, *_FLAGS))
+    functions = native_code.build(SOURCE, folder, FUNCTIONS, (*target, *_FLAGS))
     lanes, bf16 = ctypes.c_int32(), ctypes.c_int32()
-    library.hydraprune_target(ctypes.byref(lanes), ctypes.byref(bf16))
+    functions.hydraprune_target(ctypes.byref(lanes), ctypes.byref(bf16))
     plain = "NEON" if platform.machine() in ("aarch64", "arm64") else "portable"
     instructions = _NAMES.get(lanes.value, plain) + " BF16" * bf16.value
-    return Compiled(library, instructions, bool(bf16.value), folder, tuple(target))
+    return Compiled(functions, instructions, bool(bf16.value), folder, tuple(target))

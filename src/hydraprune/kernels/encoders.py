@@ -14,8 +14,8 @@ from hydraprune.kernels.packing import PackedLinear, Precision
 from hydraprune.kernels.structures import CEncoder, CLayer, Structures
 
 # Values of `enum status` in encoder.c.
+_NO_MEMORY = 1
 _MESSAGES = {
-    1: "there is no memory for this batch",
     2: "an input id is not in the vocabulary",
     3: "a token type is not one of the model",
     4: "a text is longer than the model's positions",
@@ -110,8 +110,8 @@ class Encoder:
         self.weights = weights
         self.compiled = compiled
         self._describe()
-        library = compiled.library
-        self._encode = library.hydraprune_encode if weights.precision == "fp32" else library.hydraprune_encode_bf16
+        of = compiled.functions
+        self._encode = of.hydraprune_encode if weights.precision == "fp32" else of.hydraprune_encode_bf16
 
     def __call__(self, ids: Tensor, types: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The last hidden state, float32 [texts, tokens, hidden]; 0 behind the last token that the mask keeps.
@@ -121,6 +121,7 @@ class Encoder:
 
         Raises:
             ValueError: shapes differ, an id or type is unknown, or a text is too long.
+            MemoryError: there is no memory for this batch.
         """
         if self._structures.moved():
             self._describe()
@@ -141,6 +142,8 @@ class Encoder:
             torch.get_num_threads(),
             ctypes.byref(status),
         )
+        if status.value == _NO_MEMORY:
+            raise MemoryError(f"a batch of {texts} texts of {tokens} tokens")
         if status.value:
             raise ValueError(_MESSAGES[status.value])
         return output
@@ -153,8 +156,8 @@ class Encoder:
         embedding, layers = self.weights.embedding, self.weights.layers
         for tensor in (embedding.word, embedding.position, embedding.token_type, embedding.norm.weight):
             self._structures.watch(tensor)
-        if layers:
-            self._structures.watch(layers[0].query.parts[0].value)
+        for part in layers[0].query.parts[:1] if layers else ():
+            self._structures.watch(part.value)
 
     def __reduce__(self) -> tuple[type[Encoder], tuple[EncoderWeights, Compiled]]:
         return Encoder, (self.weights, self.compiled)

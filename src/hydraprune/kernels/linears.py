@@ -36,7 +36,7 @@ class LinearKernel:
         rows = x.detach().to(device="cpu", dtype=torch.float32).reshape(-1, inputs).contiguous()
         result = torch.empty(len(rows), outputs)
         status = ctypes.c_int32()
-        self.compiled.library.hydraprune_linear(
+        self.compiled.functions.hydraprune_linear(
             ctypes.addressof(self._linear),
             rows.data_ptr(),
             result.data_ptr(),
@@ -52,7 +52,8 @@ class LinearKernel:
         self._structures = Structures()
         self._linear = self._structures.linear(self.packed, self.activation)
         self._structures.watch(self.packed.bias)
-        self._structures.watch(self.packed.parts[0].value)
+        for part in self.packed.parts[:1]:
+            self._structures.watch(part.value)
 
     def __reduce__(self) -> tuple[type[LinearKernel], tuple[PackedLinear, Compiled, str | None]]:
         return LinearKernel, (self.packed, self.compiled, self.activation)

@@ -49,7 +49,7 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec x) { *(vec *)p = x; }
 INLINE vec splat(float x) {
-#if LANES == 16 && defined(__AVX512F__)
+#if defined(__AVX512F__)
   return (vec)_mm512_set1_ps(x);
 #else
   return x - (vec){0};

@@ -26,6 +26,7 @@ from hydraprune.models.classification_head import head_modules, set_labels, take
 from hydraprune.models.families import ModelFamily, attach_family
 from hydraprune.models.slim_sizes import fit_sizes, fitted_class, sizes_of
 from hydraprune.models.stored_weights import stored_misfit
+from hydraprune.sparsity.statistics import nonfinite_parameters
 from hydraprune.utils.hub_access import at_home, loading, local_or_id
 
 _ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
@@ -213,10 +214,7 @@ class PretrainedModel:
                 raise self._error(*misfit)
 
     def _refuse_nonfinite(self, model: nn.Module) -> None:
-        # The sum takes one pass over the memory; a sum that overflows is checked value by value.
-        broken = [name for name, weight in model.named_parameters() if not bool(weight.detach().sum().isfinite())]
-        broken = [name for name in broken if not bool(model.get_parameter(name).isfinite().all())]
-        if broken:
+        if broken := nonfinite_parameters(model):
             reason = f"{len(broken)} of its weights hold NaN or infinity, {broken[0]} among them"
             raise self._error(reason, "give a model with finite weights")
 

@@ -71,6 +71,13 @@ def model_sparsity(model: nn.Module) -> float:
     return sum(map(zeros_of, parameters)) / sum(p.numel() for p in parameters)
 
 
+def nonfinite_parameters(model: nn.Module) -> list[str]:
+    """Names of the parameters that hold NaN or infinity."""
+    # The sum takes one pass over the memory; a sum that overflows is checked value by value.
+    suspect = [name for name, weight in model.named_parameters() if not bool(weight.detach().sum().isfinite())]
+    return [name for name in suspect if not bool(model.get_parameter(name).isfinite().all())]
+
+
 def obeyed_pattern(keep: Tensor) -> str:
     """The most regular pattern whose units hold every zero of a view (bool, True = non-zero).
 
