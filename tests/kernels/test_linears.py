@@ -82,13 +82,20 @@ def test_values_that_are_not_finite_stay_so() -> None:
     assert torch.isnan(LinearKernel(pack(torch.eye(8), None), kernels(), "relu")(x)[0, 0])
 
 
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_gelu_is_exact_to_single_precision(target: str) -> None:
-    x = torch.cat([torch.linspace(-30, 30, 100_001), torch.tensor([-1e6, 1e6])])
-    kernel = LinearKernel(pack(torch.ones(1, 1), None), kernels(target), "gelu")
-    error = (kernel(x[:, None])[:, 0] - F.gelu(x.double())).abs()
+def test_gelu_is_exact_to_single_precision(target: str, activation: str) -> None:
+    x = torch.cat([torch.linspace(-30, 30, 100_001), torch.tensor([-1e6, 0.0, 1e6, float("inf")])])
+    kernel = LinearKernel(pack(torch.ones(1, 1), None), kernels(target), activation)
+    y = kernel(x[:, None])[:, 0]
+    error = (y - ACTIVATIONS[activation](x.double())).abs()[:-1]
     # Half a unit in the last place of the factor of x, which is 1 or 0 far from 0.
-    assert bool((error < 3e-6 + 1.3e-7 * x.clamp_min(0)).all())
+    assert bool((error < 3e-6 + 1.3e-7 * x[:-1].clamp_min(0)).all())
+    assert float(y[-1]) == float("inf")
+    assert float(kernel(torch.zeros(1, 1))) == 0
+    near = torch.linspace(-1e-3, 1e-3, 101)
+    relative = kernel(near[:, None])[:, 0] / ACTIVATIONS[activation](near.double())
+    assert bool(((relative - 1).abs()[near != 0] < 1e-5).all())
 
 
 def test_the_floating_point_mode_stays() -> None:

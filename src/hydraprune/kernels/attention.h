@@ -25,6 +25,9 @@ INLINE const float *rows_at(const Keys *keys, const void *of, const Span *span) 
   return (const float *)of + keys->rows * tile->start + keys->row * tile->width + span->first;
 }
 
+/* Keys, or rows of values, at a time: as many as there are registers for their sums. */
+#define AT_ONCE(vectors) ((vectors) > 2 ? 4 : SUMS / (vectors))
+
 /* The steps of attention for one strip of queries. Each is a function of its own, or the compiler runs out of
    registers. scores: [keys][vectors] vectors. */
 typedef void Scores(const Keys *, const float *query, long ld, long position, float *scores, float *largest);
@@ -34,6 +37,7 @@ typedef void Mix(const Keys *, const float *scores, const float *scale, float *c
 /* scores = query times key, and the largest one of each query. */
 INLINE void score_keys(const int vectors, const Keys *keys, const float *query, long ld, long position, float *scores,
                        float *largest) {
+  const int at_once = AT_ONCE(vectors);
   vec most[STRIP];
   UNROLL for (int v = 0; v < vectors; v++) most[v] = splat(-1e30f);
   long place = 0;
@@ -41,10 +45,10 @@ INLINE void score_keys(const int vectors, const Keys *keys, const float *query, 
     const Span *span = keys->span + s;
     const long width = keys->tile[span->tile].width;
     const float *first = rows_at(keys, keys->key, span);
-    for (int j = 0; j < span->count; j += 4, place += 4) {
+    for (int j = 0; j < span->count; j += at_once, place += at_once) {
       const float *key = first + j;
-      vec product[4][STRIP];
-      UNROLL for (int k = 0; k < 4; k++) {
+      vec product[SUMS][STRIP];
+      UNROLL for (int k = 0; k < at_once; k++) {
         UNROLL for (int v = 0; v < vectors; v++) {
           product[k][v] = splat(keys->mask[place + k]);
           if (keys->bias) product[k][v] += load(keys->bias + position + v * LANES - (place + k));
@@ -53,14 +57,14 @@ INLINE void score_keys(const int vectors, const Keys *keys, const float *query, 
       for (int d = 0; d < keys->size; d++) {
         vec q[STRIP];
         UNROLL for (int v = 0; v < vectors; v++) q[v] = load(query + d * ld + v * LANES);
-        UNROLL for (int k = 0; k < 4; k++) {
+        UNROLL for (int k = 0; k < at_once; k++) {
           const vec one = splat(key[d * width + k]);
           UNROLL for (int v = 0; v < vectors; v++) product[k][v] += one * q[v];
           KEEP(one);
         }
         UNROLL for (int v = 0; v < vectors; v++) KEEP(q[v]);
       }
-      UNROLL for (int k = 0; k < 4; k++) {
+      UNROLL for (int k = 0; k < at_once; k++) {
         UNROLL for (int v = 0; v < vectors; v++) {
           most[v] = larger(most[v], product[k][v]);
           store(scores, product[k][v]);
@@ -89,10 +93,11 @@ INLINE void exponentiate(const int vectors, long keys, float *scores, const floa
 /* context = scale times the sum of the values, weighted by the scores. */
 INLINE void mix_values(const int vectors, const Keys *keys, const float *scores, const float *scale, float *context,
                        long ld) {
-  for (int d = 0; d < keys->size; d += 4) {
-    const int rows = keys->size - d < 4 ? keys->size - d : 4;
-    vec total[4][STRIP];
-    UNROLL for (int k = 0; k < 4; k++) {
+  const int at_once = AT_ONCE(vectors);
+  for (int d = 0; d < keys->size; d += at_once) {
+    const int rows = keys->size - d < at_once ? keys->size - d : at_once;
+    vec total[SUMS][STRIP];
+    UNROLL for (int k = 0; k < at_once; k++) {
       UNROLL for (int v = 0; v < vectors; v++) total[k][v] = splat(0.0f);
     }
     const float *score = scores;
@@ -101,12 +106,12 @@ INLINE void mix_values(const int vectors, const Keys *keys, const float *scores,
       const Span *span = keys->span + s;
       const long width = keys->tile[span->tile].width;
       const float *first = rows_at(keys, keys->value, span);
-      const float *value[4];
-      UNROLL for (int k = 0; k < 4; k++) value[k] = first + (k < rows ? d + k : d) * width;
+      const float *value[SUMS];
+      UNROLL for (int k = 0; k < at_once; k++) value[k] = first + (k < rows ? d + k : d) * width;
       for (int j = 0; j < span->count; j++, score += vectors * LANES) {
         vec p[STRIP];
         UNROLL for (int v = 0; v < vectors; v++) p[v] = load(score + v * LANES);
-        UNROLL for (int k = 0; k < 4; k++) {
+        UNROLL for (int k = 0; k < at_once; k++) {
           const vec one = splat(value[k][j]);
           UNROLL for (int v = 0; v < vectors; v++) total[k][v] += one * p[v];
           KEEP(one);
@@ -114,7 +119,7 @@ INLINE void mix_values(const int vectors, const Keys *keys, const float *scores,
         UNROLL for (int v = 0; v < vectors; v++) KEEP(p[v]);
       }
     }
-    UNROLL for (int k = 0; k < 4; k++) {
+    UNROLL for (int k = 0; k < at_once; k++) {
       if (k < rows) {
         UNROLL for (int v = 0; v < vectors; v++)
           store(context + (d + k) * ld + v * LANES, total[k][v] * load(scale + v * LANES));

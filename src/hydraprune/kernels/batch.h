@@ -52,10 +52,13 @@ static void embed_tile(const Batch *batch, const Tile *tile, Scratch *scratch) {
     const long example = span->example * batch->inputs->tokens;
     const int32_t *position = batch->position + tile->start + span->first;
     for (int32_t unit = 0; unit < span->count; unit += UNIT) {
+      const int32_t left = batch->length[span->example] - span->position - unit;
+      for (int32_t i = 0; i < left && i < UNIT; i++)
+        fetch(encoder, batch->inputs->ids[example + span->position + unit + i]);
       for (int32_t i = 0; i < UNIT; i++) {
         const int32_t place = span->position + unit + i;
         float *row = scratch->rows + i * size;
-        if (place < batch->length[span->example]) {
+        if (i < left) {
           const long token = example + place;
           embed(encoder, batch->inputs->ids[token], batch->inputs->types ? batch->inputs->types[token] : 0,
                 position[unit + i], row);

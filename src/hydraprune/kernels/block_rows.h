@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "vectors.h"
+#include "activations.h"
 
 /* Groups of `rows` output rows; what is in a group's blocks: start[group] <= block < start[group + 1]. */
 typedef struct {

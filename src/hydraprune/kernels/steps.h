@@ -133,16 +133,23 @@ static void positions_of(const Encoder *encoder, const int64_t *ids, int32_t len
 }
 
 /* The sum of a token's rows in the tables, as [embedding]. */
-static void embed(const Encoder *encoder, int64_t id, int64_t type, int32_t position, float *row) {
+static void embed(const Encoder *encoder, int64_t id, int64_t type, int32_t position, float *restrict row) {
   const long size = encoder->embedding;
   const float *word = encoder->word + id * size;
   const float *place = encoder->position ? encoder->position + position * size : 0;
   const float *kind = encoder->type ? encoder->type + type * size : 0;
-  memcpy(row, word, size * sizeof(float));
-  if (kind) {
-    for (long i = 0; i < size; i++) row[i] += kind[i];
+  if (kind && place) {
+    for (long i = 0; i < size; i++) row[i] = word[i] + kind[i] + place[i];
+  } else if (kind || place) {
+    const float *other = kind ? kind : place;
+    for (long i = 0; i < size; i++) row[i] = word[i] + other[i];
+  } else {
+    memcpy(row, word, size * sizeof(float));
   }
-  if (place) {
-    for (long i = 0; i < size; i++) row[i] += place[i];
-  }
+}
+
+/* Begins to fetch a token's row of the table of words, which is seldom in a cache. */
+static void fetch(const Encoder *encoder, int64_t id) {
+  const float *word = encoder->word + id * encoder->embedding;
+  for (long i = 0; i < encoder->embedding; i += 16) __builtin_prefetch(word + i);
 }

@@ -1,4 +1,4 @@
-/* Vectors of tokens, one token per lane, and the functions computed on them.
+/* Vectors of tokens, one token per lane, and exp of them.
 
    The width is that of the processor which the code is compiled for. GCC's and Clang's vector types stand for the
    instructions, so that one source serves AVX-512, AVX2, NEON and anything else. */
@@ -13,19 +13,24 @@
 #include <immintrin.h>
 #endif
 
-/* LANES: floats in a vector. STRIP: vectors of tokens that a kernel keeps in registers for each of four rows. */
+/* LANES: floats in a vector. STRIP: vectors of tokens that a kernel keeps in registers for each of four rows.
+   SUMS: registers for sums. */
 #if defined(__AVX512F__)
 #define LANES 16
 #define STRIP 4
+#define SUMS 16
 #elif defined(__AVX2__) && defined(__FMA__)
 #define LANES 8
 #define STRIP 2
+#define SUMS 8
 #elif defined(__aarch64__) || defined(WIDE_STRIPS) /* the latter for tests on other processors */
 #define LANES 4
 #define STRIP 4
+#define SUMS 16
 #else
 #define LANES 4
 #define STRIP 2
+#define SUMS 8
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -99,46 +104,4 @@ INLINE vec exponential(vec x) {
   const vec result = p * (vec)((power + 127) << 23);
 #endif
   return choose(x < splat(-87.0f), splat(0.0f), result);
-}
-
-enum activation { NONE, GELU, GELU_TANH, RELU };
-
-/* GELU(x) = x (1/2 + c P(u)) with c = x held within +-GELU_CLAMP and u = 2 (c / GELU_CLAMP)^2 - 1.
-   Chebyshev's variable u keeps the sum free of cancellation. Coefficients: benchmarks/gelu_fit.py. */
-#include "gelu_coefficients.h"
-
-/* GELU of `n` vectors side by side: one chain of additions each, which hides their latency. */
-INLINE void gelu_vectors(const int n, vec *x) {
-  vec c[8], u[8], p[8];
-  UNROLL for (int i = 0; i < n; i++) {
-    c[i] = larger(smaller(x[i], splat(GELU_CLAMP)), splat(-GELU_CLAMP));
-    u[i] = c[i] * c[i] * splat(2 / (GELU_CLAMP * GELU_CLAMP)) - splat(1.0f);
-    p[i] = splat(GELU_COEFFICIENTS[GELU_TERMS - 1]);
-  }
-  UNROLL for (int k = GELU_TERMS - 2; k >= 0; k--) {
-    UNROLL for (int i = 0; i < n; i++) p[i] = p[i] * u[i] + splat(GELU_COEFFICIENTS[k]);
-  }
-  /* Below -GELU_CLAMP the factor is 0 up to rounding, by which a large number would be multiplied. */
-  UNROLL for (int i = 0; i < n; i++)
-    x[i] = choose(x[i] < splat(-GELU_CLAMP), splat(0.0f), x[i] * (c[i] * p[i] + splat(0.5f)));
-}
-
-/* The approximation of GELU by tanh: x / (1 + exp(-2 sqrt(2/pi) (x + 0.044715 x^3))). */
-INLINE vec gelu_tanh(vec x) {
-  const vec z = splat(-1.59576912f) * (x + splat(0.044715f) * x * x * x);
-  return x / (splat(1.0f) + exponential(smaller(z, splat(87.0f))));
-}
-
-/* An activation of `n` vectors in memory, in place. */
-static __attribute__((noinline)) void activate(enum activation activation, vec *x, int n) {
-  int i = 0;
-  if (activation == GELU) {
-    for (; i + 8 <= n; i += 8) gelu_vectors(8, x + i);
-    for (; i + 4 <= n; i += 4) gelu_vectors(4, x + i);
-    for (; i < n; i++) gelu_vectors(1, x + i);
-  } else if (activation == GELU_TANH) {
-    for (; i < n; i++) x[i] = gelu_tanh(x[i]);
-  } else if (activation == RELU) {
-    for (; i < n; i++) x[i] = larger(splat(0.0f), x[i]); /* NaN stays: the second is taken */
-  }
 }
