@@ -2,6 +2,7 @@
 
     python benchmarks/inference.py                            # encoders, 4x1 at 90 %
     python benchmarks/inference.py --models minilm=FOLDER     # a real model, its weights pruned in one step
+    python benchmarks/inference.py --classifier               # with a head, which reads first tokens alone
     python benchmarks/inference.py --density 0.2 1.0 --length 128
     python benchmarks/inference.py --layers                   # 1024x256 and so on
 
@@ -27,7 +28,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+)
 
 from hydraprune.bench.machine import machine
 from hydraprune.deploy import accelerate
@@ -61,6 +68,7 @@ def main() -> None:
     words.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     words.add_argument("--length", nargs="+", type=int, default=[32, 128])
     words.add_argument("--rounds", type=int, default=15)
+    words.add_argument("--classifier", action="store_true", help="encoders with a head for two classes")
     words.add_argument("--layers", action="store_true", help="one linear layer instead of encoders")
     chosen = words.parse_args()
     logging.disable(logging.WARNING)
@@ -79,14 +87,14 @@ def main() -> None:
 
 
 def race_encoders(name: str, density: float, chosen: argparse.Namespace) -> None:
-    model = encoder_of(name)
+    model = classifier_of(name) if chosen.classifier else encoder_of(name)
     prune(model, density, chosen.rows)
     sides = dict(encoder_sides(model))
     print(f"\n{name}, {chosen.rows}x1 with {density:.0%} of the weights left; milliseconds of CPU time")
     for batch in chosen.batch:
         for length in chosen.length:
             ids = torch.randint(1000, 20000, (batch, length))
-            wanted = model(ids).last_hidden_state
+            wanted = model(ids)[0]
             times = take_turns(sides, ids, chosen.rounds)
             print(f"  batch {batch}, {length} tokens")
             for side, call in sides.items():
@@ -138,6 +146,13 @@ def encoder_of(name: str) -> nn.Module:
     return BertModel(BertConfig(**SHAPES[name]), add_pooling_layer=False).eval()
 
 
+def classifier_of(name: str) -> nn.Module:
+    name, _, folder = name.partition("=")
+    if folder:
+        return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2).eval()
+    return BertForSequenceClassification(BertConfig(**SHAPES[name])).eval()
+
+
 @torch.no_grad()
 def prune(model: nn.Module, density: float, rows: int) -> None:
     """Set the blocks of least magnitude to zero, layer by layer."""
@@ -153,8 +168,8 @@ def encoder_sides(model: nn.Module) -> Iterable[tuple[str, Side]]:
     for precision in ("fp32", "bf16"):
         fast = accelerate(model, precision)
         if fast.acceleration.precision == precision:
-            yield f"ours {precision}", lambda ids, fast=fast: fast(ids).last_hidden_state
-    yield "torch fp32", lambda ids: model(ids).last_hidden_state
+            yield f"ours {precision}", lambda ids, fast=fast: fast(ids)[0]
+    yield "torch fp32", lambda ids: model(ids)[0]
     with tempfile.TemporaryDirectory() as folder:
         path = exported(model, Path(folder))
         if path is not None:

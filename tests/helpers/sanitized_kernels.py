@@ -71,6 +71,7 @@ def main(folder: str, rounds: str, *flags: str) -> None:
         ids = torch.randint(0, 20, mask.shape)
         types = torch.randint(0, 2, mask.shape) if run.weights.embedding.token_type is not None else None
         assert run(ids, types, mask).isfinite().all()
+        assert run.first(ids, types, mask).isfinite().all()
         outputs, inputs = choose.randint(1, 40), choose.randint(1, 40)
         kernel = LinearKernel(linear(outputs, inputs, "fp32", choose), compiled, choose.choice([None, "gelu"]))
         assert kernel(torch.randn(choose.randint(0, 140), inputs)).isfinite().all()

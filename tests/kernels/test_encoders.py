@@ -69,26 +69,32 @@ def test_any_sizes_and_lengths(
     model = bert(heads, size, layers, inner, hidden_act=activation)
     ids, mask = texts(lengths)
     types = torch.randint(0, 2, ids.shape)
-    assert difference(encoder_of(model, target)(ids, types, mask), expected(model, ids, mask, types)) < 1e-5
+    encoder, wanted = encoder_of(model, target), expected(model, ids, mask, types)
+    assert difference(encoder(ids, types, mask), wanted) < 1e-5
+    assert difference(encoder.first(ids, types, mask), wanted[:, 0]) < 1e-5
 
 
-@pytest.mark.parametrize("lengths", [[1], [512], [16], [17, 64, 65, 1], [33] * 9, [500, 3, 200]])
+@pytest.mark.parametrize("lengths", [[1], [512], [16], [17, 64, 65, 1], [33] * 9, [500, 3, 200], [3] * 70])
 @pytest.mark.parametrize("target", TARGETS)
 def test_lengths_at_the_edges_of_tiles(target: str, lengths: list[int]) -> None:
     torch.manual_seed(0)
     model = bert()
     ids, mask = texts(lengths)
-    assert difference(encoder_of(model, target)(ids, None, mask), expected(model, ids, mask)) < 1e-5
+    encoder, wanted = encoder_of(model, target), expected(model, ids, mask)
+    assert difference(encoder(ids, None, mask), wanted) < 1e-5
+    assert difference(encoder.first(ids, None, mask), wanted[:, 0]) < 1e-5
 
 
-@pytest.mark.parametrize("lengths", [[1], [512], [16], [17, 64, 65, 1], [33] * 9])
+@pytest.mark.parametrize("lengths", [[1], [512], [16], [17, 64, 65, 1], [33] * 9, [3] * 70])
 def test_bfloat16_stays_near(lengths: list[int]) -> None:
     if not kernels().bf16:
         pytest.skip("this processor has no AVX-512 BF16")
     torch.manual_seed(0)
     model = bert(4, 32, 2, 256)
     ids, mask = texts(lengths)
-    assert difference(encoder_of(model, "native", "bf16")(ids, None, mask), expected(model, ids, mask)) < 1e-2
+    encoder, wanted = encoder_of(model, "native", "bf16"), expected(model, ids, mask)
+    assert difference(encoder(ids, None, mask), wanted) < 1e-2
+    assert difference(encoder.first(ids, None, mask), wanted[:, 0]) < 1e-2
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -100,14 +106,17 @@ def test_a_text_does_not_depend_on_its_batch_or_on_threads(precision: Precision)
     encoder = encoder_of(bert(4, 16, 2, 64), precision=precision)
     lengths = [5, 70, 31, 128, 16, 90, 300, 2, 64]
     ids, mask = texts(lengths)
-    together = encoder(ids, None, mask)
+    together, first = encoder(ids, None, mask), encoder.first(ids, None, mask)
     try:
         torch.set_num_threads(2)
         assert torch.equal(encoder(ids, None, mask), together)
+        assert torch.equal(encoder.first(ids, None, mask), first)
     finally:
         torch.set_num_threads(1)
     for row, length in enumerate(lengths):
-        assert torch.equal(encoder(ids[row : row + 1, :length])[0], together[row, :length])
+        alone = ids[row : row + 1, :length]
+        assert torch.equal(encoder(alone)[0], together[row, :length])
+        assert torch.equal(encoder.first(alone)[0], first[row])
         assert not together[row, length:].any()
 
 
@@ -119,7 +128,9 @@ def test_masks_with_holes_padding_on_the_left_and_nothing_kept() -> None:
     mask[0, :11] = 0
     mask[1, ::3] = 0
     mask[2] = 0
-    found, wanted = encoder_of(model)(ids, None, mask), expected(model, ids, mask)
+    encoder = encoder_of(model)
+    found, wanted = encoder(ids, None, mask), expected(model, ids, mask)
+    assert difference(encoder.first(ids, None, mask), found[:, 0]) < 1e-5
     assert difference(found[:2] * mask[:2, :, None], wanted[:2]) < 1e-5
     assert difference(found[2], expected(model, ids, torch.ones_like(ids))[2]) < 1e-5
 
@@ -130,7 +141,9 @@ def test_layers_that_are_empty_or_full(density: float) -> None:
     model = bert()
     make_sparse(model, 4, density)
     ids, mask = texts([40, 7])
-    assert difference(encoder_of(model)(ids, None, mask), expected(model, ids, mask)) < 1e-5
+    encoder, wanted = encoder_of(model), expected(model, ids, mask)
+    assert difference(encoder(ids, None, mask), wanted) < 1e-5
+    assert difference(encoder.first(ids, None, mask), wanted[:, 0]) < 1e-5
 
 
 def test_wrong_inputs_are_refused() -> None:
@@ -145,6 +158,10 @@ def test_wrong_inputs_are_refused() -> None:
         encoder(torch.ones(1, 513, dtype=torch.long))
     with pytest.raises(ValueError, match="different shapes"):
         encoder(ids, None, ids[:1])
+    with pytest.raises(ValueError, match="no first token"):
+        encoder.first(ids[:, :0])
+    with pytest.raises(ValueError, match="vocabulary"):
+        encoder.first(ids * -1)
     # What the mask does not keep is not looked at.
     mask = torch.tensor([[1, 1, 0, 0, 0]] * 2)
     encoder(torch.where(mask == 1, ids, 10**9), None, mask)

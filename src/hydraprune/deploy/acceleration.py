@@ -18,6 +18,7 @@ from hydraprune.deploy.compact_model import CompactModel, source_of
 from hydraprune.deploy.dense_bf16 import DenseBfloat16, multiplies_tiles
 from hydraprune.deploy.encoder_modules import encoder_weights, fused_misfit
 from hydraprune.deploy.encoder_trial import other_outputs, seconds_of
+from hydraprune.deploy.first_token import compute_first_token, reads_first_token
 from hydraprune.deploy.fused_encoder import FusedEncoder, refuse_saving
 from hydraprune.deploy.sparse_linear import replace_linears
 from hydraprune.errors import UserError
@@ -129,6 +130,8 @@ def _with_kernels(model: nn.Module, precision: Precision, compiled: Compiled) ->
         made = replace(made, layers=6 * len(fused.encoder.weights.layers))
     # The copy of everything else, with the fast encoder in place of the base model.
     fast = fused if base is model else copy.deepcopy(model, {id(base): fused}).cpu()
+    if isinstance(fused, FusedEncoder) and reads_first_token(model):
+        compute_first_token(fast)
     return fast.eval(), made
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions as Output
 
+from hydraprune.deploy import first_token
 from hydraprune.errors import UserError
 from hydraprune.kernels.encoders import Encoder
 
@@ -20,7 +21,8 @@ class FusedEncoder(PreTrainedModel):  # type: ignore[misc]
     """An encoder in compiled code, with the pooler of the original.
 
     Hidden states are those of the original up to rounding, and 0 at tokens behind the last one that the attention mask
-    keeps. It computes no gradients, and gives neither attention weights nor the states of inner layers.
+    keeps. For a classifier that is being called, they are those of first tokens alone, [texts, 1, hidden]. It computes
+    no gradients, and gives neither attention weights nor the states of inner layers.
     """
 
     # Whatever attention the config names, the kernels compute their own.
@@ -68,10 +70,17 @@ class FusedEncoder(PreTrainedModel):  # type: ignore[misc]
             raise UserError("must be given to an accelerated model", key="input_ids", value=None)
         if self.encoder.weights.embedding.token_type is None:
             token_type_ids = None  # as the original does
-        hidden = self.encoder(input_ids, token_type_ids, attention_mask).to(self.dtype)
+        is_first = first_token.is_enough()
+        if is_first:
+            hidden = self.encoder.first(input_ids, token_type_ids, attention_mask)[:, None]
+        else:
+            hidden = self.encoder(input_ids, token_type_ids, attention_mask)
+        hidden = hidden.to(self.dtype)
         pooled = None if self.pooler is None else self.pooler(hidden)
         if return_dict is False or (return_dict is None and not self.config.return_dict):
             return (hidden,) if pooled is None else (hidden, pooled)
+        if is_first:
+            return first_token.FirstTokenOutput(hidden, pooled)
         return Output(last_hidden_state=hidden, pooler_output=pooled)
 
     def _refuse(self, tokens: int | None, **arguments: Any) -> None:

@@ -173,3 +173,50 @@ static void attention_forward(const Keys *keys, const float *query, float *conte
     token += vectors * LANES;
   }
 }
+
+/* The bias of a score at query 0 and each of the keys from `place` on. */
+INLINE vec first_bias(const Keys *keys, long place) {
+  float bias[LANES];
+  for (long i = 0; i < LANES; i++) bias[i] = keys->bias[-(place + i)];
+  return load(bias);
+}
+
+/* Softmax of `count` scores, a multiple of LANES: scores = exp(score - largest). Returns 1 / their sum. */
+static float softmax_first(float *scores, long count) {
+  vec most = load(scores), sum = splat(0.0f);
+  for (long j = LANES; j < count; j += LANES) most = larger(most, load(scores + j));
+  float largest = most[0];
+  for (int i = 1; i < LANES; i++) largest = most[i] > largest ? most[i] : largest;
+  for (long j = 0; j < count; j += LANES) {
+    const vec power = exponential(load(scores + j) - splat(largest));
+    sum += power;
+    store(scores + j, power);
+  }
+  return 1.0f / total(sum);
+}
+
+/* The attention of one head for the first token of an example. Keys lie across the lanes.
+   query, which becomes the context: [size], `ld` floats apart. scores: room for a float per key. */
+static void attend_first(const Keys *keys, float *query, long ld, float *scores) {
+  for (int s = 0; s < keys->spans; s++) {
+    const Span *span = keys->span + s;
+    const long width = keys->tile[span->tile].width;
+    const float *key = rows_at(keys, keys->key, span);
+    for (long j = 0, place = span->position; j < span->count; j += LANES, place += LANES) {
+      vec product = load(keys->mask + place);
+      if (keys->bias) product += first_bias(keys, place);
+      for (int d = 0; d < keys->size; d++) product += splat(query[d * ld]) * load(key + d * width + j);
+      store(scores + place, product);
+    }
+  }
+  const float scale = softmax_first(scores, key_count(keys));
+  for (int d = 0; d < keys->size; d++) {
+    vec sum = splat(0.0f);
+    for (int s = 0; s < keys->spans; s++) {
+      const Span *span = keys->span + s;
+      const float *value = rows_at(keys, keys->value, span) + d * keys->tile[span->tile].width;
+      for (int j = 0; j < span->count; j += LANES) sum += load(scores + span->position + j) * load(value + j);
+    }
+    query[d * ld] = total(sum) * scale;
+  }
+}

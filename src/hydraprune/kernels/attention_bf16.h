@@ -151,4 +151,46 @@ static void attention_pairs_forward(const Keys *keys, const bf16 *query, bf16 *c
   }
 }
 
+INLINE float widened(bf16 x) {
+  const uint32_t bits = (uint32_t)x << 16;
+  float found;
+  memcpy(&found, &bits, sizeof found);
+  return found;
+}
+
+INLINE bf16 narrowed(float x) { return (bf16)_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_set_ss(x)), 0); }
+
+/* As attend_first; the query, which becomes the context, in bfloat16. */
+static void attend_first_pairs(const Keys *keys, bf16 *query, long ld, float *scores) {
+  for (int s = 0; s < keys->spans; s++) {
+    const Span *span = keys->span + s;
+    const long width = keys->tile[span->tile].width;
+    const bf16 *key = narrow_rows_at(keys, keys->key, span, 2);
+    for (long j = 0, place = span->position; j < span->count; j += LANES, place += LANES) {
+      vec start = load(keys->mask + place);
+      if (keys->bias) start += first_bias(keys, place);
+      __m512 product = (__m512)start;
+      for (int d = 0; d < keys->size / 2; d++) {
+        const uint32_t pair = query[2 * d * ld] | (uint32_t)query[(2 * d + 1) * ld] << 16;
+        product = _mm512_dpbf16_ps(product, (__m512bh)_mm512_loadu_si512(key + 2 * (d * width + j)),
+                                   (__m512bh)_mm512_set1_epi32((int)pair));
+      }
+      store(scores + place, (vec)product);
+    }
+  }
+  const float scale = softmax_first(scores, key_count(keys));
+  for (int d = 0; d < keys->size; d++) {
+    vec sum = splat(0.0f);
+    for (int s = 0; s < keys->spans; s++) {
+      const Span *span = keys->span + s;
+      const bf16 *value = narrow_rows_at(keys, keys->value, span, 1) + d * keys->tile[span->tile].width;
+      for (int j = 0; j < span->count; j += LANES) {
+        const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(value + j)));
+        sum += load(scores + span->position + j) * (vec)_mm512_slli_epi32(wide, 16);
+      }
+    }
+    query[d * ld] = narrowed(total(sum) * scale);
+  }
+}
+
 #endif

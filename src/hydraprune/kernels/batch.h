@@ -21,11 +21,13 @@ typedef struct {
   const Encoder *encoder;
   const Inputs *inputs;
   const int32_t *length; /* [examples] */
+  int32_t examples;
   Layout layout;
   long rows;            /* of the widest attention */
   long size;            /* bytes of a number in the products */
   float *mask;          /* [tokens] */
   float *hidden;        /* tile by tile, [hidden][width] */
+  float *first;         /* [hidden][examples rounded up]: of first tokens */
   void *narrow;         /* hidden in the precision of the products; for bfloat16 only */
   void *projected;      /* query, key, value: each tile by tile, [rows][width] */
   int32_t *position;    /* [tokens] */
@@ -89,10 +91,10 @@ static void write_tile(const Batch *batch, const Tile *tile, float *output) {
 }
 
 /* Positions and mask of every token of the layout. */
-static void place_tokens(Batch *batch, int32_t examples) {
+static void place_tokens(Batch *batch) {
   for (int32_t i = 0; i < batch->layout.tokens; i++) batch->mask[i] = -1e30f;
   long start = 0;
-  for (int32_t e = 0; e < examples; e++) {
+  for (int32_t e = 0; e < batch->examples; e++) {
     const int32_t length = batch->length[e];
     const int64_t *mask = batch->inputs->mask ? batch->inputs->mask + e * batch->inputs->tokens : 0;
     const int any = mask && mask[length - 1]; /* a mask that keeps nothing is none */
@@ -128,6 +130,7 @@ static char *distribute(Batch *batch, char *memory, int threads) {
   batch->mask = part(&memory, tokens * single);
   batch->position = part(&memory, tokens * single);
   batch->hidden = part(&memory, encoder->hidden * tokens * single);
+  batch->first = part(&memory, encoder->hidden * (long)((batch->examples + TILE - 1) / TILE * TILE) * single);
   if (size < single) batch->narrow = part(&memory, encoder->hidden * tokens * size);
   batch->projected = part(&memory, 3 * batch->rows * tokens * size);
   for (int i = 0; i < threads; i++) {

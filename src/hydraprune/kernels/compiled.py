@@ -18,7 +18,9 @@ _POINTER = ctypes.c_void_p
 _ENCODE = (*(_POINTER,) * 4, *(ctypes.c_long,) * 2, _POINTER, ctypes.c_int, _POINTER)
 FUNCTIONS = {
     "hydraprune_encode": _ENCODE,
+    "hydraprune_encode_first": _ENCODE,
     "hydraprune_encode_bf16": _ENCODE,
+    "hydraprune_encode_first_bf16": _ENCODE,
     "hydraprune_linear": (*(_POINTER,) * 3, ctypes.c_long, ctypes.c_int, _POINTER),
     "hydraprune_target": (_POINTER, _POINTER),
 }

@@ -14,35 +14,57 @@ enum status { DONE, NO_MEMORY, WRONG_ID, WRONG_TYPE, TOO_LONG, NO_BFLOAT16 };
 /* Examples that are computed together: as many as have this many tokens for each thread. */
 #define CHUNK 256
 
-/* The products of a precision. */
+/* The layers in one precision. */
 typedef struct {
-  long size; /* bytes of a number */
+  long size; /* bytes of a number in the products */
   int32_t unit; /* tokens that a tile is a multiple of */
-  void (*project)(const Batch *, int layer, const Tile *);
+  void (*project)(const Batch *, int layer, int which, const Tile *);
   void (*finish)(const Batch *, int layer, const Tile *, Scratch *);
+  void (*finish_first)(const Batch *, int layer, const FirstTokens *, Scratch *);
 } Precision;
 
-static const Precision SINGLE = {sizeof(float), UNIT, project_single, finish_single};
+static const Precision SINGLE = {sizeof(float), UNIT, project_single, finish_single, finish_first_single};
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
-static const Precision NARROW = {sizeof(bf16), 2 * UNIT, project_narrow, finish_narrow};
+static const Precision NARROW = {sizeof(bf16), 2 * UNIT, project_narrow, finish_narrow, finish_first_narrow};
 #endif
 
-static void run(const Batch *batch, const Precision *precision, float *output, int threads) {
+/* What is computed of a batch, by several threads. */
+typedef void Run(const Batch *, const Precision *, float *output, Scratch *);
+
+/* Embedding and the first layers. A tile attends to the keys of others: those of all tiles are there before one goes
+   on. */
+static void run_layers(const Batch *batch, const Precision *precision, int layers, Scratch *scratch) {
   const int32_t tiles = batch->layout.tiles;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    Scratch *scratch = batch->scratch + omp_get_thread_num();
 #pragma omp for schedule(dynamic)
-    for (int32_t i = 0; i < tiles; i++) embed_tile(batch, batch->layout.tile + i, scratch);
-    for (int layer = 0; layer < batch->encoder->layers; layer++) {
-      /* A tile attends to the keys of others: those of all tiles are there before one goes on. */
+  for (int32_t i = 0; i < tiles; i++) embed_tile(batch, batch->layout.tile + i, scratch);
+  for (int layer = 0; layer < layers; layer++) {
 #pragma omp for schedule(dynamic)
-      for (int32_t i = 0; i < tiles; i++) precision->project(batch, layer, batch->layout.tile + i);
+    for (int32_t i = 0; i < tiles; i++) precision->project(batch, layer, 0, batch->layout.tile + i);
 #pragma omp for schedule(dynamic)
-      for (int32_t i = 0; i < tiles; i++) precision->finish(batch, layer, batch->layout.tile + i, scratch);
-    }
+    for (int32_t i = 0; i < tiles; i++) precision->finish(batch, layer, batch->layout.tile + i, scratch);
+  }
+}
+
+/* output[examples][tokens][hidden] */
+static void run_all(const Batch *batch, const Precision *precision, float *output, Scratch *scratch) {
+  run_layers(batch, precision, batch->encoder->layers, scratch);
 #pragma omp for schedule(dynamic)
-    for (int32_t i = 0; i < tiles; i++) write_tile(batch, batch->layout.tile + i, output);
+  for (int32_t i = 0; i < batch->layout.tiles; i++) write_tile(batch, batch->layout.tile + i, output);
+}
+
+/* output[examples][hidden], of the first tokens. */
+static void run_first(const Batch *batch, const Precision *precision, float *output, Scratch *scratch) {
+  const int last = batch->encoder->layers - 1;
+  run_layers(batch, precision, last, scratch);
+  if (last >= 0) {
+#pragma omp for schedule(dynamic)
+    for (int32_t i = 0; i < batch->layout.tiles; i++) precision->project(batch, last, 1, batch->layout.tile + i);
+  }
+#pragma omp for schedule(dynamic)
+  for (int32_t i = 0; i < first_tiles(batch); i++) {
+    const FirstTokens first = gather_first(batch, i, precision->unit);
+    if (last >= 0) precision->finish_first(batch, last, &first, scratch);
+    write_first(batch, &first, output);
   }
 }
 
@@ -64,11 +86,12 @@ static enum status check(const Encoder *encoder, const Inputs *inputs, long exam
   return DONE;
 }
 
-static enum status encode_chunk(const Encoder *encoder, const Precision *precision, const Inputs *inputs,
+static enum status encode_chunk(const Encoder *encoder, const Precision *precision, Run *run, const Inputs *inputs,
                                 const int32_t *length, int32_t examples, float *output, int threads) {
   Batch batch = {.encoder = encoder,
                  .inputs = inputs,
                  .length = length,
+                 .examples = examples,
                  .rows = widest(encoder, 1),
                  .size = precision->size};
   if (!lay_out(&batch.layout, length, examples, precision->unit, threads)) return NO_MEMORY;
@@ -78,8 +101,9 @@ static enum status encode_chunk(const Encoder *encoder, const Precision *precisi
   char *memory = bytes ? aligned_alloc(64, bytes) : 0;
   if (memory) {
     distribute(&batch, memory, threads);
-    place_tokens(&batch, examples);
-    run(&batch, precision, output, threads);
+    place_tokens(&batch);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    run(&batch, precision, output, batch.scratch + omp_get_thread_num());
   }
   free(memory);
   free(batch.scratch);
@@ -87,8 +111,9 @@ static enum status encode_chunk(const Encoder *encoder, const Precision *precisi
   return memory ? DONE : NO_MEMORY;
 }
 
-static void encode(const Encoder *encoder, const Precision *precision, const Inputs *batch, long examples,
-                   float *output, int threads, int32_t *status) {
+/* `row`: floats of the output for an example. */
+static void encode(const Encoder *encoder, const Precision *precision, Run *run, long row, const Inputs *batch,
+                   long examples, float *output, int threads, int32_t *status) {
   int32_t *length = malloc((examples + 1) * sizeof(int32_t));
   *status = length ? check(encoder, batch, examples, length) : NO_MEMORY;
   for (long first = 0, next; first < examples && *status == DONE; first = next) {
@@ -98,8 +123,8 @@ static void encode(const Encoder *encoder, const Precision *precision, const Inp
     const long skipped = first * batch->tokens;
     const Inputs inputs = {batch->ids + skipped, batch->types ? batch->types + skipped : 0,
                            batch->mask ? batch->mask + skipped : 0, batch->tokens};
-    *status = encode_chunk(encoder, precision, &inputs, length + first, (int32_t)(next - first),
-                           output + skipped * encoder->hidden, threads);
+    *status = encode_chunk(encoder, precision, run, &inputs, length + first, (int32_t)(next - first),
+                           output + first * row, threads);
   }
   free(length);
 }
@@ -109,15 +134,34 @@ static void encode(const Encoder *encoder, const Precision *precision, const Inp
 void hydraprune_encode(const Encoder *encoder, const int64_t *ids, const int64_t *types, const int64_t *mask,
                        long examples, long tokens, float *output, int threads, int32_t *status) {
   const Inputs inputs = {ids, types, mask, tokens};
-  encode(encoder, &SINGLE, &inputs, examples, output, threads, status);
+  encode(encoder, &SINGLE, run_all, tokens * encoder->hidden, &inputs, examples, output, threads, status);
 }
 
-/* The same with weights, and products, in bfloat16. */
+/* The same for first tokens alone: output[examples][hidden]. */
+void hydraprune_encode_first(const Encoder *encoder, const int64_t *ids, const int64_t *types, const int64_t *mask,
+                             long examples, long tokens, float *output, int threads, int32_t *status) {
+  const Inputs inputs = {ids, types, mask, tokens};
+  encode(encoder, &SINGLE, run_first, encoder->hidden, &inputs, examples, output, threads, status);
+}
+
+/* The same two with weights, and products, in bfloat16. */
 void hydraprune_encode_bf16(const Encoder *encoder, const int64_t *ids, const int64_t *types, const int64_t *mask,
                             long examples, long tokens, float *output, int threads, int32_t *status) {
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
   const Inputs inputs = {ids, types, mask, tokens};
-  encode(encoder, &NARROW, &inputs, examples, output, threads, status);
+  encode(encoder, &NARROW, run_all, tokens * encoder->hidden, &inputs, examples, output, threads, status);
+#else
+  *status = NO_BFLOAT16;
+  (void)encoder, (void)ids, (void)types, (void)mask, (void)examples, (void)tokens, (void)output, (void)threads;
+#endif
+}
+
+void hydraprune_encode_first_bf16(const Encoder *encoder, const int64_t *ids, const int64_t *types,
+                                  const int64_t *mask, long examples, long tokens, float *output, int threads,
+                                  int32_t *status) {
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+  const Inputs inputs = {ids, types, mask, tokens};
+  encode(encoder, &NARROW, run_first, encoder->hidden, &inputs, examples, output, threads, status);
 #else
   *status = NO_BFLOAT16;
   (void)encoder, (void)ids, (void)types, (void)mask, (void)examples, (void)tokens, (void)output, (void)threads;

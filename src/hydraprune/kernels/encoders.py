@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,7 +112,9 @@ class Encoder:
         self.compiled = compiled
         self._describe()
         of = compiled.functions
-        self._encode = of.hydraprune_encode if weights.precision == "fp32" else of.hydraprune_encode_bf16
+        single = weights.precision == "fp32"
+        self._encode = of.hydraprune_encode if single else of.hydraprune_encode_bf16
+        self._encode_first = of.hydraprune_encode_first if single else of.hydraprune_encode_first_bf16
 
     def __call__(self, ids: Tensor, types: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The last hidden state, float32 [texts, tokens, hidden]; 0 behind the last token that the mask keeps.
@@ -123,30 +126,48 @@ class Encoder:
             ValueError: shapes differ, an id or type is unknown, or a text is too long.
             MemoryError: there is no memory for this batch.
         """
+        texts, tokens = _batch(ids)
+        output = (torch.empty if mask is None else torch.zeros)(texts, tokens, self.weights.hidden)
+        self._run(self._encode, ids, types, mask, output)
+        return output
+
+    def first(self, ids: Tensor, types: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """The last hidden state of first tokens, float32 [texts, hidden]: the last layer is computed for them alone.
+
+        Its numbers are those of a whole call up to rounding.
+
+        Args:
+            ids, types, mask: as of a whole call.
+
+        Raises:
+            ValueError, MemoryError: as of a whole call, or there are no tokens.
+        """
+        texts, tokens = _batch(ids)
+        if texts and not tokens:
+            raise ValueError("there is no first token: input ids are [texts, 0]")
+        output = torch.empty(texts, self.weights.hidden)
+        self._run(self._encode_first, ids, types, mask, output)
+        return output
+
+    def _run(self, function: Any, ids: Tensor, types: Tensor | None, mask: Tensor | None, output: Tensor) -> None:
         if self._structures.moved():
             self._describe()
-        if ids.dim() != 2:
-            raise ValueError(f"input ids are [texts, tokens], not {list(ids.shape)}")
-        texts, tokens = ids.shape
         inputs = [_input(tensor, ids.shape) for tensor in (ids, types, None if mask is None else mask != 0)]
-        output = (torch.empty if mask is None else torch.zeros)(texts, tokens, self.weights.hidden)
         if not ids.numel():
-            return output
+            return
         status = ctypes.c_int32()
-        self._encode(
+        function(
             ctypes.addressof(self._encoder),
             *(None if tensor is None else tensor.data_ptr() for tensor in inputs),
-            texts,
-            tokens,
+            *ids.shape,
             output.data_ptr(),
             torch.get_num_threads(),
             ctypes.byref(status),
         )
         if status.value == _NO_MEMORY:
-            raise MemoryError(f"a batch of {texts} texts of {tokens} tokens")
+            raise MemoryError("a batch of {} texts of {} tokens".format(*ids.shape))
         if status.value:
             raise ValueError(_MESSAGES[status.value])
-        return output
 
     def _describe(self) -> None:
         self._structures = Structures()
@@ -161,6 +182,12 @@ class Encoder:
 
     def __reduce__(self) -> tuple[type[Encoder], tuple[EncoderWeights, Compiled]]:
         return Encoder, (self.weights, self.compiled)
+
+
+def _batch(ids: Tensor) -> tuple[int, int]:
+    if ids.dim() != 2:
+        raise ValueError(f"input ids are [texts, tokens], not {list(ids.shape)}")
+    return ids.shape[0], ids.shape[1]
 
 
 def _input(tensor: Tensor | None, shape: torch.Size) -> Tensor | None:

@@ -1,14 +1,15 @@
-/* The layers of an encoder on one tile, in single precision. */
+/* The layers of an encoder on one tile, or on first tokens, in single precision. */
 
 #pragma once
 
 #include "attention.h"
-#include "batch.h"
+#include "first_tokens.h"
 
-static void project_single(const Batch *batch, int layer, const Tile *tile) {
+/* Queries (0), keys (1) and values (2), or those from `which` on. */
+static void project_single(const Batch *batch, int layer, int which, const Tile *tile) {
   const Layer *l = batch->encoder->layer + layer;
   const Linear *linear[3] = {&l->query, &l->key, &l->value};
-  for (int which = 0; which < 3; which++)
+  for (; which < 3; which++)
     linear_forward(linear[which], hidden_of(batch, tile), projection(batch, which, tile), 0, tile->width);
 }
 
@@ -26,14 +27,31 @@ static void attend_single(const Batch *batch, int layer, const Tile *tile, Scrat
   }
 }
 
+/* What follows attention, whose context is in the scratch; hidden: [hidden][width]. */
+static void feed_forward_single(const Encoder *encoder, const Layer *l, float *hidden, long width, Scratch *scratch) {
+  linear_forward(&l->attention_output, scratch->context, scratch->sum, hidden, width);
+  norm_forward(&l->attention_norm, encoder->epsilon, encoder->hidden, scratch->sum, hidden, width);
+  linear_forward(&l->ffn_in, hidden, scratch->inner, 0, width);
+  linear_forward(&l->ffn_out, scratch->inner, scratch->sum, hidden, width);
+  norm_forward(&l->ffn_norm, encoder->epsilon, encoder->hidden, scratch->sum, hidden, width);
+}
+
 static void finish_single(const Batch *batch, int layer, const Tile *tile, Scratch *scratch) {
-  const Encoder *encoder = batch->encoder;
-  const Layer *l = encoder->layer + layer;
-  float *hidden = hidden_of(batch, tile);
   attend_single(batch, layer, tile, scratch);
-  linear_forward(&l->attention_output, scratch->context, scratch->sum, hidden, tile->width);
-  norm_forward(&l->attention_norm, encoder->epsilon, encoder->hidden, scratch->sum, hidden, tile->width);
-  linear_forward(&l->ffn_in, hidden, scratch->inner, 0, tile->width);
-  linear_forward(&l->ffn_out, scratch->inner, scratch->sum, hidden, tile->width);
-  norm_forward(&l->ffn_norm, encoder->epsilon, encoder->hidden, scratch->sum, hidden, tile->width);
+  feed_forward_single(batch->encoder, batch->encoder->layer + layer, hidden_of(batch, tile), tile->width, scratch);
+}
+
+/* The first tokens alone, once keys and values of all tokens are there. */
+static void finish_first_single(const Batch *batch, int layer, const FirstTokens *first, Scratch *scratch) {
+  const Layer *l = batch->encoder->layer + layer;
+  const long width = first->width;
+  float *query = scratch->context; /* becomes the context, head by head */
+  linear_forward(&l->query, first->hidden, query, 0, width);
+  for (int32_t e = 0; e < first->count; e++) {
+    for (int32_t head = 0; head < l->heads; head++) {
+      const Keys keys = keys_of(batch, first->example + e, head, l->head_size);
+      attend_first(&keys, query + keys.row * width + e, width, scratch->scores);
+    }
+  }
+  feed_forward_single(batch->encoder, l, first->hidden, width, scratch);
 }

@@ -63,6 +63,16 @@ INLINE vec splat(float x) {
 
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask)); }
 
+/* The sum of all lanes. */
+INLINE float total(vec x) {
+  float sum[LANES];
+  store(sum, x);
+  for (int half = LANES / 2; half; half /= 2) {
+    for (int i = 0; i < half; i++) sum[i] += sum[i + half];
+  }
+  return sum[0];
+}
+
 INLINE vec larger(vec a, vec b) {
 #if defined(__AVX512F__)
   return (vec)_mm512_max_ps((__m512)a, (__m512)b);
