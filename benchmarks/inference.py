@@ -123,6 +123,9 @@ def ratios(side: str, times: dict[str, float]) -> str:
     for what, names in (("fp32", [name for name in dense if name.endswith("fp32")]), ("any", list(dense))):
         best = min(names, key=dense.__getitem__)
         found.append(f"{dense[best] / times[side]:.2f}x the best dense of {what} ({best})")
+    found += [
+        f"{times[name] / times[side]:.2f}x {name}" for name in times if name.startswith("sparse") and name != side
+    ]
     return ", ".join(found)
 
 
@@ -179,11 +182,26 @@ def encoder_sides(model: nn.Module) -> Iterable[tuple[str, Side]]:
 
 def layer_sides(linear: nn.Linear) -> Iterable[tuple[str, Side]]:
     cache = Path(os.environ.get("HYDRAPRUNE_CACHE") or "~/.cache/hydraprune").expanduser()
-    yield "ours fp32", LinearKernel(pack(linear.weight, linear.bias), compile_kernels(cache / "native"))
+    kernel = LinearKernel(pack(linear.weight, linear.bias), compile_kernels(cache / "native"))
+    yield "ours fp32", kernel
+    kept: dict[int, Tensor] = {}
+
+    def in_tiles(x: Tensor) -> Tensor:
+        if len(x) not in kept:
+            kept[len(x)] = tiles_of(x)
+        return kernel.tiles(kept[len(x)])
+
+    yield "ours, in tiles", in_tiles  # as within an encoder: nothing is transposed
     yield "torch fp32", linear
     csr = linear.weight.to_sparse_csr()
     yield "sparse: MKL CSR", lambda x: torch.addmm(linear.bias[:, None], csr, x.T)
     yield from openvino_sides(linear, torch.randn(4, linear.in_features))
+
+
+def tiles_of(x: Tensor) -> Tensor:
+    """Tokens by features as [tiles, features, at most 64 tokens]."""
+    width = min(64, len(x))
+    return x.view(-1, width, x.shape[1]).transpose(1, 2).contiguous()
 
 
 def exported(model: nn.Module, folder: Path) -> Path | None:

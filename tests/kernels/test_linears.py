@@ -45,6 +45,9 @@ def test_any_shape_pattern_and_activation(
     wanted = ACTIVATIONS[activation](F.linear(x, weight, bias))
     assert found.shape == wanted.shape
     assert torch.allclose(found, wanted, rtol=1e-4, atol=2e-5)
+    kernel, whole = LinearKernel(pack(weight, bias), kernels(target), activation), tokens // 16 * 16
+    tiles = kernel.tiles(x[:whole].view(-1, 16, inputs).transpose(1, 2))
+    assert torch.equal(tiles.transpose(1, 2).reshape(whole, outputs), kernel(x[:whole]))
 
 
 def test_threads_and_neighbours_do_not_change_a_token() -> None:
@@ -67,6 +70,8 @@ def test_inputs_of_any_layout_and_type() -> None:
     assert difference(kernel(x), F.linear(x, weight)) < 1e-6
     assert difference(kernel(x.double()), F.linear(x, weight)) < 1e-6
     assert torch.equal(copy.deepcopy(kernel)(x), kernel(x))
+    with pytest.raises(ValueError, match="40, a multiple of 16"):
+        kernel.tiles(torch.zeros(1, 40, 17))
     with pytest.raises(ValueError, match="39 features for a layer with 40 inputs"):
         kernel(torch.randn(2, 39))
 

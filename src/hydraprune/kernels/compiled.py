@@ -22,6 +22,7 @@ FUNCTIONS = {
     "hydraprune_encode_bf16": _ENCODE,
     "hydraprune_encode_first_bf16": _ENCODE,
     "hydraprune_linear": (*(_POINTER,) * 3, ctypes.c_long, ctypes.c_int, _POINTER),
+    "hydraprune_linear_tiles": (*(_POINTER,) * 3, *(ctypes.c_long,) * 2),
     "hydraprune_target": (_POINTER, _POINTER),
 }
 _NAMES = {16: "AVX-512", 8: "AVX2"}

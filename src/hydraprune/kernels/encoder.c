@@ -204,6 +204,13 @@ void hydraprune_linear(const Linear *linear, const float *x, float *y, long toke
   *status = failed ? NO_MEMORY : DONE;
 }
 
+/* The same as within an encoder, in one thread: x[tiles][inputs][width], y[tiles][outputs][width]; width: multiple of
+   16. */
+void hydraprune_linear_tiles(const Linear *linear, const float *x, float *y, long tiles, long width) {
+  for (long i = 0; i < tiles; i++)
+    linear_forward(linear, x + i * linear->inputs * width, y + i * linear->outputs * width, 0, width);
+}
+
 /* What the code was compiled for: floats in a vector, and whether it has products in bfloat16. */
 void hydraprune_target(int32_t *lanes, int32_t *bfloat16) {
   *lanes = LANES;

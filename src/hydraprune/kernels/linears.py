@@ -11,6 +11,9 @@ from hydraprune.kernels.compiled import Compiled
 from hydraprune.kernels.packing import PackedLinear
 from hydraprune.kernels.structures import Structures
 
+# Tokens of a unit, as in tokens.h.
+_UNIT = 16
+
 
 class LinearKernel:
     """A packed linear layer in single precision; calls may run at the same time in several threads."""
@@ -47,6 +50,30 @@ class LinearKernel:
         if status.value:
             raise MemoryError(f"a linear layer of {len(rows)} tokens")
         return result.view(*x.shape[:-1], outputs)
+
+    def tiles(self, x: Tensor) -> Tensor:
+        """The same as within an encoder, where nothing is transposed, in one thread.
+
+        Args:
+            x: [tiles, inputs, width], the tokens of a tile side by side; width is a multiple of 16.
+
+        Returns:
+            float32 [tiles, outputs, width].
+
+        Raises:
+            ValueError: x has another shape.
+        """
+        if self._structures.moved():
+            self._describe()
+        outputs, inputs = self.packed.shape
+        if x.dim() != 3 or x.shape[1] != inputs or x.shape[2] % _UNIT:
+            raise ValueError(f"x is [tiles, {inputs}, a multiple of {_UNIT}], not {list(x.shape)}")
+        given = x.detach().to(device="cpu", dtype=torch.float32).contiguous()
+        result = torch.empty(len(x), outputs, x.shape[2])
+        self.compiled.functions.hydraprune_linear_tiles(
+            ctypes.addressof(self._linear), given.data_ptr(), result.data_ptr(), len(x), x.shape[2]
+        )
+        return result
 
     def _describe(self) -> None:
         self._structures = Structures()
