@@ -31,8 +31,9 @@ def norm(size: int) -> NormWeights:
     return NormWeights(torch.ones(size), torch.zeros(size))
 
 
-def encoder(precision: Precision, choose: random.Random) -> EncoderWeights:
-    heads, size = choose.randint(1, 4), 2 * choose.randint(1, 20)
+def encoder(precision: Precision, size: int, choose: random.Random) -> EncoderWeights:
+    """size: of a head."""
+    heads = choose.randint(1, 4)
     hidden, words = heads * size, 20
 
     def layer() -> LayerWeights:
@@ -62,8 +63,11 @@ def main(folder: str, rounds: str, *flags: str) -> None:
         choose = random.Random(seed)
         torch.manual_seed(seed)
         torch.set_num_threads(choose.choice([1, 2, 3]))
-        precision: Precision = "bf16" if compiled.bf16 and choose.random() < 0.5 else "fp32"
-        run = Encoder(encoder(precision, choose), compiled)
+        kinds: list[tuple[Precision, Precision]] = [("fp32", "fp32")]
+        kinds += [("bf16", "bf16")] * compiled.bf16 + [("fp32", "bf16")] * compiled.amx
+        precision, attention = choose.choice(kinds)
+        size = 2 * choose.randint(1, 20) if attention == precision else 16 * choose.randint(1, 4)
+        run = Encoder(encoder(precision, size, choose), compiled, attention)
         lengths = [choose.choice([1, 15, 16, 17, 64, 65, choose.randint(1, 190)]) for _ in range(choose.randint(1, 6))]
         mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
         if choose.random() < 0.3:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,17 @@ def bert(heads: int = 4, size: int = 8, layers: int = 2, inner: int = 48, **more
 
 def encoder_of(model: BertModel, target: str = "native", precision: Precision = "fp32") -> Encoder:
     return Encoder(encoder_weights(model, precision), kernels(target))
+
+
+# Precisions of the weights and of attention.
+NARROW: list[tuple[Precision, Precision]] = [("bf16", "bf16"), ("fp32", "bf16")]
+
+
+def narrow_encoder(model: BertModel, weights: Precision, attention: Precision) -> Encoder:
+    """Skips the test where this processor has no such products."""
+    if not (kernels().bf16 if weights == "bf16" else kernels().amx or attention == "fp32"):
+        pytest.skip("this processor has no AVX-512 BF16, or no AMX")
+    return Encoder(encoder_weights(model, weights), kernels(), attention)
 
 
 def texts(lengths: list[int]) -> tuple[Tensor, Tensor]:
@@ -86,24 +98,54 @@ def test_lengths_at_the_edges_of_tiles(target: str, lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("lengths", [[1], [512], [16], [17, 64, 65, 1], [33] * 9, [3] * 70])
-def test_bfloat16_stays_near(lengths: list[int]) -> None:
-    if not kernels().bf16:
-        pytest.skip("this processor has no AVX-512 BF16")
+@pytest.mark.parametrize("precisions", NARROW)
+@pytest.mark.parametrize("size", [16, 32, 48])
+def test_bfloat16_stays_near(lengths: list[int], precisions: tuple[Precision, Precision], size: int) -> None:
     torch.manual_seed(0)
-    model = bert(4, 32, 2, 256)
+    model = bert(4, size, 2, 256)
     ids, mask = texts(lengths)
-    encoder, wanted = encoder_of(model, "native", "bf16"), expected(model, ids, mask)
+    encoder, wanted = narrow_encoder(model, *precisions), expected(model, ids, mask)
     assert difference(encoder(ids, None, mask), wanted) < 1e-2
     assert difference(encoder.first(ids, None, mask), wanted[:, 0]) < 1e-2
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_text_does_not_depend_on_its_batch_or_on_threads(precision: Precision) -> None:
-    """Bit for bit: padding, neighbours and threads change where a token is computed, not how."""
-    if precision == "bf16" and not kernels().bf16:
-        pytest.skip("this processor has no AVX-512 BF16")
+@pytest.mark.parametrize("precisions", NARROW)
+def test_bfloat16_with_biases_by_position_and_holes_in_masks(precisions: tuple[Precision, Precision]) -> None:
     torch.manual_seed(0)
-    encoder = encoder_of(bert(4, 16, 2, 64), precision=precision)
+    model, bias = bert(4, 32, 2, 256), torch.randn(4, 2 * 512 + 1)
+    narrow = narrow_encoder(model, *precisions)
+    narrow = Encoder(replace(narrow.weights, relative=bias), kernels(), narrow.attention)
+    single = Encoder(replace(encoder_weights(model, "fp32"), relative=bias), kernels())
+    ids, mask = texts([200, 70, 1])
+    mask[0, ::3] = 0
+    mask[1, :11] = 0
+    wanted = single(ids, None, mask)
+    assert difference(narrow(ids, None, mask), wanted) < 1e-2
+    assert difference(narrow.first(ids, None, mask), wanted[:, 0]) < 1e-2
+
+
+def test_products_of_tiles_leave_those_of_others_as_they_were() -> None:
+    """AMX is set up for sizes of tiles; PyTorch multiplies with its own."""
+    torch.manual_seed(0)
+    encoder = narrow_encoder(bert(4, 32, 1, 64), "fp32", "bf16")
+    a, b = torch.randn(64, 96).bfloat16(), torch.randn(96, 80).bfloat16()
+    wanted, (ids, _) = a @ b, texts([70])
+    hidden = encoder(ids)
+    assert torch.equal(a @ b, wanted)
+    assert torch.equal(encoder(ids), hidden)
+    assert torch.equal(copy.deepcopy(encoder)(ids), hidden)
+
+
+def test_heads_that_are_no_whole_tiles_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 16"):
+        narrow_encoder(bert(4, 24, 1, 64), "fp32", "bf16")(texts([5])[0])
+
+
+@pytest.mark.parametrize("precisions", [("fp32", "fp32"), *NARROW])
+def test_a_text_does_not_depend_on_its_batch_or_on_threads(precisions: tuple[Precision, Precision]) -> None:
+    """Bit for bit: padding, neighbours and threads change where a token is computed, not how."""
+    torch.manual_seed(0)
+    encoder = narrow_encoder(bert(4, 16, 2, 64), *precisions)
     lengths = [5, 70, 31, 128, 16, 90, 300, 2, 64]
     ids, mask = texts(lengths)
     together, first = encoder(ids, None, mask), encoder.first(ids, None, mask)

@@ -11,12 +11,12 @@ typedef struct {
   float *sum;     /* [hidden or embedding][TILE]: before normalisation */
   float *scores;  /* [keys][STRIP * LANES] */
   float *rows;    /* [UNIT][embedding] */
-  void *context;  /* [rows of the widest attention][TILE] */
+  void *context;  /* as the inputs of linear layers: [rows of the widest attention][TILE] */
   void *inner;    /* [widest feed-forward][TILE] */
-  void *powers;   /* [keys][STRIP * LANES]; for bfloat16 only */
+  void *powers;   /* [keys][STRIP * LANES]; for attention in bfloat16 only */
 } Scratch;
 
-/* What a batch needs. What is marked void is of the precision of the products. */
+/* What a batch needs. What is marked void is of the precision of linear layers, or of attention. */
 typedef struct {
   const Encoder *encoder;
   const Inputs *inputs;
@@ -24,12 +24,13 @@ typedef struct {
   int32_t examples;
   Layout layout;
   long rows;            /* of the widest attention */
-  long size;            /* bytes of a number in the products */
+  long linear_bytes;    /* of a number in the products of linear layers */
+  long attention_bytes; /* of a number in those of attention */
   float *mask;          /* [tokens] */
   float *hidden;        /* tile by tile, [hidden][width] */
   float *first;         /* [hidden][examples rounded up]: of first tokens */
-  void *narrow;         /* hidden in the precision of the products; for bfloat16 only */
-  void *projected;      /* query, key, value: each tile by tile, [rows][width] */
+  void *narrow;         /* hidden in the precision of linear layers; for bfloat16 only */
+  void *projected;      /* in that of attention: query, key, value: each tile by tile, [rows][width] */
   int32_t *position;    /* [tokens] */
   Scratch *scratch;     /* [threads] */
 } Batch;
@@ -37,7 +38,7 @@ typedef struct {
 /* The queries (0), keys (1) or values (2) from one tile on. */
 static void *projection(const Batch *batch, int which, const Tile *tile) {
   const long tokens = which * (long)batch->layout.tokens + tile->start;
-  return (char *)batch->projected + batch->size * batch->rows * tokens;
+  return (char *)batch->projected + batch->attention_bytes * batch->rows * tokens;
 }
 
 static float *hidden_of(const Batch *batch, const Tile *tile) {
@@ -124,23 +125,24 @@ static void *part(char **memory, long bytes) {
 /* With `memory` NULL, counts. */
 static char *distribute(Batch *batch, char *memory, int threads) {
   const Encoder *encoder = batch->encoder;
-  const long tokens = batch->layout.tokens, size = batch->size, single = sizeof(float);
+  const long tokens = batch->layout.tokens, single = sizeof(float);
+  const long linear = batch->linear_bytes, attention = batch->attention_bytes;
   const long sum = encoder->hidden > encoder->embedding ? encoder->hidden : encoder->embedding;
   const long keys = (long)batch->layout.longest * STRIP * LANES;
   batch->mask = part(&memory, tokens * single);
   batch->position = part(&memory, tokens * single);
   batch->hidden = part(&memory, encoder->hidden * tokens * single);
   batch->first = part(&memory, encoder->hidden * (long)((batch->examples + TILE - 1) / TILE * TILE) * single);
-  if (size < single) batch->narrow = part(&memory, encoder->hidden * tokens * size);
-  batch->projected = part(&memory, 3 * batch->rows * tokens * size);
+  if (linear < single) batch->narrow = part(&memory, encoder->hidden * tokens * linear);
+  batch->projected = part(&memory, 3 * batch->rows * tokens * attention);
   for (int i = 0; i < threads; i++) {
     Scratch *scratch = batch->scratch + i;
     scratch->sum = part(&memory, sum * TILE * single);
     scratch->scores = part(&memory, keys * single);
     scratch->rows = part(&memory, UNIT * encoder->embedding * single);
-    scratch->context = part(&memory, batch->rows * TILE * size);
-    scratch->inner = part(&memory, widest(encoder, 0) * TILE * size);
-    if (size < single) scratch->powers = part(&memory, keys * size);
+    scratch->context = part(&memory, batch->rows * TILE * linear);
+    scratch->inner = part(&memory, widest(encoder, 0) * TILE * linear);
+    if (attention < single) scratch->powers = part(&memory, keys * attention);
   }
   return memory;
 }

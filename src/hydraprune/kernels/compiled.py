@@ -21,9 +21,11 @@ FUNCTIONS = {
     "hydraprune_encode_first": _ENCODE,
     "hydraprune_encode_bf16": _ENCODE,
     "hydraprune_encode_first_bf16": _ENCODE,
+    "hydraprune_encode_amx": _ENCODE,
+    "hydraprune_encode_first_amx": _ENCODE,
     "hydraprune_linear": (*(_POINTER,) * 3, ctypes.c_long, ctypes.c_int, _POINTER),
     "hydraprune_linear_tiles": (*(_POINTER,) * 3, *(ctypes.c_long,) * 2),
-    "hydraprune_target": (_POINTER, _POINTER),
+    "hydraprune_target": (_POINTER,) * 3,
 }
 _NAMES = {16: "AVX-512", 8: "AVX2"}
 
@@ -36,12 +38,14 @@ class Compiled:
         functions: those of `FUNCTIONS`, by name.
         instructions: what they were compiled for, such as `AVX-512`.
         bf16: whether they can multiply in bfloat16.
+        amx: whether they can multiply tiles in bfloat16, which the operating system has to allow.
         folder, target: what they were compiled with, for copies.
     """
 
     functions: ctypes.CDLL
     instructions: str
     bf16: bool
+    amx: bool
     folder: Path
     target: tuple[str, ...]
 
@@ -59,8 +63,8 @@ def compile_kernels(folder: Path, target: Sequence[str] = NATIVE) -> Compiled:
         OSError, AttributeError, SubprocessError: they cannot be compiled or loaded here.
     """
     functions = native_code.build(SOURCE, folder, FUNCTIONS, (*target, *_FLAGS))
-    lanes, bf16 = ctypes.c_int32(), ctypes.c_int32()
-    functions.hydraprune_target(ctypes.byref(lanes), ctypes.byref(bf16))
+    lanes, bf16, amx = ctypes.c_int32(), ctypes.c_int32(), ctypes.c_int32()
+    functions.hydraprune_target(ctypes.byref(lanes), ctypes.byref(bf16), ctypes.byref(amx))
     plain = "NEON" if platform.machine() in ("aarch64", "arm64") else "portable"
     instructions = _NAMES.get(lanes.value, plain) + " BF16" * bf16.value
-    return Compiled(functions, instructions, bool(bf16.value), folder, tuple(target))
+    return Compiled(functions, instructions, bool(bf16.value), bool(amx.value), folder, tuple(target))

@@ -6,26 +6,32 @@
 static int omp_get_thread_num(void) { return 0; }
 #endif
 
+#include "tile_amx.h"
 #include "tile_bf16.h"
 #include "tile_single.h"
 
-enum status { DONE, NO_MEMORY, WRONG_ID, WRONG_TYPE, TOO_LONG, NO_BFLOAT16 };
+enum status { DONE, NO_MEMORY, WRONG_ID, WRONG_TYPE, TOO_LONG, NO_BFLOAT16, NO_AMX };
 
 /* Examples that are computed together: as many as have this many tokens for each thread. */
 #define CHUNK 256
 
 /* The layers in one precision. */
 typedef struct {
-  long size; /* bytes of a number in the products */
-  int32_t unit; /* tokens that a tile is a multiple of */
-  void (*project)(const Batch *, int layer, int which, const Tile *);
+  long linear_bytes, attention_bytes; /* as in Batch */
+  int32_t unit;                       /* tokens that a tile is a multiple of */
+  void (*project)(const Batch *, int layer, int which, const Tile *, Scratch *);
   void (*finish)(const Batch *, int layer, const Tile *, Scratch *);
   void (*finish_first)(const Batch *, int layer, const FirstTokens *, Scratch *);
 } Precision;
 
-static const Precision SINGLE = {sizeof(float), UNIT, project_single, finish_single, finish_first_single};
+static const Precision SINGLE = {sizeof(float),  sizeof(float), UNIT,
+                                 project_single, finish_single, finish_first_single};
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
-static const Precision NARROW = {sizeof(bf16), 2 * UNIT, project_narrow, finish_narrow, finish_first_narrow};
+static const Precision NARROW = {sizeof(bf16),   sizeof(bf16),  2 * UNIT,
+                                 project_narrow, finish_narrow, finish_first_narrow};
+#endif
+#ifdef HAS_AMX
+static const Precision AMX = {sizeof(float), sizeof(bf16), UNIT, project_amx, finish_amx, finish_first_amx};
 #endif
 
 /* What is computed of a batch, by several threads. */
@@ -39,7 +45,7 @@ static void run_layers(const Batch *batch, const Precision *precision, int layer
   for (int32_t i = 0; i < tiles; i++) embed_tile(batch, batch->layout.tile + i, scratch);
   for (int layer = 0; layer < layers; layer++) {
 #pragma omp for schedule(dynamic)
-    for (int32_t i = 0; i < tiles; i++) precision->project(batch, layer, 0, batch->layout.tile + i);
+    for (int32_t i = 0; i < tiles; i++) precision->project(batch, layer, 0, batch->layout.tile + i, scratch);
 #pragma omp for schedule(dynamic)
     for (int32_t i = 0; i < tiles; i++) precision->finish(batch, layer, batch->layout.tile + i, scratch);
   }
@@ -58,7 +64,7 @@ static void run_first(const Batch *batch, const Precision *precision, float *out
   run_layers(batch, precision, last, scratch);
   if (last >= 0) {
 #pragma omp for schedule(dynamic)
-    for (int32_t i = 0; i < batch->layout.tiles; i++) precision->project(batch, last, 1, batch->layout.tile + i);
+    for (int32_t i = 0; i < batch->layout.tiles; i++) precision->project(batch, last, 1, batch->layout.tile + i, scratch);
   }
 #pragma omp for schedule(dynamic)
   for (int32_t i = 0; i < first_tiles(batch); i++) {
@@ -93,7 +99,8 @@ static enum status encode_chunk(const Encoder *encoder, const Precision *precisi
                  .length = length,
                  .examples = examples,
                  .rows = widest(encoder, 1),
-                 .size = precision->size};
+                 .linear_bytes = precision->linear_bytes,
+                 .attention_bytes = precision->attention_bytes};
   if (!lay_out(&batch.layout, length, examples, precision->unit, threads)) return NO_MEMORY;
   if (batch.layout.tiles < threads) threads = batch.layout.tiles;
   batch.scratch = malloc(threads * sizeof(Scratch));
@@ -168,6 +175,32 @@ void hydraprune_encode_first_bf16(const Encoder *encoder, const int64_t *ids, co
 #endif
 }
 
+/* The first two with attention by AMX, in bfloat16. */
+void hydraprune_encode_amx(const Encoder *encoder, const int64_t *ids, const int64_t *types, const int64_t *mask,
+                           long examples, long tokens, float *output, int threads, int32_t *status) {
+  *status = NO_AMX;
+#ifdef HAS_AMX
+  const Inputs inputs = {ids, types, mask, tokens};
+  if (amx_fits(encoder) && amx_is_allowed())
+    encode(encoder, &AMX, run_all, tokens * encoder->hidden, &inputs, examples, output, threads, status);
+#else
+  (void)encoder, (void)ids, (void)types, (void)mask, (void)examples, (void)tokens, (void)output, (void)threads;
+#endif
+}
+
+void hydraprune_encode_first_amx(const Encoder *encoder, const int64_t *ids, const int64_t *types,
+                                 const int64_t *mask, long examples, long tokens, float *output, int threads,
+                                 int32_t *status) {
+  *status = NO_AMX;
+#ifdef HAS_AMX
+  const Inputs inputs = {ids, types, mask, tokens};
+  if (amx_fits(encoder) && amx_is_allowed())
+    encode(encoder, &AMX, run_first, encoder->hidden, &inputs, examples, output, threads, status);
+#else
+  (void)encoder, (void)ids, (void)types, (void)mask, (void)examples, (void)tokens, (void)output, (void)threads;
+#endif
+}
+
 /* One layer alone, for tests and for models that are accelerated layer by layer: y = activation(weight x + bias), both
    token by token. */
 void hydraprune_linear(const Linear *linear, const float *x, float *y, long tokens, int threads, int32_t *status) {
@@ -211,12 +244,18 @@ void hydraprune_linear_tiles(const Linear *linear, const float *x, float *y, lon
     linear_forward(linear, x + i * linear->inputs * width, y + i * linear->outputs * width, 0, width);
 }
 
-/* What the code was compiled for: floats in a vector, and whether it has products in bfloat16. */
-void hydraprune_target(int32_t *lanes, int32_t *bfloat16) {
+/* What the code was compiled for: floats in a vector, whether it has products in bfloat16, and whether this process may
+   use AMX. */
+void hydraprune_target(int32_t *lanes, int32_t *bfloat16, int32_t *amx) {
   *lanes = LANES;
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
   *bfloat16 = 1;
 #else
   *bfloat16 = 0;
+#endif
+#ifdef HAS_AMX
+  *amx = amx_is_allowed();
+#else
+  *amx = 0;
 #endif
 }

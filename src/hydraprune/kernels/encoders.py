@@ -21,6 +21,13 @@ _MESSAGES = {
     3: "a token type is not one of the model",
     4: "a text is longer than the model's positions",
     5: "the kernels were compiled without bfloat16",
+    6: "there is no AMX, or a head of a size that is no multiple of 16",
+}
+# Precision of the weights and of attention -> functions for all tokens, for first tokens.
+_FUNCTIONS = {
+    ("fp32", "fp32"): ("hydraprune_encode", "hydraprune_encode_first"),
+    ("bf16", "bf16"): ("hydraprune_encode_bf16", "hydraprune_encode_first_bf16"),
+    ("fp32", "bf16"): ("hydraprune_encode_amx", "hydraprune_encode_first_amx"),
 }
 
 
@@ -105,16 +112,19 @@ class Encoder:
     """An encoder in compiled code.
 
     Calls may run at the same time in several threads.
+
+    Args:
+        attention: the precision of attention, by default that of the weights. `bf16` with weights in `fp32` is computed
+            by AMX, for heads whose size is a multiple of 16.
     """
 
-    def __init__(self, weights: EncoderWeights, compiled: Compiled) -> None:
+    def __init__(self, weights: EncoderWeights, compiled: Compiled, attention: Precision | None = None) -> None:
         self.weights = weights
         self.compiled = compiled
+        self.attention: Precision = attention or weights.precision
         self._describe()
-        of = compiled.functions
-        single = weights.precision == "fp32"
-        self._encode = of.hydraprune_encode if single else of.hydraprune_encode_bf16
-        self._encode_first = of.hydraprune_encode_first if single else of.hydraprune_encode_first_bf16
+        names = _FUNCTIONS[weights.precision, self.attention]
+        self._encode, self._encode_first = (getattr(compiled.functions, name) for name in names)
 
     def __call__(self, ids: Tensor, types: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The last hidden state, float32 [texts, tokens, hidden]; 0 behind the last token that the mask keeps.
@@ -180,8 +190,8 @@ class Encoder:
         for part in layers[0].query.parts[:1] if layers else ():
             self._structures.watch(part.value)
 
-    def __reduce__(self) -> tuple[type[Encoder], tuple[EncoderWeights, Compiled]]:
-        return Encoder, (self.weights, self.compiled)
+    def __reduce__(self) -> tuple[type[Encoder], tuple[EncoderWeights, Compiled, Precision]]:
+        return Encoder, (self.weights, self.compiled, self.attention)
 
 
 def _batch(ids: Tensor) -> tuple[int, int]:

@@ -12,7 +12,7 @@ static bf16 *narrow_of(const Batch *batch, const Tile *tile) {
   return (bf16 *)batch->narrow + (long)batch->encoder->hidden * tile->start;
 }
 
-static void project_narrow(const Batch *batch, int layer, int which, const Tile *tile) {
+static void project_narrow(const Batch *batch, int layer, int which, const Tile *tile, Scratch *scratch) {
   const Layer *l = batch->encoder->layer + layer;
   const Linear *linear[3] = {&l->query, &l->key, &l->value};
   narrow_rows(hidden_of(batch, tile), narrow_of(batch, tile), (long)batch->encoder->hidden * tile->width);
@@ -21,6 +21,7 @@ static void project_narrow(const Batch *batch, int layer, int which, const Tile 
     linear_pairs_forward(linear[which], narrow_of(batch, tile), y, 0, tile->width);
     if (which < 2) interleave_rows(y, linear[which]->outputs, tile->width);
   }
+  (void)scratch;
 }
 
 static void attend_narrow(const Batch *batch, int layer, const Tile *tile, Scratch *scratch) {

@@ -6,11 +6,12 @@
 #include "first_tokens.h"
 
 /* Queries (0), keys (1) and values (2), or those from `which` on. */
-static void project_single(const Batch *batch, int layer, int which, const Tile *tile) {
+static void project_single(const Batch *batch, int layer, int which, const Tile *tile, Scratch *scratch) {
   const Layer *l = batch->encoder->layer + layer;
   const Linear *linear[3] = {&l->query, &l->key, &l->value};
   for (; which < 3; which++)
     linear_forward(linear[which], hidden_of(batch, tile), projection(batch, which, tile), 0, tile->width);
+  (void)scratch;
 }
 
 static void attend_single(const Batch *batch, int layer, const Tile *tile, Scratch *scratch) {
