@@ -17,10 +17,12 @@ import pytest
 import torch
 from compact_helpers import save_sparse
 from model_helpers import save_tiny
+from slim_helpers import save, slimmable
 
 from hydraprune.deploy import ExportOptions, export_model, load_onnx, load_openvino
 from hydraprune.deploy.comparison import Comparison, compare, refuse_above_limit
 from hydraprune.deploy.export_options import PRECISIONS
+from hydraprune.deploy.slim_model import slim_model
 from hydraprune.deploy.text_batches import input_batches, sample_texts, spread
 from hydraprune.errors import UserError
 
@@ -30,8 +32,13 @@ COMMANDS = sorted({c.strip() for d in DOCS for c in re.findall(r"hydraprune expo
 # Overrides that make the toy task small.
 SMALL_TASK = ("task.train_examples=40", "task.evaluation_examples=24")
 # Tracing takes seconds for each model and engine: the commands of the documentation are run with a DistilBERT on both,
-# and each other family on one.
-FAMILIES = (("electra", "onnx"), ("mpnet", "onnx"), ("bert", "openvino"), ("roberta", "openvino"))
+# and each other family on one, two of them with layers of different sizes.
+FAMILIES = (
+    ("electra", "onnx", False),
+    ("mpnet", "onnx", True),
+    ("bert", "openvino", True),
+    ("roberta", "openvino", False),
+)
 
 
 def torch_and_arrays(model: torch.nn.Module, names: list[str], batch: int, length: int) -> tuple[Any, dict[str, Any]]:
@@ -45,9 +52,14 @@ def torch_and_arrays(model: torch.nn.Module, names: list[str], batch: int, lengt
         return model(**inputs).logits, {name: tensor.numpy() for name, tensor in inputs.items()}
 
 
-@pytest.mark.parametrize(("kind", "engine"), FAMILIES)
-def test_a_family_computes_what_torch_computes(kind: str, engine: str, tmp_path: Path) -> None:
-    model = save_sparse(tmp_path / "model", kind, num_hidden_layers=1)
+@pytest.mark.parametrize(("kind", "engine", "slimmed"), FAMILIES)
+def test_a_family_computes_what_torch_computes(kind: str, engine: str, slimmed: bool, tmp_path: Path) -> None:
+    if slimmed:
+        model = slimmable(kind).eval()
+        slim_model(model)
+        save(model, tmp_path / "model")
+    else:
+        model = save_sparse(tmp_path / "model", kind, num_hidden_layers=1)
     exported = export_model(str(tmp_path / "model"), ExportOptions(engine))
     assert exported.folder == tmp_path / f"model-{engine}"
     details = json.loads((exported.folder / "export.json").read_text())

@@ -18,6 +18,7 @@ from hydraprune.config.instantiate import make
 from hydraprune.errors import UserError, one_line
 from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.models.saving import save_model
+from hydraprune.models.slim_sizes import sizes_of
 from hydraprune.results.curves import NAME as METRICS
 from hydraprune.results.model_card import model_card
 from hydraprune.results.report import NAME, RunReport, finished_run, write_report
@@ -140,12 +141,13 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
                 with clock.measure("other"):
                     saved = save_model(training.model, prepared.tokenizer, directory)
                     # Counted on what was written, not on what was in memory.
-                    counted = count_sparsity(PretrainedModel("saved", str(saved)).load(), training.pruners)
+                    pretrained = PretrainedModel("saved", str(saved))
+                    counted = count_sparsity(pretrained.load(), training.pruners)
                 report = finished_report(
                     experiment, training, progress, counted, dense_scores, clock.seconds(), prepared.provenance
                 )
                 report = replace(report, weights=weights_digest(saved))
-                write_text(saved / "README.md", model_card(report))
+                write_text(saved / "README.md", model_card(report, sizes_of(pretrained.config()) is not None))
                 write_report(report, directory)
                 checkpoints.discard()
                 tracker.end(outcome(report, saved))
