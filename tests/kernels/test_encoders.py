@@ -137,6 +137,9 @@ def test_products_of_tiles_leave_those_of_others_as_they_were() -> None:
 
 
 def test_heads_that_are_no_whole_tiles_are_refused() -> None:
+    assert encoder_of(bert(4, 32, 1, 64)).weights.has_tiles
+    assert not encoder_of(bert(4, 24, 1, 64)).weights.has_tiles
+    assert not encoder_of(bert(1, 272, 1, 64)).weights.has_tiles
     with pytest.raises(ValueError, match="multiple of 16"):
         narrow_encoder(bert(4, 24, 1, 64), "fp32", "bf16")(texts([5])[0])
 

@@ -21,7 +21,7 @@ _MESSAGES = {
     3: "a token type is not one of the model",
     4: "a text is longer than the model's positions",
     5: "the kernels were compiled without bfloat16",
-    6: "there is no AMX, or a head of a size that is no multiple of 16",
+    6: "there is no AMX, or a head of a size that is no multiple of 16, or above 256",
 }
 # Precision of the weights and of attention -> functions for all tokens, for first tokens.
 _FUNCTIONS = {
@@ -102,6 +102,12 @@ class EncoderWeights:
     relative: Tensor | None = None
 
     @property
+    def has_tiles(self) -> bool:
+        """Whether heads are of sizes that AMX multiplies: multiples of 16, up to 256."""
+        sizes = [layer.query.shape[0] // layer.heads for layer in self.layers if layer.heads]
+        return all(size % 16 == 0 and size <= 256 for size in sizes)
+
+    @property
     def hidden(self) -> int:
         """Features of a token."""
         projection = self.embedding.projection
@@ -115,7 +121,7 @@ class Encoder:
 
     Args:
         attention: the precision of attention, by default that of the weights. `bf16` with weights in `fp32` is computed
-            by AMX, for heads whose size is a multiple of 16.
+            by AMX, where `has_tiles` says that it can be.
     """
 
     def __init__(self, weights: EncoderWeights, compiled: Compiled, attention: Precision | None = None) -> None:
