@@ -18,8 +18,8 @@ from hydraprune.utils.hub_access import exists
 from hydraprune.utils.terminal import is_interactive
 
 if TYPE_CHECKING:
-    from hydraprune.bench.report import BenchReport
     from hydraprune.bench.workloads import BenchTask
+    from hydraprune.results.bench_report import BenchReport
 
 HELP = "measure saved models in torch, ONNX Runtime, OpenVINO and hydraprune: hydraprune bench MODEL task=sst2"
 FILES = ("bench.md", "bench.json")
