@@ -51,6 +51,14 @@ class Baseline:
     engine: str
     seconds: float
 
+    def named(self, names: Mapping[str, str]) -> str:
+        """`dense in openvino`.
+
+        Args:
+            names: hash of a run -> what its model is called; others have the label of the bench.
+        """
+        return f"{names.get(self.run or '', self.model)} in {self.engine}"
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -85,10 +93,9 @@ class Measurement:
     examples: int | None
 
     @property
-    def side(self) -> str:
-        """Engine, precision, and the folder of the model if it is not the run's own: `torch fp32 of model-slim`."""
-        other = f" of {self.folder}" if self.folder != _FULL_MODEL else ""
-        return f"{self.engine} {self.precision}{other}"
+    def form(self) -> str:
+        """The folder of the model in its run's; empty for the run's own model."""
+        return "" if self.folder == _FULL_MODEL else self.folder
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ def measured(reports: Iterable[RunReport], benches: Mapping[Path, BenchReport]) 
                 left_out.append((str(folder / NAME), why))
                 continue
             for found in _of_run(bench, label, report):
-                key = (found.setting, found.run, found.folder, found.side, found.workload)
+                key = (found.setting, found.run, found.folder, found.engine, found.precision, found.workload)
                 last.pop(key, None)  # in the order of the last ones
                 last[key] = found
     return Measured(tuple(last.values()), tuple(left_out))

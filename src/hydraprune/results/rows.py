@@ -103,7 +103,7 @@ def speed_row(cell: Cell, columns: Sequence[SpeedColumn]) -> Row:
         row |= {
             f"{start}_seconds": speed.seconds if speed else None,
             f"{start}_times_dense": speed.times if speed else None,
-            f"{start}_side": speed.side if speed else None,
+            f"{start}_engine": speed.engine if speed else None,
             f"{start}_seeds": list(speed.seeds) if speed else [],
             f"{start}_workload": column.workload if speed else None,
             f"{start}_cpu": setting.cpu if speed else None,

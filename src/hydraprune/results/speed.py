@@ -18,13 +18,13 @@ class Speed:
     Args:
         seconds: median of a call; the mean over seeds.
         times: how many times as fast as the baseline of the bench; None without one.
-        side: as in `Measurement`.
+        engine: with the folder of the model, if it is not the run's own: `hydraprune, model-slim`.
         seeds: of the runs that were measured.
     """
 
     seconds: float
     times: float | None
-    side: str
+    engine: str
     seeds: tuple[int, ...]
 
 
@@ -59,6 +59,7 @@ def speed_columns(cells: Sequence[Cell]) -> list[SpeedColumn]:
 
     The workload of a column is the one that most cells were measured on, the first one if there are several.
     """
+    names = {found.run: cell.label for cell in cells for found in cell.measured}
     single = [found for cell in cells for found in cell.measured if found.precision == "fp32"]
     settings = sorted({found.setting for found in single})
     columns = []
@@ -71,7 +72,7 @@ def speed_columns(cells: Sequence[Cell]) -> list[SpeedColumn]:
             by_cell.setdefault(found.cell, []).append(found)
         speeds = {cell: _fastest(mine) for cell, mine in by_cell.items()}
         name = _letter(number) if len(settings) > 1 else ""
-        columns.append(SpeedColumn(name, setting, workload, speeds, _baselines(of_it)))
+        columns.append(SpeedColumn(name, setting, workload, speeds, _baselines(of_it, names)))
     return columns
 
 
@@ -81,20 +82,20 @@ def _most_measured(found: Sequence[Measurement]) -> str:
 
 
 def _fastest(found: Iterable[Measurement]) -> Speed:
-    by_side: dict[str, list[Measurement]] = {}
+    by_engine: dict[str, list[Measurement]] = {}
     for one in found:
-        by_side.setdefault(one.side, []).append(one)
+        by_engine.setdefault(", ".join(filter(None, (one.engine, one.form))), []).append(one)
     speeds = []
-    for side, seeds in by_side.items():
+    for engine, seeds in by_engine.items():
         times = [one.times_fp32 for one in seeds if one.times_fp32 is not None]
         numbers = tuple(sorted({one.seed for one in seeds}))
-        speeds.append(Speed(fmean(one.seconds for one in seeds), fmean(times) if times else None, side, numbers))
+        speeds.append(Speed(fmean(one.seconds for one in seeds), fmean(times) if times else None, engine, numbers))
     return min(speeds, key=lambda speed: speed.seconds)
 
 
-def _baselines(found: Iterable[Measurement]) -> tuple[str, ...]:
-    named = (one.baseline for one in found if one.baseline is not None and one.times_fp32 is not None)
-    return tuple(dict.fromkeys(f"{baseline.model} in {baseline.engine}" for baseline in named))
+def _baselines(found: Iterable[Measurement], names: Mapping[str, str]) -> tuple[str, ...]:
+    used = [one.baseline for one in found if one.baseline is not None and one.times_fp32 is not None]
+    return tuple(dict.fromkeys(baseline.named(names) for baseline in used))
 
 
 def _letter(number: int) -> str:

@@ -76,7 +76,7 @@ def _speeds(cell: Cell, columns: Sequence[SpeedColumn]) -> list[str]:
     texts = []
     for column in columns:
         speed = column.cells.get(cell.spec.cell)
-        texts.append(NONE if speed is None else in_markdown(f"{milliseconds(speed.seconds)} ({speed.side})"))
+        texts.append(NONE if speed is None else in_markdown(f"{milliseconds(speed.seconds)} ({speed.engine})"))
         texts.append(NONE if speed is None else ratio(speed.times))
     return texts
 
