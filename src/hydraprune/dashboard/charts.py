@@ -65,8 +65,8 @@ def against_latency(labels: Sequence[str], engines: Sequence[str], clock: str) -
         clock: `cpu` or `wall`.
     """
     time = "CPU time" if clock == "cpu" else "wall time"
-    x = alt.X("ms:Q", title=f"milliseconds of {time} a call, median", axis=alt.Axis(format="~g", grid=True))
-    x = x.scale(type="log", nice=False, padding=48)
+    x = alt.X("ms:Q", title=f"milliseconds of {time} a call, median", axis=alt.Axis(format="~g"))
+    x = x.scale(type="log", nice=False, padding=36)
     y = alt.Y("score:Q", title=None, axis=alt.Axis(format=".3f", tickCount=6)).scale(zero=False, padding=24)
     color, stroke = _color(labels), alt.Stroke("label:N", legend=None).scale(domain=domain(labels))
     shape = alt.Shape("engine:N", sort=None, legend=alt.Legend(orient="top", title=None))
@@ -91,7 +91,8 @@ def against_latency(labels: Sequence[str], engines: Sequence[str], clock: str) -
     dense = alt.Chart(_DENSE)
     of_dense = [alt.Tooltip("label:N", title="best dense fp32"), alt.Tooltip("ms:Q", format=".3~r")]
     rule = dense.mark_rule(strokeDash=[5, 4], style="dense").encode(x=x, tooltip=of_dense)
-    name = dense.mark_text(align="left", baseline="bottom", dx=5, dy=-3, style="dense")
+    # Along the rule, so that it fits wherever that is.
+    name = dense.mark_text(angle=270, align="left", baseline="bottom", dx=4, dy=-4, style="dense")
     name = name.encode(x=x, y=alt.value("height"), text="label:N")
     return _spec(alt.layer(rule, name, level, stems, points, named), height=340)
 
