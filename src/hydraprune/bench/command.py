@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examples", default=str(defaults.examples), metavar="N", help="for the metric, at most (default: %(default)s)"
     )
-    parser.add_argument("--out", metavar="FOLDER", help=f"write {' and '.join(FILES)} there")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help=f"write {' and '.join(FILES)} there; report and dashboard find it"
+    )
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:

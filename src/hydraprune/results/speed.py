@@ -50,7 +50,7 @@ class SpeedColumn:
         """What its figures are of, in one sentence."""
         text = f"ms: median of a call in fp32, in the fastest engine; {self.workload}, on {self.setting.text}."
         if self.baselines:
-            text += f" x dense: times as fast as dense fp32, {' or '.join(self.baselines)}."
+            text += f" x dense: times as fast as the fastest dense engine in fp32 ({' or '.join(self.baselines)})."
         return f"{self.name}: {text}" if self.name else text
 
 
