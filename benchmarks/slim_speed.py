@@ -4,7 +4,7 @@ A BERT of MiniLM's shape with random weights, of which a third of the heads and 
 stay. Each engine that is installed computes both on one thread: torch, ONNX Runtime and OpenVINO in
 fp32, and OpenVINO in int8, both models quantized in the same way. Dense and slimmed take turns; the
 figures are medians over the turns of the process's CPU time, and of the ratios of the pairs. Before,
-the outputs of every engine are compared with those of dense torch.
+the outputs of every engine are compared with those of dense torch, in int8 with those of its dense model.
 
 Needs no network and no data. Takes about three minutes; run nothing else meanwhile.
 """
@@ -59,8 +59,8 @@ SHAPES = {
 # Batches that int8 is calibrated on.
 CALIBRATED = 8
 Run = Callable[[Tensor], np.ndarray[Any, Any]]
-# Norm of the difference to the outputs of torch / their norm. The slimmed weights are exact, and engines sum in
-# different orders; int8 rounds each product.
+# Norm of the difference to the expected outputs / their norm. The slimmed weights are exact, and engines sum in
+# different orders; in int8 ranges of activations differ too.
 MOST_DIFFERENT = {"fp32": 1e-3, "int8": 0.3}
 
 
@@ -195,7 +195,8 @@ def main() -> None:
         for batch in arguments.batches:
             ids = torch.randint(1, SHAPES[arguments.shape]["vocab_size"], (batch, arguments.tokens))
             runs = make(dense, ids), make(slim, ids)
-            expected = torch_engine(dense, ids)(ids)
+            # Random weights give int8 an error of their own, so there dense and slimmed are compared with each other.
+            expected = (runs[0] if precision == "int8" else torch_engine(dense, ids))(ids)
             for run in runs:
                 apart = float(np.linalg.norm(run(ids) - expected) / np.linalg.norm(expected))
                 assert apart < MOST_DIFFERENT[precision], f"{engine}: outputs differ by {apart:.1e} of their norm"
