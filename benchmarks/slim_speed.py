@@ -1,12 +1,12 @@
 """Race a slimmed model against the dense one: `python benchmarks/slim_speed.py`.
 
 A BERT of MiniLM's shape with random weights, of which a third of the heads and of the FFN channels
-stay. Each engine that is installed computes both in fp32 on one thread: torch, ONNX Runtime and
-OpenVINO. Dense and slimmed take turns; the figures are medians over the turns of the process's CPU
-time, and of the ratios of the pairs. Before, the outputs of every engine are compared with those of
-dense torch.
+stay. Each engine that is installed computes both on one thread: torch, ONNX Runtime and OpenVINO in
+fp32, and OpenVINO in int8, both models quantized in the same way. Dense and slimmed take turns; the
+figures are medians over the turns of the process's CPU time, and of the ratios of the pairs. Before,
+the outputs of every engine are compared with those of dense torch, in int8 with those of its dense model.
 
-Needs no network and no data. Takes about two minutes; run nothing else meanwhile.
+Needs no network and no data. Takes about three minutes; run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from hydraprune.bench.machine import machine
+from hydraprune.deploy.openvino_export import OPTIONS, quantize_openvino
 from hydraprune.deploy.slim_model import slim_model
 from hydraprune.models.encoder_layers import encoder_layers
 
@@ -55,9 +56,12 @@ SHAPES = {
         "vocab_size": 99,
     },
 }
+# Batches that int8 is calibrated on.
+CALIBRATED = 8
 Run = Callable[[Tensor], np.ndarray[Any, Any]]
-# The slimmed weights are exact; engines sum in different orders.
-MOST_DIFFERENT = 1e-3
+# Norm of the difference to the expected outputs / their norm. The slimmed weights are exact, and engines sum in
+# different orders; in int8 ranges of activations differ too.
+MOST_DIFFERENT = {"fp32": 1e-3, "int8": 0.3}
 
 
 class Logits(nn.Module):
@@ -121,11 +125,25 @@ def openvino_engine(model: nn.Module, sample: Tensor) -> Run:
     return lambda ids: np.asarray(compiled(ids.numpy())[0])
 
 
-# Word on the command line -> modules that must be installed, the engine's own first, and the engine.
-ENGINES: dict[str, tuple[tuple[str, ...], Callable[[nn.Module, Tensor], Run]]] = {
-    "torch": (("torch",), torch_engine),
-    "onnxruntime": (("onnxruntime", "onnx", "onnxscript"), onnx_engine),
-    "openvino": (("openvino",), openvino_engine),
+def openvino_int8_engine(model: nn.Module, sample: Tensor) -> Run:
+    """OpenVINO on one thread, in int8 as `hydraprune export` writes it, calibrated on random texts of this length."""
+    import openvino
+
+    converted = openvino.convert_model(Logits(model).eval(), example_input=sample, input=[list(sample.shape)])
+    generator = torch.Generator().manual_seed(1)
+    texts = [torch.randint(1, int(sample.max()), tuple(sample.shape), generator=generator) for _ in range(CALIBRATED)]
+    name = converted.inputs[0].any_name
+    quantized = quantize_openvino(converted, [{name: ids} for ids in texts])
+    compiled = openvino.Core().compile_model(quantized, "CPU", {**OPTIONS["int8"], "INFERENCE_NUM_THREADS": 1})
+    return lambda ids: np.asarray(compiled(ids.numpy())[0])
+
+
+# Word on the command line -> modules that must be installed, the engine's own first, its precision, and the engine.
+ENGINES: dict[str, tuple[tuple[str, ...], str, Callable[[nn.Module, Tensor], Run]]] = {
+    "torch": (("torch",), "fp32", torch_engine),
+    "onnxruntime": (("onnxruntime", "onnx", "onnxscript"), "fp32", onnx_engine),
+    "openvino": (("openvino",), "fp32", openvino_engine),
+    "openvino-int8": (("openvino", "nncf"), "int8", openvino_int8_engine),
 }
 
 
@@ -164,12 +182,12 @@ def main() -> None:
     _quiet()
     dense, slim = two_models(arguments.shape, arguments.kept)
     sizes = [sum(p.numel() for layer in encoder_layers(m) for p in _weights(layer)) for m in (dense, slim)]
-    print(f"{machine(None).cpu}, one thread, fp32, {arguments.shape}, {arguments.tokens} tokens, CPU ms")
+    print(f"{machine(None).cpu}, one thread, {arguments.shape}, {arguments.tokens} tokens, CPU ms")
     print(f"weights of the encoder's layers: {sizes[0]:,} -> {sizes[1]:,} ({sizes[0] / sizes[1]:.2f}x)\n")
-    print("| engine | batch | dense | slim | gain |\n|---|---|---|---|---|")
+    print("| engine | precision | batch | dense | slim | gain |\n|---|---|---|---|---|---|")
     rows = []
     for engine in arguments.engines:
-        modules, make = ENGINES[engine]
+        modules, precision, make = ENGINES[engine]
         if lacking := [module for module in modules if importlib.util.find_spec(module) is None]:
             print(f"{engine}: left out, since {', '.join(lacking)} is not installed", file=sys.stderr)
             continue
@@ -177,14 +195,16 @@ def main() -> None:
         for batch in arguments.batches:
             ids = torch.randint(1, SHAPES[arguments.shape]["vocab_size"], (batch, arguments.tokens))
             runs = make(dense, ids), make(slim, ids)
-            expected = torch_engine(dense, ids)(ids)
+            # Random weights give int8 an error of their own, so there dense and slimmed are compared with each other.
+            expected = (runs[0] if precision == "int8" else torch_engine(dense, ids))(ids)
             for run in runs:
-                apart = float(np.abs(run(ids) - expected).max())
-                assert apart < MOST_DIFFERENT, f"{engine}: outputs differ by {apart:.1e}"
+                apart = float(np.linalg.norm(run(ids) - expected) / np.linalg.norm(expected))
+                assert apart < MOST_DIFFERENT[precision], f"{engine}: outputs differ by {apart:.1e} of their norm"
             found = race(*runs, ids, arguments.turns, arguments.calls)
-            rows.append({"engine": engine, "version": version, "batch": batch, "cpu": machine(None).cpu, **found})
+            about = {"engine": modules[0], "version": version, "precision": precision, "batch": batch}
+            rows.append({**about, "cpu": machine(None).cpu, **found})
             times = f"{found['dense'] * 1e3:.2f} | {found['slim'] * 1e3:.2f}"
-            print(f"| {engine} {version} | {batch} | {times} | {found['gain']:.2f}x |", flush=True)
+            print(f"| {modules[0]} {version} | {precision} | {batch} | {times} | {found['gain']:.2f}x |", flush=True)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 

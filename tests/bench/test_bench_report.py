@@ -17,10 +17,10 @@ from rich.console import Console
 
 from hydraprune.bench import read_bench
 from hydraprune.bench.command import add_arguments, write_bench
-from hydraprune.bench.report import BenchReport, Distribution, Failure, Machine, SideResult, TaskFigures, Timing
 from hydraprune.bench.statistics import distribution, with_ratios
 from hydraprune.bench.tables import markdown, terminal
 from hydraprune.errors import UserError
+from hydraprune.results.bench_report import BenchReport, Distribution, Failure, Machine, SideResult, TaskFigures, Timing
 
 SECONDS = st.floats(1e-6, 100)
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=5)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hydraprune.bench.report import BenchReport, Distribution, Failure, Machine, SideResult, TaskFigures, Timing
 from hydraprune.bench.workloads import BenchTask
 from hydraprune.data.examples import Examples, Labels
 from hydraprune.data.toy import generate
+from hydraprune.results.bench_report import BenchReport, Distribution, Failure, Machine, SideResult, TaskFigures, Timing
 
 
 def accuracy(predictions: Sequence[float], references: Sequence[float]) -> dict[str, float]:

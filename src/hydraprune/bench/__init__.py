@@ -9,8 +9,8 @@ from hydraprune.utils.lazy import lazy_exports
 if TYPE_CHECKING:
     from hydraprune.bench.options import BenchOptions
     from hydraprune.bench.race import bench
-    from hydraprune.bench.report import BenchReport, read_bench
     from hydraprune.bench.workloads import BenchTask
+    from hydraprune.results.bench_report import BenchReport, read_bench
 
 __all__ = ["BenchOptions", "BenchReport", "BenchTask", "bench", "read_bench"]
 
@@ -18,9 +18,9 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "BenchOptions": "hydraprune.bench.options",
-        "BenchReport": "hydraprune.bench.report",
+        "BenchReport": "hydraprune.results.bench_report",
         "BenchTask": "hydraprune.bench.workloads",
         "bench": "hydraprune.bench.race",
-        "read_bench": "hydraprune.bench.report",
+        "read_bench": "hydraprune.results.bench_report",
     },
 )

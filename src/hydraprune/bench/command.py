@@ -18,8 +18,8 @@ from hydraprune.utils.hub_access import exists
 from hydraprune.utils.terminal import is_interactive
 
 if TYPE_CHECKING:
-    from hydraprune.bench.report import BenchReport
     from hydraprune.bench.workloads import BenchTask
+    from hydraprune.results.bench_report import BenchReport
 
 HELP = "measure saved models in torch, ONNX Runtime, OpenVINO and hydraprune: hydraprune bench MODEL task=sst2"
 FILES = ("bench.md", "bench.json")
@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examples", default=str(defaults.examples), metavar="N", help="for the metric, at most (default: %(default)s)"
     )
-    parser.add_argument("--out", metavar="FOLDER", help=f"write {' and '.join(FILES)} there")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help=f"write {' and '.join(FILES)} there; report and dashboard find it"
+    )
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:

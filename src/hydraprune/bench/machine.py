@@ -8,8 +8,8 @@ import re
 import sys
 from pathlib import Path
 
-from hydraprune.bench.report import Machine
 from hydraprune.errors import UserError
+from hydraprune.results.bench_report import Machine
 from hydraprune.utils.system import total_memory
 
 # Those that the kernels of the engines choose by.

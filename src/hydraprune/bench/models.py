@@ -16,6 +16,9 @@ from hydraprune.bench.workloads import BenchTask, TaskInputs, Workload, grid, ta
 from hydraprune.deploy.compact_model import source_of
 from hydraprune.errors import UserError
 from hydraprune.models.families import max_positions
+from hydraprune.results.bench_report import BenchedRun
+from hydraprune.results.report import read_report
+from hydraprune.utils.digests import weights_digest
 from hydraprune.utils.hub_access import at_home, is_local, loading
 
 
@@ -34,6 +37,18 @@ class BenchModel:
     folder: Path
     model: nn.Module
     tokenizer: Any
+
+    @property
+    def run(self) -> BenchedRun | None:
+        """The finished run that it is of; None for a model that is not in the folder of one."""
+        report, saved = read_report(self.folder.parent), self.folder.parent / "model"
+        if report is None or not report.finished:
+            return None
+        try:
+            weights = weights_digest(saved) if any(saved.glob("*.safetensors")) else None
+        except OSError:
+            weights = None
+        return BenchedRun(report.spec.hash, self.folder.name, weights)
 
 
 @dataclass(frozen=True)

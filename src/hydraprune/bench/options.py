@@ -17,8 +17,6 @@ PRECISIONS = {
 }
 # Engine -> its extra of this package; the others are always installed.
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
-# The engine that computes zeros at no cost; to the others they are numbers like any other.
-SPARSE_ENGINE = "hydraprune"
 BATCHES, LENGTHS = (1, 8), (32, 128)
 # Calls of a turn; the first is not counted.
 CALLS = 3

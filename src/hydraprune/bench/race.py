@@ -14,12 +14,12 @@ from hydraprune.bench.models import PreparedModel, load_models, prepare
 from hydraprune.bench.options import CALLS, BenchOptions, Side
 from hydraprune.bench.places import places
 from hydraprune.bench.processes import WorkerProcess
-from hydraprune.bench.report import BenchReport, Failure
 from hydraprune.bench.results import RunningSide, package_versions, side_results, task_figures
 from hydraprune.bench.statistics import with_ratios
 from hydraprune.bench.workloads import BenchTask
 from hydraprune.deploy.text_batches import Inputs
 from hydraprune.errors import UserError, single_line
+from hydraprune.results.bench_report import BenchReport, Failure
 
 Progress = Callable[[str], None]
 
@@ -75,6 +75,7 @@ def bench(
         sides=tuple(with_ratios(side_results(race.sides, baseline), clock, baseline)),
         failures=tuple(race.failures),
         task=task_figures(prepared[0]),
+        runs={model.source.label: run for model in prepared if (run := model.source.run) is not None},
     )
 
 

@@ -15,10 +15,10 @@ from hydraprune.bench.models import PreparedModel
 from hydraprune.bench.options import EXTRAS, REFERENCE, BenchOptions, Side
 from hydraprune.bench.places import Place
 from hydraprune.bench.processes import WorkerProcess
-from hydraprune.bench.report import SideResult, TaskFigures, Timing
 from hydraprune.bench.statistics import distribution
 from hydraprune.bench.workloads import Workload
 from hydraprune.deploy.engines import versions
+from hydraprune.results.bench_report import SideResult, TaskFigures, Timing
 
 Logits = list[list[float]]
 

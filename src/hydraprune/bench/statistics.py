@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hydraprune.bench.report import Distribution, SideResult, Timing
+from hydraprune.results.bench_report import Distribution, SideResult, Timing
 
 
 def distribution(seconds: Sequence[float]) -> Distribution:

@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hydraprune.bench.report import BenchReport, Distribution, SideResult, Timing
+from hydraprune.results.bench_report import BenchReport, Distribution, SideResult, Timing
 from hydraprune.results.escaping import in_markdown
-from hydraprune.results.number_format import NONE, figure
+from hydraprune.results.number_format import NONE, figure, milliseconds, ratio
 
 _PERCENTILES = ("p50", "p90", "p95", "p99")
 
@@ -100,8 +100,8 @@ def _row(timing: Timing, cpu: Sequence[str]) -> list[str]:
         *(_milliseconds(timing.cpu, name) for name in cpu),
         *(_milliseconds(timing.wall, name) for name in (*_PERCENTILES, "mean", "sd")),
         f"{timing.throughput:.0f}" if timing.throughput >= 100 else f"{timing.throughput:.1f}",
-        _times(timing.vs_fp32),
-        _times(timing.vs_any),
+        ratio(timing.vs_fp32),
+        ratio(timing.vs_any),
     ]
 
 
@@ -160,11 +160,7 @@ def _failures(report: BenchReport) -> list[str]:
 
 def _milliseconds(distribution: Distribution, name: str) -> str:
     seconds: float | None = getattr(distribution, name)
-    return NONE if seconds is None else f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
-
-
-def _times(ratio: float | None) -> str:
-    return NONE if ratio is None else f"{ratio:.2f}"
+    return NONE if seconds is None else milliseconds(seconds)
 
 
 def _markdown_table(sheet: _Sheet) -> str:

@@ -21,6 +21,8 @@ _SHAPES = ("circle", "diamond", "square", "triangle-up", "cross", "triangle-down
 _DASHES = ([1, 0], [8, 3], [2, 3])
 # With more layers, cells are too narrow for numbers.
 _NUMBERED_DEPTHS = 14
+# Precisions of a bench -> how far a mark is filled; others are hollow.
+_FILLS = {"fp32": 1.0, "bf16": 0.4}
 _PHASES = ("train", "teacher", "eval", "other")
 
 
@@ -52,6 +54,47 @@ def against_sparsity(labels: Sequence[str]) -> Spec:
     name = dense.mark_text(align="left", baseline="bottom", dx=6, dy=-3, style="dense")
     name = name.encode(x=alt.value(0), y="mean:Q", text="label:N")
     return _spec(alt.layer(band, line, name, seeds, large, named), height=320)
+
+
+def against_latency(labels: Sequence[str], engines: Sequence[str], clock: str) -> Spec:
+    """Score against latency: a point per side, on a stem from its model's fp32 score; dense baselines.
+
+    Args:
+        labels: all labels of the page, for their colors.
+        engines: those of the figure, for their shapes.
+        clock: `cpu` or `wall`.
+    """
+    time = "CPU time" if clock == "cpu" else "wall time"
+    x = alt.X("ms:Q", title=f"milliseconds of {time} a call, median", axis=alt.Axis(format="~g"))
+    x = x.scale(type="log", nice=False, padding=36)
+    y = alt.Y("score:Q", title=None, axis=alt.Axis(format=".3f", tickCount=6)).scale(zero=False, padding=24)
+    color, stroke = _color(labels), alt.Stroke("label:N", legend=None).scale(domain=domain(labels))
+    shape = alt.Shape("engine:N", sort=None, legend=alt.Legend(orient="top", title=None))
+    shape = shape.scale(domain=list(engines), range=list(_SHAPES[: len(engines)]))
+    # Not a scale: Vega-Lite has no discrete one for opacity.
+    tests = [{"test": f"datum.precision === '{name}'", "value": filled} for name, filled in _FILLS.items()]
+    fill = alt.FillOpacityValue(0, condition=tests)
+    tooltip = [alt.Tooltip("name:N", title="model"), alt.Tooltip("engine:N"), alt.Tooltip("precision:N")]
+    tooltip += [alt.Tooltip("version:N"), alt.Tooltip("workload:N"), alt.Tooltip("ms:Q", format=".3~r")]
+    tooltip += [alt.Tooltip("times_dense:Q", format=".2f", title="x dense fp32")]
+    tooltip += [alt.Tooltip("score:Q", format=".4f"), alt.Tooltip("examples:Q", format=",d")]
+    rows = alt.Chart(_ROWS)
+    reach = rows.transform_aggregate(ms="min(ms)", most="max(ms)", groupby=["name", "label", "level"])
+    level = reach.mark_rule(opacity=0.35, strokeWidth=1.5).encode(x=x, x2="most:Q", y="level:Q", color=color)
+    fastest = rows.transform_window(place="row_number()", sort=[alt.SortField("ms")], groupby=["name"])
+    fastest = fastest.transform_filter("datum.place === 1").transform_calculate(top="max(datum.score, datum.level)")
+    named = fastest.mark_text(dy=-15, fontWeight=600, style="named")
+    named = named.encode(x=x, y="top:Q", text="name:N", color=color)
+    stems = rows.mark_rule(opacity=0.35, strokeWidth=1.5).encode(x=x, y=y, y2="level:Q", color=color)
+    points = rows.mark_point(size=95, filled=True, strokeWidth=1.6, opacity=1)
+    points = points.encode(x=x, y=y, color=color, stroke=stroke, shape=shape, fillOpacity=fill, tooltip=tooltip)
+    dense = alt.Chart(_DENSE)
+    of_dense = [alt.Tooltip("label:N", title="best dense fp32"), alt.Tooltip("ms:Q", format=".3~r")]
+    rule = dense.mark_rule(strokeDash=[5, 4], style="dense").encode(x=x, tooltip=of_dense)
+    # Along the rule, so that it fits wherever that is.
+    name = dense.mark_text(angle=270, align="left", baseline="bottom", dx=4, dy=-4, style="dense")
+    name = name.encode(x=x, y=alt.value("height"), text="label:N")
+    return _spec(alt.layer(rule, name, level, stems, points, named), height=340)
 
 
 def over_steps(labels: Sequence[str], form: str, zero: bool) -> Spec:

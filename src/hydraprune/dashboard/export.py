@@ -11,7 +11,8 @@ import vl_convert
 
 from hydraprune.dashboard import theme
 from hydraprune.dashboard.charts import Spec
-from hydraprune.dashboard.figures import Figure, all_figures
+from hydraprune.dashboard.figure import Figure
+from hydraprune.dashboard.figures import all_figures
 from hydraprune.dashboard.records import records
 from hydraprune.dashboard.studies import Row
 from hydraprune.errors import UserError
@@ -47,18 +48,19 @@ def write_figures(folders: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _standalone(figure: Figure) -> Spec:
-    """The specification with its rows, of the headline metric, on white."""
+    """The specification with its rows, of the headline metric and the first workload, on white."""
+    chosen = {"metric": figure.metric, "workload": figure.workload}
 
-    def of_metric(rows: Sequence[Row]) -> list[Row]:
-        return [row for row in rows if row.get("metric") in (None, figure.metric)]
+    def measured(rows: Sequence[Row]) -> list[Row]:
+        return [row for row in rows if all(row.get(kind) in (None, value) for kind, value in chosen.items())]
 
     width = _WIDTHS[figure.kind]
     height = figure.spec["height"] if figure.shape is None else round(width * figure.shape)
-    datasets = {**figure.spec.get("datasets", {}), "rows": of_metric(figure.rows), "dense": of_metric(figure.dense)}
+    datasets = {**figure.spec.get("datasets", {}), "rows": measured(figure.rows), "dense": measured(figure.dense)}
     config = {**theme.with_legend(theme.light()), "background": "white", "padding": 12}
     # vl-convert has none of the browser's fonts.
     config["font"] = "sans-serif"
-    title = figure.title if figure.metric is None else f"{figure.title}: {figure.metric}"
+    title = ": ".join(filter(None, (figure.title, ", ".join(filter(None, chosen.values())))))
     size = {"width": width, "height": height}
     spec = _with_legend(figure.spec, datasets["rows"])
     return {**spec, **size, "title": title, "datasets": datasets, "config": config}

@@ -7,58 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hydraprune.dashboard import charts
-from hydraprune.dashboard.charts import Spec
+from hydraprune.dashboard.figure import Figure
 from hydraprune.dashboard.records import Records
 from hydraprune.dashboard.studies import Row, Study
-
-# Pixels to reserve in addition to a figure's own height: for an axis with its title, for a legend above it, and for
-# the title below a mask. A few more than needed, for wider fonts.
-_AXIS, _LEGEND, _MASK_TITLE = 66, 26, 21
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure.
-
-    Args:
-        id: of its HTML element; also the name of its files.
-        title: of the figure.
-        caption: how to read it.
-        summary: its content in words, for screen readers.
-        rows: the data; filtered by task, model, pattern and metric.
-        dense: data of dense models, which no filter hides.
-        pattern: of a figure about a single pattern.
-        metric: the one that is shown first, if the rows have several.
-        shape: height / width, if it is fixed.
-    """
-
-    id: str
-    title: str
-    caption: str
-    summary: str
-    spec: Spec
-    rows: Sequence[Row]
-    dense: Sequence[Row] = ()
-    pattern: str | None = None
-    metric: str | None = None
-    shape: float | None = None
-    kind: str = "wide"
-
-    @property
-    def room(self) -> str:
-        """CSS for the room that it takes before it is drawn, so that drawing it moves nothing."""
-        if self.shape is not None:
-            return f"--room: calc({self.shape:.4f} * 100% + {_MASK_TITLE}px)"
-        height = self.spec["height"]
-        if isinstance(height, dict):
-            height = height["step"] * len({row.get("name", row.get("role")) for row in self.rows})
-        legend = (self.spec.get("encoding", {}).get("color") or {}).get("legend")
-        return f"--room: {height + _AXIS + (_LEGEND if legend else 0)}px"
-
-    @property
-    def measured(self) -> bool:
-        """Whether its rows are of a metric that the reader chooses."""
-        return any("metric" in row for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -173,9 +124,39 @@ def of_study(study: Study, labels: Sequence[str], number: int) -> Iterator[Figur
             study.dense,
             metric=study.metric,
         )
+    yield from _speeds(study, labels, name)
     yield from _curves(study, labels, name)
     yield from _layers(study, name)
     yield from _masks(study, name)
+
+
+def _speeds(study: Study, labels: Sequence[str], name: str) -> Iterator[Figure]:
+    for number, found in enumerate(study.speeds):
+        metric = study.metric if any(row["metric"] == study.metric for row in found.points) else study.metrics[0]
+        shown = [row for row in found.points if (row["metric"], row["workload"]) == (metric, found.workloads[0])]
+        yield Figure(
+            f"latency-{name}-{number}",
+            "Score against latency",
+            f"Measured on {found.setting.text}. A point per engine and precision, with the score of that very engine, "
+            "on a stem from its model's score in fp32. Full: fp32, light: bf16, hollow: int8. Dashed: the fastest "
+            "dense engine in fp32, with the model that others are compared with.",
+            f"{found.workloads[0]}: {'; '.join(_fastest(shown))}",
+            charts.against_latency(labels, found.engines, found.setting.clock),
+            found.points,
+            found.baselines,
+            metric=metric,
+            workload=found.workloads[0],
+        )
+
+
+def _fastest(rows: Sequence[Row]) -> Iterator[str]:
+    for sides in _by(rows, "name"):
+        best = min(sides, key=lambda row: float(row["ms"]))
+        times = "" if best["times_dense"] is None else f", {best['times_dense']:.2f} times as fast as dense fp32"
+        yield (
+            f"{best['name']}: {best['ms']:.3g} ms in {best['engine']} {best['precision']}{times}, "
+            f"{best['metric']} {best['score']:.4f}"
+        )
 
 
 # For each curve: title, caption, number format of the axis, whether the axis starts at 0.

@@ -17,13 +17,15 @@ from markupsafe import Markup
 from hydraprune import __version__
 from hydraprune.dashboard import figures, theme
 from hydraprune.dashboard.charts import domain
-from hydraprune.dashboard.figures import Figure, config_name
+from hydraprune.dashboard.figure import Figure
+from hydraprune.dashboard.figures import config_name
 from hydraprune.dashboard.records import Records, records
 from hydraprune.dashboard.studies import Row
 from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, Score
-from hydraprune.results.number_format import NONE, figure, percent, signed
-from hydraprune.results.rows import SEED_COLUMNS, cell_row
+from hydraprune.results.number_format import NONE, figure, milliseconds, percent, ratio, signed
+from hydraprune.results.rows import SEED_COLUMNS, cell_row, speed_row
+from hydraprune.results.speed import speed_columns
 from hydraprune.results.tables import verdict
 from hydraprune.utils.files import write_text
 
@@ -69,7 +71,12 @@ def html(found: Records, title: str) -> str:
     """The text of the page."""
     over_all, sections = figures.over_all(found), figures.sections(found)
     shown = [*over_all, *(drawn for section in sections for drawn in section.figures)]
-    rows = [_matrix_row(cell, score) for cell in found.cells for score in cell.scores or [None]]
+    columns = speed_columns(found.cells)
+    rows = [
+        {**_matrix_row(cell, score), **speed_row(cell, columns)}
+        for cell in found.cells
+        for score in cell.scores or [None]
+    ]
     themes = {"light": theme.light(), "dark": theme.dark()}
     data = {
         "figures": {drawn.id: _figure_data(drawn) for drawn in shown},
@@ -78,6 +85,7 @@ def html(found: Records, title: str) -> str:
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters.update(figure=figure, signed=signed, percent=percent, seconds=_seconds)
+    environment.filters.update(milliseconds=milliseconds, ratio=ratio)
     return environment.from_string(_asset("page.html")).render(
         title=title,
         version=__version__,
@@ -88,6 +96,8 @@ def html(found: Records, title: str) -> str:
         choices=_choices(found),
         tiles=_tiles(found, rows),
         matrix=rows,
+        speeds=columns,
+        not_measured=found.not_measured,
         runs=found.runs,
         run_names={run["hash"]: figures.run_name(run, found) for run in found.runs},
         over_all={drawn.id: drawn for drawn in over_all},

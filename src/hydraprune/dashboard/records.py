@@ -22,12 +22,14 @@ class Records:
         cells: of the results matrix, sparse ones first.
         runs: a row per run, with the dense runs that sparse runs started from.
         failures: (folder, reason).
+        not_measured: (file, why) of benches, or of models in them, that are of no run here.
     """
 
     cells: list[Cell]
     studies: list[Study]
     runs: list[Row]
     failures: list[tuple[str, str]]
+    not_measured: list[tuple[str, str]]
 
     @property
     def labels(self) -> list[str]:
@@ -52,9 +54,10 @@ def records(folders: Sequence[Path]) -> Records:
     runs = _once(everything.runs, [cell.spec.cell for cell in cells])
     # Without the failures of dense runs found elsewhere, which are not part of these folders.
     failures = [(_relative(folders[0], Path(what)), why) for what, why in found.failures]
+    not_measured = [(_relative(folders[0], Path(what)), why) for what, why in everything.measured.left_out]
     started_from = {name: report for name, (_, report) in dense.items()}
     rows = [_run_row(*run, labels, folders[0]) for run in runs]
-    return Records(cells, studies(runs, cells, started_from), rows, failures)
+    return Records(cells, studies(runs, cells, started_from), rows, failures, not_measured)
 
 
 def _relative(folder: Path, place: Path) -> str:

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from hydraprune.dashboard.speed import Speeds, speeds
 from hydraprune.results.curves import History, band, read_history
 from hydraprune.results.mask_crops import mask_crops
 from hydraprune.results.matrix import Cell
@@ -30,6 +31,7 @@ class Study:
         curves: {score, loss, sparsity} -> rows of bands, with those of dense runs; of scores a band per metric.
         layers: a row per cell and layer, the mean over seeds.
         masks: a row per mask crop; `kept` has a line of 0 and 1 for each row.
+        speeds: how fast its models are, for each setting that was measured in.
     """
 
     task: str
@@ -41,6 +43,12 @@ class Study:
     curves: dict[str, list[Row]]
     layers: list[Row]
     masks: list[Row]
+    speeds: list[Speeds]
+
+    @property
+    def workloads(self) -> list[str]:
+        """What its models were timed on."""
+        return list(dict.fromkeys(workload for found in self.speeds for workload in found.workloads))
 
     @property
     def labels(self) -> set[str]:
@@ -100,11 +108,16 @@ def _study(
         curves=curves,
         layers=[row for cell in sparse for row in _layers(cell, by_cell[cell.spec.cell])],
         masks=[row for cell in sparse for row in _masks(cell, by_cell[cell.spec.cell])],
+        speeds=speeds(mine, {report.spec.hash: _model_name(report, cells) for _, report in runs}),
     )
 
 
 def _started_from(report: RunReport) -> str:
     return str((report.dense or {}).get("run", ""))
+
+
+def _model_name(report: RunReport, cells: Sequence[Cell]) -> str:
+    return next((cell.label for cell in cells if cell.spec.cell == report.spec.cell), report.spec.pattern)
 
 
 def _dense_name(cell: Cell, drawn: Sequence[Cell]) -> str:

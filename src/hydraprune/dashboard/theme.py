@@ -101,6 +101,8 @@ def _theme(colors: Colors) -> Theme:
             "labelColor": colors.muted,
             "labelFontSize": 11,
             "symbolOpacity": 1,
+            "symbolBaseFillColor": colors.muted,
+            "symbolFillColor": colors.muted,
             "orient": "bottom",
             "title": None,
         },

@@ -1,14 +1,17 @@
-"""Collects the reports and plans below some folders, and writes the results matrix."""
+"""Collects the reports, plans and benches below some folders, and writes the results matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from hydraprune.errors import UserError
+from hydraprune.results.bench_report import NAME as BENCH
+from hydraprune.results.bench_report import BenchReport, load_bench
 from hydraprune.results.matrix import Cell, matrix
+from hydraprune.results.measurements import Measured, measured
 from hydraprune.results.plan_file import NAME as PLAN
 from hydraprune.results.plan_file import Plan, Planned, load_plan, resolved_folder
 from hydraprune.results.report import NAME, REFUSED, RunReport, load_report
@@ -20,22 +23,29 @@ FILES = ("matrix.md", "matrix.csv", "matrix.json")
 
 @dataclass(frozen=True)
 class Gathered:
-    """The reports and plans found below some folders.
+    """The reports, plans and benches found below some folders.
 
     Args:
         runs: directory -> its report.
         planned: jobs of the plans.
-        damaged: (file, why) of reports and plans that cannot be read.
+        damaged: (file, why) of reports, plans and benches that cannot be read.
+        benches: directory -> its bench.json.
     """
 
     runs: dict[Path, RunReport]
     planned: tuple[Planned, ...]
     damaged: tuple[tuple[str, str], ...] = ()
+    benches: dict[Path, BenchReport] = field(default_factory=dict)
 
     @property
     def cells(self) -> list[Cell]:
         """The cells of the results matrix."""
-        return matrix(self.runs.values(), self.planned)
+        return matrix(self.runs.values(), self.planned, self.measured.measurements)
+
+    @property
+    def measured(self) -> Measured:
+        """What the benches measured of the runs."""
+        return measured(self.runs.values(), self.benches)
 
     @property
     def failures(self) -> list[tuple[str, str]]:
@@ -57,11 +67,11 @@ class Gathered:
 
     def markdown(self) -> str:
         """The results matrix and failures as Markdown."""
-        return markdown(self.cells, self.failures)
+        return markdown(self.cells, self.failures, self.measured.left_out)
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
-    """Read every report below `folders`, and those of jobs of their plans that are stored elsewhere.
+    """Read every report and bench below `folders`, and reports of jobs of their plans that are stored elsewhere.
 
     A damaged file is among the failures; the others are read.
 
@@ -70,6 +80,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
     """
     runs: dict[Path, RunReport] = {}
     planned: list[Planned] = []
+    benches: dict[Path, BenchReport] = {}
     damaged: dict[str, str] = {}
     for named in folders:
         if not named.is_dir():
@@ -83,7 +94,8 @@ def gather(folders: Sequence[Path]) -> Gathered:
         stale = set(_stale(plans))
         places = [*folders_with(NAME, folder), *(job.directory for job in jobs)]
         runs |= read_all((place for place in places if place not in stale), load_report, damaged)
-    return Gathered(runs, tuple(planned), tuple(damaged.items()))
+        benches |= read_all(folders_with(BENCH, folder), load_bench, damaged)
+    return Gathered(runs, tuple(planned), tuple(damaged.items()), benches)
 
 
 _Record = TypeVar("_Record")
@@ -123,7 +135,7 @@ def write_matrix(gathered: Gathered, folder: Path) -> None:
         UserError: the folder cannot be written.
     """
     cells, failures = gathered.cells, gathered.failures
-    texts = (markdown(cells, failures), comma_separated(cells), as_json(cells, failures))
+    texts = (gathered.markdown(), comma_separated(cells), as_json(cells, failures))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in zip(FILES, texts, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hydraprune.results.labels import Named, differences
+from hydraprune.results.measurements import Measurement
 from hydraprune.results.plan_file import Planned
 from hydraprune.results.reference import Published, published
 from hydraprune.results.report import RunReport
@@ -74,6 +75,7 @@ class Cell:
         finished, failed, missing: seeds.
         typed: overrides that make it another experiment than the published row.
         broken: seeds whose saved model does not have its pattern.
+        measured: what benches measured of its runs.
     """
 
     spec: RunSpec
@@ -87,6 +89,7 @@ class Cell:
     missing: tuple[int, ...] = ()
     broken: tuple[int, ...] = ()
     typed: tuple[str, ...] = ()
+    measured: tuple[Measurement, ...] = ()
 
     @property
     def label(self) -> str:
@@ -100,11 +103,14 @@ class Cell:
         return published(self.spec.model, self.spec.task, self.spec.pattern, self.spec.target_sparsity)
 
 
-def matrix(reports: Iterable[RunReport], planned: Iterable[Planned] = ()) -> list[Cell]:
+def matrix(
+    reports: Iterable[RunReport], planned: Iterable[Planned] = (), measured: Iterable[Measurement] = ()
+) -> list[Cell]:
     """The cells of all reports, and of planned runs without a report.
 
     Args:
         reports: a hash that occurs twice counts once; a finished report wins.
+        measured: what benches measured of the runs.
     """
     runs: dict[str, RunReport] = {}
     # In a fixed order: if two seeds or copies were typed differently, the overrides of the same one are used.
@@ -121,6 +127,10 @@ def matrix(reports: Iterable[RunReport], planned: Iterable[Planned] = ()) -> lis
     cells = [_cell(by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}]
     words = {key: _words(by_cell.get(key, []), wanted.get(key, [])) for key in {**by_cell, **wanted}}
     cells = [replace(cell, typed=tuple(filter(_changes_the_result, words[cell.spec.cell]))) for cell in cells]
+    speeds: dict[str, list[Measurement]] = {}
+    for found in measured:
+        speeds.setdefault(found.cell, []).append(found)
+    cells = [replace(cell, measured=tuple(speeds.get(cell.spec.cell, ()))) for cell in cells]
     named = [Named(_name(cell), cell.spec, words[cell.spec.cell], cell.spec.cell) for cell in cells]
     return sorted(
         (replace(cell, differs=differs) for cell, differs in zip(cells, differences(named), strict=True)), key=_order

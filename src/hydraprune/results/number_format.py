@@ -18,3 +18,13 @@ def signed(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """`+0.78%`; `-` for None."""
     return NONE if value is None else f"{value:+.2%}"
+
+
+def milliseconds(seconds: float) -> str:
+    """`4.21`, `128`: three digits of some seconds."""
+    return f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
+
+
+def ratio(value: float | None) -> str:
+    """`6.40`; `-` for None."""
+    return NONE if value is None else f"{value:.2f}"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from hydraprune.results.matrix import Cell, Score
 from hydraprune.results.metric_rows import metric_rows
 from hydraprune.results.report import RunReport
+from hydraprune.results.speed import SpeedColumn
 from hydraprune.results.statistics import Spread, spread
 
 Row = dict[str, Any]
 
 # Columns of `cell_row` that hold one value per seed; JSON has them as lists.
 SEED_COLUMNS = ("finished", "failed", "missing", "broken")
+# What the names of the columns of `speed_row` begin with.
+SPEED = "speed"
 _KINDS_OF_TIME = ("total", "train", "eval", "teacher")
 
 
@@ -85,6 +89,28 @@ def cell_row(cell: Cell, score: Score | None) -> Row:
 def cell_rows(cell: Cell) -> list[Row]:
     """A row for each metric of a cell; one row for a cell without any."""
     return [cell_row(cell, score) for score in cell.scores or [None]]
+
+
+def speed_row(cell: Cell, columns: Sequence[SpeedColumn]) -> Row:
+    """How fast the models of a cell are, in each setting that any were measured in; empty if none was.
+
+    Seconds are those of `Speed`; `speed_A_...` where there are several settings.
+    """
+    row: Row = {}
+    for column in columns:
+        start = f"{SPEED}_{column.name}" if column.name else SPEED
+        speed, setting = column.cells.get(cell.spec.cell), column.setting
+        row |= {
+            f"{start}_seconds": speed.seconds if speed else None,
+            f"{start}_times_dense": speed.times if speed else None,
+            f"{start}_engine": speed.engine if speed else None,
+            f"{start}_seeds": list(speed.seeds) if speed else [],
+            f"{start}_workload": column.workload if speed else None,
+            f"{start}_cpu": setting.cpu if speed else None,
+            f"{start}_threads": setting.threads if speed else None,
+            f"{start}_clock": setting.clock if speed else None,
+        }
+    return row
 
 
 def _spread_columns(name: str, values: Spread | None) -> Row:

@@ -11,29 +11,36 @@ from typing import Any
 
 from hydraprune.results.escaping import in_markdown, in_spreadsheet
 from hydraprune.results.matrix import Cell, Score
-from hydraprune.results.number_format import NONE, figure, percent, signed
+from hydraprune.results.number_format import NONE, figure, milliseconds, percent, ratio, signed
 from hydraprune.results.reference import Published
-from hydraprune.results.rows import Row, cell_row, cell_rows
+from hydraprune.results.rows import SPEED, Row, cell_row, cell_rows, speed_row
+from hydraprune.results.speed import SpeedColumn, speed_columns
 from hydraprune.results.statistics import CONFIDENCE
 
 SCHEMA = 1
 
 
-def markdown(cells: Sequence[Cell], failures: Sequence[tuple[str, str]] = ()) -> str:
+def markdown(
+    cells: Sequence[Cell],
+    failures: Sequence[tuple[str, str]] = (),
+    not_measured: Sequence[tuple[str, str]] = (),
+) -> str:
     """The whole report: results in the published form, by seed, beside the published figures; dense models; failures.
 
     Args:
         failures: (what failed, why), in the order in which they are listed.
+        not_measured: (bench, why) of measurements that belong to no run.
     """
+    columns = speed_columns(cells)
     sparse = [cell for cell in cells if cell.spec.phase == "sparse"]
     dense = [cell for cell in cells if cell.spec.phase == "dense"]
     parts = ["# Results"]
     if sparse:
-        parts += [_results(sparse), "## Seed by seed", _paired(sparse)]
+        parts += [_results(sparse, columns), "## Seed by seed", _paired(sparse)]
         parts += ["## Beside the published figures", _beside(sparse)]
     if dense:
-        parts += ["## Dense models", _dense(dense)]
-    if notes := _notes(cells):
+        parts += ["## Dense models", _dense(dense, columns)]
+    if notes := _notes(cells, columns, not_measured):
         parts.append(notes)
     if failures:
         parts += ["## Failed", "\n".join(f"- {in_markdown(what)}: {in_markdown(why)}" for what, why in failures)]
@@ -42,8 +49,8 @@ def markdown(cells: Sequence[Cell], failures: Sequence[tuple[str, str]] = ()) ->
     return "\n\n".join(parts) + "\n"
 
 
-def _results(cells: Sequence[Cell]) -> str:
-    """The table in the published form."""
+def _results(cells: Sequence[Cell], columns: Sequence[SpeedColumn]) -> str:
+    """The table in the published form, and how fast the models are where that was measured."""
     header = ["model", "task", "pattern", "ratio", "metric", "dense mean / max", "sparse mean / max", "relative drop"]
     rows = [
         [
@@ -53,11 +60,25 @@ def _results(cells: Sequence[Cell]) -> str:
             _mean_max(row, "dense"),
             _mean_max(row, "sparse"),
             percent(row.get("drop")),
+            *_speeds(cell, columns),
             _count(cell, score),
         ]
         for cell, score, row in _scored(cells)
     ]
-    return _table([*header, "n"], rows)
+    return _table([*header, *_speed_header(columns), "n"], rows)
+
+
+def _speed_header(columns: Sequence[SpeedColumn]) -> list[str]:
+    return [f"{name} ({column.name})" if column.name else name for column in columns for name in ("ms", "x dense")]
+
+
+def _speeds(cell: Cell, columns: Sequence[SpeedColumn]) -> list[str]:
+    texts = []
+    for column in columns:
+        speed = column.cells.get(cell.spec.cell)
+        texts.append(NONE if speed is None else in_markdown(f"{milliseconds(speed.seconds)} ({speed.engine})"))
+        texts.append(NONE if speed is None else ratio(speed.times))
+    return texts
 
 
 def _paired(cells: Sequence[Cell]) -> str:
@@ -125,7 +146,7 @@ def verdict(score: Score | None, row: Published, typed: Sequence[str]) -> str:
     return f"{verdict} (but {', and '.join(reservations)})" if reservations else verdict
 
 
-def _dense(cells: Sequence[Cell]) -> str:
+def _dense(cells: Sequence[Cell], columns: Sequence[SpeedColumn]) -> str:
     scored = _scored(cells)
     rows = [
         [
@@ -133,13 +154,16 @@ def _dense(cells: Sequence[Cell]) -> str:
             in_markdown(score.metric),
             _mean_max(row, "sparse"),
             figure(row["sparse_sd"]),
+            *_speeds(cell, columns),
             _count(cell, score),
         ]
         for cell, score, row in scored
         if score is not None
     ]
-    rows += [[*_names(cell), *[NONE] * 3, _count(cell, None)] for cell, score, _ in scored if score is None]
-    return _table(["model", "task", "pattern", "metric", "mean / max", "sd", "n"], rows)
+    without = [cell for cell, score, _ in scored if score is None]
+    rows += [[*_names(cell), *[NONE] * 3, *_speeds(cell, columns), _count(cell, None)] for cell in without]
+    header = ["model", "task", "pattern", "metric", "mean / max", "sd", *_speed_header(columns), "n"]
+    return _table(header, rows)
 
 
 def _scored(cells: Sequence[Cell]) -> list[tuple[Cell, Score | None, Row]]:
@@ -147,7 +171,7 @@ def _scored(cells: Sequence[Cell]) -> list[tuple[Cell, Score | None, Row]]:
     return [(cell, score, cell_row(cell, score)) for cell in cells for score in cell.scores or [None]]
 
 
-def _notes(cells: Sequence[Cell]) -> str:
+def _notes(cells: Sequence[Cell], columns: Sequence[SpeedColumn], not_measured: Sequence[tuple[str, str]]) -> str:
     lines = [
         "Mean and max are over seeds, of the evaluation after the last step. Relative drop is "
         "max sparse / max dense - 1, as published; the paired difference is sparse - dense of the same seed, its "
@@ -165,14 +189,18 @@ def _notes(cells: Sequence[Cell]) -> str:
         if cell.broken:
             seeds = ", ".join(map(str, cell.broken))
             lines.append(f"The saved model does NOT have its pattern: {' '.join(_names(cell))}, seed {seeds}.")
+    lines += [in_markdown(column.note) for column in columns]
+    lines += [f"{in_markdown(what)}: {in_markdown(why)}." for what, why in not_measured]
     return "\n".join(f"- {line}" for line in lines) if cells else ""
 
 
 def comma_separated(cells: Sequence[Cell]) -> str:
     """One line per cell and metric; numbers in full. No text is a formula to a spreadsheet."""
     out = io.StringIO()
-    rows = [row for cell in cells for row in cell_rows(cell)]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = speed_columns(cells)
+    rows = [{**row, **speed_row(cell, columns)} for cell in cells for row in cell_rows(cell)]
+    found = dict.fromkeys(name for row in rows for name in row)
+    names = sorted(found, key=lambda name: name.startswith(SPEED))  # at the end, also if the first row has no score
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
@@ -200,6 +228,7 @@ def _nested(cell: Cell) -> dict[str, Any]:
         if published is None
         else {**asdict(published), "drop": published.drop, "difference": published.difference},
         "scores": [_nested_score(score, cell_row(cell, score)) for score in cell.scores],
+        **({"measured": [asdict(found) for found in cell.measured]} if cell.measured else {}),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hydraprune.errors import UserError
 from hydraprune.results.report import RunReport
 from hydraprune.runs.experiment import Experiment
-from hydraprune.utils.digests import folder_digest
+from hydraprune.utils.digests import folder_digest, weights_digest
 from hydraprune.utils.hub_access import at_home, is_local
 
 # Of a model's folder: its config, weights and tokenizer. Not its card, logs or checkpoints of a trainer.
@@ -41,15 +41,6 @@ def input_digests(experiment: Experiment) -> dict[str, str]:
 def model_files(folder: Path) -> list[Path]:
     """The config, weights and tokenizer in a model's folder."""
     return sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
-
-
-def weights_digest(folder: Path) -> str:
-    """SHA-256 of the weights in a model's folder.
-
-    Raises:
-        OSError: they cannot be read.
-    """
-    return folder_digest(folder.glob("*.safetensors"), folder)
 
 
 def check_model(experiment: Experiment, report: RunReport) -> None:

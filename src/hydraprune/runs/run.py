@@ -30,7 +30,7 @@ from hydraprune.runs.description import about, finished_report, outcome, started
 from hydraprune.runs.directory import CHECKPOINTS, check_directory, clean_directory, finished, stamp
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.failures import as_user_error
-from hydraprune.runs.inputs import check_model, weights_digest
+from hydraprune.runs.inputs import check_model
 from hydraprune.runs.setup import TaskLoader
 from hydraprune.tracking import JsonLines, ProgressBar, RunTracker, Several, guarded
 from hydraprune.training.checkpoints import Checkpoints, Start
@@ -38,6 +38,7 @@ from hydraprune.training.clock import Clock
 from hydraprune.training.loop import fit
 from hydraprune.training.nan_guard import first_nonfinite
 from hydraprune.utils import signals
+from hydraprune.utils.digests import weights_digest
 from hydraprune.utils.files import write_text
 
 log = logging.getLogger(__name__)

@@ -32,6 +32,15 @@ def folder_digest(files: Iterable[Path], folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the weights in a model's folder.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    return folder_digest(folder.glob("*.safetensors"), folder)
+
+
 @lru_cache(maxsize=4096)
 def _digest(path: str, *_state: int) -> str:
     """The digest of a file in one state: an entry is found again only while inode, size and times are the same."""

@@ -33,10 +33,12 @@
     (kind) => !wanted[kind].size || !row[kind] || row[kind] === "dense" || wanted[kind].has(row[kind]),
   );
 
-  const metricOf = (figure) => figure.closest("section").querySelector("[data-metric]:is(select)")?.value;
+  // What is shown of a study: a metric, and a workload of its benches.
+  const measures = ["metric", "workload"];
+  const measureOf = (figure, kind) => figure.closest("section").querySelector(`select[data-${kind}]`)?.value;
   function rowsOf(figure) {
-    const wanted = chosen(), metric = metricOf(figure);
-    const measured = (row) => !("metric" in row) || !metric || row.metric === metric;
+    const wanted = chosen(), shown = measures.map((kind) => [kind, measureOf(figure, kind)]);
+    const measured = (row) => shown.every(([kind, value]) => !(kind in row) || !value || row[kind] === value);
     const { rows, dense } = page.figures[figure.dataset.figure];
     return { rows: rows.filter((row) => passes(wanted, row) && measured(row)), dense: dense.filter(measured) };
   }
@@ -85,7 +87,7 @@
   }
   function note(figure) {
     const measure = figure.querySelector(".measure"), { rows } = rowsOf(figure);
-    if (measure) measure.textContent = rows[0]?.metric ?? "";
+    if (measure) measure.textContent = measures.map((kind) => rows[0]?.[kind]).filter(Boolean).join(", ");
     figure.querySelector(".plot").hidden = !rows.length;
     figure.querySelector(".none").hidden = rows.length > 0;
     const details = figure.querySelector("details");
@@ -144,7 +146,7 @@
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("reset", (event) => setTimeout(() => filter(event)));
   }
-  for (const select of all("select[data-metric]")) {
+  for (const select of all("select[data-metric], select[data-workload]")) {
     select.addEventListener("change", () => all("[data-figure]", select.closest("section")).forEach(refresh));
   }
 
@@ -183,7 +185,7 @@
   // The data of a figure as a table.
   function tabulate(details) {
     const { rows } = rowsOf(details.closest("figure")), table = document.createElement("table");
-    const names = [...new Set(rows.flatMap(Object.keys))].filter((name) => !["cell", "place", "whole"].includes(name));
+    const names = [...new Set(rows.flatMap(Object.keys))].filter((name) => !["cell", "place", "whole", "level"].includes(name));
     const line = (values, cell, section) => {
       const row = section.insertRow();
       for (const value of values) {

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hydraprune.bench.options import SPARSE_ENGINE
 from hydraprune.errors import UserError
 from hydraprune.results.json_records import check_fields, damaged, read_record
 
 NAME = "bench.json"
 SCHEMA = 1
+# The engine that computes zeros at no cost; to the others they are numbers like any other.
+SPARSE_ENGINE = "hydraprune"
 _Record = TypeVar("_Record")
 
 
@@ -139,11 +140,27 @@ class TaskFigures:
 
 
 @dataclass(frozen=True)
+class BenchedRun:
+    """The run that a model is of.
+
+    Args:
+        hash: of the run.
+        folder: of the model in that of the run: `model`, or `model-slim` as `slim` writes it.
+        weights: SHA-256 of the weights that the run had saved, at the time of the bench; None: there were none.
+    """
+
+    hash: str
+    folder: str
+    weights: str | None
+
+
+@dataclass(frozen=True)
 class BenchReport:
     """A finished bench.
 
     Args:
         models: label -> path or hub id; the first is what others are compared with.
+        runs: label -> run, of those models that are in the folder of one.
         started: date and time, ISO 8601 with time zone.
         clock: `cpu` or `wall`: whose medians the ratios are of.
         calls: of a turn, of which the first is not counted.
@@ -161,6 +178,7 @@ class BenchReport:
     sides: Sequence[SideResult]
     failures: Sequence[Failure] = ()
     task: TaskFigures | None = None
+    runs: Mapping[str, BenchedRun] = field(default_factory=dict)
     schema: int = field(default=SCHEMA)
 
     @property
@@ -182,6 +200,24 @@ def read_bench(file: Path) -> BenchReport:
     values = read_record(file)
     if values is None:
         raise UserError("no such file", key=str(file), cure="give a bench.json that hydraprune bench --out wrote")
+    return _checked(values, file)
+
+
+def load_bench(folder: Path) -> BenchReport | None:
+    """The bench.json in a folder; None if there is none, or if another program wrote a file of this name.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
+    values = read_record(folder / NAME)
+    return _checked(values, folder / NAME) if values is not None and values.keys() >= _OWN else None
+
+
+# Keys that tell a bench of ours from files of other programs.
+_OWN = {"sides", "machine", "clock"}
+
+
+def _checked(values: dict[str, Any], file: Path) -> BenchReport:
     if values.get("schema") != SCHEMA:
         raise UserError(f"is no bench of version {SCHEMA}", key=str(file), cure="measure again")
     try:
@@ -196,6 +232,7 @@ def _report(values: dict[str, Any]) -> BenchReport:
         "sides": list[dict[str, Any]],
         "failures": list[dict[str, Any]],
         "task": dict[str, Any] | None,
+        "runs": dict[str, dict[str, Any]],
     }
     check_fields(values, BenchReport, nested)
     task = values.get("task")
@@ -204,6 +241,7 @@ def _report(values: dict[str, Any]) -> BenchReport:
         "sides": tuple(map(_side, values["sides"])),
         "failures": tuple(_record(item, Failure) for item in values.get("failures", ())),
         "task": None if task is None else _record(task, TaskFigures),
+        "runs": {label: _record(run, BenchedRun) for label, run in values.get("runs", {}).items()},
     }
     return _record({**values, **made}, BenchReport, checked=True)
 
