@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -44,6 +45,11 @@ class CompactWeight:
     def bytes(self) -> int:
         """Size of bitmap and values in a file."""
         return self.bitmap.numel() + self.values.numel() * self.values.element_size()
+
+    def live(self) -> npt.NDArray[np.bool_]:
+        """Bool [groups, columns]: which blocks are live."""
+        flags: npt.NDArray[np.bool_] = _bits(self).view(np.bool_).reshape(self.groups, self.shape[1])
+        return flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +103,11 @@ def encode(weight: Tensor, precision: Precision = "fp32") -> CompactWeight:
 def decode(compact: CompactWeight) -> Tensor:
     """The matrix, float32 [rows, columns]."""
     rows, columns = compact.shape
-    live, size = live_blocks(compact), compact.block_rows
-    grouped = torch.zeros(compact.groups, columns, size)
-    grouped[live.blocks, live.columns] = live.values.float()
-    return grouped.transpose(1, 2).reshape(compact.groups * size, columns)[:rows].contiguous()
+    size, values, live = compact.block_rows, compact.values.float().numpy(), compact.live()
+    dense = np.zeros((compact.groups, size, columns), np.float32)
+    for row in range(size):
+        dense[:, row][live] = values[:, row]
+    return torch.from_numpy(dense.reshape(compact.groups * size, columns)[:rows])
 
 
 def live_blocks(compact: CompactWeight) -> LiveBlocks:
