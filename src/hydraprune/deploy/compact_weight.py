@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hydraprune.kernels.packing import dense_of_blocks
+
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Rows of a block.
@@ -102,12 +104,7 @@ def encode(weight: Tensor, precision: Precision = "fp32") -> CompactWeight:
 
 def decode(compact: CompactWeight) -> Tensor:
     """The matrix, float32 [rows, columns]."""
-    rows, columns = compact.shape
-    size, values, live = compact.block_rows, compact.values.float().numpy(), compact.live()
-    dense = np.zeros((compact.groups, size, columns), np.float32)
-    for row in range(size):
-        dense[:, row][live] = values[:, row]
-    return torch.from_numpy(dense.reshape(compact.groups * size, columns)[:rows])
+    return dense_of_blocks(compact.shape, compact.live(), compact.values)
 
 
 def live_blocks(compact: CompactWeight) -> LiveBlocks:

@@ -104,7 +104,7 @@ def pack_blocks(
     living, dead = np.flatnonzero(count), np.flatnonzero(count == 0)
     is_given = len(block) and shape[0] % size == 0
     if not is_given or size != _size_of_blocks(live[living] if len(dead) else live, count[living], block):
-        return pack(_dense(shape, live, block), bias, precision)
+        return pack(dense_of_blocks(shape, live, values), bias, precision)
     in_group = np.arange(size)
     parts = [
         _assembled(living[:, None] * size + in_group, count[living], column, block, precision),
@@ -117,6 +117,16 @@ def pack_blocks(
         ),
     ]
     return _linear(shape, parts, bias)
+
+
+def dense_of_blocks(shape: tuple[int, int], live: Flags, values: Tensor) -> Tensor:
+    """The weight of live blocks, float32 [outputs, inputs]; the arguments are those of `pack_blocks`."""
+    (groups, inputs), size = live.shape, values.shape[1]
+    single: Floats = values.detach().float().numpy()
+    dense = np.zeros((groups, size, inputs), np.float32)
+    for row in range(size):
+        dense[:, row][live] = single[:, row]
+    return torch.from_numpy(dense.reshape(groups * size, inputs)[: shape[0]])
 
 
 def unpack(packed: PackedLinear) -> Tensor:
@@ -219,13 +229,6 @@ def _assembled(rows: Integers, count: Integers, column: Integers, value: Floats,
         counts, columns, values = _paired(counts, columns, values)
     start[1:] = counts.cumsum(0)
     return Part(torch.from_numpy(rows).int(), start, columns.int().contiguous(), values.contiguous())
-
-
-def _dense(shape: tuple[int, int], live: Flags, block: Floats) -> Tensor:
-    groups, inputs = live.shape
-    dense = np.zeros((groups, inputs, block.shape[1]), np.float32)
-    dense[live] = block
-    return torch.from_numpy(dense.transpose(0, 2, 1).reshape(-1, inputs)[: shape[0]])
 
 
 def _paired(count: Tensor, column: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
