@@ -71,7 +71,8 @@ def accelerate(
     Encoders of BERT's kind (BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, MPNet) are computed as a whole
     by kernels that skip zeros in any pattern; of other models, the sparse linear layers are. Kernels are
     compiled on first use; without a C compiler the copy computes with PyTorch. Which of these it is, is logged in one
-    line, and kept as the model's `acceleration`. The copy shares the original's tables of embeddings.
+    line, and kept as the model's `acceleration`. The copy shares the original's tables of embeddings; made from a
+    folder, it reads words from the file when they first occur: no file may be written into (docs/deployment.md).
 
     Args:
         model: a Hugging Face model, or the folder of one, of a run, of a compact export, or a hub id.
