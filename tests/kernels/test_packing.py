@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernel_helpers import sparse_weight
 from sparsity_helpers import examples
 
-from hydraprune.kernels.packing import Precision, pack, unpack
+from hydraprune.kernels.packing import PackedLinear, Precision, pack, pack_blocks, unpack
 
 
 @given(
@@ -32,6 +32,42 @@ def test_unpacking_gives_the_weight_back(
     assert all(part.size in (1, 2, 4, 8) for part in packed.parts)
     assert all(int(part.start[-1]) == len(part.column) == len(part.value) for part in packed.parts)
     assert torch.equal(packed.bias, torch.zeros(outputs))
+
+
+def tensors_of(packed: PackedLinear) -> list[torch.Tensor]:
+    parts = [tensor for part in packed.parts for tensor in (part.rows, part.start, part.column, part.value)]
+    return [*parts, packed.bias]
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(0, 70),
+    st.sampled_from([1, 2, 4, 8, 16]),
+    st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    st.sampled_from([1, 2, 4, 8]),
+    st.booleans(),
+    st.sampled_from(["fp32", "bf16"]),
+    st.integers(0, 2**31),
+)
+@examples(150)
+def test_live_blocks_are_packed_as_the_weight_is(
+    outputs: int, inputs: int, rows: int, density: float, size: int, more: bool, precision: Precision, seed: int
+) -> None:
+    """Blocks of any size for weights of any pattern, in which `more` single values are zero."""
+    torch.manual_seed(seed)
+    weight = sparse_weight(outputs, inputs, rows, density)
+    if more:
+        weight *= torch.rand(outputs, inputs) < 0.7
+    groups = -(-outputs // size)
+    grouped = torch.cat([weight, torch.zeros(groups * size - outputs, inputs)]).view(groups, size, inputs)
+    live = (grouped != 0).any(1)
+    found = pack_blocks((outputs, inputs), live.numpy(), grouped.transpose(1, 2)[live], None, precision)
+    wanted = pack(weight, None, precision)
+    assert found.shape == wanted.shape
+    for one, other in zip(tensors_of(found), tensors_of(wanted), strict=True):
+        assert one.dtype == other.dtype
+        assert one.is_contiguous()
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 8])

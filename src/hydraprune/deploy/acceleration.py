@@ -18,6 +18,7 @@ from hydraprune.deploy.compact_model import CompactModel, source_of
 from hydraprune.deploy.dense_bf16 import DenseBfloat16, multiplies_tiles
 from hydraprune.deploy.encoder_modules import encoder_weights, fused_misfit
 from hydraprune.deploy.encoder_trial import other_outputs, seconds_of
+from hydraprune.deploy.file_encoder import accelerate_file
 from hydraprune.deploy.first_token import compute_first_token, reads_first_token
 from hydraprune.deploy.fused_encoder import FusedEncoder, refuse_saving
 from hydraprune.deploy.sparse_linear import replace_linears
@@ -26,6 +27,7 @@ from hydraprune.kernels.compiled import Compiled, compile_kernels
 from hydraprune.kernels.encoders import Encoder
 from hydraprune.kernels.packing import Precision
 from hydraprune.models.classification_head import base_model
+from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.sparsity.native_code import UNFIT
 from hydraprune.sparsity.statistics import nonfinite_parameters
 from hydraprune.utils.hub_access import loading, local_or_id
@@ -70,7 +72,8 @@ def accelerate(
     Encoders of BERT's kind (BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, MPNet) are computed as a whole
     by kernels that skip zeros in any pattern; of other models, the sparse linear layers are. Kernels are
     compiled on first use; without a C compiler the copy computes with PyTorch. Which of these it is, is logged in one
-    line, and kept as the model's `acceleration`. The copy shares the original's tables of embeddings.
+    line, and kept as the model's `acceleration`. The copy shares the original's tables of embeddings; made from a
+    folder, it reads words from the file when they first occur: no file may be written into (docs/deployment.md).
 
     Args:
         model: a Hugging Face model, or the folder of one, of a run, of a compact export, or a hub id.
@@ -85,15 +88,17 @@ def accelerate(
         raise UserError("must be fp32 or bf16", key="precision", value=precision)
     if not isinstance(model, (nn.Module, str, os.PathLike)):
         raise UserError("must be a model, a folder or a hub id", key="model", value=model)
-    loaded = model if isinstance(model, nn.Module) else _load(os.fspath(model))
-    _refuse_wrong(loaded)
+    source = None if isinstance(model, nn.Module) else source_of(os.fspath(model), "model")
     try:
         compiled = compile_kernels(_cache_folder(cache))
     except (*UNFIT, RuntimeError) as error:  # RuntimeError: there is no home folder
-        fast = copy.deepcopy(loaded).eval()
-        made = Acceleration("torch", "fp32", None, _zeros(loaded), 0, f"no kernels: {error}")
+        fast = copy.deepcopy(_loaded(model, source)).eval()
+        made = Acceleration("torch", "fp32", None, _zeros(fast), 0, f"no kernels: {error}")
     else:
-        fast, made = _with_kernels(loaded, precision, compiled)
+        found = None if source is None else _from_file(source, precision, compiled)
+        fast, made = found or _with_kernels(_loaded(model, source), precision, compiled)
+    if made.way == "fused" and reads_first_token(fast):
+        compute_first_token(fast)
     # A gradient that somebody wants is then one of an input, which is refused.
     fast.requires_grad_(False)
     object.__setattr__(fast, _ATTRIBUTE, made)
@@ -109,6 +114,29 @@ def accelerate(
     return fast
 
 
+def _from_file(
+    source: PretrainedModel, precision: Precision, compiled: Compiled
+) -> tuple[nn.Module, Acceleration] | None:
+    """What is made without the model as a whole; None where that takes it."""
+    precision, why = _possible(precision, compiled)
+    made = None if _measures(precision) else accelerate_file(source, precision, compiled)
+    if made is None:
+        return None
+    return made.model, Acceleration("fused", precision, compiled.instructions, made.zeros, made.layers, why)
+
+
+def _possible(precision: Precision, compiled: Compiled) -> tuple[Precision, str | None]:
+    """The precision, or fp32 and why."""
+    if precision == "bf16" and not compiled.bf16:
+        return "fp32", "this processor has no AVX-512 BF16"
+    return precision, None
+
+
+def _measures(precision: Precision) -> bool:
+    """Whether the fastest of several models is taken."""
+    return precision == "bf16" and multiplies_tiles()
+
+
 def _with_kernels(model: nn.Module, precision: Precision, compiled: Compiled) -> tuple[nn.Module, Acceleration]:
     zeros = _zeros(model)
     _, found = base_model(model)
@@ -116,11 +144,10 @@ def _with_kernels(model: nn.Module, precision: Precision, compiled: Compiled) ->
     why = fused_misfit(base)
     if why is not None:
         return _layer_by_layer(model, compiled, zeros, why)
-    if precision == "bf16" and not compiled.bf16:
-        precision, why = "fp32", "this processor has no AVX-512 BF16"
+    precision, why = _possible(precision, compiled)
     made = Acceleration("fused", precision, compiled.instructions, zeros, 0, why)
     fused: nn.Module
-    if precision == "bf16" and multiplies_tiles():
+    if _measures(precision):
         fused, made = _fastest(base, made, compiled)
     else:
         fused = _fused(base, precision, compiled)
@@ -130,8 +157,6 @@ def _with_kernels(model: nn.Module, precision: Precision, compiled: Compiled) ->
         made = replace(made, layers=6 * len(fused.encoder.weights.layers))
     # The copy of everything else, with the fast encoder in place of the base model.
     fast = fused if base is model else copy.deepcopy(model, {id(base): fused}).cpu()
-    if isinstance(fused, FusedEncoder) and reads_first_token(model):
-        compute_first_token(fast)
     return fast.eval(), made
 
 
@@ -199,9 +224,19 @@ def _cache_folder(given: str | Path | None) -> Path:
     return Path(given or os.environ.get("HYDRAPRUNE_CACHE") or "~/.cache/hydraprune").expanduser() / "native"
 
 
-def _load(path: str) -> nn.Module:
-    """The model of a folder, of a run's folder or of the hub, with the head that its config.json names."""
-    source = source_of(path, "model")
+def _loaded(model: object, source: PretrainedModel | None) -> nn.Module:
+    """The given model, or that of a source.
+
+    Raises:
+        UserError: it cannot be loaded or accelerated.
+    """
+    loaded: nn.Module = _load(source) if source is not None else model  # type: ignore[assignment]
+    _refuse_wrong(loaded)
+    return loaded
+
+
+def _load(source: PretrainedModel) -> nn.Module:
+    """The model of a source, with the head that its config.json names."""
     architectures = getattr(source.config(), "architectures", None) or [""]
     is_read_here = isinstance(source, CompactModel) or not hasattr(transformers, architectures[0])
     if is_read_here or architectures[0].endswith("ForSequenceClassification"):

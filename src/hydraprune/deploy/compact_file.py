@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,17 @@ from torch import Tensor
 from hydraprune.deploy.compact_weight import CompactWeight, damage
 from hydraprune.errors import UserError, single_line
 from hydraprune.utils.atomic import atomic_write
+from hydraprune.utils.tensor_file import TYPES, TensorFile
 from hydraprune.utils.tensor_io import bytes_of
 
 COMPACT_FILE = "compact.safetensors"
 # The one entry of the file's metadata; several would be written in random order.
 KEY, VERSION = "hydraprune-compact", 1
 BITMAP, VALUES = ".bitmap", ".values"
-# Types that occur in a file, by their names in its header.
-_TYPES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+# Numbers of a tensor that are hashed at a time.
+_PART = 1 << 18
+# Types that occur in a file -> their names in its header.
+_TYPES = {dtype: name for name, dtype in TYPES.items()}
 
 
 # Sparse weight -> its shape and the rows of a block.
@@ -93,15 +87,48 @@ def read_compact_file(path: Path) -> CompactTensors:
     index = _index(description.get("weights"), path)
     if description.get("sha256") != _digest(index, tensors):
         raise _damaged(path, "its checksum is wrong")
+    sparse = _sparse(index, tensors.keys(), tensors.__getitem__, path)
+    parts = {name + kind for name in sparse for kind in (BITMAP, VALUES)}
+    return CompactTensors(sparse, {name: tensor for name, tensor in tensors.items() if name not in parts})
+
+
+def read_sparse(file: TensorFile, look: Callable[[str, Tensor], None]) -> dict[str, CompactWeight]:
+    """The sparse weights of a compact file, all of whose bytes are checked, without having the others in memory.
+
+    Args:
+        look: is given the name and each part of every tensor.
+
+    Raises:
+        UserError: as `read_compact_file`.
+        OSError: it cannot be read.
+    """
+    description = _description(file.metadata, file.path)
+    index = _index(description.get("weights"), file.path)
+    hashed = _hash_of_index(index)
+    for name in sorted(file.entries):
+        entry = file.entries[name]
+        hashed.update(_line(name, entry.dtype, entry.shape))
+        for part in file.parts(name, _PART):
+            hashed.update(bytes_of(part))
+            look(name, part)
+    if description.get("sha256") != hashed.hexdigest():
+        raise _damaged(file.path, "its checksum is wrong")
+    return _sparse(index, file.entries.keys(), file.read, file.path)
+
+
+def _sparse(
+    index: Index, names: Collection[str], read: Callable[[str], Tensor], path: Path
+) -> dict[str, CompactWeight]:
+    """The weights of an index, with what `read` gives for the names of their tensors."""
     sparse = {}
     for name, (shape, block) in index.items():
-        if name in tensors or not {name + BITMAP, name + VALUES} <= tensors.keys():
+        if name in names or not (name + BITMAP in names and name + VALUES in names):
             raise _damaged(path, f"it should hold {name:.100}{BITMAP} and {VALUES} alone")
-        weight = CompactWeight(shape, block, tensors.pop(name + BITMAP), tensors.pop(name + VALUES))
+        weight = CompactWeight(shape, block, read(name + BITMAP), read(name + VALUES))
         if (why := damage(weight)) is not None:
             raise _damaged(path, f"{name:.100} {why}")
         sparse[name] = weight
-    return CompactTensors(sparse, tensors)
+    return sparse
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -141,14 +168,23 @@ def _index(weights: Any, path: Path) -> Index:
 
 def _digest(index: Index, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of name, block and shape of the sparse weights, and of name, type, shape and bytes of every tensor."""
+    hashed = _hash_of_index(index)
+    for name in sorted(tensors):
+        hashed.update(_line(name, tensors[name].dtype, tensors[name].shape))
+        hashed.update(bytes_of(tensors[name]))
+    return str(hashed.hexdigest())
+
+
+def _hash_of_index(index: Index) -> Any:
     hashed = hashlib.sha256()
     for name in sorted(index):
         shape, block = index[name]
         hashed.update(f"{name} {block} {_shown(shape)}\n".encode())
-    for name in sorted(tensors):
-        hashed.update(f"{name} {_TYPES.get(tensors[name].dtype)} {_shown(tensors[name].shape)}\n".encode())
-        hashed.update(bytes_of(tensors[name]))
-    return hashed.hexdigest()
+    return hashed
+
+
+def _line(name: str, dtype: torch.dtype, shape: Sequence[int]) -> bytes:
+    return f"{name} {_TYPES.get(dtype)} {_shown(shape)}\n".encode()
 
 
 def _shown(shape: Sequence[int]) -> str:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from hydraprune.kernels.packing import dense_of_blocks
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -44,6 +47,11 @@ class CompactWeight:
     def bytes(self) -> int:
         """Size of bitmap and values in a file."""
         return self.bitmap.numel() + self.values.numel() * self.values.element_size()
+
+    def live(self) -> npt.NDArray[np.bool_]:
+        """Bool [groups, columns]: which blocks are live."""
+        flags: npt.NDArray[np.bool_] = _bits(self).view(np.bool_).reshape(self.groups, self.shape[1])
+        return flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +104,7 @@ def encode(weight: Tensor, precision: Precision = "fp32") -> CompactWeight:
 
 def decode(compact: CompactWeight) -> Tensor:
     """The matrix, float32 [rows, columns]."""
-    rows, columns = compact.shape
-    live, size = live_blocks(compact), compact.block_rows
-    grouped = torch.zeros(compact.groups, columns, size)
-    grouped[live.blocks, live.columns] = live.values.float()
-    return grouped.transpose(1, 2).reshape(compact.groups * size, columns)[:rows].contiguous()
+    return dense_of_blocks(compact.shape, compact.live(), compact.values)
 
 
 def live_blocks(compact: CompactWeight) -> LiveBlocks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,41 +92,54 @@ def fused_misfit(base: nn.Module) -> str | None:
     return None
 
 
-def encoder_weights(base: nn.Module, precision: Precision) -> EncoderWeights:
-    """The weights of a base model for which `fused_misfit` is None."""
+# (linear layer, factor of its weight and bias) -> both, packed.
+Packer = Callable[[nn.Linear, float], PackedLinear]
+
+
+def packer(precision: Precision) -> Packer:
+    """Packs the weights that linear layers have."""
+
+    def pack_linear(linear: nn.Linear, scale: float) -> PackedLinear:
+        weight, bias = linear.weight.detach().float(), linear.bias
+        scaled = weight if scale == 1 else weight * scale
+        return pack(scaled, None if bias is None else bias.detach() * scale, precision)
+
+    return pack_linear
+
+
+def encoder_weights(base: nn.Module, precision: Precision, pack_linear: Packer | None = None) -> EncoderWeights:
+    """The weights of a base model for which `fused_misfit` is None.
+
+    Args:
+        pack_linear: for the linear layers of its layers; None: `packer(precision)`.
+    """
     modules = ENCODERS[model_type(base)]
-    config: Any = base.config
-    activation = _ACTIVATIONS[getattr(config, modules.activation)]
-    layers = [_layer(base, layer, modules, activation, precision) for layer in encoder_layers(base)]
-    bias, embedding = None, _embedding(base, modules, precision)
+    pack_linear = pack_linear or packer(precision)
+    layers = [layer_weights(base, layer, pack_linear) for layer in encoder_layers(base)]
+    bias, embedding = None, _embedding(base, modules)
     if modules.relative_bias is not None:
         bias = _relative(base, modules, embedding.longest)
     epsilon = next(m.eps for m in base.modules() if isinstance(m, nn.LayerNorm))
     return EncoderWeights(embedding, layers, epsilon, precision, bias)
 
 
-def _layer(
-    base: nn.Module, layer: EncoderLayer, modules: EncoderModules, activation: str, precision: Precision
-) -> LayerWeights:
+def layer_weights(base: nn.Module, layer: EncoderLayer, pack_linear: Packer) -> LayerWeights:
+    """The weights of one layer of a base model for which `fused_misfit` is None."""
+    modules, config = ENCODERS[model_type(base)], base.config
     first, second = (_norm(base.get_submodule(f"{layer.name}.{name}")) for name in modules.norms)
     return LayerWeights(
         layer.heads,
         # Scores are divided by the root of the head size; here the query is.
-        _packed(layer.query, precision, 1 / math.sqrt(layer.head_size)),
-        _packed(layer.key, precision),
-        _packed(layer.value, precision),
-        _packed(layer.attention_output, precision),
+        pack_linear(layer.query, 1 / math.sqrt(layer.head_size)),
+        pack_linear(layer.key, 1),
+        pack_linear(layer.value, 1),
+        pack_linear(layer.attention_output, 1),
         first,
-        _packed(layer.ffn_in, precision),
-        activation,
-        _packed(layer.ffn_out, precision),
+        pack_linear(layer.ffn_in, 1),
+        _ACTIVATIONS[getattr(config, modules.activation)],
+        pack_linear(layer.ffn_out, 1),
         second,
     )
-
-
-def _packed(linear: Any, precision: Precision, scale: float = 1.0) -> PackedLinear:
-    weight, bias = linear.weight.detach().float(), linear.bias
-    return pack(weight if scale == 1 else weight * scale, None if bias is None else bias.detach() * scale, precision)
 
 
 def _norm(norm: Any) -> NormWeights:
@@ -137,7 +150,7 @@ def _single(tensor: Tensor) -> Tensor:
     return tensor.detach().to(device="cpu", dtype=torch.float32).contiguous()
 
 
-def _embedding(base: nn.Module, modules: EncoderModules, precision: Precision) -> EmbeddingWeights:
+def _embedding(base: nn.Module, modules: EncoderModules) -> EmbeddingWeights:
     tables: Any = base.get_submodule("embeddings")
     types = getattr(tables, "token_type_embeddings", None)
     if types is not None and not len(types.weight):
@@ -150,7 +163,7 @@ def _embedding(base: nn.Module, modules: EncoderModules, precision: Precision) -
         None if types is None else _single(types.weight),
         _norm(tables.LayerNorm),
         # In single precision always: its input is.
-        None if project is None else _packed(project, "fp32"),
+        None if project is None else packer("fp32")(project, 1),
         0 if padding is None else padding + 1,
         padding,
     )

@@ -31,14 +31,10 @@ class FirstTokenOutput(NamedTuple):
 
 
 def reads_first_token(model: nn.Module) -> bool:
-    """Whether a model of a fused kind is a classifier as transformers has it, all modules of its head included."""
+    """Whether a model with a fused encoder is a classifier as transformers has it, all modules of its head included."""
     _, base = base_model(model)
     head = [module for name in head_modules(model) for module in model.get_submodule(name).modules()]
-    return (
-        base is not None
-        and type(model).__name__.endswith(_HEAD)
-        and all(_is_stock(module) for module in (model, base, *head))
-    )
+    return base is not None and type(model).__name__.endswith(_HEAD) and all(map(_is_stock, (model, *head)))
 
 
 def _is_stock(module: nn.Module) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hydraprune.utils.files import read_bytes
 
+# What is no tensor in a header.
+METADATA = "__metadata__"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # A header has some hundred bytes for each tensor.
 _LARGEST_HEADER = 1 << 27
@@ -58,16 +60,31 @@ def stored_types(file: Path) -> list[tuple[str, str]]:
         raise ValueError(f"{file.name} has no header of a safetensors file") from error
 
 
+def read_header(opened: BinaryIO) -> tuple[list[tuple[str, Any]], int, int]:
+    """The header of a safetensors file that was just opened.
+
+    Returns:
+        (name and entry of each tensor and of the metadata, a name as often as it occurs, where an entry is a list of
+        pairs as well; where the header ends; size of the file)
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError, RecursionError: it has no such header.
+    """
+    size = os.fstat(opened.fileno()).st_size
+    length = int.from_bytes(opened.read(8), "little")
+    if not 0 < length <= min(size, _LARGEST_HEADER):
+        raise ValueError("no header")
+    # A dict would keep one of two entries of the same name.
+    entries = json.loads(opened.read(length), object_pairs_hook=list)
+    return entries, 8 + length, size
+
+
 def _header(file: Path) -> tuple[list[tuple[str, Any]], int, int]:
-    """(name and entry of each tensor, a name as often as it occurs; where the header ends; size of the file)."""
+    """As `read_header`, without the metadata."""
     with file.open("rb") as opened:
-        size = os.fstat(opened.fileno()).st_size
-        length = int.from_bytes(opened.read(8), "little")
-        if not 0 < length <= min(size, _LARGEST_HEADER):
-            raise ValueError("no header")
-        # A dict would keep one of two entries of the same name.
-        entries = json.loads(opened.read(length), object_pairs_hook=list)
-    return [(name, entry) for name, entry in entries if name != "__metadata__"], 8 + length, size
+        entries, start, size = read_header(opened)
+    return [(name, entry) for name, entry in entries if name != METADATA], start, size
 
 
 def _is_whole(file: Path) -> bool:
