@@ -170,8 +170,11 @@ def prune(model: nn.Module, density: float, rows: int) -> None:
 def encoder_sides(model: nn.Module) -> Iterable[tuple[str, Side]]:
     for precision in ("fp32", "bf16"):
         fast = accelerate(model, precision)
-        if fast.acceleration.precision == precision:
+        found = fast.acceleration
+        if precision == "fp32" or found.precision != "fp32":
             yield f"ours {precision}", lambda ids, fast=fast: fast(ids)[0]
+        if precision == "bf16":
+            print(f"bf16: {found}")
     yield "torch fp32", lambda ids: model(ids)[0]
     with tempfile.TemporaryDirectory() as folder:
         path = exported(model, Path(folder))
