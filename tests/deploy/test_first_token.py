@@ -65,10 +65,45 @@ def test_a_call_that_fails_leaves_nothing_behind() -> None:
     fast = accelerate(sparse_model())
     with pytest.raises(ValueError, match="vocabulary"):
         fast(torch.full((1, 4), 10**6))
-    assert not first_token.is_enough()
+    assert not first_token.is_enough(fast.bert)
     with pytest.raises(ValueError, match="no first token"):
         fast(torch.ones(2, 0, dtype=torch.long))
-    assert not first_token.is_enough()
+    assert not first_token.is_enough(fast.bert)
+    with pytest.raises(TypeError, match="unexpected"), fast.bert.register_forward_pre_hook(raise_error(TypeError)):
+        fast(torch.ones(2, 4, dtype=torch.long))
+    assert not first_token.is_enough(fast.bert)
+
+
+def raise_error(error: type[BaseException]) -> Any:
+    def hook(*_: Any) -> None:
+        raise error("unexpected")
+
+    return hook
+
+
+def test_a_call_that_is_interrupted_leaves_nothing_behind() -> None:
+    """Hooks are not called after Ctrl-C."""
+    fast, ids = accelerate(sparse_model()), torch.ones(2, 4, dtype=torch.long)
+    for module in (fast, fast.classifier):
+        with module.register_forward_pre_hook(raise_error(KeyboardInterrupt)), pytest.raises(KeyboardInterrupt):
+            fast(ids)
+        assert fast.bert(ids).last_hidden_state.shape[1] == 4
+
+
+def test_other_models_that_are_called_meanwhile_give_all_tokens() -> None:
+    model, other = sparse_model(), accelerate(sparse_model("roberta").roberta)
+    given, fast, seen = texts(model), accelerate(model), []
+
+    def hook(*_: Any) -> None:
+        for encoder in (other, fast.bert):
+            seen.append(encoder(given["input_ids"]).last_hidden_state.shape[1])
+
+    for module in (fast, fast.classifier):
+        with module.register_forward_pre_hook(hook), torch.no_grad():
+            assert difference(fast(**given).logits, model(**given).logits) < 1e-5
+    with fast.bert.register_forward_pre_hook(lambda *_: seen.append(other(given["input_ids"])[0].shape[1])):
+        fast(**given)
+    assert seen == [29] * 5
 
 
 def test_copies_are_classifiers_too() -> None:
@@ -115,6 +150,12 @@ def with_own_class() -> Any:
     return own
 
 
+def with_a_layer_for_its_head() -> Any:
+    model = sparse_model("roberta")
+    model.classifier = nn.Linear(model.config.hidden_size, 2)
+    return model
+
+
 def with_own_forward() -> Any:
     model = sparse_model()
     forward = model.bert.pooler.forward
@@ -122,7 +163,10 @@ def with_own_forward() -> Any:
     return model
 
 
-@pytest.mark.parametrize("change", [with_own_head, with_own_pooler, with_own_class, with_own_forward])
+OWN = [with_own_head, with_own_pooler, with_own_class, with_a_layer_for_its_head, with_own_forward]
+
+
+@pytest.mark.parametrize("change", OWN)
 def test_whatever_may_read_other_tokens_gets_them(change: Any) -> None:
     model = change()
     given = texts(model)
@@ -135,3 +179,31 @@ def test_whatever_may_read_other_tokens_gets_them(change: Any) -> None:
     with torch.no_grad():
         assert difference(fast(**given).logits, model(**given).logits) < 1e-5
     assert seen == [29]
+
+
+def give_own_head(model: Any) -> None:
+    torch.manual_seed(1)
+    model.classifier = MeanHead(model.config.hidden_size)
+
+
+def give_own_forward(model: Any) -> None:
+    model.classifier.forward = lambda hidden: hidden.mean(1)
+
+
+def give_hook(model: Any) -> None:
+    model.classifier.register_forward_pre_hook(lambda _, given: (given[0].mean(1, keepdim=True),))
+
+
+@pytest.mark.parametrize("give", [give_own_head, give_own_forward, give_hook])
+@pytest.mark.parametrize("is_before", [True, False])
+def test_a_head_that_is_changed_before_or_after_gets_all_tokens(give: Any, is_before: bool) -> None:
+    model = sparse_model("roberta")
+    given = {"input_ids": texts(model)["input_ids"][2:]}
+    if is_before:
+        give(model)
+    fast = accelerate(model)
+    if not is_before:
+        give(model)
+        give(fast)
+    with torch.no_grad():
+        assert difference(fast(**given).logits, model(**given).logits) < 1e-5

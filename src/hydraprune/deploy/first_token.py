@@ -7,14 +7,17 @@ itself computes all of it.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from hydraprune.models.classification_head import base_model, head_modules
 
+# `encoder`: that of the classifier which this thread is calling, until it is called.
 _calls = threading.local()
 _HEAD = "ForSequenceClassification"
+_TAKES_FIRST = "DistilBertForSequenceClassification"
 
 
 class FirstTokenOutput(NamedTuple):
@@ -33,8 +36,17 @@ class FirstTokenOutput(NamedTuple):
 def reads_first_token(model: nn.Module) -> bool:
     """Whether a model with a fused encoder is a classifier as transformers has it, all modules of its head included."""
     _, base = base_model(model)
+    if base is None or not type(model).__name__.endswith(_HEAD) or not _is_stock(model):
+        return False
     head = [module for name in head_modules(model) for module in model.get_submodule(name).modules()]
-    return base is not None and type(model).__name__.endswith(_HEAD) and all(map(_is_stock, (model, *head)))
+    # What takes the first token is DistilBERT's class itself, and a module of transformers in the others: a layer of
+    # PyTorch in its place is given all tokens.
+    takes_first = type(model).__name__ == _TAKES_FIRST or any(map(_is_of_transformers, head))
+    return takes_first and all(map(_is_stock, head))
+
+
+def _is_of_transformers(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("transformers.")
 
 
 def _is_stock(module: nn.Module) -> bool:
@@ -42,19 +54,48 @@ def _is_stock(module: nn.Module) -> bool:
 
 
 def compute_first_token(model: nn.Module) -> None:
-    """Make the encoder of a classifier compute no more than is read."""
-    model.register_forward_pre_hook(_begin)
+    """Make the encoder of a classifier for which `reads_first_token` holds compute no more than is read."""
+    model.register_forward_pre_hook(_Begin(model))
     model.register_forward_hook(_end, always_call=True)
 
 
-def is_enough() -> bool:
-    """Whether what is computed in this thread now is for a classifier."""
-    return getattr(_calls, "running", 0) > 0
+def is_enough(encoder: nn.Module) -> bool:
+    """Whether a call of an encoder, which has just begun, is that of the classifier that is being called.
+
+    It is so once for each call of a classifier: whatever else calls the encoder meanwhile gets all tokens.
+    """
+    if getattr(_calls, "encoder", None) is not encoder:
+        return False
+    _calls.encoder = None
+    return True
 
 
-def _begin(*_: Any) -> None:
-    _calls.running = getattr(_calls, "running", 0) + 1
+class _Begin:
+    """Called before a classifier is: its head must still be as it was, and nothing may look on or come between."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._head = list(_beside(model, base_model(model)[1]))
+
+    def __call__(self, model: nn.Module, *_: Any) -> None:
+        base = base_model(model)[1]
+        # Another hook may call the encoder itself.
+        is_alone = len(model._forward_pre_hooks) == 1 and "forward" not in vars(model)
+        head = list(_beside(model, base))
+        _calls.encoder = base if is_alone and head == self._head and not any(map(_is_watched, head)) else None
+
+
+def _beside(model: nn.Module, base: nn.Module | None) -> Iterator[nn.Module]:
+    """The modules of a head, and those in the encoder: its pooler. `nn.Module.modules` takes four times as long."""
+    for module in model._modules.values():
+        if module is not None:
+            if module is not base:
+                yield module
+            yield from _beside(module, None)
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module))
 
 
 def _end(*_: Any) -> None:
-    _calls.running -= 1
+    _calls.encoder = None

@@ -63,6 +63,7 @@ class FusedEncoder(PreTrainedModel):  # type: ignore[misc]
             UserError: an argument that the kernels do not know has a value.
             ValueError: ids out of range, shapes that differ, or a text that is too long.
         """
+        is_first = first_token.is_enough(self)
         refuse_tracing()
         tokens = None if input_ids is None else input_ids.shape[-1]
         self._refuse(tokens, position_ids=position_ids, inputs_embeds=inputs_embeds, **kwargs)
@@ -70,7 +71,6 @@ class FusedEncoder(PreTrainedModel):  # type: ignore[misc]
             raise UserError("must be given to an accelerated model", key="input_ids", value=None)
         if self.encoder.weights.embedding.token_type is None:
             token_type_ids = None  # as the original does
-        is_first = first_token.is_enough()
         if is_first:
             hidden = self.encoder.first(input_ids, token_type_ids, attention_mask)[:, None]
         else:
