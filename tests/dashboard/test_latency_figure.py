@@ -179,3 +179,12 @@ def test_benches_that_are_of_no_run_are_named_without_the_path_above(
     text = write_page([benched.sweep, tmp_path], tmp_path / "page.html").read_text()
     assert "none of its models is that of a run here" in text
     assert json.dumps(str(benched.sweep))[1:-1] not in text
+
+
+def test_a_bench_that_is_a_link_to_itself_is_named(tmp_path: Path, bad_input: None) -> None:
+    made = world(tmp_path)
+    (made.sweep / "bench").mkdir()
+    (made.sweep / "bench" / "bench.json").symlink_to("bench.json")
+    assert ("bench/bench.json", "cannot be read") in [
+        (name, why.partition(" (")[0]) for name, why in records([made.sweep]).failures
+    ]

@@ -156,6 +156,18 @@ def test_figures_of_two_machines_have_columns_of_their_own() -> None:
     assert {row["speed_B_cpu"] for row in rows} == {"two CPU", ""}
 
 
+def test_a_side_that_a_coarse_clock_gave_no_time_is_no_baseline() -> None:
+    bench = bench_of([DENSE, SPARSE[0]])
+    torch = [timing for side in bench.sides if side.engine == "torch" for timing in side.timings]
+    sides = []
+    for side in bench.sides:
+        timings = tuple(replace(one, cpu=replace(one.cpu, p50=0.0)) if one in torch else one for one in side.timings)
+        sides.append(replace(side, timings=timings))
+    found = measured(RUNS, {Path("b"): replace(bench, sides=tuple(sides))}).measurements
+    assert {one.baseline.engine for one in found if one.baseline is not None} == {"openvino"}
+    assert all(one.engine != "torch" for one in found)
+
+
 def test_without_a_bench_nothing_changes() -> None:
     cells = matrix(RUNS)
     assert " ms " not in markdown(cells)
@@ -199,6 +211,15 @@ def test_benches_below_a_folder_are_found_and_damaged_ones_named(kept: Path, bad
     first = {name: (kept / name).read_bytes() for name in FILES}
     write_matrix(gather([kept]), kept)
     assert {name: (kept / name).read_bytes() for name in FILES} == first
+
+
+@pytest.mark.parametrize("clock", ["sun", ""])
+def test_a_clock_that_is_not_known_is_named(clock: str, kept: Path) -> None:
+    bench = replace(bench_of([DENSE]), clock=clock)
+    file = write_bench_of(kept / "bench", bench)
+    ((name, why),) = gather([kept]).failures
+    assert name == str(file)
+    assert "must be cpu or wall" in why
 
 
 def test_the_command_prints_the_columns(kept: Path, hydraprune: Callable[..., Any]) -> None:

@@ -62,7 +62,8 @@ def records(folders: Sequence[Path]) -> Records:
 
 def _relative(folder: Path, place: Path) -> str:
     """A path relative to the first folder, so that the page reveals nothing about the disk above it."""
-    return Path(os.path.relpath(place.resolve(), folder.resolve())).as_posix()
+    # Not `Path.resolve`, which fails at a link to itself.
+    return Path(os.path.relpath(os.path.realpath(place), os.path.realpath(folder))).as_posix()
 
 
 def _once(runs: Mapping[Path, RunReport], order: Sequence[str]) -> list[tuple[Path, RunReport]]:

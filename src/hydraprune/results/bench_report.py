@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from hydraprune.errors import UserError
 from hydraprune.results.json_records import check_fields, damaged, read_record
@@ -228,6 +228,7 @@ def _checked(values: dict[str, Any], file: Path) -> BenchReport:
 
 def _report(values: dict[str, Any]) -> BenchReport:
     nested = {
+        "clock": Literal["cpu", "wall"],
         "machine": dict[str, Any],
         "sides": list[dict[str, Any]],
         "failures": list[dict[str, Any]],

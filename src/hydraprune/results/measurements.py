@@ -167,11 +167,11 @@ def _of_run(bench: BenchReport, label: str, report: RunReport) -> Iterator[Measu
 def _baseline(bench: BenchReport, workload: str) -> Baseline | None:
     first = next(iter(bench.models), None)
     timed: list[tuple[float, SideResult]] = [
-        (_median(timing, bench.clock), side)
+        (median, side)
         for side in bench.sides
         if side.model == first and side.is_dense and side.precision == "fp32"
         for timing in side.timings
-        if timing.workload == workload
+        if timing.workload == workload and (median := _median(timing, bench.clock)) > 0
     ]
     if first is None or not timed:
         return None
