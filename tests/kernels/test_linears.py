@@ -50,6 +50,21 @@ def test_any_shape_pattern_and_activation(
     assert torch.equal(tiles.transpose(1, 2).reshape(whole, outputs), kernel(x[:whole]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_torchs_default_type_changes_nothing(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, x = sparse_weight(40, 64, 4, 0.3), torch.randn(32, 64)
+    wanted = F.linear(x, weight)
+    try:
+        torch.set_default_dtype(dtype)
+        kernel = LinearKernel(pack(weight, None), kernels())
+        found, tiles = kernel(x), kernel.tiles(x.T[None].contiguous())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert difference(found, wanted) < 1e-5
+    assert difference(tiles[0].T, wanted) < 1e-5
+
+
 def test_threads_and_neighbours_do_not_change_a_token() -> None:
     torch.manual_seed(0)
     kernel = LinearKernel(pack(sparse_weight(40, 64, 4, 0.3), torch.randn(40)), kernels(), "gelu")

@@ -143,7 +143,9 @@ class Encoder:
             MemoryError: there is no memory for this batch.
         """
         texts, tokens = _batch(ids)
-        output = (torch.empty if mask is None else torch.zeros)(texts, tokens, self.weights.hidden)
+        make = torch.empty if mask is None else torch.zeros
+        # Named, since the compiled code takes nothing else: torch's defaults may be others.
+        output = make(texts, tokens, self.weights.hidden, dtype=torch.float32, device="cpu")
         self._run(self._encode, ids, types, mask, output)
         return output
 
@@ -161,7 +163,7 @@ class Encoder:
         texts, tokens = _batch(ids)
         if texts and not tokens:
             raise ValueError("there is no first token: input ids are [texts, 0]")
-        output = torch.empty(texts, self.weights.hidden)
+        output = torch.empty(texts, self.weights.hidden, dtype=torch.float32, device="cpu")
         self._run(self._encode_first, ids, types, mask, output)
         return output
 

@@ -37,7 +37,7 @@ class LinearKernel:
         if x.shape[-1] != inputs:
             raise ValueError(f"{x.shape[-1]} features for a layer with {inputs} inputs")
         rows = x.detach().to(device="cpu", dtype=torch.float32).reshape(-1, inputs).contiguous()
-        result = torch.empty(len(rows), outputs)
+        result = torch.empty(len(rows), outputs, dtype=torch.float32, device="cpu")
         status = ctypes.c_int32()
         self.compiled.functions.hydraprune_linear(
             ctypes.addressof(self._linear),
@@ -69,7 +69,7 @@ class LinearKernel:
         if x.dim() != 3 or x.shape[1] != inputs or x.shape[2] % _UNIT:
             raise ValueError(f"x is [tiles, {inputs}, a multiple of {_UNIT}], not {list(x.shape)}")
         given = x.detach().to(device="cpu", dtype=torch.float32).contiguous()
-        result = torch.empty(len(x), outputs, x.shape[2])
+        result = torch.empty(len(x), outputs, x.shape[2], dtype=torch.float32, device="cpu")
         self.compiled.functions.hydraprune_linear_tiles(
             ctypes.addressof(self._linear), given.data_ptr(), result.data_ptr(), len(x), x.shape[2]
         )

@@ -131,7 +131,7 @@ def dense_of_blocks(shape: tuple[int, int], live: Flags, values: Tensor) -> Tens
 
 def unpack(packed: PackedLinear) -> Tensor:
     """The weight that was packed, float32 [outputs, inputs]."""
-    weight = torch.zeros(packed.shape)
+    weight = torch.zeros(packed.shape, dtype=torch.float32, device="cpu")
     for part in packed.parts:
         count = (part.start[1:] - part.start[:-1]).long()
         rows = part.rows.long().repeat_interleave(count, 0)
@@ -147,7 +147,8 @@ def unpack(packed: PackedLinear) -> Tensor:
 
 def _linear(shape: Sequence[int], parts: Sequence[Part], bias: Tensor | None) -> PackedLinear:
     outputs, inputs = shape
-    offset = torch.zeros(outputs) if bias is None else bias.detach().to(device="cpu", dtype=torch.float32).contiguous()
+    given = torch.zeros(outputs) if bias is None else bias.detach()
+    offset = given.to(device="cpu", dtype=torch.float32).contiguous()
     return PackedLinear((outputs, inputs), tuple(part for part in parts if len(part.rows)), offset)
 
 
