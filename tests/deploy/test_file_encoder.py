@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import os
 import pickle
 import shutil
@@ -110,6 +111,21 @@ def test_the_bits_are_those_of_the_loaded_model(kind: str, precision: Precision,
     assert_same(tmp_path, precision)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_torchs_default_type_changes_nothing(dtype: torch.dtype, tmp_path: Path) -> None:
+    """The compiled code writes single precision into what it is given, whatever that is."""
+    save(tmp_path)
+    fast = fast_of(tmp_path)
+    wanted, hidden = first(fast, inputs()), first(fast.bert, inputs())
+    try:
+        torch.set_default_dtype(dtype)
+        for other in (fast, fast_of(tmp_path), usual(tmp_path)):
+            assert torch.equal(first(other, inputs()), wanted)
+            assert torch.equal(first(other.bert, inputs()), hidden)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_files_in_half_precision(dtype: torch.dtype, tmp_path: Path) -> None:
     save(tmp_path, dtype=dtype)
@@ -184,6 +200,13 @@ def test_others_are_loaded_as_a_whole(case: str, tmp_path: Path) -> None:
     assert not isinstance(encoder_of(fast), FileTableEncoder)
     with torch.no_grad():
         assert torch.allclose(first(fast, inputs()), first(model, inputs()), atol=1e-4)
+
+
+def test_a_config_without_a_class_is_that_of_a_classifier(tmp_path: Path) -> None:
+    model, file = save(tmp_path), tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": [None]}))
+    with torch.no_grad():
+        assert torch.allclose(first(fast_of(tmp_path), inputs()), first(model, inputs()), atol=1e-4)
 
 
 def test_tied_weights_are_loaded_as_a_whole(tmp_path: Path) -> None:

@@ -54,11 +54,12 @@ def with_ratios(sides: Sequence[SideResult], clock: str, baseline: str) -> list[
 
 
 def _best(sides: Sequence[SideResult], clock: str) -> dict[str, float]:
-    """Workload -> the lowest median of some sides."""
+    """Workload -> the lowest median of some sides, but for those that a coarse clock gives as 0."""
     best: dict[str, float] = {}
     for side in sides:
         for timing in side.timings:
-            best[timing.workload] = min(best.get(timing.workload, math.inf), _median(timing, clock))
+            if (own := _median(timing, clock)) > 0:
+                best[timing.workload] = min(best.get(timing.workload, math.inf), own)
     return best
 
 

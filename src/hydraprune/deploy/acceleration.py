@@ -237,11 +237,11 @@ def _loaded(model: object, source: PretrainedModel | None) -> nn.Module:
 
 def _load(source: PretrainedModel) -> nn.Module:
     """The model of a source, with the head that its config.json names."""
-    architectures = getattr(source.config(), "architectures", None) or [""]
-    is_read_here = isinstance(source, CompactModel) or not hasattr(transformers, architectures[0])
-    if is_read_here or architectures[0].endswith("ForSequenceClassification"):
+    architecture = str((getattr(source.config(), "architectures", None) or [""])[0])
+    is_read_here = isinstance(source, CompactModel) or not hasattr(transformers, architecture)
+    if is_read_here or architecture.endswith("ForSequenceClassification"):
         return source.load()
-    kind: Any = getattr(transformers, architectures[0])
+    kind: Any = getattr(transformers, architecture)
     path = source.path
     with loading("model", path):
         loaded: nn.Module
