@@ -124,6 +124,21 @@ def test_bfloat16_with_biases_by_position_and_holes_in_masks(precisions: tuple[P
     assert difference(narrow.first(ids, None, mask), wanted[:, 0]) < 1e-2
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_numbers_too_large_to_normalise_give_nan(target: str) -> None:
+    """And not the bias alone, which looks like a result."""
+    torch.manual_seed(0)
+    model = bert(2, 8, 2, 30)
+    with torch.no_grad():
+        model.encoder.layer[1].output.dense.weight[0] = 1e30
+        model.encoder.layer[1].output.dense.bias[0] = 1e30
+    ids, mask = texts([20, 3])
+    encoder = encoder_of(model, target)
+    assert expected(model, ids[:1], mask[:1]).isnan().all()
+    assert encoder(ids, None, mask)[mask.bool()].isnan().all()
+    assert encoder.first(ids, None, mask).isnan().all()
+
+
 def test_products_of_tiles_leave_those_of_others_as_they_were() -> None:
     """AMX is set up for sizes of tiles; PyTorch multiplies with its own."""
     torch.manual_seed(0)

@@ -75,7 +75,8 @@ INLINE void normalize(const int vectors, const Norm *norm, float epsilon, long f
   UNROLL for (int v = 0; v < vectors; v++) {
     float lanes[LANES];
     store(lanes, scale[v] * splat(1.0f / features) + splat(epsilon));
-    for (int i = 0; i < LANES; i++) lanes[i] = 1.0f / sqrtf(lanes[i]);
+    /* Squares that overflow give NaN, as in PyTorch; 1 / infinity would leave nothing but the bias. */
+    for (int i = 0; i < LANES; i++) lanes[i] = isinf(lanes[i]) ? NAN : 1.0f / sqrtf(lanes[i]);
     scale[v] = load(lanes);
   }
   for (long f = 0; f < features; f++) {
