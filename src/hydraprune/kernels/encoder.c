@@ -12,7 +12,7 @@ static int omp_get_thread_num(void) { return 0; }
 
 enum status { DONE, NO_MEMORY, WRONG_ID, WRONG_TYPE, TOO_LONG, NO_BFLOAT16, NO_AMX };
 
-/* Examples that are computed together: as many as have this many tokens for each thread. */
+/* Tokens of the examples that are computed together, for each thread that computes them. */
 #define CHUNK 256
 
 /* The layers in one precision. */
@@ -118,21 +118,48 @@ static enum status encode_chunk(const Encoder *encoder, const Precision *precisi
   return memory ? DONE : NO_MEMORY;
 }
 
+/* The first example of each of `parts` parts with about as many tokens, and the end: first[parts + 1]. */
+static void divide(const int32_t *length, int32_t examples, long total, int32_t parts, int32_t *first) {
+  long sum = 0;
+  int32_t part = 0;
+  first[part++] = 0;
+  for (int32_t e = 0; e < examples; e++) {
+    /* An example belongs to the part that its middle lies in. */
+    const long middle = sum + length[e] / 2;
+    while (part < parts && middle * parts >= part * total) first[part++] = e;
+    sum += length[e];
+  }
+  while (part <= parts) first[part++] = examples;
+}
+
 /* `row`: floats of the output for an example. */
 static void encode(const Encoder *encoder, const Precision *precision, Run *run, long row, const Inputs *batch,
                    long examples, float *output, int threads, int32_t *status) {
   int32_t *length = malloc((examples + 1) * sizeof(int32_t));
   *status = length ? check(encoder, batch, examples, length) : NO_MEMORY;
-  for (long first = 0, next; first < examples && *status == DONE; first = next) {
-    long sum = 0;
-    for (next = first; next < examples && (next == first || sum + length[next] <= CHUNK * threads); next++)
-      sum += length[next];
-    const long skipped = first * batch->tokens;
-    const Inputs inputs = {batch->ids + skipped, batch->types ? batch->types + skipped : 0,
-                           batch->mask ? batch->mask + skipped : 0, batch->tokens};
-    *status = encode_chunk(encoder, precision, run, &inputs, length + first, (int32_t)(next - first),
-                           output + first * row, threads);
+  long total = 0;
+  for (long e = 0; e < examples && *status == DONE; e++) total += length[e];
+  /* Threads compute examples of their own, since they need not wait for each other, or few examples together. */
+  const int own = threads > 1 && examples >= 2 * threads, together = own ? 1 : threads;
+  long parts = (total + CHUNK * together - 1) / (CHUNK * together);
+  if (own) parts = (parts + threads - 1) / threads * threads;
+  if (parts < 1) parts = 1;
+  int32_t *first = malloc((parts + 1) * sizeof(int32_t)), failed = DONE;
+  if (!first) *status = NO_MEMORY;
+  if (*status == DONE) {
+    divide(length, (int32_t)examples, total, (int32_t)parts, first);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (own) reduction(| : failed)
+    for (long part = 0; part < parts; part++) {
+      const long from = first[part], skipped = from * batch->tokens;
+      const Inputs inputs = {batch->ids + skipped, batch->types ? batch->types + skipped : 0,
+                             batch->mask ? batch->mask + skipped : 0, batch->tokens};
+      if (from == first[part + 1] || failed) continue;
+      failed = encode_chunk(encoder, precision, run, &inputs, length + from, first[part + 1] - (int32_t)from,
+                            output + from * row, together);
+    }
+    *status = failed;
   }
+  free(first);
   free(length);
 }
 
