@@ -181,7 +181,7 @@ def _fastest(base: nn.Module, made: Acceleration, compiled: Compiled) -> tuple[n
     if compiled.amx and single.encoder.weights.has_tiles:
         attention = Encoder(single.encoder.weights, compiled, "bf16")
         sides["fused", "fp32 with attention in bf16"] = _of_encoder(base, attention)
-    times = {side: seconds_of(module) for side, module in sides.items()}
+    times = seconds_of(sides)
     way, precision = best = min(times, key=times.__getitem__)
     shown = ", ".join(f"{way} {precision} {1000 * seconds:.2f}" for (way, precision), seconds in times.items())
     instructions = None if way == "torch" else compiled.instructions

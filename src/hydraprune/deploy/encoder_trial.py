@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from hydraprune.models.families import max_positions
 
 # Most relative difference of the outputs: rounding gives 1e-6 in single precision, and some 1e-3 in others.
 _LIMITS = {"single": 1e-3, "narrow": 5e-2}
-_CHECKED, _TIMED = 12, 128
+_CHECKED, _TIMED, _ROUNDS = 12, 128, 7
+Side = TypeVar("Side")
 
 
 def other_outputs(base: nn.Module, fast: nn.Module, precision: str) -> str | None:
@@ -39,16 +40,21 @@ def other_outputs(base: nn.Module, fast: nn.Module, precision: str) -> str | Non
     return f"it computes more than a {type(base).__name__} does: the outputs differ by {error:.1e}"
 
 
-def seconds_of(base: nn.Module) -> float:
-    """Seconds for a text of 128 tokens, or as many as there are positions: the least of 5 calls."""
-    ids = _texts(base, 1, _TIMED)
-    found = []
+def seconds_of(sides: Mapping[Side, nn.Module]) -> dict[Side, float]:
+    """Seconds that each of some base models takes for a text of 128 tokens, or as many as there are positions.
+
+    They take turns, so that whatever slows the machine for a while slows all of them; the least of 7 calls counts.
+    """
+    ids = _texts(next(iter(sides.values())), 1, _TIMED)
+    found: dict[Side, list[float]] = {side: [] for side in sides}
     with torch.no_grad():
-        for _ in range(6):
-            start = time.perf_counter()
-            base(input_ids=ids)
-            found.append(time.perf_counter() - start)
-    return min(found[1:])
+        for _ in range(_ROUNDS):
+            for side, base in sides.items():
+                base(input_ids=ids)  # finds the caches as another side left them
+                start = time.perf_counter()
+                base(input_ids=ids)
+                found[side].append(time.perf_counter() - start)
+    return {side: min(seconds) for side, seconds in found.items()}
 
 
 def _texts(base: nn.Module, texts: int, tokens: int) -> Tensor:
