@@ -38,11 +38,14 @@ class Visit:
             self.page.evaluate("top => scrollTo({top, behavior: 'instant'})", at)
             self.page.wait_for_timeout(20)
             at, height = at + 500, self.page.evaluate("document.documentElement.scrollHeight")
-        # A busy machine may skip frames: scroll to figures that are not drawn yet.
+        # A busy machine may skip frames: scroll to figures that are not drawn yet, from the top, since the page learns
+        # of those that come into view, in a frame of its own.
         for _ in range(_PATIENCE // 50):
             if not self.page.evaluate(
-                f"(() => {{ const next = {_SHOWN}.find(figure => !figure.dataset.drawn);"
-                "next?.scrollIntoView({block: 'center', behavior: 'instant'}); return next !== undefined; })()"
+                f"(async () => {{ const next = {_SHOWN}.find(figure => !figure.dataset.drawn);"
+                "const frame = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));"
+                "if (!next) return false; scrollTo({top: 0, behavior: 'instant'}); await frame();"
+                "next.scrollIntoView({block: 'center', behavior: 'instant'}); await frame(); return true; })()"
             ):
                 break
             self.page.wait_for_timeout(50)
