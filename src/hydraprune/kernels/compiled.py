@@ -15,14 +15,10 @@ SOURCE = Path(__file__).with_name("encoder.c")
 NATIVE = ("-march=native",)
 _FLAGS = ("-ffp-contract=fast", "-fno-math-errno")
 _POINTER = ctypes.c_void_p
-_ENCODE = (*(_POINTER,) * 4, *(ctypes.c_long,) * 2, _POINTER, ctypes.c_int, _POINTER)
+_ENCODE = (_POINTER, ctypes.c_int, *(_POINTER,) * 3, *(ctypes.c_long,) * 2, _POINTER, ctypes.c_int, _POINTER)
 FUNCTIONS = {
     "hydraprune_encode": _ENCODE,
     "hydraprune_encode_first": _ENCODE,
-    "hydraprune_encode_bf16": _ENCODE,
-    "hydraprune_encode_first_bf16": _ENCODE,
-    "hydraprune_encode_amx": _ENCODE,
-    "hydraprune_encode_first_amx": _ENCODE,
     "hydraprune_linear": (*(_POINTER,) * 3, ctypes.c_long, ctypes.c_int, _POINTER),
     "hydraprune_linear_tiles": (*(_POINTER,) * 3, *(ctypes.c_long,) * 2),
     "hydraprune_target": (_POINTER,) * 3,

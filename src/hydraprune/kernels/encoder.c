@@ -10,7 +10,7 @@ static int omp_get_thread_num(void) { return 0; }
 #include "tile_bf16.h"
 #include "tile_single.h"
 
-enum status { DONE, NO_MEMORY, WRONG_ID, WRONG_TYPE, TOO_LONG, NO_BFLOAT16, NO_AMX };
+enum status { DONE, NO_MEMORY, WRONG_ID, WRONG_TYPE, TOO_LONG, NO_PRECISION };
 
 /* Tokens of the examples that are computed together, for each thread that computes them. */
 #define CHUNK 256
@@ -163,69 +163,41 @@ static void encode(const Encoder *encoder, const Precision *precision, Run *run,
   free(length);
 }
 
+/* Precisions of the weights and of attention; the last needs AMX. */
+enum precision { ALL_SINGLE, ALL_NARROW, NARROW_ATTENTION };
+
+/* NULL where this processor has none of it, or an encoder has heads of other sizes. */
+static const Precision *precision_of(enum precision wanted, const Encoder *encoder) {
+  if (wanted == ALL_SINGLE) return &SINGLE;
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+  if (wanted == ALL_NARROW) return &NARROW;
+#endif
+#ifdef HAS_AMX
+  if (wanted == NARROW_ATTENTION && amx_fits(encoder) && amx_is_allowed()) return &AMX;
+#endif
+  (void)encoder;
+  return 0;
+}
+
 /* The last hidden state of a batch: output[examples][tokens][hidden], which stays as it is behind the last token that
    an example's mask keeps. `status` gets DONE, or why nothing was computed. */
-void hydraprune_encode(const Encoder *encoder, const int64_t *ids, const int64_t *types, const int64_t *mask,
-                       long examples, long tokens, float *output, int threads, int32_t *status) {
+void hydraprune_encode(const Encoder *encoder, int wanted, const int64_t *ids, const int64_t *types,
+                       const int64_t *mask, long examples, long tokens, float *output, int threads, int32_t *status) {
   const Inputs inputs = {ids, types, mask, tokens};
-  encode(encoder, &SINGLE, run_all, tokens * encoder->hidden, &inputs, examples, output, threads, status);
+  const Precision *precision = precision_of(wanted, encoder);
+  *status = NO_PRECISION;
+  if (precision)
+    encode(encoder, precision, run_all, tokens * encoder->hidden, &inputs, examples, output, threads, status);
 }
 
 /* The same for first tokens alone: output[examples][hidden]. */
-void hydraprune_encode_first(const Encoder *encoder, const int64_t *ids, const int64_t *types, const int64_t *mask,
-                             long examples, long tokens, float *output, int threads, int32_t *status) {
+void hydraprune_encode_first(const Encoder *encoder, int wanted, const int64_t *ids, const int64_t *types,
+                             const int64_t *mask, long examples, long tokens, float *output, int threads,
+                             int32_t *status) {
   const Inputs inputs = {ids, types, mask, tokens};
-  encode(encoder, &SINGLE, run_first, encoder->hidden, &inputs, examples, output, threads, status);
-}
-
-/* The same two with weights, and products, in bfloat16. */
-void hydraprune_encode_bf16(const Encoder *encoder, const int64_t *ids, const int64_t *types, const int64_t *mask,
-                            long examples, long tokens, float *output, int threads, int32_t *status) {
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
-  const Inputs inputs = {ids, types, mask, tokens};
-  encode(encoder, &NARROW, run_all, tokens * encoder->hidden, &inputs, examples, output, threads, status);
-#else
-  *status = NO_BFLOAT16;
-  (void)encoder, (void)ids, (void)types, (void)mask, (void)examples, (void)tokens, (void)output, (void)threads;
-#endif
-}
-
-void hydraprune_encode_first_bf16(const Encoder *encoder, const int64_t *ids, const int64_t *types,
-                                  const int64_t *mask, long examples, long tokens, float *output, int threads,
-                                  int32_t *status) {
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
-  const Inputs inputs = {ids, types, mask, tokens};
-  encode(encoder, &NARROW, run_first, encoder->hidden, &inputs, examples, output, threads, status);
-#else
-  *status = NO_BFLOAT16;
-  (void)encoder, (void)ids, (void)types, (void)mask, (void)examples, (void)tokens, (void)output, (void)threads;
-#endif
-}
-
-/* The first two with attention by AMX, in bfloat16. */
-void hydraprune_encode_amx(const Encoder *encoder, const int64_t *ids, const int64_t *types, const int64_t *mask,
-                           long examples, long tokens, float *output, int threads, int32_t *status) {
-  *status = NO_AMX;
-#ifdef HAS_AMX
-  const Inputs inputs = {ids, types, mask, tokens};
-  if (amx_fits(encoder) && amx_is_allowed())
-    encode(encoder, &AMX, run_all, tokens * encoder->hidden, &inputs, examples, output, threads, status);
-#else
-  (void)encoder, (void)ids, (void)types, (void)mask, (void)examples, (void)tokens, (void)output, (void)threads;
-#endif
-}
-
-void hydraprune_encode_first_amx(const Encoder *encoder, const int64_t *ids, const int64_t *types,
-                                 const int64_t *mask, long examples, long tokens, float *output, int threads,
-                                 int32_t *status) {
-  *status = NO_AMX;
-#ifdef HAS_AMX
-  const Inputs inputs = {ids, types, mask, tokens};
-  if (amx_fits(encoder) && amx_is_allowed())
-    encode(encoder, &AMX, run_first, encoder->hidden, &inputs, examples, output, threads, status);
-#else
-  (void)encoder, (void)ids, (void)types, (void)mask, (void)examples, (void)tokens, (void)output, (void)threads;
-#endif
+  const Precision *precision = precision_of(wanted, encoder);
+  *status = NO_PRECISION;
+  if (precision) encode(encoder, precision, run_first, encoder->hidden, &inputs, examples, output, threads, status);
 }
 
 /* One layer alone, for tests and for models that are accelerated layer by layer: y = activation(weight x + bias), both

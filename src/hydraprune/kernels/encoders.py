@@ -20,15 +20,10 @@ _MESSAGES = {
     2: "an input id is not in the vocabulary",
     3: "a token type is not one of the model",
     4: "a text is longer than the model's positions",
-    5: "the kernels were compiled without bfloat16",
-    6: "there is no AMX, or a head of a size that is no multiple of 16, or above 256",
+    5: "this processor has no such products in bfloat16, or a head has a size that AMX has not: a multiple of 16 up to 256",
 }
-# Precision of the weights and of attention -> functions for all tokens, for first tokens.
-_FUNCTIONS = {
-    ("fp32", "fp32"): ("hydraprune_encode", "hydraprune_encode_first"),
-    ("bf16", "bf16"): ("hydraprune_encode_bf16", "hydraprune_encode_first_bf16"),
-    ("fp32", "bf16"): ("hydraprune_encode_amx", "hydraprune_encode_first_amx"),
-}
+# Precision of the weights and of attention -> value of `enum precision` in encoder.c.
+_PRECISIONS: dict[tuple[Precision, Precision], int] = {("fp32", "fp32"): 0, ("bf16", "bf16"): 1, ("fp32", "bf16"): 2}
 
 
 @dataclass(frozen=True)
@@ -129,8 +124,7 @@ class Encoder:
         self.compiled = compiled
         self.attention: Precision = attention or weights.precision
         self._describe()
-        names = _FUNCTIONS[weights.precision, self.attention]
-        self._encode, self._encode_first = (getattr(compiled.functions, name) for name in names)
+        self._precision = _PRECISIONS[weights.precision, self.attention]
 
     def __call__(self, ids: Tensor, types: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The last hidden state, float32 [texts, tokens, hidden]; 0 behind the last token that the mask keeps.
@@ -146,7 +140,7 @@ class Encoder:
         make = torch.empty if mask is None else torch.zeros
         # Named, since the compiled code takes nothing else: torch's defaults may be others.
         output = make(texts, tokens, self.weights.hidden, dtype=torch.float32, device="cpu")
-        self._run(self._encode, ids, types, mask, output)
+        self._run(self.compiled.functions.hydraprune_encode, ids, types, mask, output)
         return output
 
     def first(self, ids: Tensor, types: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
@@ -164,7 +158,7 @@ class Encoder:
         if texts and not tokens:
             raise ValueError("there is no first token: input ids are [texts, 0]")
         output = torch.empty(texts, self.weights.hidden, dtype=torch.float32, device="cpu")
-        self._run(self._encode_first, ids, types, mask, output)
+        self._run(self.compiled.functions.hydraprune_encode_first, ids, types, mask, output)
         return output
 
     def _run(self, function: Any, ids: Tensor, types: Tensor | None, mask: Tensor | None, output: Tensor) -> None:
@@ -176,6 +170,7 @@ class Encoder:
         status = ctypes.c_int32()
         function(
             ctypes.addressof(self._encoder),
+            self._precision,
             *(None if tensor is None else tensor.data_ptr() for tensor in inputs),
             *ids.shape,
             output.data_ptr(),
