@@ -20,7 +20,7 @@ _MESSAGES = {
     2: "an input id is not in the vocabulary",
     3: "a token type is not one of the model",
     4: "a text is longer than the model's positions",
-    5: "no such products in bfloat16 on this processor, or, with AMX, in heads of a size that is no multiple of 16 to 256",
+    5: "this processor has no such products, or (AMX) the size of a head is no multiple of 16 up to 256",
 }
 # Precision of the weights and of attention -> value of `enum precision` in encoder.c.
 _PRECISIONS: dict[tuple[Precision, Precision], int] = {("fp32", "fp32"): 0, ("bf16", "bf16"): 1, ("fp32", "bf16"): 2}
