@@ -19,7 +19,7 @@ from wandb_helpers import KEY, Accepting, Answering, about_of, folders, read, re
 from hydraprune.tracking import About, Guarded, WandB, wandb_auth, wandb_tracker
 
 # The longest that a server may delay a run, in seconds.
-LONGEST = 20.0
+LONGEST = 60.0
 
 
 def about(directory: Path, **other: Any) -> About:
@@ -77,7 +77,8 @@ def test_with_an_unusable_server_a_run_is_offline_with_one_warning(
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", server(kind, stack))
     monkeypatch.setattr(wandb_tracker, "_INIT_TIMEOUT", 2.0)
-    monkeypatch.setattr(wandb_auth, "_ANSWER_SECONDS", 1.0)
+    if kind == "hangs":  # a busy machine can take longer than this to be refused
+        monkeypatch.setattr(wandb_auth, "_ANSWER_SECONDS", 1.0)
     tracker = WandB(mode)
     began = time.monotonic()
     tracker.start(about(workplace))
