@@ -276,7 +276,7 @@ class Ours:
 
     def plain(self, number: int) -> dict[str, float]:
         """`parts` without compiled code, by torch alone."""
-        from hydraprune.models import dropout
+        from hydraprune.kernels import dropout
         from hydraprune.sparsity import saliency_kernels as products
 
         before = products._compiled, dropout._compiled

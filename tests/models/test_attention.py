@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertForSequenceClassification, AutoModelForSequenceClassification
 
 from hydraprune.models.attention import choose_attention
-from hydraprune.models.dropout import use_fast_dropout
+from hydraprune.kernels.dropout import use_fast_dropout
 
 PLAIN, SDPA = "hydraprune_plain", "hydraprune_sdpa"
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

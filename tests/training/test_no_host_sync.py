@@ -20,7 +20,7 @@ from model_helpers import save_tiny
 from hydraprune.config import instantiate
 from hydraprune.data.batches import Batch
 from hydraprune.models.compact_embedding import CompactEmbedding
-from hydraprune.models.dropout import FastDropout
+from hydraprune.kernels.dropout import FastDropout
 from hydraprune.runs.experiment import build_experiment
 from hydraprune.runs.setup import TaskLoader, prepare
 from hydraprune.sparsity import Block, NofM, Pattern, Plans

@@ -2,13 +2,9 @@
 
 #pragma once
 
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* Tokens of a unit: what a length is rounded up to. Tokens of the widest tile. */
-#define UNIT 16
-#define TILE 64
+#include "tiles.h"
 
 /* The tokens of an example that lie in one tile. */
 typedef struct {

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from hydraprune.models.dropout import fast_dropout
+from hydraprune.kernels.dropout import fast_dropout
 from hydraprune.models.families import family_of_model
 
 _PLAIN = "hydraprune_plain"

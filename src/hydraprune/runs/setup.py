@@ -21,11 +21,11 @@ from hydraprune.data.examples import Examples, Labels, TaskData
 from hydraprune.data.metrics import Metric, metric, metric_name
 from hydraprune.data.splits import check_evaluations
 from hydraprune.data.task_checks import check_task
-from hydraprune.models import dropout
+from hydraprune.kernels import dropout
 from hydraprune.models.attention import choose_attention
 from hydraprune.models.classification_head import copy_head
 from hydraprune.models.compact_embedding import compact
-from hydraprune.models.dropout import use_fast_dropout
+from hydraprune.kernels.dropout import use_fast_dropout
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.model_loading import check_head, load_fine_tuned, load_pretrained
