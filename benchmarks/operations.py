@@ -21,9 +21,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from hydraprune.data.batches import Encoded
 from hydraprune.kernels import dropout
+from hydraprune.kernels.dropout import fast_dropout, use_fast_dropout
 from hydraprune.models.attention import choose_attention
 from hydraprune.models.compact_embedding import compact
-from hydraprune.kernels.dropout import fast_dropout, use_fast_dropout
 from hydraprune.sparsity import Block, NofM, SnipMomentum, cheapest, use_compiled
 from hydraprune.sparsity import saliency_kernels as products
 from hydraprune.utils.system import keep_freed_memory

@@ -10,10 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import small_model
-from torch import Tensor, nn
+from torch import Tensor
 
-from hydraprune.kernels.dropout import FastDropout, fast_dropout, use_compiled, use_fast_dropout
+from hydraprune.kernels.dropout import FastDropout, fast_dropout, use_compiled
 
 # Not all of them multiples of 2^-16.
 RATES = [0.001, 0.1, 0.25, 0.5, 0.9, 0.999]

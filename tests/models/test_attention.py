@@ -11,8 +11,8 @@ from model_helpers import KINDS, small_model
 from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertForSequenceClassification, AutoModelForSequenceClassification
 
-from hydraprune.models.attention import choose_attention
 from hydraprune.kernels.dropout import use_fast_dropout
+from hydraprune.models.attention import choose_attention
 
 PLAIN, SDPA = "hydraprune_plain", "hydraprune_sdpa"
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

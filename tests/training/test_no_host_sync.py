@@ -19,8 +19,8 @@ from model_helpers import save_tiny
 
 from hydraprune.config import instantiate
 from hydraprune.data.batches import Batch
-from hydraprune.models.compact_embedding import CompactEmbedding
 from hydraprune.kernels.dropout import FastDropout
+from hydraprune.models.compact_embedding import CompactEmbedding
 from hydraprune.runs.experiment import build_experiment
 from hydraprune.runs.setup import TaskLoader, prepare
 from hydraprune.sparsity import Block, NofM, Pattern, Plans

@@ -25,6 +25,7 @@ NOT_THE_RESULT = (
     "recipe",
     "cache.dir",
     "runtime.compiled",
+    "runtime.sparse_steps",
     "training.checkpoint_every",
     "training.keep_checkpoints",
 )

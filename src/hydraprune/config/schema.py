@@ -74,6 +74,7 @@ PLAIN: dict[str, Any] = {
     "modules": Sequence[str],
     "runtime.threads": int | None,
     "runtime.compiled": Any,
+    "runtime.sparse_steps": Any,
     "cache.dir": Any,
     "cache.max_gb": Any,
     "run.root": str,

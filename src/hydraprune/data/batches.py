@@ -78,6 +78,11 @@ class Batch:
     token_indices: Tensor
     mean_length: float
 
+    @property
+    def tokens(self) -> int:
+        """Tokens, padding included."""
+        return self.token_indices.numel()
+
     def to(self, device: torch.device) -> Batch:
         """This batch on `device`; the host does not wait for the copy."""
         moved = {key: send(value, device) for key, value in self.inputs.items()}

@@ -12,17 +12,14 @@ from torch import Tensor, nn
 
 from hydraprune.kernels.encoders import EmbeddingWeights, EncoderWeights, LayerWeights, NormWeights
 from hydraprune.kernels.packing import PackedLinear, Precision, pack
-from hydraprune.models.encoder_layers import EncoderLayer, encoder_layers
+from hydraprune.models.encoder_layers import (
+    ACTIVATIONS,
+    EncoderLayer,
+    activation_of,
+    encoder_layers,
+    kernel_activation,
+)
 from hydraprune.models.families import model_type
-
-# Activations in transformers' names -> in those of the kernels.
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
 
 
 @dataclass(frozen=True)
@@ -30,19 +27,15 @@ class EncoderModules:
     """What is not the same in all kinds of encoders, beside the names in `hydraprune.models.encoder_layers`.
 
     Args:
-        norms: names below a layer: behind attention, behind the feed-forward network.
-        activation: field of the config.
         counts_padding: whether tokens of the padding id have a position of their own.
         relative_bias: the table of biases by relative position below the base model (MPNet), if there is one.
     """
 
-    norms: tuple[str, str]
-    activation: str = "hidden_act"
     counts_padding: bool = True
     relative_bias: str | None = None
 
 
-_BERT = EncoderModules(("attention.output.LayerNorm", "output.LayerNorm"))
+_BERT = EncoderModules()
 _ROBERTA = replace(_BERT, counts_padding=False)
 # model_type -> modules.
 ENCODERS: Mapping[str, EncoderModules] = {
@@ -51,12 +44,8 @@ ENCODERS: Mapping[str, EncoderModules] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "distilbert": EncoderModules(("sa_layer_norm", "output_layer_norm"), activation="activation"),
-    "mpnet": EncoderModules(
-        ("attention.LayerNorm", "output.LayerNorm"),
-        counts_padding=False,
-        relative_bias="encoder.relative_attention_bias",
-    ),
+    "distilbert": _BERT,
+    "mpnet": EncoderModules(counts_padding=False, relative_bias="encoder.relative_attention_bias"),
 }
 
 
@@ -68,9 +57,8 @@ def fused_misfit(base: nn.Module) -> str | None:
         return f"model_type {kind} has no fused kernels"
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         return "it is a decoder"
-    activation = getattr(config, ENCODERS[kind].activation)
-    if activation not in _ACTIVATIONS:
-        return f"its activation {activation} is none of {', '.join(_ACTIVATIONS)}"
+    if kernel_activation(config) is None:
+        return f"its activation {activation_of(config)} is none of {', '.join(ACTIVATIONS)}"
     if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
         return f"its positions are {config.position_embedding_type}"
     if getattr(config, "output_hidden_states", False) or getattr(config, "output_attentions", False):
@@ -125,8 +113,7 @@ def encoder_weights(base: nn.Module, precision: Precision, pack_linear: Packer |
 
 def layer_weights(base: nn.Module, layer: EncoderLayer, pack_linear: Packer) -> LayerWeights:
     """The weights of one layer of a base model for which `fused_misfit` is None."""
-    modules, config = ENCODERS[model_type(base)], base.config
-    first, second = (_norm(base.get_submodule(f"{layer.name}.{name}")) for name in modules.norms)
+    first, second = map(_norm, layer.norms)
     return LayerWeights(
         layer.heads,
         # Scores are divided by the root of the head size; here the query is.
@@ -136,7 +123,7 @@ def layer_weights(base: nn.Module, layer: EncoderLayer, pack_linear: Packer) -> 
         pack_linear(layer.attention_output, 1),
         first,
         pack_linear(layer.ffn_in, 1),
-        _ACTIVATIONS[getattr(config, modules.activation)],
+        ACTIVATIONS[activation_of(base.config)],
         pack_linear(layer.ffn_out, 1),
         second,
     )

@@ -39,8 +39,12 @@ KERNEL void input_gradient_strip(const Linear *linear, const float *dy, float *d
       UNROLL for (int r = 0; r < ROWS; r++) {
         const vec weight = splat(value[r]);
         UNROLL for (int v = 0; v < STRIP; v++) sum[v] += weight * given[r][v];
+        KEEP(weight);
       }
       UNROLL for (int v = 0; v < STRIP; v++) store(to + v * LANES, sum[v]);
+      UNROLL for (int r = 0; r < ROWS; r++) {
+        UNROLL for (int v = 0; v < STRIP; v++) KEEP(given[r][v]);
+      }
     }
   }
 }
@@ -78,64 +82,61 @@ typedef struct {
 /* Columns whose weight gradients are summed side by side: as many sums as there are registers for. */
 #define COLUMNS (SUMS / ROWS)
 
-/* Adds to `sums` [ROWS][COLUMNS] the products of a group's rows of dy with `columns` rows of x, over some tiles. */
-INLINE void outer_sums(const int columns, const float *dy, long dy_tile, const float *const *x, long x_tile, long tiles,
-                       float *sums) {
-  vec sum[16];
-  UNROLL for (int i = 0; i < ROWS * columns; i++) sum[i] = splat(0.0f);
+/* The products of a group's rows of dy with COLUMNS rows of x, summed over some tiles: sums[COLUMNS][ROWS]. */
+KERNEL void outer_sums(const float *dy, long dy_tile, const float *const *x, long x_tile, long tiles, float *sums) {
+  vec sum[COLUMNS * ROWS];
+  UNROLL for (int i = 0; i < COLUMNS * ROWS; i++) sum[i] = splat(0.0f);
   for (long t = 0; t < tiles; t++) {
     for (int v = 0; v < TILE; v += LANES) {
       vec given[ROWS];
       UNROLL for (int r = 0; r < ROWS; r++) given[r] = load(dy + t * dy_tile + r * TILE + v);
-      UNROLL for (int c = 0; c < columns; c++) {
+      UNROLL for (int c = 0; c < COLUMNS; c++) {
         const vec tokens = load(x[c] + t * x_tile + v);
         UNROLL for (int r = 0; r < ROWS; r++) sum[c * ROWS + r] += tokens * given[r];
+        KEEP(tokens);
       }
+      UNROLL for (int r = 0; r < ROWS; r++) KEEP(given[r]);
     }
   }
 #if defined(__AVX512F__)
-  if (columns == 4) {
-    store(sums, totals(sum));
-    return;
-  }
+  store(sums, totals(sum));
+#else
+  for (int i = 0; i < COLUMNS * ROWS; i++) sums[i] = total(sum[i]);
 #endif
-  for (int i = 0; i < ROWS * columns; i++) sums[i] = total(sum[i]);
 }
 
-KERNEL void outer_sums_all(const float *dy, long dy_tile, const float *const *x, long x_tile, long tiles, float *sums) {
-  outer_sums(COLUMNS, dy, dy_tile, x, x_tile, tiles, sums);
-}
-
-KERNEL void outer_sums_one(const float *dy, long dy_tile, const float *const *x, long x_tile, long tiles, float *sums) {
-  outer_sums(1, dy, dy_tile, x, x_tile, tiles, sums);
-}
-
-/* Adds to the gradient [outputs][inputs] of a group's rows what some tiles of dy and x give for its live blocks. */
+/* Adds to the gradients of a group's live blocks, slope[block][ROWS], and of its biases what some tiles of dy and x
+   give. */
 static void add_weight_gradient(const Linear *linear, int32_t group, const Tiles *dy, const Tiles *x, long first,
-                                long tiles, float *gradient) {
+                                long tiles, float *slope, float *bias) {
   const Part *part = linear->part;
   const long dy_tile = dy->features * TILE, x_tile = x->features * TILE;
   const float *rows = dy->at + first * dy_tile + (long)group * ROWS * TILE, *from = x->at + first * x_tile;
-  float *to = gradient + (long)group * ROWS * linear->inputs;
-  for (int32_t block = part->start[group]; block < part->start[group + 1];) {
-    const int columns = part->start[group + 1] - block >= COLUMNS ? COLUMNS : 1;
+  const int32_t end = part->start[group + 1];
+  for (int32_t block = part->start[group]; block < end; block += COLUMNS) {
+    const int columns = end - block < COLUMNS ? end - block : COLUMNS;
     const float *column[COLUMNS];
-    float sums[ROWS * 4];
-    for (int c = 0; c < columns; c++) column[c] = from + (long)part->column[block + c] * TILE;
-    (columns == 1 ? outer_sums_one : outer_sums_all)(rows, dy_tile, column, x_tile, tiles, sums);
-    for (int c = 0; c < columns; c++) {
-      for (int r = 0; r < ROWS; r++) to[(long)r * linear->inputs + part->column[block + c]] += sums[c * ROWS + r];
+    float sums[COLUMNS * ROWS], *to = slope + (long)block * ROWS;
+    /* Where there are too few, the last one again. */
+    for (int c = 0; c < COLUMNS; c++) column[c] = from + (long)part->column[c < columns ? block + c : end - 1] * TILE;
+    outer_sums(rows, dy_tile, column, x_tile, tiles, sums);
+    for (int i = 0; i < columns * ROWS; i++) to[i] += sums[i];
+  }
+  for (int r = 0; bias && r < ROWS; r++) {
+    vec sum = splat(0.0f);
+    for (long t = 0; t < tiles; t++) {
+      for (int v = 0; v < TILE; v += LANES) sum += load(rows + t * dy_tile + r * TILE + v);
     }
-    block += columns;
+    bias[group * ROWS + r] += total(sum);
   }
 }
 
-/* The sum of one feature over all tokens. */
-static float feature_total(const Tiles *x, long feature, long tiles) {
-  vec sum = splat(0.0f);
-  for (long t = 0; t < tiles; t++) {
-    const float *row = x->at + (t * x->features + feature) * TILE;
-    for (int v = 0; v < TILE; v += LANES) sum += load(row + v);
+/* Writes the gradients of a group's live blocks to where they belong in gradient[outputs][inputs]. */
+static void scatter_gradient(const Linear *linear, int32_t group, const float *slope, float *gradient) {
+  const Part *part = linear->part;
+  for (int r = 0; r < ROWS; r++) {
+    float *row = gradient + ((long)group * ROWS + r) * linear->inputs;
+    for (int32_t block = part->start[group]; block < part->start[group + 1]; block++)
+      row[part->column[block]] = slope[(long)block * ROWS + r];
   }
-  return total(sum);
 }

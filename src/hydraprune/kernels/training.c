@@ -6,7 +6,7 @@ enum status { DONE, NO_MEMORY };
 
 /* Bytes of the inputs of a linear layer that are multiplied with all groups of rows before the next ones: they should
    stay in the second cache. */
-#define CHUNK_BYTES (768L * 1024)
+#define CHUNK_BYTES (512L * 1024)
 
 /* Floats that attention of one head needs, for texts of this width. */
 static long room_of_head(const Layer *layer, long width) { return 8 * layer->head_size * width + 3 * width * width; }
@@ -137,21 +137,26 @@ static void finish_tile_backward(const TrainedLayer *trained, const Dropouts *dr
   add_input_gradient(&l->attention_output, output, s->context + of_rows);
 }
 
-/* Slopes of a linear layer's outputs, and its inputs. */
-static void weight_gradient(const Linear *linear, const float *dy, const float *x, long tiles, float *weight,
-                            float *bias) {
+/* From the slopes of a linear layer's outputs, and its inputs; slope: room for the gradients of live blocks. */
+static void weight_gradient(const Linear *linear, const float *dy, const float *x, long tiles, float *slope,
+                            float *weight, float *bias) {
   const Tiles slopes = {dy, linear->outputs}, inputs = {x, linear->inputs};
+  const Part *part = linear->part;
   const long chunk = CHUNK_BYTES / (linear->inputs * TILE * (long)sizeof(float)), step = chunk < 1 ? 1 : chunk;
-  for (long first = 0; weight && first < tiles; first += step) {
+  if (!weight && !bias) return;
+  for (long first = 0; first < tiles; first += step) {
     const long count = tiles - first < step ? tiles - first : step;
     /* A thread gets the same groups in every chunk. */
 #pragma omp for schedule(static, 2) nowait
-    for (int32_t group = 0; group < linear->part->groups; group++)
-      add_weight_gradient(linear, group, &slopes, &inputs, first, count, weight);
-  }
-  if (bias) {
-#pragma omp for schedule(static) nowait
-    for (long f = 0; f < linear->outputs; f++) bias[f] = feature_total(&slopes, f, tiles);
+    for (int32_t group = 0; group < part->groups; group++) {
+      const int32_t begin = part->start[group], blocks = part->start[group + 1] - begin;
+      if (first == 0) {
+        memset(slope + (long)begin * ROWS, 0, (long)blocks * ROWS * sizeof(float));
+        if (bias) memset(bias + group * ROWS, 0, ROWS * sizeof(float));
+      }
+      add_weight_gradient(linear, group, &slopes, &inputs, first, count, slope, bias);
+      if (weight && first + count == tiles) scatter_gradient(linear, group, slope, weight);
+    }
   }
 }
 
@@ -216,7 +221,7 @@ void hydraprune_layer_forward(const TrainedLayer *trained, const Dropouts *dropo
       for (long tile = 0; tile < texts.tiles; tile++) {
         if (failed) continue;
         finish_tile(trained, dropouts, &texts, tile, &kept, room);
-        write_rows(&texts, tile, hidden, room, y, room + hidden * TILE);
+        write_tile(&texts, tile, hidden, room, y, room + hidden * TILE);
       }
       free(room);
     }
@@ -274,7 +279,7 @@ void hydraprune_layer_backward(const TrainedLayer *trained, const Dropouts *drop
           add_input_gradient(&layer->query, s.query + r, s.x + h);
           add_input_gradient(&layer->key, s.key + r, s.x + h);
           add_input_gradient(&layer->value, s.value + r, s.x + h);
-          write_rows(&texts, tile, hidden, s.x + h, dx, room);
+          write_tile(&texts, tile, hidden, s.x + h, dx, room);
         }
 #pragma omp for schedule(static) nowait
         for (int32_t e = 0; e < examples; e++) clear_padding(&texts, e, hidden, dx);
@@ -286,9 +291,13 @@ void hydraprune_layer_backward(const TrainedLayer *trained, const Dropouts *drop
                                       s.inner,
                                       dropouts->ffn.levels ? s.out : s.ffn_sum};
       const float *inputs[LINEARS] = {kept.x, kept.x, kept.x, kept.context, kept.attended, kept.inner};
-      for (int which = 0; which < LINEARS; which++)
-        weight_gradient(linear_of(layer, which), slopes[which], inputs[which], tiles, gradients->weight[which],
+      float *room_of_blocks = s.blocks;
+      for (int which = 0; which < LINEARS; which++) {
+        const Linear *linear = linear_of(layer, which);
+        weight_gradient(linear, slopes[which], inputs[which], tiles, room_of_blocks, gradients->weight[which],
                         gradients->bias[which]);
+        room_of_blocks += blocks_of(linear) * ROWS;
+      }
       norm_gradients(kept.attention_sum, kept.mean[0], kept.scale[0], s.attended, hidden, tiles,
                      gradients->norm_weight[0], gradients->norm_bias[0]);
       norm_gradients(kept.ffn_sum, kept.mean[1], kept.scale[1], s.y, hidden, tiles, gradients->norm_weight[1],

@@ -38,6 +38,7 @@ typedef struct {
 /* What backward needs besides, in tiles. */
 typedef struct {
   float *y, *ffn_sum, *out, *inner, *attended, *attention_sum, *output, *context, *query, *key, *value, *x;
+  float *blocks; /* of all linear layers, [block][ROWS] */
 } Slopes;
 
 static const Linear *linear_of(const Layer *layer, int which) {
@@ -76,6 +77,8 @@ static float *distribute_kept(const Layer *layer, const int32_t *length, int32_t
   return memory;
 }
 
+static long blocks_of(const Linear *linear) { return linear->part->start[linear->part->groups]; }
+
 static float *distribute_slopes(const Layer *layer, long tiles, float *memory, Slopes *slopes) {
   const long tokens = tiles * TILE;
   const long hidden = layer->query.inputs, rows = layer->query.outputs, inner = layer->ffn_in.outputs;
@@ -85,5 +88,8 @@ static float *distribute_slopes(const Layer *layer, long tiles, float *memory, S
   for (int i = 0; i < 7; i++) *of_hidden[i] = taken(&memory, hidden * tokens);
   for (int i = 0; i < 4; i++) *of_rows[i] = taken(&memory, rows * tokens);
   slopes->inner = taken(&memory, inner * tokens);
+  long blocks = 0;
+  for (int which = 0; which < LINEARS; which++) blocks += blocks_of(linear_of(layer, which));
+  slopes->blocks = taken(&memory, blocks * ROWS);
   return memory;
 }

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hydraprune.kernels.dropout import DropoutKey, draw_key
+from hydraprune.kernels.dropout import DropoutKey
 from hydraprune.kernels.packing import PackedLinear, Part
 from hydraprune.kernels.structures import ACTIVATIONS, CLayer, Structures
 from hydraprune.sparsity import native_code
@@ -196,7 +196,9 @@ class TrainedLayer:
 
 class _LayerFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: TrainedLayer, lengths: Tensor, dropouts: Dropouts, *given: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, layer: TrainedLayer, lengths: Tensor, dropouts: Dropouts, *given: Tensor
+    ) -> Tensor:
         x = x.contiguous()
         examples, tokens, _ = x.shape
         described, dropped = layer.description(), _dropouts(dropouts)
@@ -216,7 +218,7 @@ class _LayerFunction(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         kept, *given = ctx.saved_tensors
         layer, lengths = ctx.layer, ctx.lengths

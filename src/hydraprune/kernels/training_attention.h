@@ -22,7 +22,9 @@ INLINE void product_strip(const int vectors, long m, long k, const float *a, lon
       UNROLL for (int r = 0; r < 4; r++) {
         const vec one = splat(left[r * row + j * step]);
         UNROLL for (int v = 0; v < vectors; v++) sum[r][v] += one * right[v];
+        KEEP(one);
       }
+      UNROLL for (int v = 0; v < vectors; v++) KEEP(right[v]);
     }
     UNROLL for (int r = 0; r < 4; r++) {
       UNROLL for (int v = 0; v < vectors; v++) store(c + (i + r) * width + v * LANES, sum[r][v]);

@@ -46,35 +46,51 @@ static void free_texts(Texts *texts) {
 
 static long width_of(int32_t length) { return (length + UNIT - 1) / UNIT * UNIT; }
 
-/* x[features][TILE] of one tile, from [examples][tokens][features]; behind the last token: 0. rows: [UNIT][features]. */
-static void read_tile(const Texts *texts, long tile, long features, const float *from, float *x, float *rows) {
+/* The rows of UNIT tokens in memory, where they lie side by side; NULL where they do not. */
+static const float *rows_of(const Texts *texts, long first, long features, const float *memory) {
+  const uint32_t *place = texts->place + first;
+  const int whole = first + UNIT <= texts->start[texts->examples] && place[UNIT - 1] == place[0] + UNIT - 1;
+  return whole ? memory + (long)place[0] * features : 0;
+}
+
+/* x[features][TILE] of one tile, from [examples][tokens][features]; behind the last token: 0. room: [UNIT][features]. */
+static void read_tile(const Texts *texts, long tile, long features, const float *from, float *x, float *room) {
   const long last = texts->start[texts->examples];
   for (int i = 0; i < TILE; i += UNIT) {
     const long first = tile * TILE + i;
-    for (int t = 0; t < UNIT; t++) {
+    const float *rows = rows_of(texts, first, features, from);
+    for (int t = 0; !rows && t < UNIT; t++) {
       if (first + t < last)
-        memcpy(rows + t * features, from + (long)texts->place[first + t] * features, features * sizeof(float));
+        memcpy(room + t * features, from + (long)texts->place[first + t] * features, features * sizeof(float));
       else
-        memset(rows + t * features, 0, features * sizeof(float));
+        memset(room + t * features, 0, features * sizeof(float));
     }
-    transpose_in(rows, features, x + i, TILE, features);
+    transpose_in(rows ? rows : room, features, x + i, TILE, features);
   }
 }
 
 /* The reverse; tokens that are padding stay as they are. */
-static void write_rows(const Texts *texts, long tile, long features, const float *x, float *to, float *rows) {
+static void write_tile(const Texts *texts, long tile, long features, const float *x, float *to, float *room) {
   const long last = texts->start[texts->examples];
   for (int i = 0; i < TILE && tile * TILE + i < last; i += UNIT) {
     const long first = tile * TILE + i;
-    transpose_out(x + i, TILE, rows, features, features, UNIT);
-    for (int t = 0; t < UNIT && first + t < last; t++)
-      memcpy(to + (long)texts->place[first + t] * features, rows + t * features, features * sizeof(float));
+    float *rows = (float *)rows_of(texts, first, features, to);
+    transpose_out(x + i, TILE, rows ? rows : room, features, features, UNIT);
+    for (int t = 0; !rows && t < UNIT && first + t < last; t++)
+      memcpy(to + (long)texts->place[first + t] * features, room + t * features, features * sizeof(float));
   }
 }
 
 static void clear_padding(const Texts *texts, int32_t example, long features, float *to) {
   const long length = texts->length[example], left = texts->tokens - length;
   memset(to + ((long)example * texts->tokens + length) * features, 0, left * features * sizeof(float));
+}
+
+static void scale_row(const float *from, float factor, long count, float *to) {
+  for (long i = 0; i < count; i += LANES) {
+    const long some = count - i < LANES ? count - i : LANES;
+    store_some(to + i, load_some(from + i, some) * splat(factor), some);
+  }
 }
 
 /* Rows `first` to `first + size` of an example, [size][width], times `factor`; the last columns are 0. */
@@ -86,7 +102,7 @@ static void read_head(const Texts *texts, int32_t example, const float *tiles, l
     const long count = TILE - in_tile < length - done ? TILE - in_tile : length - done;
     const float *from = tiles + (token / TILE * features + first) * TILE + in_tile;
     for (long row = 0; row < size; row++) {
-      for (long i = 0; i < count; i++) to[row * width + done + i] = from[row * TILE + i] * factor;
+      scale_row(from + row * TILE, factor, count, to + row * width + done);
     }
     done += count;
   }
@@ -102,7 +118,7 @@ static void write_head(const Texts *texts, int32_t example, float *tiles, long f
     const long count = TILE - in_tile < length - done ? TILE - in_tile : length - done;
     float *to = tiles + (token / TILE * features + first) * TILE + in_tile;
     for (long row = 0; row < size; row++) {
-      for (long i = 0; i < count; i++) to[row * TILE + i] = from[row * width + done + i] * factor;
+      scale_row(from + row * width + done, factor, count, to + row * TILE);
     }
     done += count;
   }

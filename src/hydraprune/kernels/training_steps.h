@@ -98,7 +98,7 @@ static void norm_gradient(const Tiles *x, const float *mean, const float *scale,
 INLINE void normal(vec x, vec *below, vec *density) {
   const vec a = larger(x, -x);
   const vec e = exponential(larger(splat(-0.5f) * a * a, splat(-100.0f)));
-  const vec t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f * 0.70710678f) * a);
+  const vec t = reciprocal(splat(1.0f) + splat(0.3275911f * 0.70710678f) * a);
   vec p = splat(1.061405429f);
   p = p * t + splat(-1.453152027f);
   p = p * t + splat(1.421413741f);
@@ -122,7 +122,7 @@ static void activation_backward(enum activation activation, const float *x, cons
       /* x s(2 z) with z = sqrt(2 / pi) (x + 0.044715 x^3) and s the logistic function. */
       const vec c = larger(smaller(at, splat(12.0f)), splat(-12.0f));
       const vec z = splat(-1.59576912f) * (c + splat(0.044715f) * c * c * c);
-      const vec s = splat(1.0f) / (splat(1.0f) + exponential(smaller(z, splat(87.0f))));
+      const vec s = reciprocal(splat(1.0f) + exponential(smaller(z, splat(87.0f))));
       slope = s + c * s * (splat(1.0f) - s) * splat(1.59576912f) * (splat(1.0f) + splat(0.134145f) * c * c);
     } else if (activation == RELU) {
       slope = choose(at > splat(0.0f), splat(1.0f), splat(0.0f));

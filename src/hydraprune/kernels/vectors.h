@@ -61,6 +61,25 @@ INLINE vec splat(float x) {
 #endif
 }
 
+/* `n` <= LANES floats; the other lanes are 0, and not stored. */
+INLINE vec load_some(const float *p, long n) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
+  float lanes[LANES] = {0};
+  memcpy(lanes, p, n * sizeof(float));
+  return load(lanes);
+#endif
+}
+
+INLINE void store_some(float *p, vec x, long n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)x);
+#else
+  memcpy(p, &x, n * sizeof(float));
+#endif
+}
+
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask)); }
 
 /* The sum of all lanes. */
@@ -90,6 +109,16 @@ INLINE vec smaller(vec a, vec b) {
   return (vec)_mm256_min_ps((__m256)a, (__m256)b);
 #else
   return choose(a < b, a, b);
+#endif
+}
+
+/* 1 / x, to 1 unit in the last place; a division takes as long as a dozen products. */
+INLINE vec reciprocal(vec x) {
+#if defined(__AVX512F__)
+  const vec r = (vec)_mm512_rcp14_ps((__m512)x);
+  return r * (splat(2.0f) - x * r);
+#else
+  return splat(1.0f) / x;
 #endif
 }
 

@@ -30,12 +30,28 @@ ENCODERS = {
     "mpnet": _MPNET,
 }
 _ROLES = {"query", "key", "value", "attention_output", "ffn_in", "ffn_out"}
+# model_type -> names below a layer of the normalisations behind attention and behind the feed-forward network.
+_BERT_NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
+_NORMS = {
+    **dict.fromkeys(("bert", "electra", "roberta", "xlm-roberta", "camembert"), _BERT_NORMS),
+    "distilbert": ("sa_layer_norm", "output_layer_norm"),
+    "mpnet": ("attention.LayerNorm", "output.LayerNorm"),
+}
+# Config fields of the activation, and its names in transformers -> in the kernels.
+_ACTIVATION_FIELDS = ("hidden_act", "activation")
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
 # Names of the config field that holds the channels of a feed-forward network.
 CHANNEL_FIELDS = ("intermediate_size", "hidden_dim")
 # Attributes of modules: the number of heads, the product with their size, and the activation of the channels.
 _HEADS = ("num_attention_heads", "n_heads")
 _ALL_HEADS = "all_head_size"
-_ACTIVATIONS = ("intermediate_act_fn", "activation")
+_ACTIVATION_MODULES = ("intermediate_act_fn", "activation")
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class EncoderLayer:
         ffn_in: Linear, a row for each channel.
         activation: of the channels, value by value.
         ffn_out: Linear, a column for each channel.
+        norms: the normalisations behind attention and behind the feed-forward network.
     """
 
     name: str
@@ -61,6 +78,7 @@ class EncoderLayer:
     ffn_in: nn.Linear
     activation: Callable[[Tensor], Tensor]
     ffn_out: nn.Linear
+    norms: tuple[nn.Module, nn.Module]
 
     @property
     def heads(self) -> int:
@@ -71,6 +89,11 @@ class EncoderLayer:
     def head_size(self) -> int:
         """Rows of query, key and value for one head."""
         return self.value.weight.shape[0] // self.heads
+
+    @property
+    def linears(self) -> tuple[nn.Linear, ...]:
+        """Query, key, value, attention output, and the two of the feed-forward network."""
+        return self.query, self.key, self.value, self.attention_output, self.ffn_in, self.ffn_out
 
     @property
     def channels(self) -> int:
@@ -131,9 +154,20 @@ def _layer(model: nn.Module, block: str, names: dict[str, str]) -> EncoderLayer:
     linears: dict[str, Any] = {role: model.get_submodule(name) for role, name in names.items()}
     # The activation is an attribute of the module around the first matrix.
     around = model.get_submodule(names["ffn_in"].rpartition(".")[0])
-    activation = getattr(around, _attribute(around, _ACTIVATIONS))
+    activation = getattr(around, _attribute(around, _ACTIVATION_MODULES))
     attention = model.get_submodule(names["query"].rpartition(".")[0])
-    return EncoderLayer(block, attention, activation=activation, **linears)
+    first, second = (model.get_submodule(f"{block}.{name}") for name in _NORMS[model_type(model)])
+    return EncoderLayer(block, attention, activation=activation, norms=(first, second), **linears)
+
+
+def kernel_activation(config: Any) -> str | None:
+    """The kernels' name for the activation that a config names; None if they have none."""
+    return ACTIVATIONS.get(activation_of(config))
+
+
+def activation_of(config: Any) -> Any:
+    """What a config names as the activation of feed-forward networks."""
+    return next(getattr(config, field) for field in _ACTIVATION_FIELDS if hasattr(config, field))
 
 
 def _attribute(module: nn.Module, names: Sequence[str]) -> str:

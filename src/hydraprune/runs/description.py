@@ -67,6 +67,7 @@ def finished_report(
         sparsity=counted.sparsity,
         pattern_ok=counted.pattern_ok,
         steps=progress.step,
+        sparse_steps=training.sparse_steps.summary(),
         examples=training.settings.epochs * len(training.train.data),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         teacher=training.teacher.source,

@@ -30,7 +30,7 @@ SHARE = 0.02
 # Most seconds of work that a power cut may cost, however long an epoch takes.
 LONGEST = 600.0
 # Raise with every change in what is kept or how a training resumes from it.
-_FORMAT_VERSION = 4
+_FORMAT_VERSION = 5
 
 # The fields of `Progress` that JSON can hold.
 _COUNTERS = ("step", "evaluated", "skipped", "final", "best")
@@ -189,6 +189,7 @@ def _state(setup: TrainingSetup, progress: Progress) -> dict[str, Any]:
         "optimizer": setup.optimizer.state_dict(),
         "lr_scheduler": setup.lr_scheduler.state_dict(),
         "pruners": {pruner.name: pruner.state_dict() for pruner in setup.pruners},
+        "sparse_steps": setup.sparse_steps.state_dict(),
         "scaler": _scaler(setup).state_dict(),
         "random": _random_state(_device(setup)),
     }
@@ -216,6 +217,7 @@ def _load_state(setup: TrainingSetup, state: Mapping[str, Any]) -> None:
     setup.lr_scheduler.load_state_dict(state["lr_scheduler"])
     for name, pruner in pruners.items():
         pruner.load_state_dict(state["pruners"][name])
+    setup.sparse_steps.load_state_dict(state["sparse_steps"])
     _scaler(setup).load_state_dict(state["scaler"])
     _set_random_state(_device(setup), state["random"])
 

@@ -39,6 +39,7 @@ def fit(setup: TrainingSetup, clock: Clock, start: Start, checkpoints: Checkpoin
     if isinstance(start, FreshStart):
         for pruner in setup.pruners:
             pruner.project(0, setup.optimizer)
+    setup.sparse_steps.follow(progress.step)
     while True:
         try:
             _train(setup, progress, clock, checkpoints)

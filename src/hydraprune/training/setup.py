@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from hydraprune.data.batches import Batch, Batches
 from hydraprune.sparsity import Pruner
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
+from hydraprune.training.sparse_steps import SparseSteps
 from hydraprune.training.teachers import Teacher
 
 # (predictions, references) -> metric -> value.
@@ -38,6 +39,7 @@ class TrainingSetup:
         evaluations: evaluation sets by name, the main one first.
         score: computes the metrics of one evaluation set.
         headline: the metric by which epochs are compared.
+        sparse_steps: switches the model's layers to sparse steps.
     """
 
     model: nn.Module
@@ -53,6 +55,7 @@ class TrainingSetup:
     score: Score
     headline: str
     tracker: MetricLogger
+    sparse_steps: SparseSteps = field(default_factory=lambda: SparseSteps(None))
 
     @property
     def steps_per_epoch(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ def take_step(setup: TrainingSetup, batches: list[Batch], step: int, clock: Cloc
     Returns:
         The mean loss of the examples, a scalar on the device; None if it or the gradients are not finite.
     """
+    begin = time.perf_counter()
     total = torch.zeros((), device=setup.accelerator.device)
     examples = sum(len(batch.labels) for batch in batches)
     for cpu_batch in batches:
@@ -46,11 +49,13 @@ def take_step(setup: TrainingSetup, batches: list[Batch], step: int, clock: Cloc
     # A loss scaler skips such a step itself, and adjusts its scale by it.
     if finite or setup.accelerator.scaler is not None:
         setup.optimizer.step()
-    for pruner in setup.pruners:
-        # Before the scheduler's step: with the learning rate of the step just taken.
-        pruner.project(step + 1, setup.optimizer)
+    # Before the scheduler's step: with the learning rate of the step just taken.
+    updated = [pruner.project(step + 1, setup.optimizer) for pruner in setup.pruners]
     setup.lr_scheduler.step()
     setup.optimizer.zero_grad(set_to_none=True)
+    setup.sparse_steps.count(sum(batch.tokens for batch in batches), time.perf_counter() - begin)
+    if any(updated):
+        setup.sparse_steps.follow(step + 1)
     return total if finite else None
 
 

@@ -29,6 +29,8 @@ class Criterion(Method):
 
     # Whether `score` reads the gradient. If not, only the weights at an update are scored.
     uses_gradient: bool = True
+    # Whether the gradient of a weight that is 0 can change a score: if not, training need not compute it.
+    reads_pruned_gradients: bool = True
     # What an earlier step's score is multiplied by at each later step: 0 keeps the last step alone, 1 every step.
     decay: float = 0.0
     # Whether scores are learned from 0 on, so that `scheduler=threshold` applies to them.

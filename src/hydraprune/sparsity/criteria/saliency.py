@@ -19,6 +19,7 @@ class Magnitude(Criterion):
     """|w| at the update. Han et al. 2015, arXiv:1506.02626."""
 
     uses_gradient = False
+    reads_pruned_gradients = False
 
     def score(self, weight: Tensor, gradient: Tensor) -> Tensor:
         return weight.abs()
@@ -37,6 +38,8 @@ class Gradient(Criterion):
 @dataclass(frozen=True)
 class Snip(Criterion):
     """|w * g| of the step before the update. Lee et al. 2019, arXiv:1810.02340."""
+
+    reads_pruned_gradients = False
 
     def score(self, weight: Tensor, gradient: Tensor) -> Tensor:
         return (weight * gradient).abs_()

@@ -174,7 +174,7 @@ class Pruner(ABC):
             SparsityError: it has no parameter of such a name, or one of another shape.
         """
         weights = {name: parameter for name, parameter, _ in named_parameters(model)}
-        masks = self._applied
+        masks = self.masks_in_force
         for name, mask in masks.items():
             if name not in weights or weights[name].shape != mask.shape:
                 shape = f"has shape {tuple(weights[name].shape)} there" if name in weights else "is not there"
@@ -186,8 +186,13 @@ class Pruner(ABC):
             weights[name].masked_fill_(~mask.to(weights[name].device), 0)
 
     @property
-    def _applied(self) -> dict[str, Tensor]:
-        """The masks together with the zeros that are kept."""
+    def needs_pruned_gradients(self) -> bool:
+        """Whether the gradients of masked weights have to be those of the loss; if not, they may be 0."""
+        return True
+
+    @property
+    def masks_in_force(self) -> dict[str, Tensor]:
+        """As `masks`, together with the zeros that are kept: where a weight is 0 in the forward pass."""
         applied = {member.weight.name: self._masks.applied(index) for index, member in enumerate(self._members)}
         return {name: mask for name, mask in applied.items() if mask is not None}
 

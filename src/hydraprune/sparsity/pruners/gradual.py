@@ -237,6 +237,10 @@ class Gradual(Budgeted):
         return costs.masked_fill_(pruned, -torch.inf)
 
     @property
+    def needs_pruned_gradients(self) -> bool:
+        return self.criterion.reads_pruned_gradients or self.criterion.revives
+
+    @property
     def zeros(self) -> int:
         partial = self._progressive.zeros
         return super().zeros if partial is None or self.kept_zeros else partial

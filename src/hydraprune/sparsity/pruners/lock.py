@@ -21,6 +21,10 @@ class Lock(Pruner):
         self._refuse_replaced()
         self._check_order()
 
+    @property
+    def needs_pruned_gradients(self) -> bool:
+        return False
+
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
         first = not self._begun

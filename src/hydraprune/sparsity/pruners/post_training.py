@@ -55,6 +55,10 @@ class Calibrated(Budgeted):
         self._refuse_replaced()
         self._check_order()
 
+    @property
+    def needs_pruned_gradients(self) -> bool:
+        return False
+
     @torch.no_grad()
     def project(self, step: int, optimizer: Optimizer | None = None) -> bool:
         self.begin()
