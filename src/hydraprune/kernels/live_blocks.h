@@ -12,7 +12,7 @@
 #define VECTORS (TILE / LANES)
 
 /* values[block][ROWS] from the weight [outputs][inputs], whose blocks these are. */
-static void gather_values(const Linear *linear, const float *weight, int32_t group) {
+KERNEL void gather_values(const Linear *linear, const float *weight, int32_t group) {
   const Part *part = linear->part;
   const float *row = weight + (long)group * ROWS * linear->inputs;
   float *value = (float *)part->value;
@@ -92,6 +92,7 @@ KERNEL void outer_sums(const float *dy, long dy_tile, const float *const *x, lon
       UNROLL for (int r = 0; r < ROWS; r++) given[r] = load(dy + t * dy_tile + r * TILE + v);
       UNROLL for (int c = 0; c < COLUMNS; c++) {
         const vec tokens = load(x[c] + t * x_tile + v);
+        __builtin_prefetch(x[c] + (t + 1) * x_tile + v); /* columns lie far apart: no processor foresees them */
         UNROLL for (int r = 0; r < ROWS; r++) sum[c * ROWS + r] += tokens * given[r];
         KEEP(tokens);
       }
@@ -107,7 +108,7 @@ KERNEL void outer_sums(const float *dy, long dy_tile, const float *const *x, lon
 
 /* Adds to the gradients of a group's live blocks, slope[block][ROWS], and of its biases what some tiles of dy and x
    give. */
-static void add_weight_gradient(const Linear *linear, int32_t group, const Tiles *dy, const Tiles *x, long first,
+KERNEL void add_weight_gradient(const Linear *linear, int32_t group, const Tiles *dy, const Tiles *x, long first,
                                 long tiles, float *slope, float *bias) {
   const Part *part = linear->part;
   const long dy_tile = dy->features * TILE, x_tile = x->features * TILE;
@@ -119,6 +120,10 @@ static void add_weight_gradient(const Linear *linear, int32_t group, const Tiles
     float sums[COLUMNS * ROWS], *to = slope + (long)block * ROWS;
     /* Where there are too few, the last one again. */
     for (int c = 0; c < COLUMNS; c++) column[c] = from + (long)part->column[c < columns ? block + c : end - 1] * TILE;
+    for (int c = 0; c < COLUMNS && block + COLUMNS + c < end; c++) {
+      const float *next = from + (long)part->column[block + COLUMNS + c] * TILE;
+      for (int v = 0; v < TILE; v += 16) __builtin_prefetch(next + v);
+    }
     outer_sums(rows, dy_tile, column, x_tile, tiles, sums);
     for (int i = 0; i < columns * ROWS; i++) to[i] += sums[i];
   }
@@ -132,7 +137,7 @@ static void add_weight_gradient(const Linear *linear, int32_t group, const Tiles
 }
 
 /* Writes the gradients of a group's live blocks to where they belong in gradient[outputs][inputs]. */
-static void scatter_gradient(const Linear *linear, int32_t group, const float *slope, float *gradient) {
+KERNEL void scatter_gradient(const Linear *linear, int32_t group, const float *slope, float *gradient) {
   const Part *part = linear->part;
   for (int r = 0; r < ROWS; r++) {
     float *row = gradient + ((long)group * ROWS + r) * linear->inputs;

@@ -27,7 +27,7 @@ INLINE vec drop(const Dropout *dropout, uvec index, vec x) {
 }
 
 /* y = x after dropout, [features][TILE]; `place`: of each token among all tokens of the batch. */
-static void drop_features(const Dropout *dropout, const uint32_t *place, long features, const float *x, float *y) {
+KERNEL void drop_features(const Dropout *dropout, const uint32_t *place, long features, const float *x, float *y) {
   for (int v = 0; v < TILE; v += LANES) {
     const uvec first = *(const uvec *)(place + v) * usplat((uint32_t)features);
     for (long f = 0; f < features; f++)
@@ -110,7 +110,7 @@ INLINE void normal(vec x, vec *below, vec *density) {
 }
 
 /* y = dy * the derivative of the activation at x, `n` floats. */
-static void activation_backward(enum activation activation, const float *x, const float *dy, float *y, long n) {
+KERNEL void activation_backward(enum activation activation, const float *x, const float *dy, float *y, long n) {
   for (long i = 0; i < n; i += LANES) {
     const vec at = load(x + i), given = load(dy + i);
     vec slope = splat(1.0f);
