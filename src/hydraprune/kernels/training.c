@@ -137,13 +137,13 @@ static void finish_tile_backward(const TrainedLayer *trained, const Dropouts *dr
   add_input_gradient(&l->attention_output, output, s->context + of_rows);
 }
 
-/* From the slopes of a linear layer's outputs, and its inputs; slope: room for the gradients of live blocks. */
+/* From the slopes of a linear layer's outputs, and its inputs; slope: of live blocks, copied to `weight` unless that is
+   NULL. */
 static void weight_gradient(const Linear *linear, const float *dy, const float *x, long tiles, float *slope,
                             float *weight, float *bias) {
   const Tiles slopes = {dy, linear->outputs}, inputs = {x, linear->inputs};
   const Part *part = linear->part;
   const long chunk = CHUNK_BYTES / (linear->inputs * TILE * (long)sizeof(float)), step = chunk < 1 ? 1 : chunk;
-  if (!weight && !bias) return;
   for (long first = 0; first < tiles; first += step) {
     const long count = tiles - first < step ? tiles - first : step;
     /* A thread gets the same groups in every chunk. */
@@ -195,7 +195,7 @@ void hydraprune_layer_forward(const TrainedLayer *trained, const Dropouts *dropo
       for (int which = 0; which < LINEARS; which++) {
         const Linear *linear = linear_of(layer, which);
 #pragma omp for schedule(static) nowait
-        for (int32_t group = 0; group < linear->part->groups; group++)
+        for (int32_t group = 0; group < (trained->weight[which] ? linear->part->groups : 0); group++)
           gather_values(linear, trained->weight[which], group);
       }
 #pragma omp barrier
@@ -294,8 +294,10 @@ void hydraprune_layer_backward(const TrainedLayer *trained, const Dropouts *drop
       float *room_of_blocks = s.blocks;
       for (int which = 0; which < LINEARS; which++) {
         const Linear *linear = linear_of(layer, which);
-        weight_gradient(linear, slopes[which], inputs[which], tiles, room_of_blocks, gradients->weight[which],
-                        gradients->bias[which]);
+        float *live = gradients->live[which];
+        if (live || gradients->weight[which] || gradients->bias[which])
+          weight_gradient(linear, slopes[which], inputs[which], tiles, live ? live : room_of_blocks,
+                          gradients->weight[which], gradients->bias[which]);
         room_of_blocks += blocks_of(linear) * ROWS;
       }
       norm_gradients(kept.attention_sum, kept.mean[0], kept.scale[0], s.attended, hidden, tiles,

@@ -9,7 +9,8 @@ enum { QUERY, KEY, VALUE, OUTPUT, IN, OUT, LINEARS };
 
 typedef struct {
   Layer layer;                  /* each weight in one part of ROWS rows; without activation */
-  const float *weight[LINEARS]; /* whole, [outputs][inputs]: values of live blocks are read from them */
+  const float *weight[LINEARS]; /* whole, [outputs][inputs]: values of live blocks are read from them; NULL: they are
+                                   there already */
   float attention_epsilon, ffn_epsilon;
   int32_t activation; /* of the feed-forward network */
 } TrainedLayer;
@@ -19,9 +20,10 @@ typedef struct {
   Dropout weights, attention, ffn;
 } Dropouts;
 
-/* Gradients; NULL: not wanted. Those of weights are zeros, [outputs][inputs], of which live blocks are written. */
+/* Gradients; NULL: not wanted. Those of weights are zeros, [outputs][inputs], of which live blocks are written, or of
+   live blocks alone, [block][ROWS]. */
 typedef struct {
-  float *weight[LINEARS], *bias[LINEARS];
+  float *weight[LINEARS], *live[LINEARS], *bias[LINEARS];
   float *norm_weight[2], *norm_bias[2];
 } Gradients;
 

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hydraprune.kernels.dropout import DropoutKey
-from hydraprune.kernels.packing import PackedLinear, Part
+from hydraprune.kernels.live_blocks import ROWS, LiveBlocks
 from hydraprune.kernels.structures import ACTIVATIONS, CLayer, Structures
 from hydraprune.sparsity import native_code
 
 SOURCE = Path(__file__).with_name("training.c")
 _FLAGS = ("-march=native", "-ffp-contract=fast", "-fno-math-errno")
-# Rows of a block, as in live_blocks.h.
-ROWS = 4
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
 _BATCH = (*(_POINTER,) * 3, *(ctypes.c_int,) * 2)
 FUNCTIONS = {
@@ -53,6 +50,7 @@ class _CDropouts(ctypes.Structure):
 class _CGradients(ctypes.Structure):
     _fields_ = (
         ("weight", _POINTER * len(LINEARS)),
+        ("live", _POINTER * len(LINEARS)),
         ("bias", _POINTER * len(LINEARS)),
         ("norm_weight", _POINTER * 2),
         ("norm_bias", _POINTER * 2),
@@ -118,23 +116,6 @@ class LayerShape:
     epsilons: tuple[float, float]
 
 
-def live_blocks(live: Tensor) -> PackedLinear:
-    """Blocks of 4 rows and one column that hold a live weight; their values are filled in by the forward pass.
-
-    Args:
-        live: bool [outputs, inputs]; outputs are a multiple of 4.
-    """
-    outputs, inputs = live.shape
-    groups = live.view(outputs // ROWS, ROWS, inputs).any(1)
-    count = np.count_nonzero(groups.numpy(), axis=1)
-    start = torch.zeros(len(count) + 1, dtype=torch.int32)
-    start[1:] = torch.from_numpy(count).cumsum(0)
-    columns = groups.nonzero()[:, 1].int().contiguous()
-    rows = torch.arange(outputs, dtype=torch.int32).view(-1, ROWS)
-    part = Part(rows, start, columns, torch.zeros(len(columns), ROWS))
-    return PackedLinear((outputs, inputs), (part,), torch.zeros(outputs))
-
-
 class TrainedLayer:
     """A layer whose forward and backward passes compute live blocks alone.
 
@@ -149,13 +130,33 @@ class TrainedLayer:
         self, functions: ctypes.CDLL, shape: LayerShape, parameters: LayerParameters, live: Sequence[Tensor]
     ) -> None:
         self.functions, self.shape, self.parameters = functions, shape, parameters
-        self.blocks = [live_blocks(mask) for mask in live]
+        self.blocks = [LiveBlocks(mask) for mask in live]
+        self.packed = False
         self._described: tuple[int, ...] = ()
 
     @property
     def live(self) -> int:
         """Weights in live blocks."""
-        return sum(ROWS * len(packed.parts[0].column) for packed in self.blocks)
+        return sum(ROWS * len(blocks) for blocks in self.blocks)
+
+    @torch.no_grad()
+    def pack(self) -> tuple[Tensor, ...]:
+        """Train packed weights from now on: per linear layer a leaf [blocks, 4], the values of its live blocks.
+
+        The weights themselves stay as they are until `unpack`.
+        """
+        for blocks, weight in zip(self.blocks, self.parameters.weights, strict=True):
+            blocks.values.copy_(blocks.gather(weight)).requires_grad_(weight.requires_grad)
+        self._whole = self.parameters.weights
+        packed = tuple(blocks.values for blocks in self.blocks)
+        self.parameters, self.packed = replace(self.parameters, weights=packed), True
+        return packed
+
+    @torch.no_grad()
+    def unpack(self) -> None:
+        """Write the values of packed weights into the weights, which they were taken from."""
+        for blocks, weight in zip(self.blocks, self._whole, strict=True):
+            weight.copy_(blocks.scatter(blocks.values))
 
     def __call__(self, x: Tensor, lengths: Tensor, dropouts: Dropouts) -> Tensor:
         """The layer's output, float32 [examples, tokens, hidden], with zeros behind the end of each text.
@@ -182,15 +183,16 @@ class TrainedLayer:
         self._structures = Structures()
         given = self.parameters
         linears = [
-            self._structures.linear(PackedLinear(packed.shape, packed.parts, bias.detach()))
-            for packed, bias in zip(self.blocks, given.biases, strict=True)
+            self._structures.linear(replace(blocks.packed, bias=bias.detach()))
+            for blocks, bias in zip(self.blocks, given.biases, strict=True)
         ]
         norms = [
             self._structures.norm(weight.detach(), bias.detach())
             for weight, bias in zip(given.norm_weights, given.norm_biases, strict=True)
         ]
-        layer = CLayer(self.shape.heads, given.weights[0].shape[0] // self.shape.heads, *linears, *norms)
-        weights = (_POINTER * len(LINEARS))(*(weight.data_ptr() for weight in given.weights))
+        layer = CLayer(self.shape.heads, given.biases[0].numel() // self.shape.heads, *linears, *norms)
+        whole = [None] * len(LINEARS) if self.packed else [weight.data_ptr() for weight in given.weights]
+        weights = (_POINTER * len(LINEARS))(*whole)
         return _CTrainedLayer(layer, weights, *self.shape.epsilons, ACTIVATIONS[self.shape.activation])
 
 
@@ -226,19 +228,23 @@ class _LayerFunction(torch.autograd.Function):
         dy = dy.contiguous()
         dx = torch.empty_like(dy) if ctx.needs_input_grad[0] else None
         wanted = ctx.needs_input_grad[4:]
-        made = [_empty_gradient(tensor) if needed else None for tensor, needed in zip(given, wanted, strict=True)]
-        gradients, work = _gradients(made), torch.empty(ctx.work, dtype=torch.float32)
+        made = [_empty_gradient(tensor, layer) if n else None for tensor, n in zip(given, wanted, strict=True)]
+        gradients, work = _gradients(made, layer.packed), torch.empty(ctx.work, dtype=torch.float32)
         _call(
             layer.functions.hydraprune_layer_backward,
             (ctypes.addressof(described), ctypes.addressof(dropped), lengths.data_ptr(), *dy.shape[:2]),
             (dy.data_ptr(), _address(dx), kept.data_ptr(), work.data_ptr(), ctypes.addressof(gradients)),
         )
+        for gradient, blocks in zip(made[: len(LINEARS)] if layer.packed else (), layer.blocks, strict=False):
+            if gradient is not None and blocks.keep is not None:
+                gradient.mul_(blocks.keep)
         return dx, None, None, None, *made
 
 
-def _empty_gradient(parameter: Tensor) -> Tensor:
-    # Of a weight only live blocks are written.
-    return torch.zeros_like(parameter) if parameter.dim() == 2 else torch.empty_like(parameter)
+def _empty_gradient(parameter: Tensor, layer: TrainedLayer) -> Tensor:
+    # Of a whole weight only live blocks are written.
+    is_whole = parameter.dim() == 2 and not layer.packed
+    return torch.zeros_like(parameter) if is_whole else torch.empty_like(parameter)
 
 
 def _call(function: Callable[..., None], batch: tuple[Any, ...], memory: tuple[Any, ...]) -> None:
@@ -248,12 +254,12 @@ def _call(function: Callable[..., None], batch: tuple[Any, ...], memory: tuple[A
         raise MemoryError("a layer of an encoder")
 
 
-def _gradients(made: Sequence[Tensor | None]) -> _CGradients:
-    counts, first, fields_ = (len(LINEARS), len(LINEARS), 2, 2), 0, []
-    for count in counts:
-        fields_.append((_POINTER * count)(*(_address(tensor) for tensor in made[first : first + count])))
-        first += count
-    return _CGradients(*fields_)
+def _gradients(made: Sequence[Tensor | None], packed: bool) -> _CGradients:
+    addresses, count = [_address(tensor) for tensor in made], len(LINEARS)
+    weights, biases, norms = addresses[:count], addresses[count : 2 * count], addresses[2 * count :]
+    none: list[int | None] = [None] * count
+    fields_ = ((none, weights) if packed else (weights, none)) + (biases, norms[:2], norms[2:])
+    return _CGradients(*((_POINTER * len(field))(*field) for field in fields_))
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hydraprune.kernels.dropout import FastDropout, draw_key
-from hydraprune.kernels.training import ROWS, Dropouts, LayerParameters, LayerShape, TrainedLayer
+from hydraprune.kernels.live_blocks import ROWS, LiveBlocks
+from hydraprune.kernels.training import Dropouts, LayerParameters, LayerShape, TrainedLayer
 from hydraprune.models.encoder_layers import EncoderLayer, encoder_layers, kernel_activation
 from hydraprune.models.families import model_type
 
@@ -68,6 +69,15 @@ class LiveLayers:
         """
         return sum(layer.use(live) for layer in self._layers) / sum(weight.numel() for weight in self.weights)
 
+    def pack(self) -> list[tuple[Tensor, LiveBlocks]]:
+        """Train packed weights from now on: each weight, and its live blocks, whose `values` are the new leaf."""
+        return [pair for layer in self._layers for pair in layer.pack()]
+
+    def unpack(self) -> None:
+        """Write the values of packed weights into the model."""
+        for layer in self._layers:
+            layer.unpack()
+
     def lengths(self, mask: Tensor | None, x: Tensor) -> Tensor | None:
         """int32 [examples], the tokens of each text; None where the mask is not that of padded texts.
 
@@ -119,14 +129,36 @@ class _LiveLayer:
     def _inner(self) -> list[nn.Module]:
         return [module for module in self.module.modules() if module is not self.module]
 
+    def pack(self) -> list[tuple[Tensor, LiveBlocks]]:
+        assert self._kernel is not None
+        self._kernel.pack()
+        return list(zip((linear.weight for linear in self.layer.linears), self._kernel.blocks, strict=True))
+
+    def unpack(self) -> None:
+        if self._kernel is not None and self._kernel.packed:
+            self._kernel.unpack()
+
     def __call__(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *rest: Any, **named: Any) -> Any:
         """As the layer's own forward pass."""
-        lengths = None
-        if self._kernel is not None and not self._has_more(rest, named):
+        kernel, lengths = self._kernel, None
+        if kernel is not None and not self._has_more(rest, named):
             lengths = self.layers.lengths(attention_mask, hidden_states)
-        if self._kernel is None or lengths is None:
-            return self._own(hidden_states, attention_mask, *rest, **named)
-        return self._kernel(hidden_states.float(), lengths, self._drawn())
+        if kernel is not None and lengths is not None:
+            return kernel(hidden_states.float(), lengths, self._drawn())
+        if kernel is not None and kernel.packed:
+            return self._with_packed(kernel, hidden_states, attention_mask, *rest, **named)
+        return self._own(hidden_states, attention_mask, *rest, **named)
+
+    def _with_packed(self, kernel: TrainedLayer, *arguments: Any, **named: Any) -> Any:
+        """The layer's own forward pass, with the values of packed weights, which get their gradients."""
+        names = {id(parameter): name for name, parameter in self.module.named_parameters()}
+        whole = [names[id(linear.weight)] for linear in self.layer.linears]
+        weights = {name: blocks.scatter(blocks.values) for name, blocks in zip(whole, kernel.blocks, strict=True)}
+        self._kernel = None
+        try:
+            return torch.func.functional_call(self.module, weights, arguments, named)
+        finally:
+            self._kernel = kernel
 
     def _has_more(self, rest: Sequence[Any], named: Mapping[str, Any]) -> bool:
         """Whether a call asks for more than the output, or someone looks at what happens inside."""

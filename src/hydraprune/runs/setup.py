@@ -201,7 +201,7 @@ def _sparse_steps(
     if why is None:
         try:
             layers = LiveLayers(base_model(model), compile_training(cache.folder / "native"))
-            return SparseSteps(layers, pruners, LARGEST_DENSITY[settings.precision])
+            return SparseSteps(layers, pruners, LARGEST_DENSITY[settings.precision], optimizer)
         except native_code.UNFIT as error:
             why = f"the kernels cannot be compiled ({one_line(error)})"
     log.info("Every step is dense: %s", why)

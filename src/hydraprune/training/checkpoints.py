@@ -182,6 +182,7 @@ def _state(setup: TrainingSetup, progress: Progress) -> dict[str, Any]:
     losses = [float(loss) for loss in progress.losses]
     if not all(map(math.isfinite, losses)):
         raise StateError("the loss is not finite")
+    setup.sparse_steps.write()
     return {
         "progress": {field: getattr(progress, field) for field in _COUNTERS},
         "losses": losses,
@@ -213,11 +214,13 @@ def _load_state(setup: TrainingSetup, state: Mapping[str, Any]) -> None:
         raise StateError("the checkpoint has other weights or pruners than this run; remove it to start over")
     for name, tensor in tensors.items():
         tensor.copy_(state["model"][name])
-    setup.optimizer.load_state_dict(state["optimizer"])
-    setup.lr_scheduler.load_state_dict(state["lr_scheduler"])
     for name, pruner in pruners.items():
         pruner.load_state_dict(state["pruners"][name])
+    # Before the optimizer, whose weights may be packed.
     setup.sparse_steps.load_state_dict(state["sparse_steps"])
+    setup.sparse_steps.follow(state["progress"]["step"])
+    setup.optimizer.load_state_dict(state["optimizer"])
+    setup.lr_scheduler.load_state_dict(state["lr_scheduler"])
     _scaler(setup).load_state_dict(state["scaler"])
     _set_random_state(_device(setup), state["random"])
 

@@ -43,6 +43,7 @@ def fit(setup: TrainingSetup, clock: Clock, start: Start, checkpoints: Checkpoin
     while True:
         try:
             _train(setup, progress, clock, checkpoints)
+            setup.sparse_steps.write()
             return progress
         except signals.Stopped as error:
             # Raised only between two steps or during an evaluation, which then runs after resuming.

@@ -36,6 +36,7 @@ def refuse_step(setup: TrainingSetup, step: int) -> NoReturn:
     Raises:
         UserError: naming the step, its examples, the cause as far as it can be found, and what to try.
     """
+    setup.sparse_steps.write()
     batches = next(setup.batches_from(step))
     indices = sorted(int(index) for batch in batches for index in batch.indices)
     more = f" and {len(indices) - _MOST_LISTED} more" if len(indices) > _MOST_LISTED else ""

@@ -3,6 +3,9 @@
 A masked weight is 0, so it adds nothing to the outputs of its layer and nothing to the gradients of its inputs. Its own
 gradient matters to the optimizer's state of that weight alone, unless something reads gradients of pruned weights: a
 criterion that could bring them back, the norm by which gradients are clipped, an optimizer that mixes entries.
+
+Once masks are final, the optimizer's state of masked weights is dropped: it moves packed weights, those of live blocks
+alone, and masked weights stay 0 by themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
@@ -44,11 +48,20 @@ class SparseSteps:
         layers: of the model; None: every step is dense.
         pruners: of the training.
         largest_density: share of weights in live blocks above which steps are dense.
+        optimizer: of the training; None: it keeps moving whole weights.
     """
 
-    def __init__(self, layers: LiveLayers | None, pruners: Sequence[Pruner] = (), largest_density: float = 0.0) -> None:
+    def __init__(
+        self,
+        layers: LiveLayers | None,
+        pruners: Sequence[Pruner] = (),
+        largest_density: float = 0.0,
+        optimizer: Optimizer | None = None,
+    ) -> None:
         self.layers, self.pruners, self.largest_density = layers, tuple(pruners), largest_density
+        self.optimizer = optimizer
         self.active = False
+        self.packed = False  # whether the optimizer moves packed weights, so that pruners have nothing left to do
         self.dense, self.sparse = Pace(), Pace()
         self.revived = 0  # weights that came back in an update after sparse steps
         self._live: dict[int, Tensor] = {}
@@ -62,18 +75,56 @@ class SparseSteps:
         Args:
             step: optimizer steps taken.
         """
-        if self.layers is None:
+        if self.layers is None or self.packed:
             return
         live = self._masks()
         if self.active and (revived := self._revived(live)):
             log.warning("step %d: %d pruned weights came back; steps are dense until masks are final", step, revived)
             self.revived += revived
-        final = all(step >= pruner.updates.last for pruner in self.pruners)
         self._live = live
-        density = self.layers.use(live) if live and (final or not self.revived) else 1.0
+        density = self.layers.use(live) if live and (step >= self._last or not self.revived) else 1.0
         self.active = density <= self.largest_density
         if not self.active:
             self.layers.use(None)
+        elif step >= self._packing_step and self.optimizer is not None:
+            self._pack(self.layers, self.optimizer)
+
+    def is_due(self, step: int) -> bool:
+        """Whether `follow` has to be called at `step` though no mask was updated."""
+        return step == self._packing_step
+
+    @property
+    def _last(self) -> int:
+        """The step of the last update."""
+        return max(pruner.updates.last for pruner in self.pruners)
+
+    @property
+    def _packing_step(self) -> int:
+        # Regularizers act until the step after the last update.
+        return self._last + 2 if self.pruners else -1
+
+    def _pack(self, layers: LiveLayers, optimizer: Optimizer) -> None:
+        """Let the optimizer move packed weights, with the state that it has of them."""
+        if not self._live.keys() <= {id(weight) for weight in layers.weights}:
+            return  # weights elsewhere are masked too
+        packed = {id(weight): (weight, blocks) for weight, blocks in layers.pack()}
+        for group in optimizer.param_groups:
+            for index, parameter in enumerate(group["params"]):
+                if id(parameter) not in packed:
+                    continue
+                weight, blocks = packed[id(parameter)]
+                weight.grad, group["params"][index] = None, blocks.values
+                if (state := optimizer.state.pop(parameter, None)) is not None:
+                    optimizer.state[blocks.values] = {
+                        name: blocks.gather(value) if torch.is_tensor(value) and value.shape == weight.shape else value
+                        for name, value in state.items()
+                    }
+        self.packed = True
+
+    def write(self) -> None:
+        """Write packed weights into the model; call it before anything reads the model's weights."""
+        if self.layers is not None and self.packed:
+            self.layers.unpack()
 
     def _masks(self) -> dict[int, Tensor]:
         """id of a weight -> its mask, of the weights that have one."""

@@ -43,18 +43,20 @@ def take_step(setup: TrainingSetup, batches: list[Batch], step: int, clock: Cloc
     if setup.settings.max_grad_norm is not None:
         norm = torch.nn.utils.clip_grad_norm_(setup.model.parameters(), setup.settings.max_grad_norm)
     finite = _is_finite(setup, total, norm)
+    # Packed weights are not masked any more, and masks are final.
+    pruners = () if setup.sparse_steps.packed else setup.pruners
     if finite:
-        for pruner in setup.pruners:
+        for pruner in pruners:
             pruner.observe(step)
     # A loss scaler skips such a step itself, and adjusts its scale by it.
     if finite or setup.accelerator.scaler is not None:
         setup.optimizer.step()
     # Before the scheduler's step: with the learning rate of the step just taken.
-    updated = [pruner.project(step + 1, setup.optimizer) for pruner in setup.pruners]
+    updated = [pruner.project(step + 1, setup.optimizer) for pruner in pruners]
     setup.lr_scheduler.step()
     setup.optimizer.zero_grad(set_to_none=True)
     setup.sparse_steps.count(sum(batch.tokens for batch in batches), time.perf_counter() - begin)
-    if any(updated):
+    if any(updated) or setup.sparse_steps.is_due(step + 1):
         setup.sparse_steps.follow(step + 1)
     return total if finite else None
 
@@ -67,6 +69,7 @@ def _is_finite(setup: TrainingSetup, loss: Tensor, norm: Tensor | None) -> bool:
     if setup.accelerator.scaler is not None:
         norm = None  # a scaler provokes gradients that overflow, and skips these steps itself
     elif norm is None and may_skip:
-        gradients = [weight.grad for weight in setup.model.parameters() if weight.grad is not None]
+        weights = [weight for group in setup.optimizer.param_groups for weight in group["params"]]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
     return bool((loss if norm is None else loss + norm).isfinite())
