@@ -198,7 +198,7 @@ class Recipe:
     frequency: int
     threads: int
     device: str
-    seed: int = 0
+    seed: int
 
     def train(self) -> dict[str, Any]:
         """Final metrics, seconds by kind, and the folder of the model."""
@@ -214,7 +214,7 @@ class Recipe:
         loop.model.train()
         for epoch in range(recipe.epochs):
             start = time.perf_counter()
-            for batch in loop.batches(in_order(len(loop.rows), self.seed + epoch)):
+            for batch in loop.batches(in_order(len(loop.rows), 1000 * self.seed + epoch)):
                 index, rest = divmod(step - first, self.frequency)
                 if rest == 0 and 0 <= index <= count and (index or not count):
                     loop.pruner.update(1 - (1 - TARGET) ** (index / count if count else 1))

@@ -21,31 +21,31 @@ BLOCK = 4
 
 
 def race_recipes(case: Case, sides: Sequence[Side], builds: dict[str, Build], rounds: int) -> dict[str, Any]:
-    """Train every side `rounds` times, in turns.
+    """Train every side once in each of some rounds, in turns; the seed is the number of the round.
 
     Where there are fewer examples than in the whole task, the interval between mask updates shrinks with them.
     """
     frequency = max(1, round(RECIPES[case.task].frequency * case.examples / task_size(case.task)))
-    folders = {side: case.material / f"{side}, {case.title}" for side in sides}
+    folders = {side: case.material / f"{side.build}-{side.precision}" for side in sides}
     found: dict[str, Any] = {"model": case.model, "task": case.task, "threads": case.threads, "rounds": []}
-    found["frequency"] = frequency
+    found |= {"frequency": frequency, "same": []}
     for side, folder in folders.items():
         folder.mkdir()
         if side != PUBLISHED:
-            few = [f"task.max_train_examples={_FEW}", "recipe.frequency=1"]
-            _train(case, side, builds[side.build], folder, frequency, few)
+            _train(case, side, builds[side.build], folder, 1, 0, [f"task.max_train_examples={_FEW}"])
     for number in range(rounds):
         first = number % len(sides)
         turns = {}
         for side in (*sides[first:], *sides[:first]):
             _forget(folders[side])
-            turns[side] = _train(case, side, builds.get(side.build, builds["now"]), folders[side], frequency, [])
+            build = builds.get(side.build, builds["now"])
+            turns[side] = _train(case, side, build, folders[side], frequency, number, [])
         found["rounds"].append({str(side): turns[side] for side in sides})
-    found["same"] = {
-        precision: compare(*(_model(folders[Side(build, precision)]) for build in ("before", "now")))
-        for precision in ("fp32", "bf16")
-        if {Side("before", precision), Side("now", precision)} <= set(sides)
-    }
+        for precision in ("fp32", "bf16"):
+            both = [Side("before", precision), Side("now", precision)]
+            if set(both) <= set(sides):
+                alike = compare(*(_model(folders[side]) for side in both))
+                found["same"].append({"seed": number, "precision": precision, **alike})
     for folder in folders.values():
         shutil.rmtree(folder)
     return found
@@ -64,7 +64,9 @@ def _forget(folder: Path) -> None:
             cached.unlink()
 
 
-def _train(case: Case, side: Side, build: Build, folder: Path, frequency: int, more: Sequence[str]) -> dict[str, Any]:
+def _train(
+    case: Case, side: Side, build: Build, folder: Path, frequency: int, seed: int, more: Sequence[str]
+) -> dict[str, Any]:
     """Train to the end: seconds, processor seconds, the report's seconds by kind, and the final metrics."""
     if side == PUBLISHED:
         recipe = {
@@ -75,12 +77,13 @@ def _train(case: Case, side: Side, build: Build, folder: Path, frequency: int, m
             "frequency": frequency,
             "threads": case.threads,
             "device": case.device,
+            "seed": seed,
         }
         command = [build.python, str(HERE / "published_loop.py"), json.dumps(recipe)]
     else:
         train = build.package.parents[1] / "train.py"
         start = [str(train)] if train.is_file() else ["-m", "hydraprune.cli", "train"]
-        command = [build.python, *start, *case.words(side, folder, frequency), *more]
+        command = [build.python, *start, *case.words(side, folder, frequency), f"seed={seed}", *more]
     environment = environment_of(build, side)
     before, start_time = os.times(), time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)

@@ -104,13 +104,12 @@ def recipe_tables(found: dict[str, Any], case: Case, sides: Sequence[Side]) -> l
         f"\n### {case.title}: {recipe.epochs} epochs of {case.examples:,} examples, 4x1 at {TARGET:.0%}, masks updated "
         f"every {found['frequency']} steps\n"
     )
-    return [heading, *table.lines[1:], *map(_compared, found["same"].items())]
+    return [heading, *table.lines[1:], *map(_compared, found["same"])]
 
 
-def _compared(item: tuple[str, dict[str, float]]) -> str:
-    precision, same = item
+def _compared(same: dict[str, Any]) -> str:
     return (
-        f"\nbefore and now, {precision}: masks equal on {same['masks']:.4%} of the blocks ({same['kept']:.2%} of those "
-        f"kept before are kept now); weights differ by {same['difference']:.2g} at most, where the largest is "
-        f"{same['largest']:.2g}"
+        f"\nbefore and now, {same['precision']}, seed {same['seed']}: masks equal on {same['masks']:.4%} of the blocks "
+        f"({same['kept']:.2%} of those kept before are kept now); weights differ by {same['difference']:.2g} at most, "
+        f"where the largest is {same['largest']:.2g}"
     )
