@@ -36,7 +36,7 @@ from typing import Any
 
 from earlier_build import Build, earlier_build, running_build
 from material import SHAPES, TEXTS, TRIED, copy_task, size_of, write_model, write_task
-from race import SIDES, Case, interpreter, race
+from race import PUBLISHED, SIDES, Case, interpreter, race
 from recipes import race_recipes
 from side_tables import recipe_tables, step_tables
 
@@ -87,6 +87,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--sides", nargs="+", default=["published", "before", "now"], choices=["published", "before", "now"]
     )
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--densities", nargs="+", type=float, default=[1.0, 0.5, 0.2, 0.1])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--pairs", type=int, help="chunks per side (5), or whole trainings (1)")
@@ -110,7 +111,11 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parsed()
-    sides = [side for side in SIDES if side.build in arguments.sides]
+    sides = [
+        side
+        for side in SIDES
+        if side.build in arguments.sides and (side == PUBLISHED or side.precision in arguments.precisions)
+    ]
     everything: list[dict[str, Any]] = []
     print(machine(arguments.device), flush=True)
     with tempfile.TemporaryDirectory(prefix="training-step-") as name:
