@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 import venv
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,11 +109,11 @@ def _extract(target: Path) -> None:
             "--sides published now"
         )
     target.mkdir()
-    archive = target.with_suffix(".tar")
+    archive = target.with_suffix(".zip")
     subprocess.run(
         ["git", "-C", str(ROOT), "archive", "-o", str(archive), COMMIT, "src", "conf", "train.py"], check=True
     )
-    with tarfile.open(archive) as files:
+    with zipfile.ZipFile(archive) as files:
         files.extractall(target)
     archive.unlink()
 

@@ -72,11 +72,11 @@ def step_tables(found: dict[str, Any], case: Case, sides: Sequence[Side], ramp: 
     last = list(densities.values())[-1]
     padding = {side: statistics.fmean(pair[str(side)]["padding"] for pair in last["pairs"]) for side in sides}
     around.row("tokens computed / real tokens", {side: f"{value:.3f}" for side, value in padding.items()})
-    names = {"peak": "peak memory", "mapped": "of these mapped files", "device": "peak memory of the GPU"}
+    names = {"peak": "peak memory", "mapped": "of these mapped files"}
+    if case.device == "cuda":
+        names["device"] = "peak memory of the GPU"
     for key, name in names.items():
-        sizes = {side: last["memory"][str(side)] for side in sides}
-        if all(key in size for size in sizes.values()):
-            around.row(f"MB: {name}", {side: f"{size[key] / 1e6:.0f}" for side, size in sizes.items()})
+        around.row(f"MB: {name}", {side: f"{last['memory'][str(side)][key] / 1e6:.0f}" for side in sides})
     for name in ("start", "teacher", "evaluation"):
         around.row(f"s: {name}", {side: f"{found['about'][str(side)][name]:.1f}" for side in ours})
     where = "before the last mask update" if ramp else "after the last mask update"

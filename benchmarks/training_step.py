@@ -22,7 +22,7 @@ synthetic labels are random, so that metrics mean something for real data only.
 --device cuda prints the same tables for a GPU: sides wait for it before the clock is read. That has not been
 run yet; processor times then say how long the host is busy.
 
-Takes about 40 minutes on two cores; run nothing else meanwhile.
+Takes about 90 minutes on two cores, whole recipes take hours; run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from earlier_build import Build, earlier_build, running_build
 from material import SHAPES, TEXTS, TRIED, copy_task, size_of, write_model, write_task
 from race import PUBLISHED, SIDES, Case, interpreter, race
@@ -43,7 +44,6 @@ from side_tables import recipe_tables, step_tables
 
 def machine(device: str) -> str:
     """A line about the machine and the versions."""
-    import torch
     import transformers
 
     from hydraprune.bench.machine import machine as this_machine
@@ -106,6 +106,8 @@ def parsed() -> argparse.Namespace:
     for name, _ in arguments.tasks:
         if name not in TEXTS:
             parser.error(f"--tasks {name}: give mrpc or sst2, or a folder for one of them")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device here")
     return arguments
 
 
