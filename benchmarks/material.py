@@ -77,12 +77,6 @@ def write_model(folder: Path, shape: Shape) -> None:
     BertTokenizer(vocab={name: i for i, name in enumerate(names)}).save_pretrained(folder)
 
 
-def task_size(task: str) -> int:
-    """Training examples of a whole task."""
-    counts = json.loads(_LENGTHS.read_text(encoding="utf-8"))[task]["train"]
-    return sum(counts.values())
-
-
 def size_of(folder: Path) -> int:
     """Training examples of a task that was written."""
     from datasets import load_from_disk

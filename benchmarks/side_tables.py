@@ -96,6 +96,10 @@ def recipe_tables(found: dict[str, Any], case: Case, sides: Sequence[Side]) -> l
         seconds = {side: [turn[str(side)]["parts"].get(name) for turn in rounds] for side in sides}
         texts = {side: f"{statistics.median(values):.1f}" for side, values in seconds.items() if None not in values}
         table.row(f"s: {name}", texts)
+    sparse = {side: [turn[str(side)]["sparse"] for turn in rounds if turn[str(side)]["sparse"]] for side in sides}
+    for key, name in {"count": "sparse steps", "gain": "sparse steps: tokens a second, sparse / dense"}.items():
+        if any(sparse.values()):
+            table.row(name, {side: ", ".join(str(note[key]) for note in notes) for side, notes in sparse.items()})
     finals = {side: [turn[str(side)]["final"] for turn in rounds] for side in sides}
     for name in sorted({name for values in finals.values() for final in values for name in final}):
         known = {side: [final[name] for final in values if name in final] for side, values in finals.items()}

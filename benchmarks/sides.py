@@ -247,6 +247,8 @@ class Ours:
         self._step(last - 2, self._batches(0)[0])
         start = time.perf_counter()
         self.pruner.project(last, self.run.optimizer)
+        if sparse := getattr(self.run, "sparse_steps", None):  # which the earlier build has not
+            sparse.follow(last)
         self.wait()
         return time.perf_counter() - start
 

@@ -13,8 +13,8 @@ and the project computes none; the published script does, as in every step. With
 before the last update, where every side scores. Batches represent an epoch: one from each stratum of lengths.
 
 --recipe races whole trainings instead: 15 epochs of warm-up, ramp and cooldown, from the start of the process
-to the saved model, and compares what came out. With --examples they are shorter; the interval between mask
-updates then shrinks with them. Each round (--pairs) has a seed of its own.
+to the saved model, and compares what came out. With --examples they are shorter; masks are then updated more
+often, about 40 times in all. Each round (--pairs) has a seed of its own.
 
 Models and data are synthetic (see material.py) and need no network; real ones are given as NAME=FOLDER. The
 synthetic labels are random, so that metrics mean something for real data only.
