@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+_LENGTHS = Path(__file__).with_name("lengths.json")
 VOCABULARY = 30_522
 WORDS = 11_570
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -33,6 +34,27 @@ SHAPES = {"bert-mini": Shape(256, 4, 4), "MiniLM": Shape(384, 6, 12)}
 TRIED = {"tiny": Shape(64, 2, 2)}
 # Text columns of a task, and the number of special tokens per example.
 TEXTS = {"mrpc": (("sentence1", "sentence2"), 3), "sst2": (("sentence",), 2)}
+# Final sparsity of the published recipes.
+TARGET = 0.9
+
+
+@dataclass(frozen=True)
+class PublishedRecipe:
+    """The published recipe of bert-mini on a task: rates, and durations in epochs and steps."""
+
+    lr: float
+    weight_decay: float
+    distill_weight: float
+    warmup: int
+    frequency: int
+    cooldown: int = 5
+    epochs: int = 15
+
+
+RECIPES = {
+    "mrpc": PublishedRecipe(1e-3, 1e-3, 5.0, warmup=1, frequency=50),
+    "sst2": PublishedRecipe(5e-5, 5e-5, 2.0, warmup=0, frequency=500),
+}
 
 
 def write_model(folder: Path, shape: Shape) -> None:
@@ -55,13 +77,19 @@ def write_model(folder: Path, shape: Shape) -> None:
     BertTokenizer(vocab={name: i for i, name in enumerate(names)}).save_pretrained(folder)
 
 
+def size_of(folder: Path) -> int:
+    """Training examples of a task that was written."""
+    from datasets import load_from_disk
+
+    return len(load_from_disk(str(folder))["train"])
+
+
 def write_task(folder: Path, task: str, most: int | None = None) -> None:
     """Write both splits of a task with `save_to_disk`, at most `most` examples of each."""
     from datasets import Dataset, DatasetDict, disable_progress_bars
 
     disable_progress_bars()
-
-    counts = json.loads(Path(__file__).with_name("lengths.json").read_text(encoding="utf-8"))[task]
+    counts = json.loads(_LENGTHS.read_text(encoding="utf-8"))[task]
     generator = np.random.default_rng(0)
     frequency = 1 / (np.arange(WORDS) + 2.7)
     columns, special = TEXTS[task]
@@ -82,3 +110,19 @@ def write_task(folder: Path, task: str, most: int | None = None) -> None:
             rows["label"].append(int(generator.integers(2)))
         splits[split] = Dataset.from_dict(rows)
     DatasetDict(splits).save_to_disk(str(folder))
+
+
+def copy_task(folder: Path, task: str, source: Path, most: int | None = None) -> None:
+    """Write the splits of a real task as `write_task` does: of a folder in GLUE's layout, or made by `save_to_disk`."""
+    from datasets import DatasetDict, disable_progress_bars, load_dataset, load_from_disk
+
+    disable_progress_bars()
+    if (source / "dataset_dict.json").is_file():
+        loaded = load_from_disk(str(source))
+    else:
+        files = {split: str(source / task / f"{split}-*.parquet") for split in ("train", "validation")}
+        loaded = load_dataset("parquet", data_files=files, cache_dir=str(folder.parent / "read"))
+    columns, _ = TEXTS[task]
+    splits = {split: loaded[split].select_columns([*columns, "label"]) for split in ("train", "validation")}
+    few = {split: rows.select(range(min(len(rows), most or len(rows)))) for split, rows in splits.items()}
+    DatasetDict(few).save_to_disk(str(folder))

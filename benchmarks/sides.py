@@ -1,20 +1,21 @@
 """One side of the race: a process that reads commands from standard input.
 
-Started by training_step.py; they exchange one JSON value per line. The side `published` runs
-published_loop.py; the others run the project's loop as `train.py` builds it, in fp32 or bf16.
+Started by race.py; they exchange one JSON value per line. The side `published` runs published_loop.py;
+the others run the project's loop as `train.py` builds it, of this build or of an earlier one: only what
+both have may be used here.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,25 +24,34 @@ import torch
 
 @dataclass(frozen=True)
 class Order:
-    """The settings that a side is started with; see training_step.py."""
+    """The settings that a side is started with; see race.py.
+
+    Args:
+        package: the only folder that modules of the package may come from.
+        ramp: whether steps at a density below 1 are those before the last mask update; otherwise those after it.
+        born: when the process was started.
+    """
 
     side: str
+    model: str
     task: str
-    folder: str
+    data: str
+    words: list[str]
+    package: str
     threads: int
     steps: int
+    ramp: bool
     device: str
     born: float
 
 
 class Side(Protocol):
-    """The commands that training_step.py sends to a side; all times are in seconds."""
+    """The commands that race.py sends to a side; all times are in seconds."""
 
     def about(self) -> dict[str, float]: ...
+    def prune(self, density: float) -> float: ...
     def chunk(self, number: int) -> dict[str, float]: ...
     def update(self) -> float: ...
-    def save(self) -> dict[str, float]: ...
-    def parts(self, number: int) -> dict[str, float]: ...
 
 
 def stratified(sizes: list[int], count: int, number: int) -> list[int]:
@@ -59,125 +69,120 @@ def timed(note: dict[str, float], name: str, wait: Callable[[], None]) -> Iterat
     note[name] = note.get(name, 0.0) + time.perf_counter() - start
 
 
+@contextmanager
+def watched(owner: Any, method: str, name: str, note: dict[str, float], wait: Callable[[], None]) -> Iterator[None]:
+    """Times a method of one object."""
+    inner, own = getattr(owner, method), vars(owner).get(method)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        with timed(note, name, wait):
+            return inner(*arguments, **options)
+
+    object.__setattr__(owner, method, call)
+    try:
+        yield
+    finally:
+        if own is None:
+            object.__delattr__(owner, method)
+        else:
+            object.__setattr__(owner, method, own)
+
+
 def waiter(device: str) -> Callable[[], None]:
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
 class Published:
-    """Side A: the published script's loop."""
+    """The published script's loop."""
 
     def __init__(self, order: Order) -> None:
-        from datasets import load_from_disk
         from published_loop import PublishedLoop
-        from torch import nn
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         torch.set_num_threads(order.threads)
         torch.manual_seed(0)
-        self.order, self.wait = order, waiter(order.device)
-        self.folder = Path(order.folder)
-        model = AutoModelForSequenceClassification.from_pretrained(self.folder / "model")
-        tokenizer = AutoTokenizer.from_pretrained(self.folder / "model")
-        rows = load_from_disk(str(self.folder / "task"))["train"]
-        texts = [column for column in rows.column_names if column != "label"]
-        rows = rows.map(
-            lambda batch: tokenizer(*(batch[text] for text in texts), truncation=True, max_length=128),
-            batched=True,
-            remove_columns=texts,
-        ).rename_column("label", "labels")
-        pruned = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and ".encoder." in n}
-        recipe = {"mrpc": (1e-3, 1e-3, 5.0), "sst2": (5e-5, 5e-5, 2.0)}[order.task]
-        self.loop = PublishedLoop(model, tokenizer, rows, pruned, *recipe, cpu=order.device == "cpu")
-        self.lengths = [len(ids) for ids in rows["input_ids"]]
+        self.order, self.wait, self.density = order, waiter(order.device), 1.0
+        self.loop = PublishedLoop.of(Path(order.model), Path(order.data), order.task, order.device)
+        self.lengths = [len(ids) for ids in self.loop.rows["input_ids"]]
         self.loop.model.train()
-        for batch in self.loop.batches(self._batches(1000)):
-            self.loop.step(batch)
-        self.loop.pruner.update(0.6)
+        self.chunk(1000)
 
     def _batches(self, number: int) -> list[list[int]]:
-        order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(number)).tolist()
-        batches = [order[start : start + 16] for start in range(0, len(order) - 15, 16)]
+        from published_loop import BATCH, in_order
+
+        batches = [batch for batch in in_order(len(self.lengths), number) if len(batch) == BATCH]
         sizes = [max(self.lengths[i] for i in batch) for batch in batches]
         return [batches[place] for place in stratified(sizes, self.order.steps, number)]
 
     def about(self) -> dict[str, float]:
-        return {"steps_per_epoch": -(-len(self.lengths) // 16)}
+        return {}
+
+    def prune(self, density: float) -> float:
+        self.density = density
+        if density < 1:
+            self.loop.pruner.update(1 - density)
+        masks = self.loop.pruner.masks.values()
+        return sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
     def chunk(self, number: int) -> dict[str, float]:
         batches = self._batches(number)
         computed = sum(16 * max(self.lengths[i] for i in batch) for batch in batches)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         for batch in self.loop.batches(batches):
             self.loop.step(batch)
         self.wait()
-        seconds = (time.perf_counter() - start) / len(batches)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         real = sum(self.lengths[i] for batch in batches for i in batch)
-        return {"seconds": seconds, "padding": computed / real}
+        return {"seconds": seconds / len(batches), "cpu": cpu / len(batches), "padding": computed / real}
 
     def update(self) -> float:
         start = time.perf_counter()
-        self.loop.pruner.update(0.6)
+        self.loop.pruner.update(1 - self.density)
         self.wait()
         return time.perf_counter() - start
 
-    def save(self) -> dict[str, float]:
-        place = self.folder / "state"
-        start = time.perf_counter()
-        self.loop.save(place)
-        seconds = time.perf_counter() - start
-        size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-        shutil.rmtree(place)
-        return {"seconds": seconds, "bytes": size}
-
-    def parts(self, number: int) -> dict[str, float]:
-        return {}
-
 
 class Ours:
-    """Side B: composed, checked, set up and run as `train.py` does."""
+    """A run composed, checked, set up and stepped as `train.py` does."""
+
+    run: Any
 
     def __init__(self, order: Order) -> None:
+        from hydraprune.runs.setup import TaskLoader
+        from hydraprune.training.clock import Clock
+
+        self.order, self.wait = order, waiter(order.device)
+        self.clock, self.load_data = Clock(), TaskLoader()
+        self.teacher = self._prepare([])
+        self.ready = time.time() - order.born - self.teacher
+        loaded = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "hydraprune"}
+        for name, module in loaded.items():
+            if order.package not in str(getattr(module, "__file__", order.package)):
+                raise SystemExit(f"{name} is not of {order.package}: {module.__file__}")
+
+    def _prepare(self, more: list[str]) -> float:
+        """Set the run up; returns the seconds of the teacher's pass."""
         from hydra import compose, initialize_config_dir
 
         from hydraprune.config.composition import conf_dir
         from hydraprune.runs.experiment import build_experiment
         from hydraprune.runs.preflight import preflight
-        from hydraprune.runs.setup import TaskLoader, prepare
+        from hydraprune.runs.setup import prepare
         from hydraprune.tracking import Silent
-        from hydraprune.training.clock import Clock
         from hydraprune.utils.hub_access import quiet_libraries
 
-        self.order, self.wait = order, waiter(order.device)
-        self.folder, self.clock = Path(order.folder), Clock()
-        words = [
-            f"task={order.task}",
-            f"task.path={self.folder / 'task'}",
-            "model=bert_mini",
-            f"model.path={self.folder / 'model'}",
-            f"dense.source={self.folder / 'model'}",
-            "pattern=4x1",
-            f"training.precision={order.side}",
-            f"training.device={order.device}",
-            f"runtime.threads={order.threads}",
-            f"cache.dir={self.folder / f'cache-{order.side}'}",
-            f"run.root={self.folder / 'outputs'}",
-        ]
+        self.run = None
+        gc.collect()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             quiet_libraries()
-            config = compose("config", words, return_hydra_config=True)
-            experiment, load_data = build_experiment(config), TaskLoader()
-            preflight(experiment, load_data)
-            prepared = prepare(experiment, str(self.folder / "model"), load_data)
+            config = compose("config", [*self.order.words, *more], return_hydra_config=True)
+            experiment = build_experiment(config)
+            preflight(experiment, self.load_data)
+            prepared = prepare(experiment, self.order.model, self.load_data)
         self.run = prepared.training(Silent())
-        self.tokenizer, self.teacher_seconds = prepared.tokenizer, prepared.teacher_seconds
-        self.ready = time.time() - order.born - self.teacher_seconds
         (self.pruner,) = self.run.pruners
+        self.pruner.project(0, self.run.optimizer)
         self.run.model.train()
-        updates = self.pruner.updates
-        self.due = updates.start + updates.count // 2 * updates.frequency
-        warm = [*self._batches(1000), *self._batches(1001)]
-        for index, indices in zip(range(self.due - len(warm), self.due), warm, strict=True):
-            self._step(index, indices)
+        return float(prepared.teacher_seconds)
 
     def _step(self, index: int, indices: Any) -> None:
         from hydraprune.training.step import take_step
@@ -189,126 +194,87 @@ class Ours:
         sizes = [int(self.run.train.data.lengths[batch].max()) for batch in batches]
         return [batches[place] for place in stratified(sizes, self.order.steps, number)]
 
-    def _indices(self) -> list[int]:
-        """Steps between two updates of the ramp, with the same share of scored steps as between all of them."""
-        stretch, steps = self.pruner.updates.frequency, self.order.steps
-        scored = round(steps * min(1.0, self.pruner.criterion.horizon / stretch))
-        first = self.due + stretch - min(stretch, self.pruner.criterion.horizon)
-        return [*range(self.due + 1, self.due + 1 + steps - scored), *range(first + 1, first + 1 + scored)]
-
     def about(self) -> dict[str, float]:
         from hydraprune.training.evaluation import evaluate
 
         start = time.perf_counter()
         evaluate(self.run.model, self.run.evaluations, self.run.score, self.run.accelerator)
-        return {
-            "steps_per_epoch": self.run.steps_per_epoch,
-            "frequency": self.pruner.updates.frequency,
-            "horizon": self.pruner.criterion.horizon,
-            "epochs": self.run.settings.epochs,
-            "start": self.ready,
-            "teacher": self.teacher_seconds,
-            "evaluation": time.perf_counter() - start,
-        }
+        seconds = time.perf_counter() - start
+        self.run.model.train()
+        horizon = self.pruner.criterion.horizon
+        return {"start": self.ready, "teacher": self.teacher, "evaluation": seconds, "horizon": horizon}
+
+    def prune(self, density: float) -> float:
+        """Set up anew, and train until masks of this density are in force; returns the share of weights they keep.
+
+        Masks are made by a step that ends with the update, as in `train.py`. Steps then have numbers of the run's
+        part where it has this density, so that as many of them are scored as there.
+        """
+        if density < 1:
+            self._prepare([f"pattern.target_sparsity={round(1 - density, 6)}"])
+        else:
+            self._prepare([])
+        updates, steps = self.pruner.updates, self.order.steps
+        if density == 1:
+            first = updates.start or updates.start + updates.frequency
+            self.stretch = range(first - 1)
+        else:
+            due = updates.last - updates.frequency * self.order.ramp
+            batches = [*self._batches(1000), *self._batches(1001)][-due:]
+            for index, indices in zip(range(due - len(batches), due), batches, strict=True):
+                self._step(index, indices)
+            self.stretch = range(due, updates.last - 1 if self.order.ramp else max(due + 1, self.run.steps))
+        self.indices = [self.stretch[int((i + 0.5) * len(self.stretch) / steps)] for i in range(steps)]
+        for number in (1002, 1003):  # oneDNN compiles code for shapes that it has not met
+            self.chunk(number)
+        return 1 - float(self.pruner.zeros) / float(self.pruner.total)
 
     def chunk(self, number: int) -> dict[str, float]:
         batches = self._batches(number)
         lengths = self.run.train.data.lengths
         computed = sum(self.run.train.batch(batch).inputs["input_ids"].numel() for batch in batches)
-        start = time.perf_counter()
-        for index, indices in zip(self._indices(), batches, strict=True):
+        start, cpu = time.perf_counter(), time.process_time()
+        for index, indices in zip(self.indices, batches, strict=True):
             self._step(index, indices)
         self.wait()
-        seconds = (time.perf_counter() - start) / len(batches)
-        return {"seconds": seconds, "padding": computed / sum(int(lengths[batch].sum()) for batch in batches)}
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        real = sum(int(lengths[batch].sum()) for batch in batches)
+        return {"seconds": seconds / len(batches), "cpu": cpu / len(batches), "padding": computed / real}
 
     def update(self) -> float:
-        # Just before an update: the scores are complete, and the masks are those of the previous update.
-        self._step(self.due + self.pruner.updates.frequency - 2, self._batches(0)[0])
+        # Scores are complete, and the masks are those in force.
+        last = self.pruner.updates.last
+        self._step(last - 2, self._batches(0)[0])
         start = time.perf_counter()
-        self.pruner.project(self.due)
+        self.pruner.project(last, self.run.optimizer)
+        if sparse := getattr(self.run, "sparse_steps", None):  # which the earlier build has not
+            sparse.follow(last)
         self.wait()
         return time.perf_counter() - start
 
-    def save(self) -> dict[str, float]:
-        from hydraprune.models.pretrained import PretrainedModel
-        from hydraprune.models.saving import save_model
-        from hydraprune.results.sparsity_counts import count_sparsity
-
-        start = time.perf_counter()
-        place = self.folder / f"saved-{self.order.side}"
-        place.mkdir()
-        saved = save_model(self.run.model, self.tokenizer, place)
-        count_sparsity(PretrainedModel("saved", str(saved)).load(), self.run.pruners)
-        seconds = time.perf_counter() - start
-        cache = self.folder / f"cache-{self.order.side}"
-        size = sum(file.stat().st_size for place in (saved, cache) for file in place.rglob("*") if file.is_file())
-        shutil.rmtree(saved, ignore_errors=True)
-        return {"seconds": seconds, "bytes": size}
-
     def parts(self, number: int) -> dict[str, float]:
-        """Seconds of a step by part; `score` is the mean over all steps between two updates, scored or not."""
+        """Seconds of a step by part."""
         note: dict[str, float] = {}
-        real = self.run
-        self.run = replace(
-            real,
-            distiller=Watched(real.distiller, {"loss": "forward"}, note, self.wait),
-            teacher=Watched(real.teacher, {"outputs": "teacher"}, note, self.wait),
-            pruners=tuple(
-                Watched(p, {"observe": "score", "project": "mask"}, note, self.wait)  # type: ignore[misc]
-                for p in real.pruners
-            ),
-            optimizer=Watched(real.optimizer, {"step": "optimizer"}, note, self.wait),
-            accelerator=Watched(real.accelerator, {"backward": "backward"}, note, self.wait),
+        batches, run = self._batches(number), self.run
+        methods = (
+            (run.distiller, "loss", "forward"),
+            (run.teacher, "outputs", "teacher"),
+            (run.accelerator, "backward", "backward"),
+            (run.optimizer, "step", "optimizer"),
+            (self.pruner, "observe", "score"),
+            (self.pruner, "project", "mask"),
         )
-        batches, indices = self._batches(number), self._indices()
-        start = time.perf_counter()
-        try:
-            for index, chosen in zip(indices, batches, strict=True):
+        with ExitStack() as watches:
+            for owner, method, name in methods:
+                watches.enter_context(watched(owner, method, name, note, self.wait))
+            start = time.perf_counter()
+            for index, chosen in zip(self.indices, batches, strict=True):
                 with timed(note, "batch", self.wait):
                     self.run.train.batch(chosen)
                 self._step(index, chosen)
-        finally:
-            self.run = real
-        whole = time.perf_counter() - start - note["batch"]  # which was made twice
+            whole = time.perf_counter() - start - note["batch"]  # which was made twice
         note["rest"] = whole - sum(note.values())
         return {name: seconds / len(batches) for name, seconds in note.items()}
-
-    def plain(self, number: int) -> dict[str, float]:
-        """`parts` without compiled code, by torch alone."""
-        from hydraprune.kernels import dropout
-        from hydraprune.sparsity import saliency_kernels as products
-
-        before = products._compiled, dropout._compiled
-        products._compiled = dropout._compiled = None
-        try:
-            self.parts(number)
-            return self.parts(number)
-        finally:
-            products._compiled, dropout._compiled = before
-
-    def compiled(self) -> bool:
-        from hydraprune.sparsity import saliency_kernels as products
-
-        return products._compiled is not None
-
-
-class Watched:
-    """A wrapper of an object that times some of its methods."""
-
-    def __init__(self, inner: Any, methods: dict[str, str], note: dict[str, float], wait: Callable[[], None]) -> None:
-        self._inner, self._methods, self._note, self._wait = inner, methods, note, wait
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if name not in self._methods:
-            return found
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            with timed(self._note, self._methods[name], self._wait):
-                return found(*arguments, **options)
-
-        return call
 
 
 def memory() -> dict[str, float]:
