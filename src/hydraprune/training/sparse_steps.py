@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 # Largest share of weights in live blocks at which sparse steps are faster on every processor tried, by precision
 # (benchmarks/training_step.py). Constants, not measured at start: the same config gives the same bits.
-LARGEST_DENSITY = {"fp32": 0.5, "bf16": 0.25}
+LARGEST_DENSITY = {"fp32": 0.65, "bf16": 0.25}
 # Optimizers that move every weight by its own gradients alone.
 _ENTRY_BY_ENTRY = (SGD, Adagrad, Adam, AdamW, NAdam, RAdam, RMSprop)
 
