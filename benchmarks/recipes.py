@@ -101,6 +101,8 @@ def _train(
     if more:
         _forget(folder)
     sparse = report.get("sparse_steps")  # which the earlier build does not report
+    if sparse:
+        sparse = {**sparse, "gain": report["sparse_gain"]}
     return {"seconds": seconds, "cpu": cpu, "parts": report["seconds"], "final": report["final"], "sparse": sparse}
 
 

@@ -29,6 +29,9 @@ def summary(report: RunReport, directory: Path) -> str:
         lines.append(("units", f"{units['pruned']:,} of {units['total']:,} pruned, target {units['target']:,}"))
         holds = "holds" if report.pattern_ok else "DOES NOT HOLD"
         lines.append(("pattern", f"{spec.pattern} {holds} in the saved model"))
+    if report.sparse_steps is not None and report.sparse_steps["count"]:
+        gain = "" if report.sparse_gain is None else f", {report.sparse_gain:.2g} times as fast as dense ones"
+        lines.append(("sparse steps", f"{report.sparse_steps['count']:,} of {report.steps or 0:,}{gain}"))
     lines.append(("model", str(directory / "model")))
     lines.append(("verify", f"hydraprune verify {directory / 'model'}"))
     width = max(len(name) for name, _ in lines)

@@ -149,12 +149,7 @@ class SparseSteps:
         """How many times as many tokens a second sparse steps read as dense ones; None without both."""
         if not (self.dense.tokens and self.sparse.tokens):
             return None
-        return (self.sparse.tokens / self.sparse.seconds) / (self.dense.tokens / self.dense.seconds)
-
-    def summary(self) -> dict[str, float | None]:
-        """For the report."""
-        gain = None if self.gain is None else round(self.gain, 2)
-        return {"count": self.sparse.steps, "gain": gain, "revived": self.revived}
+        return round((self.sparse.tokens / self.sparse.seconds) / (self.dense.tokens / self.dense.seconds), 2)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs besides the masks."""
