@@ -10,12 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
-from hydraprune.models.live_layers import LiveLayers
 from hydraprune.sparsity import Pruner
 from hydraprune.training.settings import Settings
 
@@ -26,6 +25,17 @@ log = logging.getLogger(__name__)
 LARGEST_DENSITY = {"fp32": 0.5, "bf16": 0.25}
 # Optimizers that move every weight by its own gradients alone.
 _ENTRY_BY_ENTRY = (SGD, Adagrad, Adam, AdamW, NAdam, RAdam, RMSprop)
+
+
+class Layers(Protocol):
+    """Layers of a model that can be computed over live blocks; `hydraprune.models.live_layers.LiveLayers` are some."""
+
+    def use(self, live: Mapping[int, Tensor] | None) -> float:
+        """Compute live blocks alone from now on, or with None the layers as they are; returns the share that is live.
+
+        Args:
+            live: id of a weight -> bool mask like it.
+        """
 
 
 @dataclass
@@ -46,7 +56,7 @@ class SparseSteps:
         largest_density: share of weights in live blocks above which steps are dense.
     """
 
-    def __init__(self, layers: LiveLayers | None, pruners: Sequence[Pruner] = (), largest_density: float = 0.0) -> None:
+    def __init__(self, layers: Layers | None, pruners: Sequence[Pruner] = (), largest_density: float = 0.0) -> None:
         self.layers, self.pruners, self.largest_density = layers, tuple(pruners), largest_density
         self.active = False
         self.dense, self.sparse = Pace(), Pace()
