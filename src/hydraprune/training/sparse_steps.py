@@ -80,8 +80,8 @@ class SparseSteps:
             self.revived += revived
         final = all(step >= pruner.updates.last for pruner in self.pruners)
         self._live = live
-        density = self.layers.use(live) if live and (final or not self.revived) else 1.0
-        self.active = density <= self.largest_density
+        may_be = bool(live) and (final or not self.revived)
+        self.active = may_be and self.layers.use(live) <= self.largest_density
         if not self.active:
             self.layers.use(None)
 
