@@ -79,7 +79,7 @@ def left(folder: Path) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
     """(metrics, report without its times, weights)"""
     report = report_of(folder)
     assert set(report.pop("seconds")) == {"total", "train", "eval", "teacher"}
-    report.pop("sparse_gain")
+    report.pop("sparse_gain")  # is measured
     return (folder / "metrics.jsonl").read_text(), report, weights_of(folder)
 
 

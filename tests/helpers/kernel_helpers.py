@@ -23,15 +23,20 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }
 
 
-@lru_cache
-def kernels(target: str = "native") -> Compiled:
-    """The kernels for one of `TARGETS`; skips the test where this machine cannot compile or run them."""
+def skip_unless_runs(target: str) -> None:
+    """Skip the test where this machine cannot compile or run code for one of `TARGETS`."""
     if native_code.compiler() is None:
         pytest.skip("no C compiler")
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     needed = {"AVX2": "avx2", "AVX-512 without BF16": "avx512bw"}.get(target, "")
     if needed not in flags:
         pytest.skip(f"this processor has no {needed}")
+
+
+@lru_cache
+def kernels(target: str = "native") -> Compiled:
+    """The kernels for one of `TARGETS`; skips the test where this machine cannot compile or run them."""
+    skip_unless_runs(target)
     return compile_kernels(FOLDER, TARGETS[target])
 
 

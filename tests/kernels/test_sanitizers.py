@@ -6,14 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import sanitized_kernels
-from kernel_helpers import TARGETS, kernels
+import sanitized_training
+from kernel_helpers import TARGETS, skip_unless_runs
 
 from hydraprune.sparsity import native_code
 
 ROUNDS = "25"
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def library(name: str) -> str:
@@ -27,46 +30,64 @@ def library(name: str) -> str:
     return path
 
 
-def run_sanitized(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
+def run_sanitized(script: str, folder: Path, target: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]),
         "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
         # Python and torch leave memory behind.
         "ASAN_OPTIONS": "detect_leaks=0",
     }
-    command = [sys.executable, sanitized_kernels.__file__, str(folder), ROUNDS, *TARGETS[target]]
+    command = [sys.executable, script, str(folder), ROUNDS, *TARGETS[target]]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
 
 
 @pytest.mark.parametrize("target", ["native", "AVX2"])
-def test_random_shapes_break_no_rule(target: str, tmp_path: Path) -> None:
-    kernels(target)
-    done = run_sanitized(tmp_path, target)
+@pytest.mark.parametrize("module", [sanitized_kernels, sanitized_training], ids=["encoders", "training"])
+def test_random_shapes_break_no_rule(module: ModuleType, target: str, tmp_path: Path) -> None:
+    skip_unless_runs(target)
+    assert module.__file__ is not None
+    done = run_sanitized(module.__file__, tmp_path, target)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert f"{ROUNDS} rounds" in done.stdout
 
 
-def test_the_sanitizers_see_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read behind the end of a buffer in a copy of the source ends the same run."""
-    kernels()
+@pytest.mark.parametrize(
+    ("module", "place", "file", "right", "wrong"),
+    [
+        (sanitized_kernels, "compiled", "encoder.c", "i < length[e]", "i <= length[e] + 100000"),
+        # The width of a head's matrices is the length itself, not rounded up.
+        (
+            sanitized_training,
+            "training",
+            "training_batch.h",
+            "return (length + UNIT - 1) / UNIT * UNIT;",
+            "return length;",
+        ),
+    ],
+    ids=["encoders", "training"],
+)
+def test_the_sanitizers_see_a_fault(
+    module: ModuleType, place: str, file: str, right: str, wrong: str, tmp_path: Path
+) -> None:
+    """An access behind the end of a buffer in a copy of the source ends the same run."""
+    skip_unless_runs("portable")
     source = Path(native_code.__file__).parents[1] / "kernels"
     copy = tmp_path / "hydraprune_kernels"
     copy.mkdir()
-    for file in source.iterdir():
-        if file.suffix in (".c", ".h"):
-            (copy / file.name).write_text(file.read_text())
-    text = (copy / "encoder.c").read_text()
-    assert "i < length[e]" in text
-    (copy / "encoder.c").write_text(text.replace("i < length[e]", "i <= length[e] + 100000"))
+    for path in source.iterdir():
+        if path.suffix in (".c", ".h"):
+            (copy / path.name).write_text(path.read_text())
+    text = (copy / file).read_text()
+    assert right in text
+    (copy / file).write_text(text.replace(right, wrong))
+    main = "encoder.c" if place == "compiled" else "training.c"
     script = tmp_path / "faulty.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom hydraprune.kernels import compiled\n"
-        f"compiled.SOURCE = Path({str(copy / 'encoder.c')!r})\n"
-        "import sanitized_kernels\nsanitized_kernels.main(*sys.argv[1:])\n"
+        f"import sys\nfrom pathlib import Path\nfrom hydraprune.kernels import {place}\n"
+        f"{place}.SOURCE = Path({str(copy / main)!r})\n"
+        f"import {module.__name__} as rounds\nrounds.main(*sys.argv[1:])\n"
     )
-    monkeypatch.setattr(sanitized_kernels, "__file__", str(script))
-    helpers = str(Path(__file__).parents[1] / "helpers")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")]))
-    done = run_sanitized(tmp_path / "native", "portable")
+    done = run_sanitized(str(script), tmp_path / "native", "portable")
     assert done.returncode != 0
     assert "AddressSanitizer" in done.stderr

@@ -71,6 +71,11 @@ class DropoutKey:
         return _LEVELS / (_LEVELS - self.levels)
 
 
+def drops_all(p: float) -> bool:
+    """Whether dropout with probability `p` leaves no value: it then has no key."""
+    return round(p * _LEVELS) == _LEVELS
+
+
 def draw_key(p: float) -> DropoutKey | None:
     """The key of a call of dropout with probability `p`, drawn from PyTorch's global CPU generator.
 

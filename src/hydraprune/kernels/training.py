@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hydraprune.kernels.compiled import NATIVE
 from hydraprune.kernels.dropout import DropoutKey
 from hydraprune.kernels.live_blocks import ROWS, LiveBlocks
 from hydraprune.kernels.structures import ACTIVATIONS, CLayer, Structures
 from hydraprune.sparsity import native_code
 
 SOURCE = Path(__file__).with_name("training.c")
-_FLAGS = ("-march=native", "-ffp-contract=fast", "-fno-math-errno")
+_FLAGS = ("-ffp-contract=fast", "-fno-math-errno")
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
 _BATCH = (*(_POINTER,) * 3, *(ctypes.c_int,) * 2)
 FUNCTIONS = {
@@ -57,13 +59,16 @@ class _CGradients(ctypes.Structure):
     )
 
 
-def compile_training(folder: Path) -> ctypes.CDLL:
+def compile_training(folder: Path, target: Sequence[str] = NATIVE) -> ctypes.CDLL:
     """The kernels, compiled into `folder` unless they are there already for this kind of processor.
+
+    Args:
+        target: as of `compile_kernels`.
 
     Raises:
         OSError, AttributeError, SubprocessError: they cannot be compiled or loaded here.
     """
-    return native_code.build(SOURCE, folder, FUNCTIONS, _FLAGS)
+    return native_code.build(SOURCE, folder, FUNCTIONS, (*target, *_FLAGS))
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,14 @@ class TrainedLayer:
         self.packed = False
         self._described: tuple[int, ...] = ()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrainedLayer:
+        """Of the copies of the parameters."""
+        copied = copy.copy(self)
+        copied.parameters = copy.deepcopy(self.parameters, memo)
+        copied.blocks = copy.deepcopy(self.blocks, memo)
+        copied._described = ()
+        return copied
+
     @property
     def live(self) -> int:
         """Weights in live blocks."""
@@ -167,7 +180,17 @@ class TrainedLayer:
 
         Raises:
             MemoryError: there is no memory.
+            ValueError: a tensor is of another type or shape.
         """
+        hidden = self.blocks[0].packed.shape[1]
+        if (x.dtype, x.dim(), x.shape[-1]) != (torch.float32, 3, hidden) or (lengths.dtype, lengths.shape) != (
+            torch.int32,
+            x.shape[:1],
+        ):
+            raise ValueError(
+                f"a layer takes float32 [examples, tokens, {hidden}] and int32 [examples], "
+                f"not {x.dtype} {list(x.shape)} and {lengths.dtype} {list(lengths.shape)}"
+            )
         result: Tensor = _LayerFunction.apply(x, self, lengths, dropouts, *self.parameters.flat())  # type: ignore[no-untyped-call]
         return result
 

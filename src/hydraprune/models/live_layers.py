@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hydraprune.kernels.dropout import FastDropout, draw_key
+from hydraprune.kernels.dropout import FastDropout, draw_key, drops_all
 from hydraprune.kernels.live_blocks import ROWS, LiveBlocks
 from hydraprune.kernels.training import Dropouts, LayerParameters, LayerShape, TrainedLayer
 from hydraprune.models.encoder_layers import EncoderLayer, encoder_layers, kernel_activation
@@ -47,6 +48,14 @@ class LiveLayers:
         """A hook: transformers collects attention weights from inside of the layers."""
         asked = named.get("output_attentions")
         self._wants_attentions = bool(base.config.output_attentions if asked is None else asked)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LiveLayers:
+        """Of the copy of the model that `memo` is about; a process has compiled functions once."""
+        memo[id(self.functions)] = self.functions
+        copied = memo[id(self)] = copy.copy(self)
+        copied._mask = copied._lengths = None
+        copied._layers = copy.deepcopy(self._layers, memo)
+        return copied
 
     @property
     def wants_attentions(self) -> bool:
@@ -176,7 +185,12 @@ class _LiveLayer:
 
 def _is_watched(module: nn.Module) -> bool:
     """Whether a module has hooks other than those by which transformers collects outputs."""
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    hooks = [
+        *module._forward_hooks.values(),
+        *module._forward_pre_hooks.values(),
+        *module._backward_hooks.values(),
+        *module._backward_pre_hooks.values(),
+    ]
     return any(not getattr(hook, "__module__", "").startswith("transformers.") for hook in hooks)
 
 
@@ -217,8 +231,11 @@ def _layer_misfit(base: nn.Module, layer: EncoderLayer) -> str | None:
     if layer.heads < 1 or layer.head_size % ROWS:
         return f"its heads have sizes that are no multiple of {ROWS}"
     names = [f"{layer.name}.{name}" for name in _DROPOUTS[model_type(base)] if name is not None]
-    if any(not isinstance(dropout, FastDropout) and dropout.p for dropout in map(base.get_submodule, names)):
+    dropouts: list[Any] = [base.get_submodule(name) for name in names]
+    if any(not isinstance(dropout, FastDropout) and dropout.p for dropout in dropouts):
         return "its dropout is PyTorch's (training.fast_dropout=false)"
+    if any(drops_all(dropout.p) for dropout in dropouts):
+        return "its dropout drops everything"
     return None
 
 
@@ -226,6 +243,9 @@ def _lengths_of(mask: Tensor, x: Tensor) -> Tensor | None:
     if mask.dim() != 4 or mask.shape[0] != x.shape[0] or mask.shape[-1] != x.shape[1]:
         return None
     row = mask[:, 0, 0]
+    is_expanded = all(mask.shape[i] == 1 or mask.stride(i) == 0 for i in (1, 2))
+    if not (is_expanded or torch.equal(mask, row[:, None, None].expand_as(mask))):
+        return None  # not the same for all heads and queries
     keep = row if row.dtype == torch.bool else row == 0
     lengths = keep.sum(-1, dtype=torch.int32)
     is_prefix = torch.arange(x.shape[1]) < lengths[:, None]

@@ -13,23 +13,44 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
-from hydraprune.models.live_layers import LiveLayers
+from hydraprune.kernels.live_blocks import LiveBlocks
 from hydraprune.sparsity import Pruner
 from hydraprune.training.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Largest share of weights in live blocks at which sparse steps are faster on every processor tried, by precision
-# (benchmarks/training_step.py). Constants, not measured at start: the same config gives the same bits.
+# Largest share of weights in live blocks at which steps are sparse, by precision. On an Intel Xeon with AMX they are
+# at least 1.1 times as fast there (benchmarks/training_step.py). Constants: the same config gives the same bits.
 LARGEST_DENSITY = {"fp32": 0.65, "bf16": 0.25}
 # Optimizers that move every weight by its own gradients alone.
 _ENTRY_BY_ENTRY = (SGD, Adagrad, Adam, AdamW, NAdam, RAdam, RMSprop)
+
+
+class Layers(Protocol):
+    """Layers of a model that can be computed over live blocks; `hydraprune.models.live_layers.LiveLayers` are some."""
+
+    def use(self, live: Mapping[int, Tensor] | None) -> float:
+        """Compute live blocks alone from now on, or with None the layers as they are; returns the share that is live.
+
+        Args:
+            live: id of a weight -> bool mask like it.
+        """
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Those that may be live in part."""
+
+    def pack(self) -> list[tuple[Tensor, LiveBlocks]]:
+        """Train packed weights from now on: each weight, and its live blocks, whose `values` are the new leaf."""
+
+    def unpack(self) -> None:
+        """Write the values of packed weights into the model."""
 
 
 @dataclass
@@ -53,7 +74,7 @@ class SparseSteps:
 
     def __init__(
         self,
-        layers: LiveLayers | None,
+        layers: Layers | None,
         pruners: Sequence[Pruner] = (),
         largest_density: float = 0.0,
         optimizer: Optimizer | None = None,
@@ -82,8 +103,8 @@ class SparseSteps:
             log.warning("step %d: %d pruned weights came back; steps are dense until masks are final", step, revived)
             self.revived += revived
         self._live = live
-        density = self.layers.use(live) if live and (step >= self._last or not self.revived) else 1.0
-        self.active = density <= self.largest_density
+        may_be = bool(live) and (step >= self._last or not self.revived)
+        self.active = may_be and self.layers.use(live) <= self.largest_density
         if not self.active:
             self.layers.use(None)
         elif step >= self._packing_step and self.optimizer is not None:
@@ -103,7 +124,7 @@ class SparseSteps:
         # Regularizers act until the step after the last update.
         return self._last + 2 if self.pruners else -1
 
-    def _pack(self, layers: LiveLayers, optimizer: Optimizer) -> None:
+    def _pack(self, layers: Layers, optimizer: Optimizer) -> None:
         """Let the optimizer move packed weights, with the state that it has of them."""
         if not self._live.keys() <= {id(weight) for weight in layers.weights}:
             return  # weights elsewhere are masked too

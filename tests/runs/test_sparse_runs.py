@@ -1,0 +1,127 @@
+"""Runs with sparse steps: what the report and the log say, how to turn them off, and resuming in the middle of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cut_helpers import Ask, at_step, killed, left, log_of, same_bits
+from saved_run_helpers import encoder_weights, metrics_of, report_of, weights_of
+
+from hydraprune.runs import run as runs
+from hydraprune.runs import setup
+from hydraprune.training import checkpoints
+
+WORDS = ("pattern=4x1",)
+
+
+@pytest.fixture(autouse=True)
+def every_checkpoint(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Write every checkpoint, however long the last one took; and log as the command line does."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(checkpoints, "SHARE", 1.0)
+
+
+@pytest.fixture
+def dense(ask: Ask, kept: Path) -> str:
+    """The word for the dense model that all runs start from."""
+    experiment = ask("pattern=dense", "training.epochs=1", f"run.root={kept}")
+    runs.execute(experiment)
+    return f"dense.source={experiment.directory / 'model'}"
+
+
+def done(ask: Ask, *words: str) -> Path:
+    experiment = ask(*words)
+    runs.execute(experiment)
+    return experiment.directory
+
+
+def test_the_report_counts_sparse_steps_and_one_key_turns_them_off(ask: Ask, dense: str) -> None:
+    folder = done(ask, *WORDS, dense)
+    counted = report_of(folder)["sparse_steps"]
+    # Updates at 5, 9, ... 25 of 30 steps.
+    assert 5 < counted["count"] < 25
+    assert report_of(folder)["sparse_gain"] > 0
+    assert counted["revived"] == 0
+    assert "Every step is dense" not in log_of(folder)
+    folder.rename("sparse")
+
+    assert done(ask, *WORDS, dense, "runtime.sparse_steps=false") == folder  # the same hash
+    assert report_of(folder)["sparse_steps"] == {"count": 0, "revived": 0}
+    one, other = weights_of(Path("sparse")), weights_of(folder)
+    for name, weight in encoder_weights(one).items():
+        assert torch.equal(weight == 0, other[name] == 0), name
+        assert (weight - other[name]).norm() <= 1e-3 * weight.norm(), name
+    scores = [[(m["step"], m.get("sparsity/global")) for m in metrics_of(f)] for f in (Path("sparse"), folder)]
+    assert scores[0] == scores[1]
+
+
+def test_without_compiled_code_steps_are_dense(ask: Ask, dense: str) -> None:
+    folder = done(ask, *WORDS, dense, "runtime.compiled=false")
+    assert report_of(folder)["sparse_steps"]["count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("training.max_grad_norm=1.0", "training.max_grad_norm"),
+        ("pruner=gradient", "needs the gradients of pruned weights"),
+        ("training.fast_dropout=false", "its dropout is PyTorch's"),
+        ("training.precision=bf16", None),
+        ("training.accumulation=2", None),
+    ],
+)
+def test_the_log_says_why_every_step_is_dense(word: str, why: str | None, ask: Ask, dense: str) -> None:
+    folder = done(ask, *WORDS, word, dense)
+    said = [line for line in log_of(folder).splitlines() if "Every step is dense" in line]
+    assert (report_of(folder)["sparse_steps"]["count"] == 0) == (why is not None)
+    assert len(said) == (why is not None)
+    assert all(str(why) in line for line in said)
+
+
+def test_a_compiler_that_fails_leaves_dense_steps(ask: Ask, dense: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: Path) -> Any:
+        raise OSError("cc: fails")
+
+    monkeypatch.setattr(setup, "compile_training", broken)
+    folder = done(ask, *WORDS, dense)
+    assert report_of(folder)["sparse_steps"]["count"] == 0
+    assert "Every step is dense: the kernels cannot be compiled (OSError: cc: fails)" in log_of(folder)
+
+
+def test_zeros_of_a_sparse_model_are_kept_in_sparse_steps(ask: Ask, dense: str) -> None:
+    first = done(ask, *WORDS, dense)
+    folder = done(ask, "pattern=lock", f"dense.source={first / 'model'}")
+    assert report_of(folder)["sparse_steps"]["count"] == 30
+    assert report_of(folder)["sparse_gain"] is None  # there is no dense step to compare with
+    before, after = weights_of(first), weights_of(folder)
+    for name, weight in encoder_weights(before).items():
+        assert torch.equal(weight == 0, after[name] == 0)
+        assert not torch.equal(weight, after[name])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@pytest.mark.parametrize("words", [WORDS, ("pattern=mixed", "optimizer=sgd", "training.accumulation=2")], ids=len)
+def test_a_run_killed_in_sparse_steps_resumes_with_the_same_bits(
+    words: tuple[str, ...], ask: Ask, dense: str, ends: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = ask(*words, dense)
+    runs.execute(experiment)
+    folder = experiment.directory
+    whole = left(folder)
+    count = report_of(folder)["sparse_steps"]["count"]
+    folder.rename("whole")
+    # In dense steps, between two updates of sparse ones, right after an update, and with the last masks.
+    steps = report_of(Path("whole"))["steps"]
+    for cut in (7, steps - 9, steps - 8, steps - 2):
+        killed(experiment, monkeypatch, at_step(cut, steps))
+    runs.execute(experiment)
+    now = left(folder)
+    assert now[:2] == whole[:2]
+    assert same_bits(now[2], whole[2])
+    assert report_of(folder)["sparse_steps"]["count"] == count
+    assert same_bits(*ends[-2:])
