@@ -24,6 +24,7 @@ from live_layer_helpers import (
     with_compiled_dropout,
 )
 from torch import Tensor, nn
+from trained_layer_helpers import training_kernels
 from transformers import AutoModelForSequenceClassification
 
 from hydraprune.models.encoder_layers import encoder_layers
@@ -258,7 +259,7 @@ def test_hooks_of_layers_and_parameters_are_called() -> None:
 
 def test_a_copy_of_a_model_in_use() -> None:
     model = trainable("bert")
-    made = LiveLayers(base_model(model), live(trainable("bert")).layers.functions)
+    made = LiveLayers(base_model(model), training_kernels())
     made.use({})
     inputs = batch()
     wanted = run(model, inputs)

@@ -77,13 +77,14 @@ def below(place: Path) -> dict[str, dict[str, str]]:
 
 
 ONLINE, WANDB, PLAIN = "distill.online=true", "tracker=wandb tracker.mode=offline", "runtime.compiled=false"
+# Without compiled code there are no sparse steps, whose results are the same up to rounding.
+DENSE = "runtime.sparse_steps=false"
 # Overrides of a run -> overrides that do not change its result.
 WAYS = {
     "": (ONLINE, "cache.max_gb=0", WANDB),
     "distill=logits": (ONLINE,),
-    # Sparse steps need compiled code, and differ from dense ones by rounding.
-    "runtime.sparse_steps=false": (PLAIN,),
-    "training.precision=bf16 runtime.sparse_steps=false": (f"{ONLINE} {PLAIN}",),
+    DENSE: (PLAIN,),
+    f"training.precision=bf16 {DENSE}": (f"{ONLINE} {PLAIN}",),
 }
 
 

@@ -194,8 +194,8 @@ def test_limits_are_of_the_precisions_that_have_kernels() -> None:
 
 def test_without_layers_steps_are_counted_and_dense() -> None:
     trained = training(largest_density=None).start().train()
-    assert (trained.setup.sparse_steps.sparse.steps, trained.setup.sparse_steps.gain) == (0, None)
-    assert trained.setup.sparse_steps.dense.steps == STEPS
+    counted = trained.setup.sparse_steps
+    assert (counted.sparse.steps, counted.dense.steps, counted.gain, counted.revived) == (0, STEPS, None, 0)
 
 
 # Weights that come back ---------------------------------------------------------------------------

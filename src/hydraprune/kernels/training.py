@@ -182,7 +182,7 @@ class TrainedLayer:
             MemoryError: there is no memory.
             ValueError: a tensor is of another type or shape.
         """
-        hidden = self.blocks[0].packed.shape[1]
+        hidden = len(self.parameters.norm_weights[0])
         if (x.dtype, x.dim(), x.shape[-1]) != (torch.float32, 3, hidden) or (lengths.dtype, lengths.shape) != (
             torch.int32,
             x.shape[:1],
