@@ -196,7 +196,7 @@ def _sparse_steps(
     """What switches the model to sparse steps; says why where it never will."""
     config, settings = experiment.config["runtime"], experiment.components.settings
     if not (pruners and config["sparse_steps"] and config["compiled"]):
-        return SparseSteps(None)
+        return SparseSteps(None, pruners)
     why = sparse_step_misfit(pruners, optimizer, settings) or live_misfit(model)
     if why is None:
         try:
@@ -205,7 +205,7 @@ def _sparse_steps(
         except native_code.UNFIT as error:
             why = f"the kernels cannot be compiled ({one_line(error)})"
     log.info("Every step is dense: %s", why)
-    return SparseSteps(None)
+    return SparseSteps(None, pruners)
 
 
 def accelerator_for(settings: Settings) -> Accelerator:

@@ -216,10 +216,8 @@ def _load_state(setup: TrainingSetup, state: Mapping[str, Any]) -> None:
         tensor.copy_(state["model"][name])
     for name, pruner in pruners.items():
         pruner.load_state_dict(state["pruners"][name])
-    # Before the optimizer, whose weights may be packed.
+    setup.optimizer.load_state_dict(setup.sparse_steps.whole_state(setup.optimizer, state["optimizer"]))
     setup.sparse_steps.load_state_dict(state["sparse_steps"])
-    setup.sparse_steps.follow(state["progress"]["step"])
-    setup.optimizer.load_state_dict(state["optimizer"])
     setup.lr_scheduler.load_state_dict(state["lr_scheduler"])
     _scaler(setup).load_state_dict(state["scaler"])
     _set_random_state(_device(setup), state["random"])

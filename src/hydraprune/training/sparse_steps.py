@@ -172,6 +172,26 @@ class SparseSteps:
             return None
         return round((self.sparse.tokens / self.sparse.seconds) / (self.dense.tokens / self.dense.seconds), 2)
 
+    def whole_state(self, optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+        """An optimizer's state of packed weights as one of whole weights, which `optimizer` still has; others unchanged.
+
+        Once it is loaded, `follow` packs it again, where steps are to be sparse now.
+        """
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        masks = self._masks()
+
+        def whole(index: int, value: Any) -> Any:
+            mask = masks.get(id(weights[index]))
+            if mask is None or not isinstance(value, Tensor) or value.dim() != 2 or value.shape == mask.shape:
+                return value
+            return LiveBlocks(mask).scatter(value)
+
+        states = {
+            index: {name: whole(index, value) for name, value in values.items()}
+            for index, values in state["state"].items()
+        }
+        return {**state, "state": states}
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs besides the masks."""
         return {"revived": self.revived, "dense": asdict(self.dense), "sparse": asdict(self.sparse)}
