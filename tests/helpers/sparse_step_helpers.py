@@ -67,6 +67,7 @@ class Trained:
 
     @property
     def weights(self) -> dict[str, Tensor]:
+        self.setup.sparse_steps.write()
         return {name: weight.detach() for name, weight in self.setup.model.named_parameters()}
 
     def start(self) -> Trained:
@@ -132,7 +133,7 @@ def training(
     made = optimizer(decay_groups(model))
     sparse = SparseSteps(None)
     if largest_density is not None:
-        sparse = SparseSteps(LiveLayers(base_model(model), training_kernels()), pruners, largest_density)
+        sparse = SparseSteps(LiveLayers(base_model(model), training_kernels()), pruners, largest_density, made)
     unread: Any = None
     setup = TrainingSetup(
         model=model.train(),
@@ -163,6 +164,8 @@ def assert_same_training(sparse: Trained, dense: Trained, tolerance: float = 1e-
         assert masks.keys() == wanted.keys(), step
         for name, mask in masks.items():
             assert torch.equal(mask, wanted[name]), f"step {step}: {name}"
+    for name, mask in sparse.masks[-1].items():
+        assert not sparse.weights[name][~mask].any(), name
     torch.testing.assert_close(torch.tensor(sparse.losses), torch.tensor(dense.losses), rtol=tolerance, atol=tolerance)
     for name, weight in sparse.weights.items():
         if not name.endswith("key.bias"):

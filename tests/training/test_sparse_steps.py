@@ -304,6 +304,22 @@ def test_a_criterion_of_ones_own_declares_it() -> None:
     compare(FOUR, OwnWithoutGradients())
 
 
+class SnipAndGradient(SnipMomentum):
+    """Scores in a way of its own, and says nothing."""
+
+    def score(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        return super().score(weight, gradient) + gradient.abs()
+
+
+class SnipByAnotherName(SnipMomentum):
+    """Scores as its base class."""
+
+
+def test_a_criterion_that_scores_in_a_way_of_its_own_inherits_no_promise() -> None:
+    assert pruner_for(SnipAndGradient())[0].needs_pruned_gradients
+    assert not pruner_for(SnipByAnotherName())[0].needs_pruned_gradients
+
+
 class Mixing(torch.optim.AdamW):
     """An optimizer of one's own, even if it is like one that is known."""
 

@@ -41,6 +41,11 @@ class LiveBlocks:
         """The entries of a tensor like the weight in live blocks, [blocks, 4]."""
         return dense.reshape(-1, ROWS, dense.shape[1])[self.groups, :, self.columns]
 
+    def gather_live(self, dense: Tensor) -> Tensor:
+        """The same with 0 for masked weights: a moment that is left of one would move it off 0."""
+        values = self.gather(dense)
+        return values if self.keep is None else values * self.keep
+
     def scatter(self, values: Tensor) -> Tensor:
         """A tensor like the weight with these values in its live blocks, and 0 elsewhere."""
         dense = values.new_zeros(self.packed.shape).view(-1, ROWS, self.packed.shape[1])

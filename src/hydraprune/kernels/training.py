@@ -144,6 +144,8 @@ class TrainedLayer:
         copied = copy.copy(self)
         copied.parameters = copy.deepcopy(self.parameters, memo)
         copied.blocks = copy.deepcopy(self.blocks, memo)
+        if self.packed:
+            copied._whole = copy.deepcopy(self._whole, memo)
         copied._described = ()
         return copied
 
@@ -159,7 +161,7 @@ class TrainedLayer:
         The weights themselves stay as they are until `unpack`.
         """
         for blocks, weight in zip(self.blocks, self.parameters.weights, strict=True):
-            blocks.values.copy_(blocks.gather(weight)).requires_grad_(weight.requires_grad)
+            blocks.values.copy_(blocks.gather_live(weight)).requires_grad_(weight.requires_grad)
         self._whole = self.parameters.weights
         packed = tuple(blocks.values for blocks in self.blocks)
         self.parameters, self.packed = replace(self.parameters, weights=packed), True

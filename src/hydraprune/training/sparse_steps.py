@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
@@ -137,7 +136,7 @@ class SparseSteps:
                 weight.grad, group["params"][index] = None, blocks.values
                 if (state := optimizer.state.pop(parameter, None)) is not None:
                     optimizer.state[blocks.values] = {
-                        name: blocks.gather(value) if torch.is_tensor(value) and value.shape == weight.shape else value
+                        name: blocks.gather_live(value) if _is_like(value, weight) else value
                         for name, value in state.items()
                     }
         self.packed = True
@@ -173,7 +172,7 @@ class SparseSteps:
         return round((self.sparse.tokens / self.sparse.seconds) / (self.dense.tokens / self.dense.seconds), 2)
 
     def whole_state(self, optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
-        """An optimizer's state of packed weights as one of whole weights, which `optimizer` still has; others unchanged.
+        """The state of packed weights as that of whole weights, which `optimizer` still has; other states unchanged.
 
         Once it is loaded, `follow` packs it again, where steps are to be sparse now.
         """
@@ -200,6 +199,10 @@ class SparseSteps:
         """Take over what `state_dict` returned; `follow` comes next."""
         self.revived = state["revived"]
         self.dense, self.sparse = Pace(**state["dense"]), Pace(**state["sparse"])
+
+
+def _is_like(value: Any, weight: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == weight.shape
 
 
 def sparse_step_misfit(pruners: Sequence[Pruner], optimizer: Optimizer, settings: Settings) -> str | None:

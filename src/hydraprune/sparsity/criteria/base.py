@@ -38,6 +38,13 @@ class Criterion(Method):
     # Whether updates exchange kept units for pruned ones, by `growth` and `exchanged`.
     regrows: bool = False
 
+    def __init_subclass__(cls) -> None:
+        """A class that scores in its own way has to say by itself that it does not read gradients of pruned weights."""
+        super().__init_subclass__()
+        own = {"score", "update_state", "scores", "growth"} & vars(cls).keys()
+        if own and "reads_pruned_gradients" not in vars(cls):
+            cls.reads_pruned_gradients = True
+
     def score(self, weight: Tensor, gradient: Tensor) -> Tensor:
         """What each weight is worth at one step, [rows, positions, columns]; the lowest are pruned first.
 
