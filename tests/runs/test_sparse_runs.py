@@ -126,17 +126,19 @@ def test_a_run_killed_in_sparse_steps_resumes_with_the_same_bits(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-@pytest.mark.parametrize("sparse", ["true", "false"])
+@pytest.mark.parametrize(
+    ("sparse", "words"), [("true", WORDS), ("false", WORDS), ("true", (*WORDS, "pattern.layers.exclude=['.*query']"))]
+)
 def test_a_run_goes_on_with_the_other_kind_of_steps(
-    sparse: str, ask: Ask, dense: str, monkeypatch: pytest.MonkeyPatch
+    sparse: str, words: tuple[str, ...], ask: Ask, dense: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last checkpoint, of step 28, has an optimizer state of packed weights, or of whole ones."""
     other = {"true": "false", "false": "true"}[sparse]
-    folder = done(ask, *WORDS, dense)
+    folder = done(ask, *words, dense)
     whole = weights_of(folder)
     folder.rename("whole")
-    killed(ask(*WORDS, dense, f"runtime.sparse_steps={sparse}"), monkeypatch, at_step(29))
-    assert done(ask, *WORDS, dense, f"runtime.sparse_steps={other}") == folder
+    killed(ask(*words, dense, f"runtime.sparse_steps={sparse}"), monkeypatch, at_step(29))
+    assert done(ask, *words, dense, f"runtime.sparse_steps={other}") == folder
     assert "Resuming from step 28" in log_of(folder)
     count = report_of(Path("whole"))["sparse_steps"]["count"]
     assert report_of(folder)["sparse_steps"]["count"] == (count - 2 if sparse == "true" else 2)

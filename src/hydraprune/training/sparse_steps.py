@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
@@ -180,10 +181,11 @@ class SparseSteps:
         masks = self._masks()
 
         def whole(index: int, value: Any) -> Any:
-            mask = masks.get(id(weights[index]))
-            if mask is None or not isinstance(value, Tensor) or value.dim() != 2 or value.shape == mask.shape:
+            weight = weights[index]
+            if not isinstance(value, Tensor) or value.dim() != 2 or value.shape == weight.shape:
                 return value
-            return LiveBlocks(mask).scatter(value)
+            mask = masks.get(id(weight))
+            return LiveBlocks(torch.ones_like(weight, dtype=torch.bool) if mask is None else mask).scatter(value)
 
         states = {
             index: {name: whole(index, value) for name, value in values.items()}
