@@ -75,7 +75,7 @@ static void add(const float *x, float *y, long n) {
   for (long i = 0; i < n; i++) y[i] += x[i];
 }
 
-/* sum = dropout(linear(x)) + residual, of one tile; room: as large. */
+/* sum = dropout(linear(x)) + residual, of one tile. */
 static void add_dropped(const Linear *linear, const Dropout *dropout, const uint32_t *place, const float *x,
                         const float *residual, float *sum) {
   if (!dropout->levels) {
