@@ -235,7 +235,10 @@ def _noted(fit: Callable[..., Any], place: mmap.mmap) -> Callable[..., Any]:
     def noted(run: Any, *rest: Any) -> Any:
         place[0] = 0 if run.pruners else _DENSE
         progress = fit(run, *rest)
-        told, tensors = tensor_io.split_tensors(checkpoints._state(run, progress))
+        state = checkpoints._state(run, progress)
+        for pace in (state["sparse_steps"]["dense"], state["sparse_steps"]["sparse"]):
+            del pace["seconds"]
+        told, tensors = tensor_io.split_tensors(state)
         held = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         for name in sorted(tensors):
             held.update(name.encode() + bytes(tensor_io.bytes_of(tensors[name])))
@@ -267,7 +270,8 @@ def _files(side: Path) -> Iterator[Path]:
 def _contents(file: Path) -> bytes:
     if file.name != "report.json":
         return file.read_bytes()
-    return json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "seconds"}).encode()
+    report = json.loads(file.read_text())
+    return json.dumps({key: value for key, value in report.items() if key not in ("seconds", "sparse_gain")}).encode()
 
 
 def main() -> int:

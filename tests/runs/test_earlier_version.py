@@ -51,6 +51,8 @@ def test_an_earlier_report_is_read_whole(outputs: Path) -> None:
             "data": None,
             "checkpoint": None,
             "coverage": None,
+            "sparse_steps": None,
+            "sparse_gain": None,
         }  # fields that it did not have
         assert report.as_dict() == json.loads(path.read_text()) | later
 
