@@ -150,7 +150,8 @@ class _LiveLayer:
     def __call__(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *rest: Any, **named: Any) -> Any:
         """As the layer's own forward pass."""
         kernel, lengths = self._kernel, None
-        if kernel is not None and not self._has_more(rest, named):
+        on_cpu = hidden_states.device.type == "cpu"
+        if kernel is not None and on_cpu and not self._has_more(rest, named):
             lengths = self.layers.lengths(attention_mask, hidden_states)
         if kernel is not None and lengths is not None:
             return kernel(hidden_states.float(), lengths, self._drawn())
