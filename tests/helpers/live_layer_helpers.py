@@ -15,7 +15,7 @@ from trained_layer_helpers import training_kernels
 from hydraprune.kernels import dropout
 from hydraprune.kernels.dropout import use_fast_dropout
 from hydraprune.models.attention import choose_attention
-from hydraprune.models.live_layers import LiveLayers, base_model
+from hydraprune.models.live_layers import LiveLayers
 
 SIZES.setdefault("xlm-roberta", SIZES["roberta"])
 SIZES.setdefault("camembert", SIZES["roberta"])
@@ -52,7 +52,7 @@ def live(model: Any, density: float = 0.3) -> Live:
     """Prune a model's layers to some live blocks of 4x1."""
     calls, masks = [0], {}
     functions: Any = _Counted(training_kernels(), calls)
-    made = LiveLayers(base_model(model), functions)
+    made = LiveLayers(model.base_model, functions)
     with torch.no_grad():
         for weight in made.weights:
             outputs, inputs = weight.shape

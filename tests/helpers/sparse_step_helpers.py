@@ -20,7 +20,7 @@ from hydraprune.data.examples import Examples
 from hydraprune.kernels.dropout import use_fast_dropout
 from hydraprune.models.attention import choose_attention
 from hydraprune.models.families import family_of_model
-from hydraprune.models.live_layers import LiveLayers, base_model
+from hydraprune.models.live_layers import LiveLayers
 from hydraprune.models.pretrained import TinyModel
 from hydraprune.sparsity import AtOnce, Exp, Method, Plans, Pruner, Regularizer, Schedule, SnipMomentum, attach, block
 from hydraprune.training.calibration import calibration_of
@@ -133,7 +133,7 @@ def training(
     made = optimizer(decay_groups(model))
     sparse = SparseSteps(None)
     if largest_density is not None:
-        sparse = SparseSteps(LiveLayers(base_model(model), training_kernels()), pruners, largest_density, made)
+        sparse = SparseSteps(LiveLayers(model.base_model, training_kernels()), pruners, largest_density, made)
     unread: Any = None
     setup = TrainingSetup(
         model=model.train(),

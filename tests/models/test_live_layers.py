@@ -28,7 +28,7 @@ from trained_layer_helpers import training_kernels
 from transformers import AutoModelForSequenceClassification
 
 from hydraprune.models.encoder_layers import encoder_layers
-from hydraprune.models.live_layers import LiveLayers, base_model, live_misfit
+from hydraprune.models.live_layers import LiveLayers, live_misfit
 
 
 def compare(one: Live, inputs: dict[str, Tensor], tolerance: float = 2e-5, **more: Any) -> None:
@@ -36,7 +36,7 @@ def compare(one: Live, inputs: dict[str, Tensor], tolerance: float = 2e-5, **mor
     wanted = run(one.model, inputs, **more)
     one.use()
     found = run(one.model, inputs, **more)
-    assert one.calls[0] == len(encoder_layers(base_model(one.model)))
+    assert one.calls[0] == len(encoder_layers(one.model.base_model))
     assert_equal_passes(found, wanted, masks_by_name(one), tolerance)
     one.layers.use(None)
     again = run(one.model, inputs, **more)
@@ -159,7 +159,7 @@ def test_pruned_weights_alone_have_masks() -> None:
 
 def test_heads_and_channels_that_were_removed() -> None:
     model = trainable("bert")
-    first, second = encoder_layers(base_model(model))
+    first, second = encoder_layers(model.base_model)
     first.keep_heads([0, 2])
     second.keep_heads([3])
     first.keep_channels(range(12))
@@ -259,7 +259,7 @@ def test_hooks_of_layers_and_parameters_are_called() -> None:
 
 def test_a_copy_of_a_model_in_use() -> None:
     model = trainable("bert")
-    made = LiveLayers(base_model(model), training_kernels())
+    made = LiveLayers(model.base_model, training_kernels())
     made.use({})
     inputs = batch()
     wanted = run(model, inputs)

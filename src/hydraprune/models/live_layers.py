@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from hydraprune.kernels.dropout import FastDropout, draw_key, drops_all
 from hydraprune.kernels.live_blocks import ROWS, LiveBlocks
 from hydraprune.kernels.training import Dropouts, LayerParameters, LayerShape, TrainedLayer
-from hydraprune.models.encoder_layers import EncoderLayer, encoder_layers, kernel_activation
+from hydraprune.models.encoder_layers import (
+    ACTIVATIONS,
+    EncoderLayer,
+    activation_of,
+    encoder_layers,
+    kernel_activation,
+)
 from hydraprune.models.families import model_type
 
 # model_type -> names below a layer of its dropouts: of attention weights, attention output, feed-forward network.
@@ -108,8 +114,7 @@ class _LiveLayer:
     def __init__(self, base: nn.Module, layer: EncoderLayer, layers: LiveLayers) -> None:
         self.layer, self.layers = layer, layers
         self.module = base.get_submodule(layer.name)
-        self.config: Any = base.config
-        self.activation = kernel_activation(self.config) or "gelu"
+        self.activation = ACTIVATIONS[activation_of(base.config)]
         self._dropouts = [
             None if name is None else self.module.get_submodule(name) for name in _DROPOUTS[model_type(base)]
         ]
@@ -195,14 +200,9 @@ def _is_watched(module: nn.Module) -> bool:
     return any(not getattr(hook, "__module__", "").startswith("transformers.") for hook in hooks)
 
 
-def base_model(model: Any) -> Any:
-    """The encoder below a model's head."""
-    return getattr(model, model.base_model_prefix, model)
-
-
 def live_misfit(model: Any) -> str | None:
     """Why the kernels do not train the layers of a model; None if they do."""
-    base = base_model(model)
+    base = model.base_model
     kind, config = model_type(base), base.config
     if kind not in _DROPOUTS:
         return f"model_type {kind} has no kernels for training"

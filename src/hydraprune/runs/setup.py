@@ -29,7 +29,7 @@ from hydraprune.kernels.training import compile_training
 from hydraprune.models.attention import choose_attention
 from hydraprune.models.classification_head import copy_head
 from hydraprune.models.compact_embedding import compact
-from hydraprune.models.live_layers import LiveLayers, base_model, live_misfit
+from hydraprune.models.live_layers import LiveLayers, live_misfit
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.model_loading import check_head, load_fine_tuned, load_pretrained
@@ -191,7 +191,7 @@ def _speed_up(
 
 
 def _sparse_steps(
-    experiment: Experiment, model: nn.Module, pruners: tuple[Pruner, ...], optimizer: Optimizer, cache: Cache
+    experiment: Experiment, model: Any, pruners: tuple[Pruner, ...], optimizer: Optimizer, cache: Cache
 ) -> SparseSteps:
     """What switches the model to sparse steps; says why where it never will."""
     config, settings = experiment.config["runtime"], experiment.components.settings
@@ -200,7 +200,7 @@ def _sparse_steps(
     why = sparse_step_misfit(pruners, optimizer, settings) or live_misfit(model)
     if why is None:
         try:
-            layers = LiveLayers(base_model(model), compile_training(cache.folder / "native"))
+            layers = LiveLayers(model.base_model, compile_training(cache.folder / "native"))
             return SparseSteps(layers, pruners, LARGEST_DENSITY[settings.precision], optimizer)
         except native_code.UNFIT as error:
             why = f"the kernels cannot be compiled ({one_line(error)})"

@@ -25,8 +25,8 @@ from hydraprune.training.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Largest share of weights in live blocks at which steps are sparse, by precision. On an Intel Xeon with AMX they are
-# at least 1.1 times as fast there (benchmarks/training_step.py). Constants: the same config gives the same bits.
+# Largest share of weights in live blocks at which steps are sparse, by precision; chosen on an Intel Xeon with AMX.
+# `benchmarks/training_step.py --densities` measures them. Constants: the same config gives the same bits.
 LARGEST_DENSITY = {"fp32": 0.65, "bf16": 0.25}
 # Optimizers that move every weight by its own gradients alone.
 _ENTRY_BY_ENTRY = (SGD, Adagrad, Adam, AdamW, NAdam, RAdam, RMSprop)
