@@ -32,8 +32,8 @@ class Live:
     masks: dict[int, Tensor]
     calls: list[int]  # how many layers the kernels have computed
 
-    def use(self) -> float:
-        return self.layers.use(self.masks)
+    def use(self) -> None:
+        self.layers.use(self.masks)
 
 
 def trainable(kind: str, seed: int = 0, **more: Any) -> Any:

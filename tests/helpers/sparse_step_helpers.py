@@ -95,6 +95,7 @@ class Trained:
         self.sparse.append(self.setup.sparse_steps.active)
 
 
+BELOW_ONE = 0.99999
 Wrap = Callable[[tuple[Pruner, ...]], tuple[Pruner, ...]]
 
 
@@ -102,7 +103,7 @@ def training(
     plans: Plans = FOUR,
     method: Method | None = None,
     schedule: Schedule = RAMP,
-    largest_density: float | None = 1.0,
+    largest_density: float | None = BELOW_ONE,
     optimizer: Any = adamw,
     transition: Any = None,
     regularizer: Regularizer | None = None,
@@ -114,7 +115,8 @@ def training(
     """A training that is set up; the same random numbers every time.
 
     Args:
-        largest_density: of `SparseSteps`; None: every step is dense.
+        largest_density: of `SparseSteps`; None: every step is dense. At 1 the kernels compute dense steps too, with
+            other rounding.
         prepare: does something to the model before pruners are attached.
         replace: gives the pruners to use in place of those attached.
     """

@@ -152,7 +152,9 @@ def test_pruned_weights_alone_have_masks() -> None:
         weights[0].mul_(mask)
     wanted = run(one.model, inputs)
     total = sum(weight.numel() for weight in weights)
-    assert one.layers.use({id(weights[0]): mask}) == 1 - (~mask).sum() / total
+    masks = {id(weights[0]): mask}
+    assert one.layers.share(masks) == 1 - (~mask).sum() / total
+    one.layers.use(masks)
     found = run(one.model, inputs)
     assert_equal_passes(found, wanted, {next(n for n, p in one.model.named_parameters() if p is weights[0]): mask})
 

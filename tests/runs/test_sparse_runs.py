@@ -12,8 +12,8 @@ import torch
 from cut_helpers import Ask, at_step, killed, left, log_of, same_bits
 from saved_run_helpers import encoder_weights, metrics_of, report_of, weights_of
 
+from hydraprune.runs import live_setup
 from hydraprune.runs import run as runs
-from hydraprune.runs import setup
 from hydraprune.training import checkpoints
 
 WORDS = ("pattern=4x1",)
@@ -51,7 +51,7 @@ def test_the_report_counts_sparse_steps_and_one_key_turns_them_off(ask: Ask, den
     folder.rename("sparse")
 
     assert done(ask, *WORDS, dense, "runtime.sparse_steps=false") == folder  # the same hash
-    assert report_of(folder)["sparse_steps"] == {"count": 0, "revived": 0}
+    assert report_of(folder)["sparse_steps"] == {"count": 0, "revived": 0, "largest_density": 0.0}
     one, other = weights_of(Path("sparse")), weights_of(folder)
     for name, weight in encoder_weights(one).items():
         assert torch.equal(weight == 0, other[name] == 0), name
@@ -85,10 +85,41 @@ def test_a_compiler_that_fails_leaves_dense_steps(ask: Ask, dense: str, monkeypa
     def broken(folder: Path) -> Any:
         raise OSError("cc: fails")
 
-    monkeypatch.setattr(setup, "compile_training", broken)
+    monkeypatch.setattr(live_setup, "compile_training", broken)
     folder = done(ask, *WORDS, dense)
     assert report_of(folder)["sparse_steps"]["count"] == 0
     assert "Every step is dense: the kernels cannot be compiled (OSError: cc: fails)" in log_of(folder)
+
+
+def test_a_share_that_is_measured_is_recorded_and_reported(ask: Ask, dense: str, tmp_path: Path) -> None:
+    words = (*WORDS, dense, "runtime.largest_density=null", f"cache.dir={tmp_path / 'cache'}")
+    folder = done(ask, *words)
+    share = report_of(folder)["sparse_steps"]["largest_density"]
+    assert 0 <= share <= 1
+    # One of the student's training, one of the teacher's forward pass.
+    assert len(list((tmp_path / "cache" / "native").glob("switch-*.json"))) == 2
+    assert log_of(folder).count("they compute densities up to") == 2
+    folder.rename("first")
+
+    assert done(ask, *words) == folder
+    assert "they compute densities up to" not in log_of(folder)
+    assert same_bits(weights_of(folder), weights_of(Path("first")))
+
+
+def test_the_kernels_compute_dense_steps_of_any_run_where_they_are_faster(ask: Ask, dense: str) -> None:
+    words = ("pattern=dense", "training.epochs=1")
+    folder = done(ask, *words, "runtime.largest_density=0.65")
+    folder.rename("torch")
+    assert done(ask, *words, "runtime.largest_density=1") == folder
+    one, other = weights_of(Path("torch")), weights_of(folder)
+    weights = encoder_weights(one)
+    assert any(not torch.equal(weight, other[name]) for name, weight in weights.items())
+    for name, weight in weights.items():
+        assert (weight - other[name]).norm() <= 1e-3 * weight.norm(), name
+
+    # So are those of a method that needs the gradients of masked weights, and the dense teacher.
+    folder = done(ask, *WORDS, "pruner=gradient", dense, "runtime.largest_density=1")
+    assert report_of(folder)["sparse_steps"] == {"count": 0, "revived": 0, "largest_density": 1.0}
 
 
 def test_zeros_of_a_sparse_model_are_kept_in_sparse_steps(ask: Ask, dense: str) -> None:

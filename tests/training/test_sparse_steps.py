@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from sparse_step_helpers import (
+    BELOW_ONE,
     FOUR,
     RAMP,
     STEPS,
@@ -51,7 +52,7 @@ from hydraprune.sparsity import (
     n_of_m,
 )
 from hydraprune.training.settings import Settings
-from hydraprune.training.sparse_steps import LARGEST_DENSITY, SparseSteps, sparse_step_misfit
+from hydraprune.training.sparse_steps import SparseSteps, sparse_step_misfit
 
 WEIGHTS = 2 * len(LINEARS)
 
@@ -142,7 +143,7 @@ def test_accumulated_batches() -> None:
 def test_steps_that_are_skipped_change_nothing() -> None:
     """Here by a loss that is not finite; the masks of the next update are the same."""
     both = []
-    for density in (1.0, None):
+    for density in (BELOW_ONE, None):
         each = training(FOUR, skip_nonfinite=1, largest_density=density).start().train(end=13)
         both.append(each)
         bias = each.setup.model.classifier.bias
@@ -187,9 +188,53 @@ def test_the_share_is_that_of_all_weights_of_the_layers() -> None:
     assert not training(block(4, 1, 0.95, layers=only), largest_density=0.5).start().train().sparse[-1]
 
 
-def test_limits_are_of_the_precisions_that_have_kernels() -> None:
-    assert set(LARGEST_DENSITY) == {"fp32", "bf16"}
-    assert all(0 < density < 1 for density in LARGEST_DENSITY.values())
+class Watched:
+    """Layers, and what they were told to use: True for all blocks, False for some, None for their own way."""
+
+    def __init__(self, layers: Any) -> None:
+        self._layers = layers
+        self.used: list[bool | None] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layers, name)
+
+    def use(self, live: Any) -> None:
+        self.used.append(None if live is None else not live)
+        self._layers.use(live)
+
+
+def watched(trained: Any) -> Watched:
+    steps = trained.setup.sparse_steps
+    steps.layers = Watched(steps.layers)
+    return steps.layers
+
+
+def test_the_kernels_compute_dense_steps_too_where_they_are_faster() -> None:
+    dense = training(FOUR, largest_density=None, optimizer=sgd).start().train()
+    trained = training(FOUR, largest_density=1.0, optimizer=sgd)
+    layers = watched(trained)
+    assert_same_training(trained.start().train(), dense)
+    # All blocks up to the first update that prunes; then those of each update, and once more to be packed.
+    assert layers.used[:2] == [True, False]
+    assert True not in layers.used[1:]
+    assert trained.setup.sparse_steps.dense.steps == 6
+
+
+def test_steps_that_need_whole_gradients_are_dense_in_the_kernels() -> None:
+    """Where those are faster; masked weights have gradients then, and masks do not change the blocks."""
+    dense = training(FOUR, Gradient(), largest_density=None, optimizer=sgd).start().train()
+    trained = training(FOUR, Gradient(), largest_density=1.0, optimizer=sgd)
+    trained.setup.sparse_steps.exact = False
+    layers = watched(trained)
+    assert_same_training(trained.start().train(), dense)
+    assert layers.used == [True]
+    assert not any(trained.sparse)
+    assert trained.setup.sparse_steps.sparse.steps == 0
+    slower = training(FOUR, Gradient(), largest_density=0.9)
+    slower.setup.sparse_steps.exact = False
+    layers = watched(slower)
+    slower.start().train()
+    assert set(layers.used) == {None}
 
 
 def test_without_layers_steps_are_counted_and_dense() -> None:
@@ -331,9 +376,8 @@ class Mixing(torch.optim.AdamW):
         (torch.optim.Adamax, {}, "optimizer Adamax may mix the gradients"),
         (Mixing, {}, "optimizer Mixing may mix the gradients"),
         (torch.optim.AdamW, {"max_grad_norm": 1.0}, "training.max_grad_norm"),
-        (torch.optim.AdamW, {"precision": "fp16"}, "precision fp16 has no kernels"),
     ],
-    ids=["Adafactor", "Adamax", "own", "clipping", "fp16"],
+    ids=["Adafactor", "Adamax", "own", "clipping"],
 )
 def test_reasons(optimizer: Any, settings: dict[str, Any], why: str) -> None:
     pruners, weight = pruner_for(SnipMomentum()), nn.Parameter(torch.zeros(4, 4))

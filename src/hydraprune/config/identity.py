@@ -26,6 +26,7 @@ NOT_THE_RESULT = (
     "cache.dir",
     "runtime.compiled",
     "runtime.sparse_steps",
+    "runtime.largest_density",
     "training.checkpoint_every",
     "training.keep_checkpoints",
 )

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from hydraprune.kernels.compiled import NATIVE
 from hydraprune.kernels.dropout import DropoutKey
-from hydraprune.kernels.live_blocks import ROWS, LiveBlocks
+from hydraprune.kernels.live_blocks import LiveBlocks
 from hydraprune.kernels.structures import ACTIVATIONS, CLayer, Structures
 from hydraprune.sparsity import native_code
 
@@ -148,11 +148,6 @@ class TrainedLayer:
             copied._whole = copy.deepcopy(self._whole, memo)
         copied._described = ()
         return copied
-
-    @property
-    def live(self) -> int:
-        """Weights in live blocks."""
-        return sum(ROWS * len(blocks) for blocks in self.blocks)
 
     @torch.no_grad()
     def pack(self) -> tuple[Tensor, ...]:

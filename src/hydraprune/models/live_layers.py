@@ -6,6 +6,7 @@ import copy
 import ctypes
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,11 +43,11 @@ class LiveLayers:
 
     def __init__(self, base: nn.Module, functions: ctypes.CDLL) -> None:
         self.functions = functions
-        self._layers = [_LiveLayer(base, layer, self) for layer in encoder_layers(base)]
+        self.layers = [LiveLayer(base, layer, self) for layer in encoder_layers(base)]
         self._mask: Tensor | None = None
         self._lengths: Tensor | None = None
         self._wants_attentions = False
-        for layer in self._layers:
+        for layer in self.layers:
             layer.module.forward = layer
         base.register_forward_pre_hook(self._note_call, with_kwargs=True)
 
@@ -60,8 +61,13 @@ class LiveLayers:
         memo[id(self.functions)] = self.functions
         copied = memo[id(self)] = copy.copy(self)
         copied._mask = copied._lengths = None
-        copied._layers = copy.deepcopy(self._layers, memo)
+        copied.layers = copy.deepcopy(self.layers, memo)
         return copied
+
+    @property
+    def kernels(self) -> str:
+        """The file name of the compiled kernels, which differs where their bits may."""
+        return Path(self.functions._name).name
 
     @property
     def wants_attentions(self) -> bool:
@@ -71,26 +77,29 @@ class LiveLayers:
     @property
     def weights(self) -> list[Tensor]:
         """The weights of the linear layers."""
-        return [linear.weight for layer in self._layers for linear in layer.layer.linears]
+        return [weight for layer in self.layers for weight in layer.weights]
 
-    def use(self, live: Mapping[int, Tensor] | None) -> float:
+    def use(self, live: Mapping[int, Tensor] | None) -> None:
         """Compute live blocks alone from now on; None: let the layers themselves compute, as at first.
 
         Args:
             live: id of a weight -> bool mask like it; a weight that is not in it is live as a whole.
-
-        Returns:
-            The share of weights in live blocks.
         """
-        return sum(layer.use(live) for layer in self._layers) / sum(weight.numel() for weight in self.weights)
+        for layer in self.layers:
+            layer.use(live)
+
+    def share(self, live: Mapping[int, Tensor]) -> float:
+        """The share of weights in live blocks; `live` as of `use`."""
+        counts = [_in_live_blocks(weight, live.get(id(weight))) for weight in self.weights]
+        return sum(counts) / sum(weight.numel() for weight in self.weights)
 
     def pack(self) -> list[tuple[Tensor, LiveBlocks]]:
         """Train packed weights from now on: each weight, and its live blocks, whose `values` are the new leaf."""
-        return [pair for layer in self._layers for pair in layer.pack()]
+        return [pair for layer in self.layers for pair in layer.pack()]
 
     def unpack(self) -> None:
         """Write the values of packed weights into the model."""
-        for layer in self._layers:
+        for layer in self.layers:
             layer.unpack()
 
     def lengths(self, mask: Tensor | None, x: Tensor) -> Tensor | None:
@@ -108,11 +117,11 @@ class LiveLayers:
         return self._lengths
 
 
-class _LiveLayer:
+class LiveLayer:
     """In the place of a layer's `forward`."""
 
-    def __init__(self, base: nn.Module, layer: EncoderLayer, layers: LiveLayers) -> None:
-        self.layer, self.layers = layer, layers
+    def __init__(self, base: nn.Module, layer: EncoderLayer, owner: LiveLayers) -> None:
+        self.layer, self._owner = layer, owner
         self.module = base.get_submodule(layer.name)
         self.activation = ACTIVATIONS[activation_of(base.config)]
         self._dropouts = [
@@ -121,23 +130,32 @@ class _LiveLayer:
         self._kernel: TrainedLayer | None = None
         self._own = self.module.forward
 
-    def use(self, live: Mapping[int, Tensor] | None) -> int:
-        """As `LiveLayers.use`; returns how many weights are in live blocks."""
+    @property
+    def weights(self) -> list[Tensor]:
+        """Those of the linear layers."""
+        return [linear.weight for linear in self.layer.linears]
+
+    @property
+    def shape(self) -> LayerShape:
+        """What the layer computes beside its parameters."""
+        norms: Any = self.layer.norms
+        return LayerShape(self.layer.heads, self.activation, (norms[0].eps, norms[1].eps))
+
+    def use(self, live: Mapping[int, Tensor] | None) -> None:
+        """As `LiveLayers.use`, of this layer."""
         if live is None:
             self._kernel = None
-            return sum(linear.weight.numel() for linear in self.layer.linears)
-        weights = tuple(linear.weight for linear in self.layer.linears)
+            return
+        weights = self.weights
         norms: Any = self.layer.norms
-        shape = LayerShape(self.layer.heads, self.activation, (norms[0].eps, norms[1].eps))
         parameters = LayerParameters(
-            weights,
+            tuple(weights),
             tuple(linear.bias for linear in self.layer.linears),
             (norms[0].weight, norms[1].weight),
             (norms[0].bias, norms[1].bias),
         )
         masks = [live[id(weight)] if id(weight) in live else torch.ones(weight.shape).bool() for weight in weights]
-        self._kernel = TrainedLayer(self.layers.functions, shape, parameters, masks)
-        return self._kernel.live
+        self._kernel = TrainedLayer(self._owner.functions, self.shape, parameters, masks)
 
     @cached_property
     def _inner(self) -> list[nn.Module]:
@@ -146,7 +164,7 @@ class _LiveLayer:
     def pack(self) -> list[tuple[Tensor, LiveBlocks]]:
         assert self._kernel is not None
         self._kernel.pack()
-        return list(zip((linear.weight for linear in self.layer.linears), self._kernel.blocks, strict=True))
+        return list(zip(self.weights, self._kernel.blocks, strict=True))
 
     def unpack(self) -> None:
         if self._kernel is not None and self._kernel.packed:
@@ -157,7 +175,7 @@ class _LiveLayer:
         kernel, lengths = self._kernel, None
         on_cpu = hidden_states.device.type == "cpu"
         if kernel is not None and on_cpu and not self._has_more(rest, named):
-            lengths = self.layers.lengths(attention_mask, hidden_states)
+            lengths = self._owner.lengths(attention_mask, hidden_states)
         if kernel is not None and lengths is not None:
             return kernel(hidden_states.float(), lengths, self._drawn())
         if kernel is not None and kernel.packed:
@@ -178,7 +196,7 @@ class _LiveLayer:
     def _has_more(self, rest: Sequence[Any], named: Mapping[str, Any]) -> bool:
         """Whether a call asks for more than the output, or someone looks at what happens inside."""
         given = any(isinstance(value, Tensor) for value in (*rest, *named.values()))
-        return given or self.layers.wants_attentions or any(map(_is_watched, self._inner))
+        return given or self._owner.wants_attentions or any(map(_is_watched, self._inner))
 
     def _drawn(self) -> Dropouts:
         """In the order in which the layer itself draws."""
@@ -187,6 +205,10 @@ class _LiveLayer:
             for dropout in self._dropouts
         ]
         return Dropouts(*drawn)
+
+
+def _in_live_blocks(weight: Tensor, live: Tensor | None) -> int:
+    return weight.numel() if live is None else ROWS * int(live.view(-1, ROWS, live.shape[1]).any(1).sum())
 
 
 def _is_watched(module: nn.Module) -> bool:

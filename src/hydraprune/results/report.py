@@ -36,7 +36,7 @@ class RunReport:
     sparsity: dict[str, Any] | None = None
     pattern_ok: bool | None = None
     steps: int | None = None
-    sparse_steps: dict[str, int] | None = None
+    sparse_steps: dict[str, float] | None = None
     sparse_gain: float | None = None
     examples: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)

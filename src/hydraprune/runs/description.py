@@ -67,7 +67,11 @@ def finished_report(
         sparsity=counted.sparsity,
         pattern_ok=counted.pattern_ok,
         steps=progress.step,
-        sparse_steps={"count": training.sparse_steps.sparse.steps, "revived": training.sparse_steps.revived},
+        sparse_steps={
+            "count": training.sparse_steps.sparse.steps,
+            "revived": training.sparse_steps.revived,
+            "largest_density": training.sparse_steps.largest_density,
+        },
         sparse_gain=training.sparse_steps.gain,
         examples=training.settings.epochs * len(training.train.data),
         seconds={name: round(value, 3) for name, value in seconds.items()},

@@ -191,13 +191,17 @@ def check_numbers(experiment: Experiment) -> None:
         UserError: naming the range.
     """
     config = experiment.config
-    seed, threads, compiled = config["seed"], config["runtime"]["threads"], config["runtime"]["compiled"]
+    runtime = config["runtime"]
+    seed, threads, density = config["seed"], runtime["threads"], runtime["largest_density"]
     if not 0 <= seed < 2**32:
         raise UserError("must be at least 0 and below 2^32", key="seed", value=seed)
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise UserError(f"must be at least 1 and at most {MOST_THREADS}, or null", key="runtime.threads", value=threads)
-    if not isinstance(compiled, bool):
-        raise UserError("must be true or false", key="runtime.compiled", value=compiled)
+    for key in ("compiled", "sparse_steps"):
+        if not isinstance(runtime[key], bool):
+            raise UserError("must be true or false", key=f"runtime.{key}", value=runtime[key])
+    if density is not None and not 0 <= density <= 1:
+        raise UserError("must be at least 0 and at most 1, or null", key="runtime.largest_density", value=density)
 
 
 def _check_cache(experiment: Experiment) -> None:

@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
 from torch import nn
-from torch.optim import Optimizer
 
 from hydraprune.config import instantiate
 from hydraprune.config.instantiate import Components, make, pretrained
@@ -22,25 +21,22 @@ from hydraprune.data.examples import Examples, Labels, TaskData
 from hydraprune.data.metrics import Metric, metric, metric_name
 from hydraprune.data.splits import check_evaluations
 from hydraprune.data.task_checks import check_task
-from hydraprune.errors import one_line
 from hydraprune.kernels import dropout
 from hydraprune.kernels.dropout import use_fast_dropout
-from hydraprune.kernels.training import compile_training
 from hydraprune.models.attention import choose_attention
 from hydraprune.models.classification_head import copy_head
 from hydraprune.models.compact_embedding import compact
-from hydraprune.models.live_layers import LiveLayers, live_misfit
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.experiment import Experiment
+from hydraprune.runs.live_setup import LiveSetup
 from hydraprune.runs.model_loading import check_head, load_fine_tuned, load_pretrained
 from hydraprune.runs.provenance import Provenance, provenance
-from hydraprune.sparsity import Pruner, native_code, saliency_kernels
+from hydraprune.sparsity import saliency_kernels
 from hydraprune.training.calibration import calibration_of
 from hydraprune.training.evaluation import Predictions, predict, scores
 from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.settings import PRECISIONS, Settings
 from hydraprune.training.setup import MetricLogger, TrainingSetup
-from hydraprune.training.sparse_steps import LARGEST_DENSITY, SparseSteps, sparse_step_misfit
 from hydraprune.training.teacher_cache import TeacherSpec, make_teacher
 from hydraprune.training.teachers import NoTeacher, Teacher
 from hydraprune.utils.cache import Cache, cache_of
@@ -117,8 +113,9 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     per_epoch = settings.steps_per_epoch(len(train.data))
     steps = settings.epochs * per_epoch
     # Without training steps no teacher is needed.
+    live = LiveSetup(experiment, accelerator, cache, train.data)
     teacher, seconds = (
-        _teacher(components, source, model, train.data, data.labels, accelerator, cache)
+        _teacher(components, source, model, train.data, data.labels, accelerator, cache, live)
         if steps
         else (NoTeacher(), 0.0)
     )
@@ -127,7 +124,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     make_optimizer = make(config, "optimizer")
     _speed_up(model, settings, accelerator.device, make_optimizer, [train.data, *evaluations.values()])
     optimizer = make_optimizer(decay_groups(model))
-    sparse = _sparse_steps(experiment, model, pruners, optimizer, cache)
+    sparse = live.sparse_steps(model, pruners, optimizer)
     lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
     batches = {name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()}
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
@@ -190,24 +187,6 @@ def _speed_up(
         compact(model, make_optimizer, data)
 
 
-def _sparse_steps(
-    experiment: Experiment, model: Any, pruners: tuple[Pruner, ...], optimizer: Optimizer, cache: Cache
-) -> SparseSteps:
-    """What switches the model to sparse steps; says why where it never will."""
-    config, settings = experiment.config["runtime"], experiment.components.settings
-    if not (pruners and config["sparse_steps"] and config["compiled"]):
-        return SparseSteps(None, pruners)
-    why = sparse_step_misfit(pruners, optimizer, settings) or live_misfit(model)
-    if why is None:
-        try:
-            layers = LiveLayers(model.base_model, compile_training(cache.folder / "native"))
-            return SparseSteps(layers, pruners, LARGEST_DENSITY[settings.precision], optimizer)
-        except native_code.UNFIT as error:
-            why = f"the kernels cannot be compiled ({one_line(error)})"
-    log.info("Every step is dense: %s", why)
-    return SparseSteps(None, pruners)
-
-
 def accelerator_for(settings: Settings) -> Accelerator:
     """A fresh accelerator: jobs of one process must not inherit each other's device or precision."""
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -223,6 +202,7 @@ def _teacher(
     labels: Labels,
     accelerator: Accelerator,
     cache: Cache,
+    live: LiveSetup,
 ) -> tuple[Teacher, float]:
     """The run's teacher, and the seconds that its outputs took."""
     if not components.distiller.needs_teacher:
@@ -238,7 +218,8 @@ def _teacher(
         data, settings.eval_batch_size, few_widths=_few_widths(settings, components.task, accelerator.device)
     )
     key, path = ("dense.source", source.path) if path is None else ("distill.teacher", path)
-    spec = TeacherSpec(teacher, components.distiller, batches, accelerator, settings.precision, key, path)
+    kernels = live.speed_up(teacher)
+    spec = TeacherSpec(teacher, components.distiller, batches, accelerator, settings.precision, key, path, kernels)
     return make_teacher(spec, cache)
 
 

@@ -25,9 +25,6 @@ from hydraprune.training.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Largest share of weights in live blocks at which steps are sparse, by precision; chosen on an Intel Xeon with AMX.
-# `benchmarks/training_step.py --densities` measures them. Constants: the same config gives the same bits.
-LARGEST_DENSITY = {"fp32": 0.65, "bf16": 0.25}
 # Optimizers that move every weight by its own gradients alone.
 _ENTRY_BY_ENTRY = (SGD, Adagrad, Adam, AdamW, NAdam, RAdam, RMSprop)
 
@@ -35,12 +32,15 @@ _ENTRY_BY_ENTRY = (SGD, Adagrad, Adam, AdamW, NAdam, RAdam, RMSprop)
 class Layers(Protocol):
     """Layers of a model that can be computed over live blocks; `hydraprune.models.live_layers.LiveLayers` are some."""
 
-    def use(self, live: Mapping[int, Tensor] | None) -> float:
-        """Compute live blocks alone from now on, or with None the layers as they are; returns the share that is live.
+    def use(self, live: Mapping[int, Tensor] | None) -> None:
+        """Compute live blocks alone from now on, by the kernels; with None, let the layers compute as they are.
 
         Args:
-            live: id of a weight -> bool mask like it.
+            live: id of a weight -> bool mask like it; a weight that is not in it is live as a whole.
         """
+
+    def share(self, live: Mapping[int, Tensor]) -> float:
+        """The share of weights in live blocks; `live` as of `use`."""
 
     @property
     def weights(self) -> list[Tensor]:
@@ -66,10 +66,11 @@ class SparseSteps:
     """Switches the layers of a model between dense and sparse steps as masks change, and counts both.
 
     Args:
-        layers: of the model; None: every step is dense.
+        layers: of the model; None: PyTorch computes every step.
         pruners: of the training.
-        largest_density: share of weights in live blocks above which steps are dense.
+        largest_density: share of weights in live blocks up to which the kernels compute a step; at 1 dense steps too.
         optimizer: of the training; None: it keeps moving whole weights.
+        exact: whether a step may leave out masked weights; otherwise every step is dense.
     """
 
     def __init__(
@@ -78,14 +79,16 @@ class SparseSteps:
         pruners: Sequence[Pruner] = (),
         largest_density: float = 0.0,
         optimizer: Optimizer | None = None,
+        exact: bool = True,
     ) -> None:
         self.layers, self.pruners, self.largest_density = layers, tuple(pruners), largest_density
-        self.optimizer = optimizer
-        self.active = False
+        self.optimizer, self.exact = optimizer, exact
+        self.active = False  # whether steps leave out weights
         self.packed = False  # whether the optimizer moves packed weights, so that pruners have nothing left to do
         self.dense, self.sparse = Pace(), Pace()
         self.revived = 0  # weights that came back in an update after sparse steps
         self._live: dict[int, Tensor] = {}
+        self._used: dict[int, Tensor] | None = None  # what the layers compute by the kernels
 
     def follow(self, step: int) -> None:
         """Take over the masks in force; call it when training starts or resumes, and after every update.
@@ -98,16 +101,19 @@ class SparseSteps:
         """
         if self.layers is None or self.packed:
             return
-        live = self._masks()
-        if self.active and (revived := self._revived(live)):
+        masks = self._masks() if self.exact else {}
+        if self.active and (revived := self._revived(masks)):
             log.warning("step %d: %d pruned weights came back; steps are dense until masks are final", step, revived)
             self.revived += revived
-        self._live = live
-        may_be = bool(live) and (step >= self._last or not self.revived)
-        self.active = may_be and self.layers.use(live) <= self.largest_density
-        if not self.active:
-            self.layers.use(None)
-        elif step >= self._packing_step and self.optimizer is not None:
+        self._live = masks
+        live = {} if self.revived and step < self._last else masks
+        share = self.layers.share(live)
+        used = live if share <= self.largest_density else None
+        # Layers that are whole before and after need no new blocks.
+        if used != {} or self._used != {}:
+            self.layers.use(used)
+        self._used, self.active = used, used is not None and share < 1
+        if self.active and step >= self._packing_step and self.optimizer is not None:
             self._pack(self.layers, self.optimizer)
 
     def is_due(self, step: int) -> bool:
@@ -117,7 +123,7 @@ class SparseSteps:
     @property
     def _last(self) -> int:
         """The step of the last update."""
-        return max(pruner.updates.last for pruner in self.pruners)
+        return max((pruner.updates.last for pruner in self.pruners), default=0)
 
     @property
     def _packing_step(self) -> int:
@@ -208,7 +214,7 @@ def _is_like(value: Any, weight: Tensor) -> bool:
 
 
 def sparse_step_misfit(pruners: Sequence[Pruner], optimizer: Optimizer, settings: Settings) -> str | None:
-    """Why steps have to be dense whatever the masks; None if they need not."""
+    """Why steps have to compute masked weights too, whatever the masks; None if they need not."""
     if not pruners:
         return "nothing is pruned"
     reading = [pruner.name for pruner in pruners if pruner.needs_pruned_gradients]
@@ -218,6 +224,4 @@ def sparse_step_misfit(pruners: Sequence[Pruner], optimizer: Optimizer, settings
         return "the norm that gradients are clipped to is of all of them (training.max_grad_norm)"
     if type(optimizer) not in _ENTRY_BY_ENTRY:
         return f"optimizer {type(optimizer).__name__} may mix the gradients of several weights"
-    if settings.precision not in LARGEST_DENSITY:
-        return f"precision {settings.precision} has no kernels"
     return None

@@ -48,6 +48,7 @@ class TeacherSpec:
         batches: how it runs on an accelerator; on a CPU it runs in fixed shapes.
         precision: of its forward passes, as in `Settings`.
         source_key, source: the config key that names the teacher, and its value; for errors.
+        kernels: the name of those that compute its layers; None: PyTorch does.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class TeacherSpec:
     precision: str
     source_key: str = "distill.teacher"
     source: str | None = None
+    kernels: str | None = None
 
     @property
     def data(self) -> Encoded:
@@ -98,6 +100,7 @@ class TeacherSpec:
             "form": _FORMAT_VERSION,
             "company": TOKENS if self.batch_invariant else (self.batches.batch_size, self.batches.few_widths),
             "config": _computation_config(self.model),
+            **({"kernels": self.kernels} if self.kernels else {}),
         }
         yield json.dumps(dependencies, sort_keys=True, default=str).encode()
         for name, tensor in [*self.model.state_dict().items(), *self.data.inputs.items(), ("", self.data.offsets)]:
