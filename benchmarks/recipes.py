@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def _forget(folder: Path) -> None:
 def _train(
     case: Case, side: Side, build: Build, folder: Path, frequency: int, seed: int, more: Sequence[str]
 ) -> dict[str, Any]:
-    """Train to the end: seconds, processor seconds, the report's seconds by kind, and the final metrics."""
+    """Train to the end: seconds, processor seconds, peak memory in bytes, the report's seconds by kind, metrics."""
     if side == PUBLISHED:
         recipe = {
             "model": str(case.material / case.model),
@@ -87,14 +88,16 @@ def _train(
         start = [str(train)] if train.is_file() else ["-m", "hydraprune.cli", "train"]
         command = [build.python, *start, *case.words(side, folder, frequency), f"seed={seed}", *more]
     environment = environment_of(build, side)
-    before, start_time = os.times(), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)
-    seconds, after = time.perf_counter() - start_time, os.times()
-    if done.returncode:
-        raise SystemExit(f"{side}: {' '.join(command)}\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
-    cpu = sum(after[2:4]) - sum(before[2:4])
+    start, output, errors = time.perf_counter(), folder / "output", folder / "errors"
+    with output.open("w") as out, errors.open("w") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=environment, cwd=folder)
+        _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        said = output.read_text(encoding="utf-8")[-1000:] + errors.read_text(encoding="utf-8")[-3000:]
+        raise SystemExit(f"{side}: {' '.join(command)}\n{said}")
     if side == PUBLISHED:
-        report = json.loads(done.stdout.splitlines()[-1])
+        report = json.loads(output.read_text(encoding="utf-8").splitlines()[-1])
     else:
         (place,) = (folder / "outputs").rglob("report.json")
         report = json.loads(place.read_text(encoding="utf-8"))
@@ -103,7 +106,12 @@ def _train(
     sparse = report.get("sparse_steps")  # which the earlier build does not report
     if sparse:
         sparse = {**sparse, "gain": report["sparse_gain"]}
-    return {"seconds": seconds, "cpu": cpu, "parts": report["seconds"], "final": report["final"], "sparse": sparse}
+    found = {
+        "seconds": seconds,
+        "cpu": used.ru_utime + used.ru_stime,
+        "peak": float(used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)),
+    }
+    return {**found, "parts": report["seconds"], "final": report["final"], "sparse": sparse}
 
 
 def _model(folder: Path) -> Path:

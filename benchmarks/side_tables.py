@@ -96,6 +96,8 @@ def recipe_tables(found: dict[str, Any], case: Case, sides: Sequence[Side]) -> l
         seconds = {side: [turn[str(side)]["parts"].get(name) for turn in rounds] for side in sides}
         texts = {side: f"{statistics.median(values):.1f}" for side, values in seconds.items() if None not in values}
         table.row(f"s: {name}", texts)
+    peaks = {side: statistics.median(turn[str(side)]["peak"] for turn in rounds) for side in sides}
+    table.row("MB: peak memory", {side: f"{value / 1e6:.0f}" for side, value in peaks.items()})
     sparse = {side: [turn[str(side)]["sparse"] for turn in rounds if turn[str(side)]["sparse"]] for side in sides}
     for key, name in {"count": "sparse steps", "gain": "sparse steps: tokens a second, sparse / dense"}.items():
         if any(sparse.values()):
