@@ -51,7 +51,7 @@ def test_the_report_counts_sparse_steps_and_one_key_turns_them_off(ask: Ask, den
     folder.rename("sparse")
 
     assert done(ask, *WORDS, dense, "runtime.sparse_steps=false") == folder  # the same hash
-    assert report_of(folder)["sparse_steps"] == {"count": 0, "revived": 0, "largest_density": 0.0}
+    assert report_of(folder)["sparse_steps"] == {"count": 0, "revived": 0, "switch_density": 0.0}
     one, other = weights_of(Path("sparse")), weights_of(folder)
     for name, weight in encoder_weights(one).items():
         assert torch.equal(weight == 0, other[name] == 0), name
@@ -94,7 +94,7 @@ def test_a_compiler_that_fails_leaves_dense_steps(ask: Ask, dense: str, monkeypa
 def test_a_share_that_is_measured_is_recorded_and_reported(ask: Ask, dense: str, tmp_path: Path) -> None:
     words = (*WORDS, dense, "runtime.largest_density=null", f"cache.dir={tmp_path / 'cache'}")
     folder = done(ask, *words)
-    share = report_of(folder)["sparse_steps"]["largest_density"]
+    share = report_of(folder)["sparse_steps"]["switch_density"]
     assert 0 <= share <= 1
     # One of the student's training, one of the teacher's forward pass.
     assert len(list((tmp_path / "cache" / "native").glob("switch-*.json"))) == 2
@@ -117,9 +117,14 @@ def test_the_kernels_compute_dense_steps_of_any_run_where_they_are_faster(ask: A
     for name, weight in weights.items():
         assert (weight - other[name]).norm() <= 1e-3 * weight.norm(), name
 
+    # Kernels leave padded positions 0, which this loss reads.
+    folder = done(ask, *WORDS, "distill.padding=true", dense, "runtime.largest_density=1")
+    assert report_of(folder)["sparse_steps"]["count"] == 0
+    assert "Every step is dense: the loss reads hidden states of padded positions" in log_of(folder)
+
     # So are those of a method that needs the gradients of masked weights, and the dense teacher.
     folder = done(ask, *WORDS, "pruner=gradient", dense, "runtime.largest_density=1")
-    assert report_of(folder)["sparse_steps"] == {"count": 0, "revived": 0, "largest_density": 1.0}
+    assert report_of(folder)["sparse_steps"] == {"count": 0, "revived": 0, "switch_density": 1.0}
 
 
 def test_zeros_of_a_sparse_model_are_kept_in_sparse_steps(ask: Ask, dense: str) -> None:

@@ -43,6 +43,7 @@ class LiveLayers:
 
     def __init__(self, base: nn.Module, functions: ctypes.CDLL) -> None:
         self.functions = functions
+        self.attention = str(getattr(base.config, "_attn_implementation", None))
         self.layers = [LiveLayer(base, layer, self) for layer in encoder_layers(base)]
         self._mask: Tensor | None = None
         self._lengths: Tensor | None = None
@@ -134,6 +135,11 @@ class LiveLayer:
     def weights(self) -> list[Tensor]:
         """Those of the linear layers."""
         return [linear.weight for linear in self.layer.linears]
+
+    @property
+    def dropout_rates(self) -> list[float]:
+        """Of its dropouts."""
+        return [0.0 if dropout is None else float(getattr(dropout, "p", 0.0)) for dropout in self._dropouts]
 
     @property
     def shape(self) -> LayerShape:

@@ -97,7 +97,10 @@ def switch_density(layers: LiveLayers, workload: Workload, autocast: Autocast, f
     if times is None:
         times = measure(layers, workload, autocast)
         _record(path, times)
-        times = _recorded(path) or times
+        recorded = _recorded(path)
+        if recorded is None:
+            log.warning("%s cannot be written: every run measures again, unless runtime.largest_density is set", path)
+        times = recorded or times
         log.info(
             "Measured: a layer takes %.2f ms in PyTorch, %.2f ms in the kernels, %.2f ms there at density %g; "
             "they compute densities up to %g (%s)",
@@ -109,7 +112,8 @@ def switch_density(layers: LiveLayers, workload: Workload, autocast: Autocast, f
 def measure(layers: LiveLayers, workload: Workload, autocast: Autocast) -> LayerTimes:
     """The least seconds of the first layer over some rounds, which take the sides in turns.
 
-    Gradients, random numbers and the mode of the layer are afterwards as before; `layers` compute as at first.
+    Random numbers and the mode of the layer are afterwards as before; it has no gradients; `layers` compute as
+    at first.
     """
     layer = layers.layers[0]
     generator = torch.Generator().manual_seed(0)
@@ -160,6 +164,9 @@ def _key(layers: LiveLayers, workload: Workload) -> str:
     known = {
         "layer": repr(layer.shape),
         "weights": [list(weight.shape) for weight in layer.weights],
+        "dropout": layer.dropout_rates,
+        "attention": layers.attention,
+        "products": torch.get_float32_matmul_precision(),
         "kernels": layers.kernels,
         "workload": asdict(workload),
         "threads": torch.get_num_threads(),
@@ -183,9 +190,10 @@ def _record(path: Path, times: LayerTimes) -> None:
     with suppress(OSError):
         temporary.write_text(json.dumps(asdict(times)), "utf-8")
         try:
-            if path.exists() and _recorded(path) is None:
+            if not path.exists():
+                with suppress(OSError):
+                    os.link(temporary, path)  # fails where another process was first, or where there are no hard links
+            if _recorded(path) is None:
                 os.replace(temporary, path)
-            else:
-                os.link(temporary, path)  # fails where another process was first
         finally:
             temporary.unlink(missing_ok=True)

@@ -36,6 +36,7 @@ class LiveSetup:
 
     def __init__(self, experiment: Experiment, accelerator: Accelerator, cache: Cache, data: Encoded) -> None:
         self._runtime, self._settings = experiment.config["runtime"], experiment.components.settings
+        self._reads_padding = experiment.components.distiller.reads_padding
         self._accelerator, self._folder = accelerator, cache.folder / "native"
         self._mean_tokens = float(data.lengths.float().mean()) if len(data) else 1.0
 
@@ -79,6 +80,8 @@ class LiveSetup:
 
     def _layers(self, model: Any) -> LiveLayers | str:
         """The layers, or why the kernels do not compute them."""
+        if self._reads_padding:
+            return "the loss reads hidden states of padded positions"
         if self._settings.precision not in _PRECISIONS:
             return f"precision {self._settings.precision} has no kernels"
         if (why := live_misfit(model)) is not None:

@@ -37,6 +37,7 @@ from hydraprune.training.evaluation import Predictions, predict, scores
 from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.settings import PRECISIONS, Settings
 from hydraprune.training.setup import MetricLogger, TrainingSetup
+from hydraprune.training.sparse_steps import SparseSteps
 from hydraprune.training.teacher_cache import TeacherSpec, make_teacher
 from hydraprune.training.teachers import NoTeacher, Teacher
 from hydraprune.utils.cache import Cache, cache_of
@@ -112,8 +113,8 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     evaluations = {name: encoded(examples) for name, examples in data.evaluations.items()}
     per_epoch = settings.steps_per_epoch(len(train.data))
     steps = settings.epochs * per_epoch
-    # Without training steps no teacher is needed.
     live = LiveSetup(experiment, accelerator, cache, train.data)
+    # Without training steps no teacher is needed.
     teacher, seconds = (
         _teacher(components, source, model, train.data, data.labels, accelerator, cache, live)
         if steps
@@ -124,7 +125,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     make_optimizer = make(config, "optimizer")
     _speed_up(model, settings, accelerator.device, make_optimizer, [train.data, *evaluations.values()])
     optimizer = make_optimizer(decay_groups(model))
-    sparse = live.sparse_steps(model, pruners, optimizer)
+    sparse = live.sparse_steps(model, pruners, optimizer) if steps else SparseSteps(None, pruners)
     lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
     batches = {name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()}
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)

@@ -57,6 +57,14 @@ class Distiller(ABC):
         """Whether the teacher runs in every step even where its outputs are cacheable."""
         return False
 
+    @property
+    def reads_padding(self) -> bool:
+        """Whether the loss or the teacher's outputs depend on hidden states of padded positions.
+
+        Kernels leave these 0, so that PyTorch computes the layers then.
+        """
+        return True
+
     def misfit(self, student: Any, teacher: Any) -> str | None:
         """Why a teacher does not fit this student, given their Hugging Face configs; None if it does."""
         return None
@@ -94,6 +102,10 @@ class NoDistillation(Distiller):
     """The task's own loss, without a teacher."""
 
     @property
+    def reads_padding(self) -> bool:
+        return False
+
+    @property
     def needs_teacher(self) -> bool:
         return False
 
@@ -125,6 +137,10 @@ class HiddenStates(Distiller):
 
     def __post_init__(self) -> None:
         check_number("weight", self.weight, 0, math.inf, cure=_WITHOUT_TEACHER)
+
+    @property
+    def reads_padding(self) -> bool:
+        return self.padding
 
     @property
     def keeps_head(self) -> bool:
@@ -200,6 +216,10 @@ class Logits(Distiller):
     def __post_init__(self) -> None:
         check_number("weight", self.weight, 0, 1, to_high=True, cure=_WITHOUT_TEACHER)
         check_number("temperature", self.temperature, 0, math.inf)
+
+    @property
+    def reads_padding(self) -> bool:
+        return False
 
     @property
     def cacheable(self) -> bool:

@@ -201,11 +201,18 @@ class SparseSteps:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs besides the masks."""
-        return {"revived": self.revived, "dense": asdict(self.dense), "sparse": asdict(self.sparse)}
+        share = None if self.layers is None else self.largest_density
+        counts = {"dense": asdict(self.dense), "sparse": asdict(self.sparse)}
+        return {"revived": self.revived, "largest_density": share, **counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; `follow` comes next."""
-        self.revived = state["revived"]
+        self.revived, share = state["revived"], state.get("largest_density")
+        if self.layers is not None and share not in (None, self.largest_density):
+            log.info(
+                "The kernels compute densities up to %g, as when the run began (here: %g)", share, self.largest_density
+            )
+            self.largest_density = share
         self.dense, self.sparse = Pace(**state["dense"]), Pace(**state["sparse"])
 
 
