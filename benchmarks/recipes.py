@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -88,16 +87,14 @@ def _train(
         start = [str(train)] if train.is_file() else ["-m", "hydraprune.cli", "train"]
         command = [build.python, *start, *case.words(side, folder, frequency), f"seed={seed}", *more]
     environment = environment_of(build, side)
-    start, output, errors = time.perf_counter(), folder / "output", folder / "errors"
-    with output.open("w") as out, errors.open("w") as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, env=environment, cwd=folder)
-        _, status, used = os.wait4(process.pid, 0)
+    used, start = folder / "used.json", time.perf_counter()
+    watched = [sys.executable, str(HERE / "peak_memory.py"), str(used), *command]
+    done = subprocess.run(watched, capture_output=True, text=True, check=False, env=environment, cwd=folder)
     seconds = time.perf_counter() - start
-    if status:
-        said = output.read_text(encoding="utf-8")[-1000:] + errors.read_text(encoding="utf-8")[-3000:]
-        raise SystemExit(f"{side}: {' '.join(command)}\n{said}")
+    if done.returncode:
+        raise SystemExit(f"{side}: {' '.join(command)}\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
     if side == PUBLISHED:
-        report = json.loads(output.read_text(encoding="utf-8").splitlines()[-1])
+        report = json.loads(done.stdout.splitlines()[-1])
     else:
         (place,) = (folder / "outputs").rglob("report.json")
         report = json.loads(place.read_text(encoding="utf-8"))
@@ -106,11 +103,7 @@ def _train(
     sparse = report.get("sparse_steps")  # which the earlier build does not report
     if sparse:
         sparse = {**sparse, "gain": report["sparse_gain"]}
-    found = {
-        "seconds": seconds,
-        "cpu": used.ru_utime + used.ru_stime,
-        "peak": float(used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)),
-    }
+    found = {"seconds": seconds, **json.loads(used.read_text(encoding="utf-8"))}
     return {**found, "parts": report["seconds"], "final": report["final"], "sparse": sparse}
 
 

@@ -184,7 +184,7 @@ SMALL = (
     "scheduler.warmup=5",
     "scheduler.cooldown=5",
     "scheduler.frequency=4",
-    "runtime.largest_density=0.65",  # tests that count sparse steps do not depend on the machine
+    "runtime.switch_density=0.65",  # tests that count sparse steps do not depend on the machine
     "dense.overrides=['training.epochs=1']",
 )
 

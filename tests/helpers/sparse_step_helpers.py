@@ -103,7 +103,7 @@ def training(
     plans: Plans = FOUR,
     method: Method | None = None,
     schedule: Schedule = RAMP,
-    largest_density: float | None = BELOW_ONE,
+    switch_density: float | None = BELOW_ONE,
     optimizer: Any = adamw,
     transition: Any = None,
     regularizer: Regularizer | None = None,
@@ -115,7 +115,7 @@ def training(
     """A training that is set up; the same random numbers every time.
 
     Args:
-        largest_density: of `SparseSteps`; None: every step is dense. At 1 the kernels compute dense steps too, with
+        switch_density: of `SparseSteps`; None: every step is dense. At 1 the kernels compute dense steps too, with
             other rounding.
         prepare: does something to the model before pruners are attached.
         replace: gives the pruners to use in place of those attached.
@@ -134,8 +134,8 @@ def training(
     pruners = replace(attach(model, {plans.name: plan}, family, steps, calibration=calibration))
     made = optimizer(decay_groups(model))
     sparse = SparseSteps(None)
-    if largest_density is not None:
-        sparse = SparseSteps(LiveLayers(model.base_model, training_kernels()), pruners, largest_density, made)
+    if switch_density is not None:
+        sparse = SparseSteps(LiveLayers(model.base_model, training_kernels()), pruners, switch_density, made)
     unread: Any = None
     setup = TrainingSetup(
         model=model.train(),

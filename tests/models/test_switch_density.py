@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from trained_layer_helpers import training_kernels
 from hydraprune.models import switch_density as module
 from hydraprune.models.live_layers import LiveLayers
 from hydraprune.models.switch_density import LayerTimes, Workload, measure, switch_density
+from hydraprune.utils.cache import Cache
 
 SHORT = Workload(2, 16, "fp32", trains=True)
 SECONDS = st.floats(1e-5, 10.0)
@@ -29,7 +31,7 @@ def layers_of(model: Any) -> LiveLayers:
 
 @given(SECONDS, SECONDS, SECONDS)
 def test_at_the_density_the_kernels_are_faster(dense: float, whole: float, sparse: float) -> None:
-    density = LayerTimes(dense, whole, sparse).density
+    density = LayerTimes(dense, whole, sparse).switch_density
     assert 0 <= density <= 1
     if 0 < density < 1:
         expected = sparse + (whole - sparse) * (density - 0.1) / 0.9  # linear in the density
@@ -48,7 +50,7 @@ def test_at_the_density_the_kernels_are_faster(dense: float, whole: float, spars
     ],
 )
 def test_densities(times: LayerTimes, density: float) -> None:
-    assert times.density == density
+    assert times.switch_density == density
 
 
 @given(st.integers(1, 4096), st.floats(0.0, 5000.0))
@@ -74,42 +76,58 @@ def test_measuring_leaves_no_trace(kind: str, trains: bool) -> None:
     assert mode == [each.training for each in model.modules()]
 
 
+def cache_in(folder: Path, max_gb: float = 1.0) -> Cache:
+    return Cache(folder, max_gb)
+
+
 def test_times_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = iter([LayerTimes(1.0, 1.9, 0.1), LayerTimes(1.0, 0.5, 0.1), LayerTimes(1.0, 2.0, 0.96)])
     monkeypatch.setattr(module, "measure", lambda *_: next(measured))
-    layers = layers_of(trainable("bert"))
-    assert switch_density(layers, SHORT, nullcontext, tmp_path) == 0.5
-    assert switch_density(layers, SHORT, nullcontext, tmp_path) == 0.5
-    (record,) = tmp_path.iterdir()
+    layers, cache = layers_of(trainable("bert")), cache_in(tmp_path)
+    assert switch_density(layers, SHORT, nullcontext, cache) == 0.5
+    assert switch_density(layers, SHORT, nullcontext, cache) == 0.5
+    (record,) = cache.files()
     assert json.loads(record.read_text()) == {"torch": 1.0, "whole": 1.9, "sparse": 0.1}
     # Another workload, and a damaged record.
-    assert switch_density(layers, Workload(2, 16, "bf16", True), nullcontext, tmp_path) == 1.0
+    assert switch_density(layers, Workload(2, 16, "bf16", True), nullcontext, cache) == 1.0
     record.write_text("{")
-    assert switch_density(layers, SHORT, nullcontext, tmp_path) == 0.0
-    assert switch_density(layers, SHORT, nullcontext, tmp_path) == 0.0
-    assert len(list(tmp_path.iterdir())) == 2
+    assert switch_density(layers, SHORT, nullcontext, cache) == 0.0
+    assert switch_density(layers, SHORT, nullcontext, cache) == 0.0
+    assert len(cache.files()) == 2
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"torch": 1}', '{"torch": null, "whole": 1, "sparse": 1}'])
+def test_a_record_without_times_is_measured_again(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "measure", lambda *_: LayerTimes(1.0, 1.9, 0.1))
+    layers, cache = layers_of(trainable("bert")), cache_in(tmp_path)
+    switch_density(layers, SHORT, nullcontext, cache)
+    (record,) = cache.files()
+    record.write_text(text)
+    assert switch_density(layers, SHORT, nullcontext, cache) == 0.5
+    assert json.loads(record.read_text())["whole"] == 1.9
 
 
 def test_the_first_of_two_processes_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = layers_of(trainable("bert"))
+    layers, context = layers_of(trainable("bert")), multiprocessing.get_context("fork")
+    started, cache = context.Event(), cache_in(tmp_path)
 
     def slow(*_: Any) -> LayerTimes:
-        """Meanwhile another process records other times."""
-        monkeypatch.setattr(module, "measure", lambda *_: LayerTimes(1.0, 1.9, 0.1))
-        other = multiprocessing.get_context("fork").Process(
-            target=switch_density, args=(layers, SHORT, nullcontext, tmp_path)
-        )
-        other.start()
-        other.join()
-        return LayerTimes(1.0, 0.5, 0.1)
+        started.set()
+        time.sleep(0.5)  # while the other process asks
+        return LayerTimes(1.0, 1.9, 0.1)
 
     monkeypatch.setattr(module, "measure", slow)
-    assert switch_density(layers, SHORT, nullcontext, tmp_path) == 0.5
+    first = context.Process(target=switch_density, args=(layers, SHORT, nullcontext, cache))
+    first.start()
+    assert started.wait(60)
+    monkeypatch.setattr(module, "measure", lambda *_: LayerTimes(1.0, 0.5, 0.1))
+    assert switch_density(layers, SHORT, nullcontext, cache) == 0.5
+    first.join()
 
 
 def test_without_a_place_for_records_each_run_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = iter([LayerTimes(1.0, 1.9, 0.1), LayerTimes(1.0, 0.5, 0.1)])
     monkeypatch.setattr(module, "measure", lambda *_: next(measured))
-    layers = layers_of(trainable("bert"))
-    missing = tmp_path / "missing"
-    assert [switch_density(layers, SHORT, nullcontext, missing) for _ in range(2)] == [0.5, 1.0]
+    layers, cache = layers_of(trainable("bert")), cache_in(tmp_path, 0.0)
+    assert [switch_density(layers, SHORT, nullcontext, cache) for _ in range(2)] == [0.5, 1.0]
+    assert not cache.files()

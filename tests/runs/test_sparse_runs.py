@@ -92,12 +92,12 @@ def test_a_compiler_that_fails_leaves_dense_steps(ask: Ask, dense: str, monkeypa
 
 
 def test_a_share_that_is_measured_is_recorded_and_reported(ask: Ask, dense: str, tmp_path: Path) -> None:
-    words = (*WORDS, dense, "runtime.largest_density=null", f"cache.dir={tmp_path / 'cache'}")
+    words = (*WORDS, dense, "runtime.switch_density=null", f"cache.dir={tmp_path / 'cache'}")
     folder = done(ask, *words)
     share = report_of(folder)["sparse_steps"]["switch_density"]
     assert 0 <= share <= 1
     # One of the student's training, one of the teacher's forward pass.
-    assert len(list((tmp_path / "cache" / "native").glob("switch-*.json"))) == 2
+    assert len(list((tmp_path / "cache" / "native").glob("*.json"))) == 2
     assert log_of(folder).count("they compute densities up to") == 2
     folder.rename("first")
 
@@ -108,9 +108,9 @@ def test_a_share_that_is_measured_is_recorded_and_reported(ask: Ask, dense: str,
 
 def test_the_kernels_compute_dense_steps_of_any_run_where_they_are_faster(ask: Ask, dense: str) -> None:
     words = ("pattern=dense", "training.epochs=1")
-    folder = done(ask, *words, "runtime.largest_density=0.65")
+    folder = done(ask, *words, "runtime.switch_density=0.65")
     folder.rename("torch")
-    assert done(ask, *words, "runtime.largest_density=1") == folder
+    assert done(ask, *words, "runtime.switch_density=1") == folder
     one, other = weights_of(Path("torch")), weights_of(folder)
     weights = encoder_weights(one)
     assert any(not torch.equal(weight, other[name]) for name, weight in weights.items())
@@ -118,12 +118,12 @@ def test_the_kernels_compute_dense_steps_of_any_run_where_they_are_faster(ask: A
         assert (weight - other[name]).norm() <= 1e-3 * weight.norm(), name
 
     # Kernels leave padded positions 0, which this loss reads.
-    folder = done(ask, *WORDS, "distill.padding=true", dense, "runtime.largest_density=1")
+    folder = done(ask, *WORDS, "distill.padding=true", dense, "runtime.switch_density=1")
     assert report_of(folder)["sparse_steps"]["count"] == 0
     assert "Every step is dense: the loss reads hidden states of padded positions" in log_of(folder)
 
     # So are those of a method that needs the gradients of masked weights, and the dense teacher.
-    folder = done(ask, *WORDS, "pruner=gradient", dense, "runtime.largest_density=1")
+    folder = done(ask, *WORDS, "pruner=gradient", dense, "runtime.switch_density=1")
     assert report_of(folder)["sparse_steps"] == {"count": 0, "revived": 0, "switch_density": 1.0}
 
 

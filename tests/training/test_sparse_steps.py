@@ -62,7 +62,7 @@ def compare(*arguments: Any, **more: Any) -> tuple[Trained, Trained]:
     sparse = training(*arguments, **more)
     assert sparse_step_misfit(sparse.pruners, sparse.setup.optimizer.optimizer, sparse.setup.settings) is None
     sparse.start().train()
-    dense = training(*arguments, **{**more, "largest_density": None}).start().train()
+    dense = training(*arguments, **{**more, "switch_density": None}).start().train()
     assert_same_training(sparse, dense)
     assert not any(dense.sparse)
     return sparse, dense
@@ -144,7 +144,7 @@ def test_steps_that_are_skipped_change_nothing() -> None:
     """Here by a loss that is not finite; the masks of the next update are the same."""
     both = []
     for density in (BELOW_ONE, None):
-        each = training(FOUR, skip_nonfinite=1, largest_density=density).start().train(end=13)
+        each = training(FOUR, skip_nonfinite=1, switch_density=density).start().train(end=13)
         both.append(each)
         bias = each.setup.model.classifier.bias
         kept = bias.detach().clone()
@@ -169,7 +169,7 @@ def test_repeated_trainings_have_the_same_bits() -> None:
 
 @pytest.mark.parametrize("limit", [0.5, 0.25])
 def test_steps_are_sparse_once_few_weights_are_live(limit: float) -> None:
-    trained = training(block(2, 1, 0.9), largest_density=limit).start().train()
+    trained = training(block(2, 1, 0.9), switch_density=limit).start().train()
     assert not trained.sparse[0]
     assert trained.sparse[-1]
     for sparse, masks in zip(trained.sparse, trained.masks, strict=True):
@@ -183,9 +183,9 @@ def test_steps_are_sparse_once_few_weights_are_live(limit: float) -> None:
 def test_the_share_is_that_of_all_weights_of_the_layers() -> None:
     """Feed-forward networks pruned to nothing leave the half that attention has."""
     only = sparsity.Layers(roles=["ffn"])
-    trained = training(block(4, 1, 0.95, layers=only), largest_density=0.55).start().train()
+    trained = training(block(4, 1, 0.95, layers=only), switch_density=0.55).start().train()
     assert trained.sparse[-1]
-    assert not training(block(4, 1, 0.95, layers=only), largest_density=0.5).start().train().sparse[-1]
+    assert not training(block(4, 1, 0.95, layers=only), switch_density=0.5).start().train().sparse[-1]
 
 
 class Watched:
@@ -210,8 +210,8 @@ def watched(trained: Any) -> Watched:
 
 
 def test_the_kernels_compute_dense_steps_too_where_they_are_faster() -> None:
-    dense = training(FOUR, largest_density=None, optimizer=sgd).start().train()
-    trained = training(FOUR, largest_density=1.0, optimizer=sgd)
+    dense = training(FOUR, switch_density=None, optimizer=sgd).start().train()
+    trained = training(FOUR, switch_density=1.0, optimizer=sgd)
     layers = watched(trained)
     assert_same_training(trained.start().train(), dense)
     # All blocks up to the first update that prunes; then those of each update, and once more to be packed.
@@ -222,15 +222,15 @@ def test_the_kernels_compute_dense_steps_too_where_they_are_faster() -> None:
 
 def test_steps_that_need_whole_gradients_are_dense_in_the_kernels() -> None:
     """Where those are faster; masked weights have gradients then, and masks do not change the blocks."""
-    dense = training(FOUR, Gradient(), largest_density=None, optimizer=sgd).start().train()
-    trained = training(FOUR, Gradient(), largest_density=1.0, optimizer=sgd)
+    dense = training(FOUR, Gradient(), switch_density=None, optimizer=sgd).start().train()
+    trained = training(FOUR, Gradient(), switch_density=1.0, optimizer=sgd)
     trained.setup.sparse_steps.exact = False
     layers = watched(trained)
     assert_same_training(trained.start().train(), dense)
     assert layers.used == [True]
     assert not any(trained.sparse)
     assert trained.setup.sparse_steps.sparse.steps == 0
-    slower = training(FOUR, Gradient(), largest_density=0.9)
+    slower = training(FOUR, Gradient(), switch_density=0.9)
     slower.setup.sparse_steps.exact = False
     layers = watched(slower)
     slower.start().train()
@@ -238,7 +238,7 @@ def test_steps_that_need_whole_gradients_are_dense_in_the_kernels() -> None:
 
 
 def test_without_layers_steps_are_counted_and_dense() -> None:
-    trained = training(largest_density=None).start().train()
+    trained = training(switch_density=None).start().train()
     counted = trained.setup.sparse_steps
     assert (counted.sparse.steps, counted.dense.steps, counted.gain, counted.revived) == (0, STEPS, None, 0)
 
@@ -296,7 +296,7 @@ def test_a_revival_in_dense_steps_is_none() -> None:
     def scripted(pruners: Sequence[Any]) -> Any:
         return tuple(Scripted(pruner, {9: 7}) for pruner in pruners)
 
-    trained = training(FOUR, replace=scripted, largest_density=0.3).start().train()
+    trained = training(FOUR, replace=scripted, switch_density=0.3).start().train()
     assert trained.setup.sparse_steps.revived == 0
     assert trained.sparse[-1]
 

@@ -26,7 +26,7 @@ NOT_THE_RESULT = (
     "cache.dir",
     "runtime.compiled",
     "runtime.sparse_steps",
-    "runtime.largest_density",
+    "runtime.switch_density",
     "training.checkpoint_every",
     "training.keep_checkpoints",
 )

@@ -75,7 +75,7 @@ PLAIN: dict[str, Any] = {
     "runtime.threads": int | None,
     "runtime.compiled": Any,
     "runtime.sparse_steps": Any,
-    "runtime.largest_density": float | None,
+    "runtime.switch_density": float | None,
     "cache.dir": Any,
     "cache.max_gb": Any,
     "run.root": str,

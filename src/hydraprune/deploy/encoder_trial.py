@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from hydraprune.models.families import max_positions
+from hydraprune.utils.turns import least_seconds
 
 # Most relative difference of the outputs: rounding gives 1e-6 in single precision, and some 1e-3 in others.
 _LIMITS = {"single": 1e-3, "narrow": 5e-2}
-_CHECKED, _TIMED, _ROUNDS = 12, 128, 7
+_CHECKED, _TIMED = 12, 128
 Side = TypeVar("Side")
 
 
@@ -43,18 +44,11 @@ def other_outputs(base: nn.Module, fast: nn.Module, precision: str) -> str | Non
 def seconds_of(sides: Mapping[Side, nn.Module]) -> dict[Side, float]:
     """Seconds that each of some base models takes for a text of 128 tokens, or as many as there are positions.
 
-    They take turns, so that whatever slows the machine for a while slows all of them; the least of 7 calls counts.
+    They take turns; the least of 7 calls counts.
     """
     ids = _texts(next(iter(sides.values())), 1, _TIMED)
-    found: dict[Side, list[float]] = {side: [] for side in sides}
     with torch.no_grad():
-        for _ in range(_ROUNDS):
-            for side, base in sides.items():
-                base(input_ids=ids)  # finds the caches as another side left them
-                start = time.perf_counter()
-                base(input_ids=ids)
-                found[side].append(time.perf_counter() - start)
-    return {side: min(seconds) for side, seconds in found.items()}
+        return least_seconds({side: partial(base, input_ids=ids) for side, base in sides.items()})
 
 
 def _texts(base: nn.Module, texts: int, tokens: int) -> Tensor:

@@ -11,6 +11,15 @@ from hydraprune.kernels.packing import PackedLinear, Part
 ROWS = 4
 
 
+def live_blocks(live: Tensor) -> Tensor:
+    """bool [outputs / 4, inputs], the blocks of 4 rows and one column that hold a live weight.
+
+    Args:
+        live: bool [outputs, inputs]; outputs are a multiple of 4.
+    """
+    return live.view(-1, ROWS, live.shape[1]).any(1)
+
+
 class LiveBlocks:
     """Where the live blocks of a weight lie, and room for their values.
 
@@ -20,8 +29,7 @@ class LiveBlocks:
 
     def __init__(self, live: Tensor) -> None:
         outputs, inputs = live.shape
-        grouped = live.view(-1, ROWS, inputs)
-        blocks = grouped.any(1)
+        blocks = live_blocks(live)
         self.groups, self.columns = blocks.nonzero().unbind(1)
         # int32, as the kernels read them.
         start = torch.zeros(len(blocks) + 1, dtype=torch.int32)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hydraprune.kernels.dropout import FastDropout, draw_key, drops_all
-from hydraprune.kernels.live_blocks import ROWS, LiveBlocks
+from hydraprune.kernels.live_blocks import ROWS, LiveBlocks, live_blocks
 from hydraprune.kernels.training import Dropouts, LayerParameters, LayerShape, TrainedLayer
 from hydraprune.models.encoder_layers import (
     ACTIVATIONS,
@@ -214,7 +214,7 @@ class LiveLayer:
 
 
 def _in_live_blocks(weight: Tensor, live: Tensor | None) -> int:
-    return weight.numel() if live is None else ROWS * int(live.view(-1, ROWS, live.shape[1]).any(1).sum())
+    return weight.numel() if live is None else ROWS * int(live_blocks(live).sum())
 
 
 def _is_watched(module: nn.Module) -> bool:

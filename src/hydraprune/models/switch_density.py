@@ -1,7 +1,8 @@
-"""The density up to which the kernels compute a training step of a layer faster than PyTorch: measured, and recorded.
+"""The switch density: the share of live weights up to which the kernels compute a layer faster than PyTorch.
 
-Time grows linearly with the share of weights in live blocks, so two densities tell all others. Processors differ by
-much: on some PyTorch's products run at less than half of what the kernels reach at density 1.
+It is measured once and recorded, since processors differ by much: on some PyTorch's products run at less than half of
+what the kernels reach at density 1. Time grows linearly with the share of weights in live blocks, so two densities tell
+all others.
 """
 
 from __future__ import annotations
@@ -10,32 +11,32 @@ import hashlib
 import json
 import logging
 import math
-import os
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hydraprune.kernels.live_blocks import ROWS
 from hydraprune.models.live_layers import LiveLayers
 from hydraprune.sparsity.native_code import processor
+from hydraprune.utils.cache import Cache
+from hydraprune.utils.turns import least_seconds
 
 Autocast = Callable[[], AbstractContextManager[None]]
 log = logging.getLogger(__name__)
 
 _SPARSE = 0.1
-# Shares are rounded down to multiples of this, so that measuring again rarely gives another one.
+# Densities are rounded down to multiples of this, so that measuring again rarely gives another one.
 _STEP = 0.05
 # Kernels are used where they take at most this share of PyTorch's time.
 _MARGIN = 0.95
 _MOST_TOKENS = 512
 _WIDTH = 16
-# Rounds that are measured, of all sides in turn; fewer where they take long.
-_ROUNDS, _LEAST_ROUNDS, _SECONDS = 7, 3, 2.0
+_SECONDS = 2.0
+_RECORD_BYTES = 1000
 _FORMAT_VERSION = 1
 
 
@@ -53,15 +54,15 @@ class LayerTimes:
     sparse: float
 
     @property
-    def density(self) -> float:
-        """The largest share of weights in live blocks at which the kernels take 0.95 of PyTorch's time or less."""
+    def switch_density(self) -> float:
+        """The largest density at which the kernels take 0.95 of PyTorch's time or less; 0 if there is none."""
         budget = _MARGIN * self.torch
         if self.whole <= budget:
             return 1.0
         if self.sparse > budget or self.whole <= self.sparse:
             return 0.0
-        share = _SPARSE + (1 - _SPARSE) * (budget - self.sparse) / (self.whole - self.sparse)
-        return round(math.floor(share / _STEP) * _STEP, 2)
+        density = _SPARSE + (1 - _SPARSE) * (budget - self.sparse) / (self.whole - self.sparse)
+        return round(math.floor(density / _STEP) * _STEP, 2)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Workload:
 
     Args:
         examples, tokens: of a batch; texts all have the same length.
-        precision: as in `Settings`, for the record.
+        precision: as in `Settings`.
         trains: forward and backward pass of a model in training; otherwise the forward pass alone, without dropout.
     """
 
@@ -86,69 +87,65 @@ class Workload:
         return cls(max(1, min(batch_size, _MOST_TOKENS // tokens)), tokens, precision, trains)
 
 
-def switch_density(layers: LiveLayers, workload: Workload, autocast: Autocast, folder: Path) -> float:
-    """The density of `LayerTimes`, as recorded in `folder` for this kind of processor, layer and workload.
+def switch_density(layers: LiveLayers, workload: Workload, autocast: Autocast, cache: Cache) -> float:
+    """The switch density of some layers, as recorded in the cache for this kind of processor, layer and workload.
 
-    It is measured where there is no record yet. Whoever records first decides for all processes that share the folder:
-    the same config has the same bits from then on.
+    It is measured where there is no record: the same config has the same bits as long as the cache is kept. A cache
+    that may hold nothing (`cache.max_gb=0`) gets no record.
+
+    Raises:
+        UserError: the cache's folder cannot be written.
     """
-    path = folder / f"switch-{_key(layers, workload)}.json"
-    times = _recorded(path)
-    if times is None:
+
+    def measured() -> LayerTimes:
         times = measure(layers, workload, autocast)
-        _record(path, times)
-        recorded = _recorded(path)
-        if recorded is None:
-            log.warning("%s cannot be written: every run measures again, unless runtime.largest_density is set", path)
-        times = recorded or times
         log.info(
-            "Measured: a layer takes %.2f ms in PyTorch, %.2f ms in the kernels, %.2f ms there at density %g; "
-            "they compute densities up to %g (%s)",
-            *(*(1e3 * seconds for seconds in astuple(times)), _SPARSE, times.density, path),
+            "Measured: a layer takes %.2f ms in PyTorch, %.2f ms in the kernels, %.2f ms there at density %g; they "
+            "compute densities up to %g",
+            *(*(1e3 * seconds for seconds in astuple(times)), _SPARSE, times.switch_density),
         )
-    return times.density
+        return times
+
+    if not cache.admits(_RECORD_BYTES):
+        return measured().switch_density
+    name = f"{_key(layers, workload)}.json"
+    return cache.fetch("native", name, _RECORD_BYTES, lambda path: _write(path, measured()), _read).switch_density
 
 
 def measure(layers: LiveLayers, workload: Workload, autocast: Autocast) -> LayerTimes:
-    """The least seconds of the first layer over some rounds, which take the sides in turns.
+    """The least seconds of a pass of the first layer in PyTorch and in the kernels, which take turns.
 
-    Random numbers and the mode of the layer are afterwards as before; it has no gradients; `layers` compute as
-    at first.
+    Random numbers and the mode of the layer are afterwards as before; it has no gradients; `layers` compute as at
+    first.
     """
     layer = layers.layers[0]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(workload.examples, workload.tokens, layer.weights[0].shape[1], generator=generator)
     few = {id(weight): _random_blocks(weight, generator) for weight in layer.weights}
-    sides = {"torch": None, "whole": {}, "sparse": few}
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    training = layer.module.training
+    live = {"torch": None, "whole": {}, "sparse": few}
+
+    def train() -> None:
+        with autocast():
+            _backward(layer.module, x)
+
+    @torch.no_grad()
+    def infer() -> None:
+        layer.module(x)
+
+    one_pass = train if workload.trains else infer
+    mode = layer.module.training
     layer.module.train(workload.trains)
-    end = time.perf_counter() + _SECONDS
-    with torch.random.fork_rng(devices=[]):
-        for number in range(_ROUNDS + 1):
-            for name, live in sides.items():
-                layer.use(live)
-                start = time.perf_counter()
-                _run(layer.module, x, workload.trains, autocast)
-                found[name].append(time.perf_counter() - start)
-            if number >= _LEAST_ROUNDS and time.perf_counter() > end:
-                break
+    # A teacher converts its weights once for many batches, a step of a training once for itself.
+    with torch.random.fork_rng(devices=[]), nullcontext() if workload.trains else autocast():
+        times = least_seconds(dict.fromkeys(live, one_pass), lambda side: layer.use(live[side]), _SECONDS)
     layer.use(None)
-    layer.module.train(training)
-    # PyTorch may have compiled code for the shape in the first round.
-    return LayerTimes(**{name: min(seconds[1:]) for name, seconds in found.items()})
+    layer.module.train(mode)
+    return LayerTimes(**times)
 
 
-def _run(module: torch.nn.Module, x: Tensor, trains: bool, autocast: Autocast) -> None:
-    if not trains:
-        with torch.no_grad(), autocast():
-            module(x)
-        return
-    x = x.detach().requires_grad_()
-    with autocast():
-        output = module(x)
-    total = (output if isinstance(output, Tensor) else output[0]).float().sum()
-    total.backward()
+def _backward(module: nn.Module, x: Tensor) -> None:
+    output = module(x.detach().requires_grad_())
+    (output if isinstance(output, Tensor) else output[0]).float().sum().backward()
     for parameter in module.parameters():
         parameter.grad = None
 
@@ -174,26 +171,20 @@ def _key(layers: LiveLayers, workload: Workload) -> str:
         "torch": torch.__version__,
         "form": _FORMAT_VERSION,
     }
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _recorded(path: Path) -> LayerTimes | None:
+def _write(path: Path, times: LayerTimes) -> None:
+    path.write_text(json.dumps(asdict(times)), encoding="utf-8")
+
+
+def _read(path: Path) -> LayerTimes:
+    """The times in a file.
+
+    Raises:
+        ValueError: it holds none.
+    """
     try:
         return LayerTimes(**{name: float(value) for name, value in json.loads(path.read_text("utf-8")).items()})
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
-
-
-def _record(path: Path, times: LayerTimes) -> None:
-    """Write a record unless a whole one is there; without a place for it every run measures."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with suppress(OSError):
-        temporary.write_text(json.dumps(asdict(times)), "utf-8")
-        try:
-            if not path.exists():
-                with suppress(OSError):
-                    os.link(temporary, path)  # fails where another process was first, or where there are no hard links
-            if _recorded(path) is None:
-                os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from None

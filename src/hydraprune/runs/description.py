@@ -70,7 +70,7 @@ def finished_report(
         sparse_steps={
             "count": training.sparse_steps.sparse.steps,
             "revived": training.sparse_steps.revived,
-            "switch_density": training.sparse_steps.largest_density,
+            "switch_density": training.sparse_steps.switch_density if training.sparse_steps.layers else 0.0,
         },
         sparse_gain=training.sparse_steps.gain,
         examples=training.settings.epochs * len(training.train.data),

@@ -37,7 +37,7 @@ class LiveSetup:
     def __init__(self, experiment: Experiment, accelerator: Accelerator, cache: Cache, data: Encoded) -> None:
         self._runtime, self._settings = experiment.config["runtime"], experiment.components.settings
         self._reads_padding = experiment.components.distiller.reads_padding
-        self._accelerator, self._folder = accelerator, cache.folder / "native"
+        self._accelerator, self._cache = accelerator, cache
         self._mean_tokens = float(data.lengths.float().mean()) if len(data) else 1.0
 
     @property
@@ -87,14 +87,14 @@ class LiveSetup:
         if (why := live_misfit(model)) is not None:
             return why
         try:
-            return LiveLayers(model.base_model, compile_training(self._folder))
+            return LiveLayers(model.base_model, compile_training(self._cache.folder / "native"))
         except native_code.UNFIT as error:
             return f"the kernels cannot be compiled ({one_line(error)})"
 
     def _density(self, layers: LiveLayers, trains: bool) -> float:
-        given = self._runtime["largest_density"]
+        given = self._runtime["switch_density"]
         if given is not None:
             return float(given)
         batch = self._settings.batch_size if trains else int(TOKENS / self._mean_tokens)
         workload = Workload.like(batch, self._mean_tokens, self._settings.precision, trains)
-        return switch_density(layers, workload, self._accelerator.autocast, self._folder)
+        return switch_density(layers, workload, self._accelerator.autocast, self._cache)

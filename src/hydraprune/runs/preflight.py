@@ -192,7 +192,7 @@ def check_numbers(experiment: Experiment) -> None:
     """
     config = experiment.config
     runtime = config["runtime"]
-    seed, threads, density = config["seed"], runtime["threads"], runtime["largest_density"]
+    seed, threads, density = config["seed"], runtime["threads"], runtime["switch_density"]
     if not 0 <= seed < 2**32:
         raise UserError("must be at least 0 and below 2^32", key="seed", value=seed)
     if threads is not None and not 1 <= threads <= MOST_THREADS:
@@ -201,7 +201,7 @@ def check_numbers(experiment: Experiment) -> None:
         if not isinstance(runtime[key], bool):
             raise UserError("must be true or false", key=f"runtime.{key}", value=runtime[key])
     if density is not None and not 0 <= density <= 1:
-        raise UserError("must be at least 0 and at most 1, or null", key="runtime.largest_density", value=density)
+        raise UserError("must be at least 0 and at most 1, or null", key="runtime.switch_density", value=density)
 
 
 def _check_cache(experiment: Experiment) -> None:

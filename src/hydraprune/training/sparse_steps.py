@@ -68,7 +68,7 @@ class SparseSteps:
     Args:
         layers: of the model; None: PyTorch computes every step.
         pruners: of the training.
-        largest_density: share of weights in live blocks up to which the kernels compute a step; at 1 dense steps too.
+        switch_density: share of weights in live blocks up to which the kernels compute a step; at 1 dense steps too.
         optimizer: of the training; None: it keeps moving whole weights.
         exact: whether a step may leave out masked weights; otherwise every step is dense.
     """
@@ -77,11 +77,11 @@ class SparseSteps:
         self,
         layers: Layers | None,
         pruners: Sequence[Pruner] = (),
-        largest_density: float = 0.0,
+        switch_density: float = 0.0,
         optimizer: Optimizer | None = None,
         exact: bool = True,
     ) -> None:
-        self.layers, self.pruners, self.largest_density = layers, tuple(pruners), largest_density
+        self.layers, self.pruners, self.switch_density = layers, tuple(pruners), switch_density
         self.optimizer, self.exact = optimizer, exact
         self.active = False  # whether steps leave out weights
         self.packed = False  # whether the optimizer moves packed weights, so that pruners have nothing left to do
@@ -108,7 +108,7 @@ class SparseSteps:
         self._live = masks
         live = {} if self.revived and step < self._last else masks
         share = self.layers.share(live)
-        used = live if share <= self.largest_density else None
+        used = live if share <= self.switch_density else None
         # Layers that are whole before and after need no new blocks.
         if used != {} or self._used != {}:
             self.layers.use(used)
@@ -201,18 +201,17 @@ class SparseSteps:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs besides the masks."""
-        share = None if self.layers is None else self.largest_density
         counts = {"dense": asdict(self.dense), "sparse": asdict(self.sparse)}
-        return {"revived": self.revived, "largest_density": share, **counts}
+        return {"revived": self.revived, "switch_density": self.switch_density, **counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; `follow` comes next."""
-        self.revived, share = state["revived"], state.get("largest_density")
-        if self.layers is not None and share not in (None, self.largest_density):
-            log.info(
-                "The kernels compute densities up to %g, as when the run began (here: %g)", share, self.largest_density
-            )
-            self.largest_density = share
+        self.revived = state["revived"]
+        # 0 in checkpoints of runs that have had no layers; absent in those of earlier builds.
+        if density := state.get("switch_density"):
+            if self.layers is not None and density != self.switch_density:
+                log.info("Switch density %g, as when the run began; here it would be %g", density, self.switch_density)
+            self.switch_density = density
         self.dense, self.sparse = Pace(**state["dense"]), Pace(**state["sparse"])
 
 

@@ -27,9 +27,7 @@ from hydraprune.utils.sizes import GB
 # The subfolders and file names that belong to the cache; anything else in its folder is left alone, since a user may
 # name any folder.
 KINDS = ("answers", "tokens", "native")
-_CACHE_FILE = re.compile(
-    r"[0-9a-f]{32}\.(npy|safetensors)|[a-z_]+-[0-9a-f]{16}(-[0-9a-f]{16})?\.so|switch-[0-9a-f]{16}\.json"
-)
+_CACHE_FILE = re.compile(r"[0-9a-f]{32}\.(npy|safetensors|json)|[a-z_]+-[0-9a-f]{16}(-[0-9a-f]{16})?\.so")
 _ATTEMPTS = 3
 # Suffix of the file with a checksum, whose name begins with a dot.
 _CHECKSUM = ".sha256"
