@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from accelerate import Accelerator
 from live_layer_helpers import trainable
 from sparse_step_helpers import DATA
@@ -45,7 +46,11 @@ def test_models_that_stay_in_pytorch(
 @pytest.mark.parametrize(
     "distiller", [NoDistillation(), HiddenStates(weight=1.0), Logits()], ids=lambda d: type(d).__name__
 )
-def test_a_teacher_in_the_kernels(distiller: Distiller, tmp_path: Path) -> None:
-    name = live_setup(tmp_path, distiller).speed_up(trainable("bert"))
+def test_a_sparse_teacher_is_in_the_kernels(distiller: Distiller, tmp_path: Path) -> None:
+    teacher, setup = trainable("bert"), live_setup(tmp_path, distiller)
+    assert setup.speed_up(teacher) is None  # dense
+    with torch.no_grad():
+        teacher.bert.encoder.layer[1].output.dense.weight[:8] = 0
+    name = setup.speed_up(teacher)
     assert name is not None
     assert name.startswith("training-")

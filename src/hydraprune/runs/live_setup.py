@@ -61,7 +61,10 @@ class LiveSetup:
         return steps
 
     def speed_up(self, teacher: Any) -> str | None:
-        """Let the kernels compute the live blocks of a teacher where that is faster.
+        """Let the kernels compute the live blocks of a sparse teacher where that is faster.
+
+        A dense teacher stays in PyTorch: a dense student in the kernels would equal it bit for bit, so that without
+        dropout the first scores, made of the gradient of their difference, would all be 0.
 
         Returns:
             The name of the kernels, which differs where their bits may; None if PyTorch computes it.
@@ -73,7 +76,8 @@ class LiveSetup:
         if not isinstance(layers, LiveLayers):
             return None
         live: dict[int, Tensor] = {id(weight): weight != 0 for weight in layers.weights}
-        if layers.share(live) > self._density(layers, trains=False):
+        share = layers.share(live)
+        if share == 1 or share > self._density(layers, trains=False):
             return None
         layers.use(live)
         return layers.kernels
