@@ -92,6 +92,7 @@ _ABSENT: dict[str, set[Any]] = {
     "regularizer": {None, "Unregularized"},
     "initial_sparsity": {None},
     "skip_nonfinite": {0},
+    "cuda_graphs": {False},
 }
 
 

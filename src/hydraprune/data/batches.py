@@ -108,8 +108,8 @@ class Batches:
             time, grouped by length among these, and the batches shuffled. At most a quarter of all
             batches, or the same examples would share a batch in every epoch. 1: no grouping.
         few_widths: pad to one of few widths, at most this one; 0: to the longest example. For bf16
-            on a CPU, where oneDNN compiles and caches code for every shape of a matrix product;
-            costs some 2 % more tokens.
+            on a CPU, where oneDNN compiles and caches code for every shape of a matrix product, and
+            for CUDA graphs; costs some 2 % more tokens.
     """
 
     data: Encoded

@@ -33,6 +33,7 @@ from hydraprune.runs.model_loading import check_head, load_fine_tuned, load_pret
 from hydraprune.runs.provenance import Provenance, provenance
 from hydraprune.sparsity import saliency_kernels
 from hydraprune.training.calibration import calibration_of
+from hydraprune.training.cuda_graphs import GpuCapture
 from hydraprune.training.evaluation import Predictions, predict, scores
 from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.settings import PRECISIONS, Settings
@@ -150,6 +151,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
             headline=metric_name(task.metrics[0]),
             tracker=tracker,
             sparse_steps=sparse,
+            capture=GpuCapture() if settings.cuda_graphs else None,
         )
 
     return Prepared(training, tokenizer, steps, seconds, made_from)
@@ -172,7 +174,8 @@ def use_runtime(experiment: Experiment, threads: int | None = None) -> None:
 
 
 def _few_widths(settings: Settings, task: Any, device: torch.device) -> int:
-    return int(task.max_length) if settings.precision == "bf16" and device.type == "cpu" else 0
+    few = settings.cuda_graphs or (settings.precision == "bf16" and device.type == "cpu")
+    return int(task.max_length) if few else 0
 
 
 def _speed_up(

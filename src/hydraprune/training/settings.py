@@ -34,6 +34,7 @@ class Settings:
         length_grouping: batches among which examples are grouped by length; 1: no grouping.
         fast_dropout: on a CPU, draw 16-bit random numbers for dropout.
         compact_vocabulary: train only the embeddings of tokens that occur.
+        cuda_graphs: on CUDA, capture the forward and backward pass of every batch width once and replay it.
         checkpoint_every: steps, or epochs as `1ep`, between checkpoints; None: only when asked to stop.
         keep_checkpoints: how many of the latest checkpoints are kept.
         skip_nonfinite: steps with a non-finite loss or gradients that are skipped; one more ends the run.
@@ -53,6 +54,7 @@ class Settings:
     length_grouping: int = 50
     fast_dropout: bool = True
     compact_vocabulary: bool = True
+    cuda_graphs: bool = False
     checkpoint_every: Duration | None = "1ep"
     keep_checkpoints: int = 2
     skip_nonfinite: int = 0
@@ -77,6 +79,10 @@ class Settings:
             raise self._error("device", "torch finds no CUDA device here", "use device=auto or cpu")
         if self.device == "mps" and not torch.backends.mps.is_available():
             raise self._error("device", "torch finds no Apple GPU here", "use device=auto or cpu")
+        if self.cuda_graphs and (self.device in ("cpu", "mps") or not torch.cuda.is_available()):
+            raise self._error("cuda_graphs", "needs a CUDA device, and there is none here", "use cuda_graphs=false")
+        if self.cuda_graphs and self.precision == "fp16":
+            raise self._error("cuda_graphs", "a scaled loss (precision=fp16) is not captured", "use precision=bf16")
         if self.precision == "fp16" and (self.device in ("cpu", "mps") or not torch.cuda.is_available()):
             reason = "needs a CUDA device, and there is none here"
             raise self._error("precision", reason, "use precision=bf16 or fp32")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Protocol
 
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hydraprune.data.batches import Batch, Batches
 from hydraprune.sparsity import Pruner
+from hydraprune.training.cuda_graphs import Backward, Capture, CudaGraphs
 from hydraprune.training.distillation import Distiller
 from hydraprune.training.settings import Settings
 from hydraprune.training.sparse_steps import SparseSteps
@@ -40,6 +42,7 @@ class TrainingSetup:
         score: computes the metrics of one evaluation set.
         headline: the metric by which epochs are compared.
         sparse_steps: switches the model's layers to sparse steps.
+        capture: captures forward and backward pass as CUDA graphs; None: every kernel is launched by itself.
     """
 
     model: nn.Module
@@ -56,6 +59,21 @@ class TrainingSetup:
     headline: str
     tracker: MetricLogger
     sparse_steps: SparseSteps = field(default_factory=lambda: SparseSteps(None))
+    capture: Capture | None = None
+
+    @cached_property
+    def backward(self) -> Backward:
+        """Computes a batch: adds the gradients of its loss, divided by a number, and returns that loss."""
+
+        def backward(batch: Batch, teacher_outputs: Tensor | None, divisor: float | Tensor) -> Tensor:
+            with self.accelerator.autocast():
+                loss = self.distiller.loss(self.model, batch, teacher_outputs) / divisor
+            self.accelerator.backward(loss)
+            return loss.detach()
+
+        if self.capture is None:
+            return backward
+        return CudaGraphs(self.model, backward, self.settings.batch_size, self.capture)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -30,13 +30,10 @@ def take_step(setup: TrainingSetup, batches: list[Batch], step: int, clock: Cloc
     examples = sum(len(batch.labels) for batch in batches)
     for cpu_batch in batches:
         batch = cpu_batch.to(setup.accelerator.device)
-        with setup.accelerator.autocast():
-            with clock.measure("teacher"):
-                teacher_outputs = setup.teacher.outputs(batch)
-            # Each example weighs the same, also where the last batch of an epoch is shorter.
-            loss = setup.distiller.loss(setup.model, batch, teacher_outputs) / (examples / len(batch.labels))
-        setup.accelerator.backward(loss)
-        total += loss.detach()
+        with clock.measure("teacher"), setup.accelerator.autocast():
+            teacher_outputs = setup.teacher.outputs(batch)
+        # Each example weighs the same, also where the last batch of an epoch is shorter.
+        total += setup.backward(batch, teacher_outputs, examples / len(batch.labels))
     # Scores and clipping need unscaled gradients; does nothing without a loss scaler.
     setup.accelerator.unscale_gradients(setup.optimizer)
     norm = None
