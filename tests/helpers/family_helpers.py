@@ -13,6 +13,7 @@ from hydraprune.models.pretrained import TinyModel
 
 _USUAL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 _DECODER = {**_USUAL, "num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3}
+_BART = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}
 # model_type -> the sizes of its config.
 SIZES: dict[str, dict[str, Any]] = {
     "bert": _USUAL,
@@ -30,6 +31,50 @@ SIZES: dict[str, dict[str, Any]] = {
     "llama": _DECODER,
     "qwen2": _DECODER,
     "gpt_neox": {**_USUAL, "bos_token_id": 2, "eos_token_id": 3},
+    "camembert": _USUAL,
+    "xlm-roberta": _USUAL,
+    "bart": {
+        "d_model": 32,
+        "num_labels": 2,
+        **{f"{part}_{key}": value for part in ("encoder", "decoder") for key, value in _BART.items()},
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "decoder_start_token_id": 3,
+    },
+    "big_bird": {**_USUAL, "attention_type": "original_full", "bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3},
+    "deberta": {**_USUAL, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 8},
+    "ernie": _USUAL,
+    "eurobert": {**_USUAL, "num_key_value_heads": 2, "bos_token_id": 2, "eos_token_id": 3},
+    "gemma": _DECODER,
+    "gemma3_text": _DECODER,
+    "gpt_neo": {
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    },
+    "gte": _USUAL,
+    "megatron-bert": _USUAL,
+    "mistral": _DECODER,
+    "mixtral": {**_DECODER, "num_local_experts": 2},
+    "mobilebert": {**_USUAL, "embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16},
+    "nomic_bert": _USUAL,
+    "opt": {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "ffn_dim": 64,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    },
+    "phi3": {**_DECODER, "original_max_position_embeddings": 128, "max_position_embeddings": 128},
+    "qwen3": _DECODER,
+    "rembert": {**_USUAL, "input_embedding_size": 16, "output_embedding_size": 16},
+    "roformer": {**_USUAL, "embedding_size": 32},
+    "squeezebert": {**_USUAL, "embedding_size": 32},
     "t5": {
         "d_model": 32,
         "d_kv": 8,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from data_helpers import encoded_of
-from family_helpers import SIZES, model_of
 from model_helpers import KINDS, TWO_CLASSES, small_model
 from torch import nn
 from transformers import BertTokenizer
@@ -20,14 +18,12 @@ from hydraprune.data.examples import Examples, TaskData
 from hydraprune.errors import UserError
 from hydraprune.models import ModelFamily
 from hydraprune.models.attention import choose_attention
-from hydraprune.models.classification_head import head_modules, is_below
 from hydraprune.models.compact_embedding import compact
 from hydraprune.models.families import (
     FAMILIES,
     attach_family,
     family_of,
     family_of_model,
-    layers_expression,
     max_positions,
 )
 from hydraprune.models.pretrained import PretrainedModel, TinyModel
@@ -78,11 +74,11 @@ class UnknownConfig:
     model_type = "elsewhere"
 
 
-def test_an_unknown_family_needs_its_layers_named() -> None:
+def test_a_model_without_numbered_blocks_needs_its_layers_named() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     model.config = UnknownConfig()
     assert family_of("elsewhere") is None
-    with pytest.raises(UserError, match=r"pattern\.layers\.include"):
+    with pytest.raises(UserError, match=r"no numbered blocks.*pattern\.layers\.include"):
         instantiate.pruners(plans(), model, 10, 5)
     (pruner,) = instantiate.pruners(plans(Layers(include=["^0$"])), model, 10, 5)
     assert [weight.name for weight in pruner.weights] == ["0.weight"]
@@ -124,7 +120,7 @@ def mpnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_loaded_model_has_the_family_of_its_source(mpnet: Path) -> None:
     source = PretrainedModel("mpnet", str(mpnet), family=MPNET)
     assert family_of_model(source.load()) is family_of_model(source.blueprint()) is MPNET
-    assert family_of_model(PretrainedModel("mpnet", str(mpnet)).load()) is None
+    assert family_of_model(PretrainedModel("mpnet", str(mpnet)).load()).roles.keys() == MPNET.roles.keys()
     source.load().save_pretrained(mpnet / "again")  # type: ignore[operator]
     assert "family" not in (mpnet / "again" / "config.json").read_text()
 
@@ -196,15 +192,3 @@ def test_patterns_by_role_prune_a_family_of_the_user(
     )  # fmt: skip
     assert finished.code == 0, finished.err
     assert list(workplace.glob(f"outputs/toy/mpnet/{pattern}/*/report.json"))
-
-
-@pytest.mark.parametrize("kind", [kind for kind in SIZES if kind != "gpt2"])
-def test_the_numbered_blocks_of_an_unknown_family_are_named(kind: str) -> None:
-    """The expression that an error suggests matches layers of the encoder, and none of the head."""
-    model = model_of(kind)
-    expression = layers_expression(model)
-    assert expression is not None
-    names = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv1d))]
-    matched = [name for name in names if re.search(expression, name)]
-    assert matched
-    assert not any(is_below(f"{name}.", head_modules(model)) for name in matched)

@@ -18,7 +18,8 @@ from hydraprune.config.construction import construct
 from hydraprune.config.schema import arguments_of, check_arguments
 from hydraprune.data.examples import Task
 from hydraprune.errors import UserError
-from hydraprune.models.families import ModelFamily, family_of_model, layers_expression, model_type
+from hydraprune.models.families import ModelFamily, family_of_model
+from hydraprune.models.layer_roles import encoder_layers
 from hydraprune.models.pretrained import ModelSource, PretrainedModel
 from hydraprune.sparsity import Calibration, Method, Never, Plans, Pruner, Schedule, SparsityError, attach
 from hydraprune.training.distillation import Distiller
@@ -193,18 +194,15 @@ def pruners(
     Raises:
         UserError: a pattern, amount, schedule or choice of layers that cannot work, under its config key.
     """
-    kind, family = model_type(model), family_of_model(model)
-    if family is None and not all(plan.layers.include for plan in plans.parts.values()):
-        named = layers_expression(model) or "encoder"
+    family = family_of_model(model)
+    if not family.roles and not encoder_layers(model) and not all(plan.layers.include for plan in plans.parts.values()):
         raise UserError(
-            f"the layers of a {kind} model are not known",
+            f"a {family.name} model has no numbered blocks, so the layers of its encoder are not known",
             key="model",
-            cure=f"name those of the encoder, as in \"pattern.layers.include=['{named}']\", "
-            "or describe the family as model.family (docs/extending.md)",
+            cure="name some in pattern.layers.include, or describe the family as model.family (docs/extending.md)",
         )
     try:
-        heads = getattr(model.config, "num_attention_heads", None)
-        family = replace(family or ModelFamily(kind), heads=heads)
+        family = replace(family, heads=getattr(model.config, "num_attention_heads", None))
         return attach(model, plans.parts, family, steps, steps_per_epoch, calibration)
     except SparsityError as error:
         raise with_config_keys(error, plans) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from hydraprune.deploy.compact_file import (
 from hydraprune.deploy.compact_weight import DTYPES, Precision, decode, encode
 from hydraprune.errors import UserError
 from hydraprune.models.classification_head import take_labels
-from hydraprune.models.families import layers_expression
+from hydraprune.models.layer_roles import encoder_layers
 from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.models.slim_sizes import fitted_class, sizes_of
 from hydraprune.utils.hub_access import at_home, exists, loading, model_of_run
@@ -86,8 +85,8 @@ def save_compact(
     tensors = compact_tensors(model, precision, embeddings)
     file = folder / COMPACT_FILE
     write_compact_file(tensors, file)
-    pattern = re.compile(layers_expression(model) or "")
-    matrices = {name: t for name, t in _stored(model).items() if t.dim() == 2 and pattern.match(name)}
+    layers = {f"{name}.weight" for name in encoder_layers(model)}
+    matrices = {name: t for name, t in _stored(model).items() if t.dim() == 2 and name in layers}
     encoder = sum(
         tensors.sparse[name].bytes
         if name in tensors.sparse

@@ -59,7 +59,7 @@ def choose_attention(model: nn.Module, device: torch.device) -> None:
     Only for families with `standard_attention`; other models keep their own.
     """
     family = family_of_model(model)
-    if family is None or not family.standard_attention:
+    if not family.standard_attention:
         return
     dropout: Any = getattr(model.config, family.attention_dropout or "", 0.0)
     if device.type == "cuda":

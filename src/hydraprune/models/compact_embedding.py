@@ -71,7 +71,7 @@ def compact(model: nn.Module, optimizer: Any, data: Sequence[Encoded]) -> bool:
     """
     family = family_of_model(model)
     full = model.get_input_embeddings()  # type: ignore[operator]
-    if family is None or not family.lookup_embedding or type(full) is not nn.Embedding or full.max_norm is not None:
+    if not family.lookup_embedding or type(full) is not nn.Embedding or full.max_norm is not None:
         return False
     if getattr(optimizer, "func", optimizer) not in _OPTIMIZERS or not full.weight.requires_grad:
         return False

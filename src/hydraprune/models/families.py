@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
+from hydraprune.models.classification_head import head_modules
+from hydraprune.models.layer_roles import encoder_layers, roles_of
 from hydraprune.sparsity import Family
+from hydraprune.sparsity.layers import layers_of
 
 _ATTRIBUTE = "hydraprune_family"
 # Positions of a model without a limit.
@@ -113,10 +115,20 @@ def family_of(model_type: str, given: ModelFamily | None = None) -> ModelFamily 
     return given if given is not None and given.name == model_type else FAMILIES.get(model_type)
 
 
-def family_of_model(model: nn.Module) -> ModelFamily | None:
-    """The family of a loaded model: the one attached by `attach_family`, else that of its `model_type`."""
-    found: ModelFamily | None = getattr(model, _ATTRIBUTE, None)
-    return found or family_of(model_type(model))
+def family_of_model(model: nn.Module) -> ModelFamily:
+    """The family of a loaded model: the one attached by `attach_family`, else that of its `model_type`.
+
+    What neither says of its layers (`roles`, `outside`) follows from the model's structure.
+    """
+    kind = model_type(model)
+    given: ModelFamily = getattr(model, _ATTRIBUTE, None) or FAMILIES.get(kind) or ModelFamily(kind)
+    if given.roles and given.outside:
+        return given
+    layers = encoder_layers(model)
+    others = [name for name in layers_of(model) if name not in layers] if layers else head_modules(model)
+    outside = given.outside or others
+    roles = {**roles_of(model, layers), **given.roles}
+    return replace(given, roles=roles, outside=outside, may_lack_outside=given.may_lack_outside or not given.outside)
 
 
 def attach_family(model: nn.Module, given: ModelFamily | None) -> None:
@@ -128,20 +140,6 @@ def attach_family(model: nn.Module, given: ModelFamily | None) -> None:
 def model_type(model: nn.Module) -> str:
     """`config.model_type` of a Hugging Face model."""
     return str(model.config.model_type)  # type: ignore[union-attr]
-
-
-def layers_expression(model: nn.Module) -> str | None:
-    """A regular expression for the names of the layers in a model's numbered blocks, such as `model\\.layers\\.`.
-
-    In most models these blocks hold every Linear layer of the encoder. None if the base model has no such blocks.
-    """
-    lists = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and any(isinstance(part, nn.Linear) for part in module.modules())
-    ]
-    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-    return "|".join(re.escape(f"{name}.") for name in outermost) or None
 
 
 def max_positions(model: nn.Module) -> int:

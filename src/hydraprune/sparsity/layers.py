@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -114,7 +114,10 @@ def check_expressions(key: str, expressions: Sequence[str]) -> None:
 DIMENSIONS = {"Linear": 2, "Conv1D": 2, "Conv1d": 3, "Conv2d": 4}
 
 # A role may be asked for by the name of its group.
-ROLE_GROUPS = {"attention": ("query", "key", "value"), "ffn": ("ffn_in", "ffn_out")}
+ROLE_GROUPS = {
+    "attention": ("query", "key", "value", "query_key_value"),
+    "ffn": ("ffn_in", "ffn_gate", "ffn_gate_in", "ffn_out"),
+}
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Layers:
         """
         layers = {n: module for n, module in layers_of(model).items() if module_type(module) in self.types}
         candidates = {name: module for name, module in layers.items() if not family.is_outside(name)}
-        chosen = self._by_role(candidates, family) | self._by_name("include", candidates)
+        chosen = self._by_role(candidates, family) | self._by_name("include", candidates, layers)
         if not self.roles and not self.include:
             chosen = set(candidates)
         # Layers outside the encoder are never chosen; excluding them as well is no mistake.
@@ -185,10 +188,17 @@ class Layers:
             chosen |= found
         return chosen
 
-    def _by_name(self, key: str, candidates: Mapping[str, nn.Module]) -> set[str]:
+    def _by_name(self, key: str, candidates: Mapping[str, nn.Module], outside: Iterable[str] = ()) -> set[str]:
         chosen: set[str] = set()
         for expression in getattr(self, key):
             found = {name for name in candidates if re.search(expression, name)}
+            if not found and any(re.search(expression, name) for name in outside):
+                raise SparsityError(
+                    "matches only layers outside the encoder, which stay dense",
+                    key=key,
+                    value=expression,
+                    cure="say which modules are outside (Family.outside) to prune these too",
+                )
             if not found:
                 example = next(iter(candidates), "none")
                 raise SparsityError(

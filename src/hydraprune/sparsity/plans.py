@@ -11,7 +11,7 @@ from hydraprune.sparsity.groups import Coupling
 from hydraprune.sparsity.layers import Layers
 from hydraprune.sparsity.methods import LockZeros, Method
 from hydraprune.sparsity.patterns import Block, NofM, Pattern, Reduce
-from hydraprune.sparsity.patterns.ffn_channels import FFN_ROLES, FfnChannels
+from hydraprune.sparsity.patterns.ffn_channels import FfnChannels
 from hydraprune.sparsity.patterns.heads import ROLES, Heads
 from hydraprune.sparsity.progressive import AtOnce, Progressive, Transition
 from hydraprune.sparsity.regularizers import Regularizer, Unregularized
@@ -218,7 +218,7 @@ def ffn_channels(
     """Whole channels of feed-forward networks; by default of every one. See `FfnChannels`, `custom`."""
     layers = Layers() if layers is None else layers
     if isinstance(layers, Layers) and not layers.roles and not layers.include:
-        layers = replace(layers, roles=FFN_ROLES)
+        layers = replace(layers, roles=("ffn",))
     shared = (layers, pruner, scheduler, progressive, regularizer, initial_sparsity)
     return custom(FfnChannels(size, reduce), target_sparsity, scope, floor, cap, *shared)
 

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.layers import ROLE_GROUPS, Family
+from hydraprune.sparsity.layers import Family
 from hydraprune.sparsity.layouts import Weight, model_block_of
 from hydraprune.sparsity.patterns.base import Pattern, Reduce, check_reduce
 from hydraprune.sparsity.patterns.block import Block
 from hydraprune.sparsity.validation import check_whole
 
-FFN_ROLES = ROLE_GROUPS["ffn"]
+# Of the first matrices, of which a gated network has one of each, and of the second.
+_FIRST, _SECOND = ("ffn_in", "ffn_gate"), "ffn_out"
+FFN_ROLES = ("ffn_in", "ffn_out")
+_JOINT = "ffn_gate_in"
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,19 @@ class FfnChannels:
         blocks: dict[str, dict[str, list[Weight]]] = {}
         for weight in weights:
             role = family.role_of(weight.layer)
-            if role not in FFN_ROLES:
+            if role == _JOINT:
+                raise SparsityError(
+                    f"{weight.layer}: computes channels and their gates in one matrix, which is not cut by channels",
+                    cure="choose another pattern, or exclude this network",
+                )
+            if role not in (*_FIRST, _SECOND):
                 raise SparsityError(
                     f"{weight.layer}: is no {' or '.join(FFN_ROLES)} of a {family.name} model",
                     cure="channels of feed-forward networks are pruned in these",
                     setting=("layers.roles", "[ffn]"),
                 )
             networks = blocks.setdefault(model_block_of(weight.layer), {name: [] for name in FFN_ROLES})
-            networks[role].append(weight)
+            networks["ffn_in" if role in _FIRST else _SECOND].append(weight)
         return {name: self._members(name, block["ffn_in"], block["ffn_out"]) for name, block in blocks.items()}
 
     def _members(self, block: str, first: Sequence[Weight], second: Sequence[Weight]) -> list[tuple[Weight, Pattern]]:
