@@ -118,6 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_modules(verify)
     verify.set_defaults(call=_verify)
+    layers = commands.add_parser("layers", help="show a model's layers by role: which are pruned, which stay dense")
+    layers.add_argument("model", metavar="MODEL", help="a folder, that of a run too, or a hub id")
+    layers.add_argument("overrides", nargs="*", metavar="key=value", help="pattern=..., model.family...")
+    layers.set_defaults(call=_layers)
     add_slim(commands)
     export = commands.add_parser("export", help=export_command.HELP)
     export_command.add_arguments(export)
@@ -250,6 +254,12 @@ def _verify(arguments: argparse.Namespace) -> int:
     broken = violations(model, pattern)
     print("\n".join(broken) if broken else f"{arguments.pattern} holds in every layer that has zeros")
     return 1 if broken else 0
+
+
+def _layers(arguments: argparse.Namespace) -> int:
+    from hydraprune.runs.commands import layers
+
+    return layers(arguments.model, arguments.overrides)
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -174,6 +175,24 @@ class PretrainedModel:
         with torch.device("meta"), loading(self.key, self.path):
             model: nn.Module = AutoModelForSequenceClassification.from_config(config)
             fit_sizes(model)
+        model.to("meta")  # some modules make tensors that no default device applies to
+        attach_family(model, self.family)
+        return model
+
+    def architecture(self) -> nn.Module:
+        """The model that its config.json names, on the meta device; a classifier where it names none.
+
+        Raises:
+            UserError: the config cannot be loaded.
+        """
+        config = self.config()
+        made: Any = getattr(transformers, (config.architectures or [""])[0], None)
+        if made is None:
+            return self.blueprint()
+        with torch.device("meta"), loading(self.key, self.path):
+            model: nn.Module = made(config)
+            fit_sizes(model)
+        model.to("meta")  # some modules make tensors that no default device applies to
         attach_family(model, self.family)
         return model
 

@@ -12,13 +12,16 @@ from omegaconf import DictConfig
 from hydraprune.bench import command as bench_command
 from hydraprune.bench.options import BenchOptions
 from hydraprune.config.command_words import arranged
-from hydraprune.config.composition import conf_dir, loaded_paths
+from hydraprune.config.composition import conf_dir, loaded_paths, resolved
 from hydraprune.config.model_choice import with_model_choice
 from hydraprune.deploy import export_command
 from hydraprune.deploy.export_options import ExportOptions
 from hydraprune.errors import UserError
 from hydraprune.runs.resolvers import register
-from hydraprune.utils.hub_access import go_offline_if_unreachable
+from hydraprune.utils.hub_access import at_home, go_offline_if_unreachable, model_of_run
+
+# Of a training that is never run, long enough for any schedule.
+_STEPS, _EPOCH = 10**9, 1_000
 
 
 @contextmanager
@@ -156,3 +159,33 @@ def bench(words: Sequence[str], options: BenchOptions) -> int:
 
         task = bench_task(config, models)
     return bench_command.measure(models, options, task)
+
+
+def layers(model: str, words: Sequence[str]) -> int:
+    """Print the layers of a model by role, those that a pattern takes first; only its config is read.
+
+    Args:
+        model: folder or hub id.
+        words: pattern=..., model.family...; without a pattern all layers of the encoder are shown.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: the model's config cannot be read, or the pattern takes no layer of it.
+    """
+    chosen = list(words) if any(word.startswith("pattern=") for word in words) else ["pattern=1x1", *words]
+    with _composed(["model=checkpoint", "model.path=MODEL", "task=toy", *chosen], model) as config:
+        from hydraprune.config import instantiate
+        from hydraprune.models.families import family_of_model
+        from hydraprune.models.layer_table import format_table
+        from hydraprune.sparsity.coverage import coverage
+
+        components = instantiate.Components(resolved(config))
+        source = instantiate.pretrained(str(model_of_run(at_home(model)) or model), "MODEL", components.family)
+        blueprint = source.architecture()
+        pruners = instantiate.pruners(components.plans, blueprint, _STEPS, _EPOCH)
+        family = family_of_model(blueprint)
+        text = format_table(coverage(blueprint, pruners, family), family)
+    print(f"{type(blueprint).__name__} of {model}\n\n{text}")
+    return 0
