@@ -31,11 +31,12 @@ SIZES: dict[str, dict[str, Any]] = {
     "llama": _DECODER,
     "qwen2": _DECODER,
     "gpt_neox": {**_USUAL, "bos_token_id": 2, "eos_token_id": 3},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 2, "eos_token_id": 3},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128},
     "camembert": _USUAL,
     "xlm-roberta": _USUAL,
     "bart": {
         "d_model": 32,
-        "num_labels": 2,
         **{f"{part}_{key}": value for part in ("encoder", "decoder") for key, value in _BART.items()},
         "bos_token_id": 2,
         "eos_token_id": 3,
@@ -91,6 +92,8 @@ def model_of(kind: str, **more: Any) -> nn.Module:
     """A model for two classes from torch's global generator, in evaluation mode; `more` are fields of its config."""
     vocabulary = len(TinyModel("tiny", 32, 1, 2, 32).tokenizer())
     fields = {"vocab_size": vocabulary, "pad_token_id": 0, **SIZES[kind], **more}
+    if "id2label" not in fields:
+        fields.setdefault("num_labels", 2)  # BART's default is 3
     config = AutoConfig.for_model(kind, **fields)
     model: nn.Module = AutoModelForSequenceClassification.from_config(config).eval()
     return model

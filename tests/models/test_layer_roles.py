@@ -1,4 +1,4 @@
-"""Layers of 40 families of Hugging Face: which are the encoder's, and their roles, found from the structure."""
+"""Layers of 41 families of Hugging Face: which are the encoder's, and their roles, found from the structure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXPECTED: dict[str, tuple[set[str], int]] = {
     **dict.fromkeys(("bert", "roberta", "camembert", "xlm-roberta", "electra", "distilbert"), (SEPARATE | PLAIN, 12)),
     **dict.fromkeys(("big_bird", "ernie", "megatron-bert", "rembert", "roformer", "mpnet"), (SEPARATE | PLAIN, 12)),
     **dict.fromkeys(("gpt_neo", "opt", "squeezebert"), (SEPARATE | PLAIN, 12)),
-    **dict.fromkeys(("gpt2", "gpt_neox"), (JOINT | PLAIN, 8)),
+    **dict.fromkeys(("bloom", "gpt2", "gpt_neox", "mpt"), (JOINT | PLAIN, 8)),
     **dict.fromkeys(("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma3_text"), (SEPARATE | GATED, 14)),
     **dict.fromkeys(("eurobert", "gte", "nomic_bert"), (SEPARATE | GATED, 14)),
     **dict.fromkeys(("modernbert", "phi3"), (JOINT | JOINT_GATE, 8)),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from hydraprune.models.classification_head import head_modules
-from hydraprune.models.layer_roles import encoder_layers, roles_of
+from hydraprune.models.layer_roles import JOINT_ORDERS, encoder_layers, roles_of
 from hydraprune.sparsity import Family
 from hydraprune.sparsity.layers import layers_of
 
@@ -28,6 +28,7 @@ class ModelFamily(Family):
             `value`, `attention_output`, `ffn_in`, `ffn_out`; `query_key_value` for a joint projection.
         outside: names of the modules outside the encoder (embedding projection, pooler, head); they
             are never pruned, and the head among them may be new.
+        joint: order of the rows of a joint projection, see `Family`.
         standard_attention: whether attention goes through transformers' `AttentionInterface`, so that
             a faster function can replace it during training.
         attention_dropout: config field of the attention dropout. Where it is not zero, training on
@@ -39,6 +40,7 @@ class ModelFamily(Family):
     # Declared again so that the config's checks find their types in this module.
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     outside: Sequence[str] = ()
+    joint: Literal["parts", "heads"] | None = None
     standard_attention: bool = False
     attention_dropout: str | None = None
     lookup_embedding: bool = False
@@ -122,6 +124,8 @@ def family_of_model(model: nn.Module) -> ModelFamily:
     """
     kind = model_type(model)
     given: ModelFamily = getattr(model, _ATTRIBUTE, None) or FAMILIES.get(kind) or ModelFamily(kind)
+    if given.joint is None and kind in JOINT_ORDERS:
+        given = replace(given, joint=JOINT_ORDERS[kind])
     if given.roles and given.outside:
         return given
     layers = encoder_layers(model)

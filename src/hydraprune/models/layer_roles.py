@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -43,6 +44,11 @@ _BY_TAIL = {
 }
 _NUMBER = re.compile(r"(?:^|(?<=\.))\d+\.")
 _ATTENTION = re.compile("attn|attention", re.IGNORECASE)
+# model_type -> the order of the rows of its joint projection of query, key and value: see `Family.joint`.
+JOINT_ORDERS: dict[str, Literal["parts", "heads"]] = {
+    **dict.fromkeys(("gpt2", "modernbert", "mpt", "phi3"), "parts"),
+    **dict.fromkeys(("bloom", "deberta", "gpt_neox"), "heads"),
+}
 # Parts of names of modules that have no such role: other kinds of mixing, and small networks beside the two.
 _OTHER = re.compile("linear_attn|mamba|norm|adapter|indexer|bottleneck")
 # Layers in numbered blocks that stay dense: they choose experts, weigh them, or make the kernel of a convolution.

@@ -6,12 +6,13 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layouts import LAYOUTS, Weight, module_type
-from hydraprune.sparsity.validation import check_whole
+from hydraprune.sparsity.validation import check_choice, check_whole
 from hydraprune.sparsity.wrappers import is_instance_of, named_modules
 
 
@@ -25,6 +26,8 @@ class Family:
         outside: exact names of modules outside the encoder (pooler, classifier); they and all inside them are never
             pruned.
         heads: attention heads of query in every layer of this model (`num_attention_heads`); None: not known.
+        joint: how the rows of a joint projection (role `query_key_value`) are ordered: `parts`: all of query, then all
+            of key, then all of value; `heads`: query, key and value of one head after the other. None: not known.
         may_lack_outside: whether a model may lack some of `outside`, where one family stands for models with several
             kinds of heads. Otherwise `attach` refuses a name that no module has.
 
@@ -36,6 +39,7 @@ class Family:
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     outside: Sequence[str] = ()
     heads: int | None = None
+    joint: Literal["parts", "heads"] | None = None
     may_lack_outside: bool = False
 
     def __post_init__(self) -> None:
@@ -48,6 +52,8 @@ class Family:
         object.__setattr__(self, "outside", words("outside", self.outside))
         if self.heads is not None:
             check_whole("heads", self.heads, 1)
+        if self.joint is not None:
+            check_choice("joint", self.joint, ("parts", "heads"))
         if not isinstance(self.may_lack_outside, bool):
             raise SparsityError("must be true or false", key="may_lack_outside", value=self.may_lack_outside)
 
@@ -181,7 +187,8 @@ class Layers:
             wanted = ROLE_GROUPS.get(role, (role,))
             found = {name for name in candidates if family.role_of(name) in wanted}
             if not found:
-                known = ", ".join([*family.roles, *(g for g in ROLE_GROUPS if family.roles)]) or "none"
+                groups = [name for name, roles in ROLE_GROUPS.items() if set(roles) & family.roles.keys()]
+                known = ", ".join([*family.roles, *groups]) or "none"
                 raise SparsityError(
                     f"matches no layer of this {family.name} model", key="roles", value=role, cure=f"its roles: {known}"
                 )

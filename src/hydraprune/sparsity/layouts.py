@@ -67,6 +67,29 @@ class ConvLayout:
         return view.transpose(1, 2).reshape(shape)
 
 
+@dataclass(frozen=True)
+class JointLayout:
+    """A joint projection whose parts (query, key and value) lie one after the other: each part is a position.
+
+    Row i of the view holds row i of every part, so that a unit of rows is one of each part.
+
+    Args:
+        layout: of the module.
+        parts: how many; they divide its rows.
+    """
+
+    layout: Layout
+    parts: int
+    linear = False
+
+    def view(self, weight: Tensor) -> Tensor:
+        rows = self.layout.view(weight).squeeze(1)
+        return rows.reshape(self.parts, -1, rows.shape[1]).transpose(0, 1)
+
+    def weight(self, view: Tensor, shape: torch.Size) -> Tensor:
+        return self.layout.weight(view.transpose(0, 1).reshape(-1, 1, view.shape[2]), shape)
+
+
 LAYOUTS: dict[str, Layout] = {
     "Linear": LinearLayout(),
     "Conv1d": ConvLayout(),

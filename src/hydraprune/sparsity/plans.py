@@ -195,8 +195,8 @@ def heads(
 ) -> Plans:
     """Whole attention heads; by default those of every attention block. See `Heads`, `custom`."""
     layers = Layers() if layers is None else layers
-    if isinstance(layers, Layers) and not layers.roles and not layers.include:
-        layers = replace(layers, roles=ROLES)
+    if isinstance(layers, Layers) and set(layers.roles) in (set(), set(ROLES)) and not layers.include:
+        layers = replace(layers, roles=("attention", "attention_output"))  # joint projections too
     shared = (layers, pruner, scheduler, progressive, regularizer, initial_sparsity)
     return custom(Heads(reduce), target_sparsity, scope, floor, cap, *shared)
 

@@ -9,6 +9,7 @@ from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layouts import Weight, model_block_of
 from hydraprune.sparsity.wrappers import named_modules
 
+JOINT = "query_key_value"
 ROLES = ("query", "key", "value", "attention_output")
 # Attributes in which attention modules hold their number of query heads.
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
@@ -96,7 +97,7 @@ def attentions_of(weights: Sequence[tuple[str, Weight]]) -> list[Attention]:
     groups: dict[tuple[str, ...], dict[str, Weight]] = {}
     owners: dict[str, tuple[str, ...]] = {}
     for _, weight in weights:
-        group = {role: _partner(role, weight, weights) for role in ROLES}
+        group = {role: partner(role, weight, weights) for role in ROLES}
         names = tuple(group[role].layer for role in ROLES)
         groups[names] = group
         for name in names:
@@ -113,8 +114,15 @@ def attentions_of(weights: Sequence[tuple[str, Weight]]) -> list[Attention]:
     ]
 
 
-def _partner(role: str, weight: Weight, weights: Sequence[tuple[str, Weight]]) -> Weight:
-    """The weight of a role that belongs to the same attention as `weight`: itself, if the role is its own."""
+def partner(role: str, weight: Weight, weights: Sequence[tuple[str, Weight]]) -> Weight:
+    """The weight of a role that belongs to the same attention as `weight`: itself, if the role is its own.
+
+    Args:
+        weights: to choose from, with their roles.
+
+    Raises:
+        SparsityError: none has the role, or several do.
+    """
     block = model_block_of(weight.layer)
     found = [(_shared(weight, other), other) for own, other in weights if own == role]
     found = [(shared, other) for shared, other in found if model_block_of(other.layer) == block]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,12 @@ from hydraprune.sparsity.validation import check_whole
 _FIRST, _SECOND = ("ffn_in", "ffn_gate"), "ffn_out"
 FFN_ROLES = ("ffn_in", "ffn_out")
 _JOINT = "ffn_gate_in"
+
+
+def _network_of(layer: str) -> str:
+    """The innermost numbered block that a layer is in; a block of the model may hold several networks in such."""
+    match = re.match(r".*\.\d+(?=\.)", layer)
+    return match.group(0) if match else model_block_of(layer)
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class FfnChannels:
                     cure="channels of feed-forward networks are pruned in these",
                     setting=("layers.roles", "[ffn]"),
                 )
-            networks = blocks.setdefault(model_block_of(weight.layer), {name: [] for name in FFN_ROLES})
+            networks = blocks.setdefault(_network_of(weight.layer), {name: [] for name in FFN_ROLES})
             networks["ffn_in" if role in _FIRST else _SECOND].append(weight)
         return {name: self._members(name, block["ffn_in"], block["ffn_out"]) for name, block in blocks.items()}
 
