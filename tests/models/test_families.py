@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from data_helpers import encoded_of
+from family_helpers import save_checkpoint
 from model_helpers import KINDS, TWO_CLASSES, small_model
 from torch import nn
 from transformers import BertTokenizer
@@ -192,3 +194,32 @@ def test_patterns_by_role_prune_a_family_of_the_user(
     )  # fmt: skip
     assert finished.code == 0, finished.err
     assert list(workplace.glob(f"outputs/toy/mpnet/{pattern}/*/report.json"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("modernbert", ["pattern=mixed"]),
+        ("gpt2", ["pattern=heads"]),
+        ("bloom", ["pattern=heads", "distill=logits"]),
+        ("llama", ["pattern=ffn_channels"]),
+        ("t5", ["pattern=2:4", "distill=logits"]),
+        ("convbert", ["pattern=4x1"]),
+    ],
+)
+def test_a_family_that_nothing_is_said_about_is_pruned_by_its_path(
+    kind: str, words: list[str], train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    save_checkpoint(workplace / "mine", kind)
+    finished = train(
+        *words_of(small), "model.path=mine", "task.max_length=24", *words, "training.epochs=2",
+        "task.train_examples=96", "scheduler.warmup=1", "scheduler.cooldown=1", "scheduler.frequency=1",
+    )  # fmt: skip
+    assert finished.code == 0, finished.err
+    (report,) = [
+        json.loads(path.read_text())
+        for path in workplace.glob("outputs/toy/mine/*/*/report.json")
+        if "dense" not in path.parts
+    ]
+    assert report["pattern_ok"]
+    assert report["recipe"]["name"] is None
