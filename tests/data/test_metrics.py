@@ -14,6 +14,7 @@ from data_helpers import CSV, write_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hydraprune.data.labels import CLASSES, SCORE
 from hydraprune.data.metrics import CLASSIFICATION, REGRESSION, metric, metric_name
 
 pairs = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=40)
@@ -62,10 +63,10 @@ def mean_difference(predictions: Sequence[float], references: Sequence[float]) -
 
 
 def test_a_function_of_the_user_is_a_metric() -> None:
-    both = metric(("accuracy", error_rate), regression=False)
+    both = metric(("accuracy", error_rate), CLASSES)
     assert both.compute(predictions=[1, 0, 1, 1], references=[1, 0, 0, 1]) == {"accuracy": 0.75, "error_rate": 0.25}
     # Scores stay floats even if no built-in metric tells that they are.
-    scores = metric((mean_difference,), regression=True).compute(predictions=[0.5, 1.0], references=[0.25, 0.5])
+    scores = metric((mean_difference,), SCORE).compute(predictions=[0.5, 1.0], references=[0.25, 0.5])
     assert scores == {"mean_difference": 0.375}
     assert [metric_name(item) for item in ("f1", error_rate)] == ["f1", "error_rate"]
 

@@ -13,6 +13,7 @@ from transformers import BertTokenizer, GPT2Tokenizer
 
 from hydraprune.data.encoding import encode, encode_once
 from hydraprune.data.examples import Examples, Labels, TaskData
+from hydraprune.data.labels import CLASSES
 from hydraprune.data.tasks import ToyTask
 from hydraprune.utils.cache import Cache
 
@@ -77,9 +78,9 @@ def test_truncated_texts_are_counted(texts: int, most: int, tmp_path: Path) -> N
     examples = Examples([("a " * n, "b")[:texts] for n in range(12)], [0] * 12)
     # [CLS] and [SEP]; two more for a second text.
     longer = sum(n + 2 * texts > most for n in range(12))
-    assert encode(tokenizer, examples, most, False).truncated == longer
+    assert encode(tokenizer, examples, most, CLASSES).truncated == longer
     for _ in range(2):
-        assert encode_once(tokenizer, examples, most, False, Cache(tmp_path, 1)).truncated == longer
+        assert encode_once(tokenizer, examples, most, CLASSES, Cache(tmp_path, 1)).truncated == longer
 
 
 @pytest.mark.parametrize("place", [0.1, 0.7, 0.99])
@@ -87,13 +88,13 @@ def test_damaged_tokens_are_made_again(place: float, tmp_path: Path, caplog: pyt
     """Other tokens would be trained on without a word, or end in an IndexError at every start."""
     tokenizer = BertTokenizer(vocab=WORDS)
     examples = Examples([("a b " * n,) for n in range(1, 40)], [0] * 39)
-    first = encode(tokenizer, examples, 32, False)
-    encode_once(tokenizer, examples, 32, False, Cache(tmp_path, 1))
+    first = encode(tokenizer, examples, 32, CLASSES)
+    encode_once(tokenizer, examples, 32, CLASSES, Cache(tmp_path, 1))
     (file,) = Cache(tmp_path, 1).files()
     data = bytearray(file.read_bytes())
     data[int(place * len(data))] ^= 4
     file.write_bytes(data)
-    again = encode_once(tokenizer, examples, 32, False, Cache(tmp_path, 1))
+    again = encode_once(tokenizer, examples, 32, CLASSES, Cache(tmp_path, 1))
     assert again.inputs["input_ids"].tolist() == first.inputs["input_ids"].tolist()
     assert again.offsets.tolist() == first.offsets.tolist()
     assert "computing it again" in caplog.text
@@ -102,7 +103,7 @@ def test_damaged_tokens_are_made_again(place: float, tmp_path: Path, caplog: pyt
 def test_truncated_texts_are_counted_for_a_tokenizer_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = GPT2Tokenizer(vocab={"<|endoftext|>": 0, "a": 1}, merges=[], pad_token="<|endoftext|>")
     examples = Examples([("a" * n,) for n in range(9)], [0] * 9)
-    expected = encode(tokenizer, examples, 5, False).truncated
+    expected = encode(tokenizer, examples, 5, CLASSES).truncated
 
     class Slow:
         pad_token_id = 0
@@ -112,4 +113,4 @@ def test_truncated_texts_are_counted_for_a_tokenizer_in_python(monkeypatch: pyte
             tokens._encodings = None
             return tokens
 
-    assert encode(Slow(), examples, 5, False).truncated == expected == 3
+    assert encode(Slow(), examples, 5, CLASSES).truncated == expected == 3

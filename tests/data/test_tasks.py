@@ -182,7 +182,7 @@ def test_a_share_must_leave_examples_on_both_sides(share: float, tmp_path: Path)
 UNKNOWN_METRICS: list[tuple[dict[str, Any], str]] = [
     (
         {"metrics": ["precision"]},
-        r"task.metrics=precision: no such metric; choose from accuracy, f1, f1_macro, matthews",
+        r"task.metrics=precision: is a metric of tags, and the task has classes; choose from accuracy, f1, ",
     ),
     ({"metrics": [5]}, r"task.metrics=5: no such metric"),
     ({"metrics": ["pearson"]}, r"task.metrics=pearson: is a metric of scores, and the task has classes; choose from"),

@@ -32,6 +32,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2Tokenize
 from hydraprune.data.batches import Batches
 from hydraprune.data.encoding import encode
 from hydraprune.data.examples import Examples
+from hydraprune.data.labels import CLASSES
 from hydraprune.data.readers import memory_limits as limits
 from hydraprune.data.readers.files import open_data_file
 from hydraprune.data.readers.rows import SUBSET_SEED
@@ -258,7 +259,7 @@ def test_a_text_without_tokens_does_not_break_a_batch() -> None:
     tokenizer = GPT2Tokenizer(vocab=vocabulary, merges=[], pad_token="<|endoftext|>")
     model = GPT2ForSequenceClassification(GPT2Config(vocab_size=3, n_embd=8, n_layer=1, n_head=1, pad_token_id=0))
     for texts in ([("ab",), ("",), ("a",)], [("",), ("",)]):
-        encoded = encode(tokenizer, Examples(texts, [0.0] * len(texts)), 8, False)
+        encoded = encode(tokenizer, Examples(texts, [0.0] * len(texts)), 8, CLASSES)
         assert encoded.lengths.min() == 1
         (batch,) = Batches(encoded, 4).epoch()
         assert torch.isfinite(model(**batch.inputs).logits).all()

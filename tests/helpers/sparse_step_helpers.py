@@ -17,6 +17,7 @@ from trained_layer_helpers import training_kernels
 from hydraprune.data.batches import Batches
 from hydraprune.data.encoding import encode
 from hydraprune.data.examples import Examples
+from hydraprune.data.labels import CLASSES
 from hydraprune.kernels.dropout import use_fast_dropout
 from hydraprune.models.attention import choose_attention
 from hydraprune.models.families import family_of_model
@@ -35,7 +36,7 @@ from hydraprune.training.teachers import NoTeacher
 
 TINY = TinyModel("tiny", 32, 2, 4, 64, dropout=0.1, initializer_range=0.2)
 TEXTS = [(" ".join(["good", "food", "bad", "service"] * 3)[: 5 + 7 * (place % 9)],) for place in range(48)]
-DATA = encode(TINY.tokenizer(), Examples(TEXTS, [place % 2 for place in range(48)]), 64, False)
+DATA = encode(TINY.tokenizer(), Examples(TEXTS, [place % 2 for place in range(48)]), 64, CLASSES)
 # Updates at 3, 6, ... 18, and 6 steps with the last masks.
 RAMP = Exp(warmup=3, cooldown=6, frequency=3)
 STEPS = 24

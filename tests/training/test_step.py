@@ -16,6 +16,7 @@ from torch import nn
 from hydraprune.data.batches import Batch, Batches
 from hydraprune.data.encoding import encode
 from hydraprune.data.examples import Examples
+from hydraprune.data.labels import CLASSES
 from hydraprune.models.pretrained import TinyModel
 from hydraprune.training.clock import Clock
 from hydraprune.training.distillation import Distiller, HiddenStates, Logits, NoDistillation
@@ -27,7 +28,7 @@ from hydraprune.training.teachers import NoTeacher
 
 TINY = TinyModel("tiny", 32, 1, 2, 32)
 TEXTS = [("good food " * (1 + place % 4),) for place in range(12)]
-DATA = encode(TINY.tokenizer(), Examples(TEXTS, [place % 2 for place in range(12)]), 32, False)
+DATA = encode(TINY.tokenizer(), Examples(TEXTS, [place % 2 for place in range(12)]), 32, CLASSES)
 
 
 class Online(NoTeacher):
@@ -82,8 +83,9 @@ def test_every_example_weighs_the_same(distiller: Distiller, sizes: list[int]) -
 def test_no_normalisation_weight_of_any_family_decays(kind: str) -> None:
     model = model_of(kind)
     decayed, undecayed = ({id(p) for p in group["params"]} for group in decay_groups(model))
-    weights = {id(weight): (name, weight) for name, weight in model.named_parameters()}
+    weights = {id(weight): (name, weight) for name, weight in model.named_parameters() if weight.requires_grad}
     assert decayed | undecayed == set(weights)
     assert not any("norm" in weights[key][0].lower() or weights[key][0].endswith("bias") for key in decayed)
     assert all(weights[key][1].dim() <= 1 or weights[key][0].endswith("bias") for key in undecayed)
-    assert {id(m.weight) for m in model.modules() if isinstance(m, (nn.Linear, nn.Embedding))} <= decayed
+    matrices = [m.weight for m in model.modules() if isinstance(m, (nn.Linear, nn.Embedding))]
+    assert {id(weight) for weight in matrices if weight.requires_grad} <= decayed

@@ -131,7 +131,7 @@ def task_inputs(model: nn.Module, tokenizer: Any, task: BenchTask, options: Benc
         reason = f"has {config.num_labels} labels and task {task.name} {task.labels.count}"
         raise UserError(reason, key="MODEL", value=config.name_or_path or None)
     examples, names = subset(task.examples, options.examples), bench_inputs(model)
-    encoded = encode(tokenizer, examples, min(task.max_length, max_positions(model)), task.labels.regression)
+    encoded = encode(tokenizer, examples, min(task.max_length, max_positions(model)), task.labels)
     needed = options.rounds * (CALLS - 1)
     sizes = dict.fromkeys(min(batch, len(encoded)) for batch in options.batches)
     workloads = [_task_workload(encoded, names, batch, needed, task.name) for batch in sizes]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hydraprune.data.labels import CLASSES, IGNORED, Labels
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -16,9 +18,10 @@ class Encoded:
     Args:
         inputs: model argument -> integers [tokens of all examples]; includes `input_ids`.
         offsets: [examples + 1]; example i has the tokens offsets[i] .. offsets[i + 1].
-        labels: [examples], integers, or floats for a regression.
+        labels: what `head` made of the labels: [examples], or [tokens of all examples].
         pad_id: padding value of `input_ids`; other inputs are padded with 0.
         truncated: examples that had more tokens than the maximal length.
+        head: what a model predicts for them.
     """
 
     inputs: Mapping[str, Tensor]
@@ -26,9 +29,10 @@ class Encoded:
     labels: Tensor
     pad_id: int
     truncated: int = 0
+    head: Labels = CLASSES
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.offsets) - 1
 
     @property
     def lengths(self) -> Tensor:
@@ -66,10 +70,11 @@ class Batch:
 
     Args:
         inputs: model argument -> [batch, length]; `attention_mask` is 1 on real tokens.
-        labels: [batch].
+        labels: [batch], or [batch, length] where each token has one.
         indices: [batch], the examples' numbers in their data set (on the CPU).
         token_indices: [batch, length], see `Encoded.token_indices` (on the CPU).
         mean_length: tokens per example of the whole data set.
+        head: what a model predicts for the examples.
     """
 
     inputs: dict[str, Tensor]
@@ -77,6 +82,7 @@ class Batch:
     indices: Tensor
     token_indices: Tensor
     mean_length: float
+    head: Labels = CLASSES
 
     @property
     def tokens(self) -> int:
@@ -152,4 +158,8 @@ class Batches:
         }
         inputs["attention_mask"] = mask.long()
         mean = int(self.data.offsets[-1]) / len(self.data)
-        return Batch(inputs, self.data.labels[indices], indices, token_indices, mean)
+        head = self.data.head
+        labels = self.data.labels[token_indices if head.per_token else indices]
+        if head.per_token:
+            labels = labels.masked_fill(~mask, IGNORED)
+        return Batch(inputs, labels, indices, token_indices, mean, head)

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from hydraprune.data.batches import Encoded
 from hydraprune.data.examples import Examples
+from hydraprune.data.labels import Labels, first_tokens
 from hydraprune.utils.cache import Cache, digest
 
 # What a stored file holds beside the inputs.
-_OFFSETS, _TRUNCATED = "offsets", "truncated"
+_OFFSETS, _TRUNCATED, _WORDS = "offsets", "truncated", "words"
 # Raise with every change in what is stored.
 _FORMAT_VERSION = 3
 # Examples tokenized at a time: a tokenizer needs some hundred bytes per token while it works.
@@ -28,32 +29,39 @@ _CHUNK = 256
 _SAMPLE = 300
 
 
-def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool) -> Encoded:
+def encode(tokenizer: Any, examples: Examples, max_length: int, labels: Labels) -> Encoded:
     """Token ids of `examples`, truncated to `max_length` tokens and not padded.
 
     Args:
-        regression: labels are scores (float32) rather than classes (int64).
+        labels: what a model predicts for them.
     """
+    return _encoded(_tokens(tokenizer, examples, max_length, labels), tokenizer, examples, labels)
+
+
+def _tokens(tokenizer: Any, examples: Examples, max_length: int, labels: Labels) -> dict[str, Tensor]:
+    """The flat tensors of the inputs, and what is stored beside them."""
     chunks: dict[str, list[Tensor]] = {}
     lengths: list[int] = []
     truncated = 0
     for begin in range(0, len(examples), _CHUNK):
-        columns = list(zip(*examples.texts[begin : begin + _CHUNK], strict=True))
-        # One text or two; a tokenizer takes the second as text_pair.
-        tokens = tokenizer(*(list(column) for column in columns), truncation=True, max_length=max_length)
+        texts = examples.texts[begin : begin + _CHUNK]
+        tokens = labels.tokenize(tokenizer, texts, max_length)
         empty = {"input_ids": [int(tokenizer.pad_token_id)]}
         for key, rows in tokens.items():
             if key != "attention_mask":
                 # A text without any token becomes one padding token, since no model accepts an empty input.
                 numbers = chain.from_iterable(row or empty.get(key, [0]) for row in rows)
                 chunks.setdefault(key, []).append(torch.tensor(list(numbers), dtype=torch.int32))
+        if labels.per_token:
+            words = chain.from_iterable(first_tokens(tokens, row) or [-1] for row in range(len(texts)))
+            chunks.setdefault(_WORDS, []).append(torch.tensor(list(words), dtype=torch.int32))
         lengths += [max(1, len(row)) for row in tokens["input_ids"]]
-        truncated += _count_truncated(tokenizer, tokens, columns, max_length)
+        truncated += _count_truncated(tokenizer, tokens, texts, max_length)
     flat = {key: torch.cat(tensors) for key, tensors in chunks.items()}
-    return _encoded(flat, torch.tensor([0, *accumulate(lengths)]), truncated, tokenizer, examples, regression)
+    return {**flat, _OFFSETS: torch.tensor([0, *accumulate(lengths)]), _TRUNCATED: torch.tensor(truncated)}
 
 
-def _count_truncated(tokenizer: Any, tokens: Any, columns: Sequence[Sequence[str]], max_length: int) -> int:
+def _count_truncated(tokenizer: Any, tokens: Any, texts: Sequence[Sequence[str]], max_length: int) -> int:
     """How many of the texts, whose `tokens` are truncated to `max_length`, had more."""
     if tokens.encodings is not None:
         return sum(bool(encoding.overflowing) for encoding in tokens.encodings)
@@ -61,19 +69,19 @@ def _count_truncated(tokenizer: Any, tokens: Any, columns: Sequence[Sequence[str
     full = [place for place, row in enumerate(tokens["input_ids"]) if len(row) >= max_length]
     if not full:
         return 0
-    again = tokenizer(*([column[place] for place in full] for column in columns), truncation=False, verbose=False)
+    columns = zip(*(texts[place] for place in full), strict=True)
+    again = tokenizer(*(list(column) for column in columns), truncation=False, verbose=False)
     return sum(len(row) > max_length for row in again["input_ids"])
 
 
-def _encoded(
-    flat: Mapping[str, Tensor], offsets: Tensor, truncated: int, tokenizer: Any, examples: Examples, regression: bool
-) -> Encoded:
-    dtype = torch.float32 if regression else torch.int64
-    labels = torch.tensor(examples.labels, dtype=dtype)
-    return Encoded(flat, offsets, labels, int(tokenizer.pad_token_id), truncated)
+def _encoded(flat: Mapping[str, Tensor], tokenizer: Any, examples: Examples, labels: Labels) -> Encoded:
+    inputs = {key: values for key, values in flat.items() if key not in (_OFFSETS, _TRUNCATED, _WORDS)}
+    targets = labels.targets(examples.labels, flat.get(_WORDS), flat[_OFFSETS])
+    truncated = int(flat[_TRUNCATED])
+    return Encoded(inputs, flat[_OFFSETS], targets, int(tokenizer.pad_token_id), truncated, labels)
 
 
-def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression: bool, cache: Cache) -> Encoded:
+def encode_once(tokenizer: Any, examples: Examples, max_length: int, labels: Labels, cache: Cache) -> Encoded:
     """`encode` through the cache.
 
     Raises:
@@ -83,15 +91,15 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression:
     # An estimate: a token per four characters, and two 4-byte numbers per token.
     size = 2 * sum(len(part) for texts in examples.texts for part in texts)
     if identity is None or not cache.admits(size):
-        return encode(tokenizer, examples, max_length, regression)
+        return encode(tokenizer, examples, max_length, labels)
     texts = (text.encode("utf-8", "surrogatepass") for pair in examples.texts for text in pair)
-    key = digest(chain([identity, f"{max_length} {len(examples.texts[0])}".encode()], texts))
+    # Where a token belongs to a word, what the words of an example are decides; else one or two texts.
+    form = " ".join(str(len(words)) for words in examples.texts) if labels.per_token else len(examples.texts[0])
+    key = digest(chain([identity, f"{max_length} {form}{' words' * labels.per_token}".encode()], texts))
 
     def write(path: Path) -> None:
-        encoded = encode(tokenizer, examples, max_length, regression)
         try:
-            truncated = torch.tensor(encoded.truncated)
-            save_file({**encoded.inputs, _OFFSETS: encoded.offsets, _TRUNCATED: truncated}, path)
+            save_file(_tokens(tokenizer, examples, max_length, labels), path)
         except SafetensorError as error:
             raise OSError(str(error)) from None
 
@@ -102,15 +110,14 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, regression:
             raise ValueError(str(error)) from None
 
     flat = cache.fetch("tokens", f"{key}.safetensors", size, write, read)
-    offsets, truncated = flat.pop(_OFFSETS), int(flat.pop(_TRUNCATED))
-    return _encoded(flat, offsets, truncated, tokenizer, examples, regression)
+    return _encoded(flat, tokenizer, examples, labels)
 
 
-def estimated_tokens(tokenizer: Any, examples: Examples, max_length: int) -> int:
+def estimated_tokens(tokenizer: Any, examples: Examples, max_length: int, labels: Labels) -> int:
     """The number of tokens of all examples, estimated from a few hundred of them."""
     sampled = slice(None, None, -(-len(examples) // _SAMPLE))
     sample = Examples(examples.texts[sampled], examples.labels[sampled])
-    return round(int(encode(tokenizer, sample, max_length, True).offsets[-1]) / len(sample) * len(examples))
+    return round(int(encode(tokenizer, sample, max_length, labels).offsets[-1]) / len(sample) * len(examples))
 
 
 def _identity(tokenizer: Any) -> bytes | None:

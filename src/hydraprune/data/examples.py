@@ -4,34 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from hydraprune.data.labels import SCORE, Labels
 from hydraprune.data.metrics import Metric
 from hydraprune.data.summary import DataSummary, SplitSummary, examples_digest
 
-
-@dataclass(frozen=True)
-class Labels:
-    """What a model's head predicts: classes, in the order of its outputs, or one score."""
-
-    names: tuple[str, ...]
-    regression: bool = False
-
-    @property
-    def count(self) -> int:
-        """Outputs of the head."""
-        return len(self.names)
-
-
-SCORE = Labels(("score",), regression=True)
+__all__ = ["SCORE", "Examples", "Labels", "Task", "TaskData"]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts (one or two per example) and their labels: indices into `Labels.names`, or scores."""
+    """Texts and their labels.
+
+    Args:
+        texts: of each example one or two; its words for `Tags`.
+        labels: indices into `Labels.names`, or scores; lists of indices for `LabelSets` and `Tags`.
+    """
 
     texts: Sequence[tuple[str, ...]]
-    labels: Sequence[float]
+    labels: Sequence[Any]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -54,7 +46,9 @@ class TaskData:
         if not self.summary.splits:
             names = None if self.labels.regression else self.labels.names
             sets = {"train": self.train, **self.evaluations}
-            splits = {name: SplitSummary.of(each.texts, each.labels, names) for name, each in sets.items()}
+            splits = {
+                name: SplitSummary.of(each.texts, self.labels.values(each.labels), names) for name, each in sets.items()
+            }
             digests = {name: examples_digest(each.texts, each.labels) for name, each in sets.items()}
             object.__setattr__(self, "summary", DataSummary(splits, digests))
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# (predictions, references) -> value; higher is better. Classes are integers, scores of a regression floats. The value
-# is reported under the function's name. The first metric of a task is its headline: it chooses the best epoch.
-Metric = Callable[[Sequence[float], Sequence[float]], float]
+from hydraprune.data.entities import entity_f1, entity_precision, entity_recall, tag_accuracy
+from hydraprune.data.labels import CLASSES, SCORE, Labels
+
+# (predictions, references) -> value; higher is better. Classes are integers, scores of a regression floats, label sets
+# lists of 0 and 1, tags lists of their names. The value is reported under the function's name. The first metric of a
+# task is its headline: it chooses the best epoch.
+Metric = Callable[[Sequence[Any], Sequence[Any]], float]
 
 
 def _accuracy(predictions: Sequence[float], references: Sequence[float]) -> float:
@@ -30,6 +34,15 @@ def _f1_macro(predictions: Sequence[float], references: Sequence[float]) -> floa
     from sklearn.metrics import f1_score
 
     return float(f1_score(references, predictions, average="macro", zero_division=0.0))
+
+
+def _averaged_f1(average: str) -> Metric:
+    def f1(predictions: Sequence[Any], references: Sequence[Any]) -> float:
+        from sklearn.metrics import f1_score
+
+        return float(f1_score(references, predictions, average=average, zero_division=0.0))
+
+    return f1
 
 
 def _matthews(predictions: Sequence[float], references: Sequence[float]) -> float:
@@ -56,11 +69,30 @@ CLASSIFICATION: dict[str, Metric] = {
     "f1_macro": _f1_macro,
     "matthews": _matthews,
 }
+REGRESSION: dict[str, Metric] = {"pearson": _pearson, "spearman": _spearman}
+LABEL_SETS: dict[str, Metric] = {
+    "f1_micro": _averaged_f1("micro"),
+    "f1_macro": _averaged_f1("macro"),
+    "f1_samples": _averaged_f1("samples"),
+    "subset_accuracy": _accuracy,
+}
+TAGS: dict[str, Metric] = {
+    "f1": entity_f1,
+    "precision": entity_precision,
+    "recall": entity_recall,
+    "accuracy": tag_accuracy,
+}
+# `Labels.kind` -> the metrics of its predictions.
+KNOWN: dict[str, dict[str, Metric]] = {
+    "classes": CLASSIFICATION,
+    "scores": REGRESSION,
+    "label sets": LABEL_SETS,
+    "tags": TAGS,
+}
 # Of class 1 against class 0.
 BINARY = ("f1",)
 # Zero by definition if all references are of one class.
 NEEDS_TWO_CLASSES = ("f1", "matthews")
-REGRESSION: dict[str, Metric] = {"pearson": _pearson, "spearman": _spearman}
 
 
 def metric_name(metric: str | Metric) -> str:
@@ -68,14 +100,14 @@ def metric_name(metric: str | Metric) -> str:
     return metric if isinstance(metric, str) else str(getattr(metric, "__name__", type(metric).__name__))
 
 
-def metric(metrics: Sequence[str | Metric], regression: bool | None = None) -> Any:
+def metric(metrics: Sequence[str | Metric], labels: Labels | None = None) -> Any:
     """An `evaluate.Metric` that computes several metrics together.
 
-    `f1` is that of class 1, as in GLUE. A correlation of constant predictions is NaN, as in GLUE.
+    `f1` of classes is that of class 1, as in GLUE. A correlation of constant predictions is NaN, as in GLUE.
 
     Args:
         metrics: names of built-in metrics, or functions.
-        regression: whether predictions are scores; None: if one of the names is a metric of scores.
+        labels: what is predicted; None: scores if one of the names is a metric of scores, else classes.
     """
     # Imported here: it takes seconds, which `--help` and validation should not.
     import datasets
@@ -85,21 +117,23 @@ def metric(metrics: Sequence[str | Metric], regression: bool | None = None) -> A
     # resumed run would find the generator in another state than an uninterrupted one.
     import sklearn.metrics  # noqa: F401
 
+    if labels is None:
+        labels = SCORE if any(item in REGRESSION for item in metrics) else CLASSES
+    known = KNOWN[labels.kind]
     functions: Mapping[str, Metric] = {
-        metric_name(item): {**CLASSIFICATION, **REGRESSION}[item] if isinstance(item, str) else item for item in metrics
+        metric_name(item): known[item] if isinstance(item, str) else item for item in metrics
     }
-    if regression is None:
-        regression = any(name in REGRESSION for name in functions)
-    dtype = "float64" if regression else "int64"
+    value = datasets.Value({"scores": "float64", "tags": "string"}.get(labels.kind, "int64"))
+    kind = datasets.Sequence(value) if labels.kind in ("tags", "label sets") else value
 
     class TextMetric(evaluate.Metric):  # type: ignore[misc]
         def _info(self) -> Any:
-            features = datasets.Features({"predictions": datasets.Value(dtype), "references": datasets.Value(dtype)})
+            features = datasets.Features({"predictions": kind, "references": kind})
             return evaluate.MetricInfo(
-                description="GLUE's scores", citation="", inputs_description="", features=features
+                description="the metrics of a task", citation="", inputs_description="", features=features
             )
 
-        def _compute(self, predictions: Sequence[float], references: Sequence[float]) -> dict[str, float]:
+        def _compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
             return {name: float(function(predictions, references)) for name, function in functions.items()}
 
     return TextMetric(keep_in_memory=True)

@@ -20,8 +20,8 @@ def check_splits(data: TaskData, metrics: Sequence[str | Metric]) -> None:
     Raises:
         UserError: a split holds one class or one score only, where two are needed.
     """
-    trained = set(data.train.labels)
-    if len(trained) < 2:
+    trained = set(data.labels.values(data.train.labels))
+    if len(trained) < data.labels.fewest:
         more = ", or more of them by task.max_train_examples" if data.labels.count > 1 else ""
         raise UserError(
             f"every training example is of one class only ({_names(trained, data.labels)})",
@@ -30,8 +30,8 @@ def check_splits(data: TaskData, metrics: Sequence[str | Metric]) -> None:
         )
     check_evaluations(data, metrics)
     for split, examples in data.evaluations.items():
-        found = set(examples.labels)
-        if len(found) < 2:
+        found = set(data.labels.values(examples.labels))
+        if len(found) < data.labels.fewest:
             log.warning("task.label: every example of %s is of one class only (%s)", split, _names(found, data.labels))
         if not data.labels.regression and (unseen := found - trained):
             log.warning(
@@ -52,10 +52,10 @@ def check_evaluations(data: TaskData, metrics: Sequence[str | Metric]) -> None:
     Raises:
         UserError: one class or one score only, where the metric needs two.
     """
-    undefined = REGRESSION if data.labels.regression else NEEDS_TWO_CLASSES
+    undefined = {"scores": REGRESSION, "classes": NEEDS_TWO_CLASSES}.get(data.labels.kind, ())
     needing = [metric for metric in metrics if metric in undefined]
     for split, examples in data.evaluations.items():
-        found = set(examples.labels)
+        found = set(data.labels.values(examples.labels))
         if needing and len(found) < 2:
             only = _names(found, data.labels)
             raise UserError(

@@ -100,8 +100,8 @@ def file_digests(paths: Mapping[str, Path]) -> dict[str, str]:
     return {name: file_digest(path) for name, path in paths.items()}
 
 
-def examples_digest(texts: Sequence[tuple[str, ...]], labels: Sequence[float]) -> str:
+def examples_digest(texts: Sequence[tuple[str, ...]], labels: Sequence[Any]) -> str:
     """SHA-256 of some examples in their order, in hex."""
     parts = (text.encode("utf-8", "surrogatepass") for pair in texts for text in pair)
-    numbers = repr([float(label) for label in labels]).encode()
+    numbers = repr([list(label) if isinstance(label, Sequence) else float(label) for label in labels]).encode()
     return sha256_of([f"{len(texts)} {len(texts[0]) if texts else 0}".encode(), *parts, numbers])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydraprune.data.examples import Labels, Task
-from hydraprune.data.metrics import BINARY, CLASSIFICATION, REGRESSION, Metric, metric_name
+from hydraprune.data.metrics import BINARY, KNOWN, Metric, metric_name
 from hydraprune.errors import UserError
 
 _INTERFACE = ("name", "max_length", "metrics", "load")
@@ -40,18 +40,17 @@ def check_task(task: Any) -> None:
         raise UserError("a task needs a metric", key="task.metrics", value=list(task.metrics), cure="name at least one")
 
 
-def check_metric_names(metrics: Sequence[str | Metric], regression: bool) -> None:
-    """Refuse unknown metrics, and those of classes for scores or the reverse.
+def check_metric_names(metrics: Sequence[str | Metric], labels: Labels) -> None:
+    """Refuse unknown metrics, and those of other predictions, such as of classes for scores.
 
     Raises:
         UserError: naming the metrics to choose from.
     """
-    known = REGRESSION if regression else CLASSIFICATION
+    known = KNOWN[labels.kind]
     for metric in metrics:
         if not callable(metric) and metric not in known:
-            others = CLASSIFICATION if regression else REGRESSION
-            kinds = ("classes", "scores") if regression else ("scores", "classes")
-            why = f"is a metric of {kinds[0]}, and the task has {kinds[1]}" if metric in others else "no such metric"
+            others = [kind for kind, names in KNOWN.items() if metric in names]
+            why = f"is a metric of {others[0]}, and the task has {labels.kind}" if others else "no such metric"
             raise UserError(
                 why,
                 key="task.metrics",
@@ -66,12 +65,12 @@ def check_metrics(metrics: Sequence[str | Metric], labels: Labels) -> None:
     Raises:
         UserError: a single class, an unknown metric, or a metric of two classes for more of them.
     """
-    if not labels.regression and labels.count < 2:
+    if not labels.regression and labels.count < labels.fewest:
         names = ", ".join(labels.names)
         raise UserError(f"the data has one class only ({names})", key="task.label", cure="give at least two")
-    check_metric_names(metrics, labels.regression)
+    check_metric_names(metrics, labels)
     for metric in metrics:
-        if metric in BINARY and labels.count != 2:
+        if labels.kind == "classes" and metric in BINARY and labels.count != 2:
             reason = f"is a metric of two classes, and the task has {labels.count}"
             raise UserError(reason, key="task.metrics", value=metric_name(metric), cure="use f1_macro")
 
@@ -89,7 +88,7 @@ def check_share(share: object, alternative: str = "") -> None:
         raise UserError(f"must be between 0 and 1{alternative}", key="task.validation_share", value=share)
 
 
-def check_common(task: Task, regression: bool, max_train_examples: int | None) -> None:
+def check_common(task: Task, labels: Labels, max_train_examples: int | None) -> None:
     """The checks that all built-in tasks share.
 
     Raises:
@@ -98,7 +97,7 @@ def check_common(task: Task, regression: bool, max_train_examples: int | None) -
     check_task(task)
     if max_train_examples is not None and max_train_examples < 1:
         raise UserError("must be at least 1, or null for all", key="task.max_train_examples", value=max_train_examples)
-    check_metric_names(task.metrics, regression)
+    check_metric_names(task.metrics, labels)
 
 
 def check_columns(text: Sequence[str], label: str, labels: Sequence[str] | None) -> None:

@@ -11,6 +11,7 @@ from hydraprune.data.class_search import find_classes
 from hydraprune.data.classes import Classes, Meaning, given_meaning, named_classes
 from hydraprune.data.columns import ColumnReader
 from hydraprune.data.examples import SCORE, Examples, Labels, TaskData
+from hydraprune.data.labels import CLASSES
 from hydraprune.data.metrics import Metric
 from hydraprune.data.readers.files import DataFile, open_data_file
 from hydraprune.data.readers.folders import data_files, load_splits
@@ -18,8 +19,9 @@ from hydraprune.data.readers.memory_limits import Volume, check_memory
 from hydraprune.data.readers.rows import scratch_folder, split_off, subset
 from hydraprune.data.readers.source import Source
 from hydraprune.data.readers.table import Columns, Table
-from hydraprune.data.summary import DataSummary, SplitSummary, examples_digest, file_digests
+from hydraprune.data.summary import file_digests
 from hydraprune.data.task_checks import as_tuple, check_columns, check_common, check_share, freeze_lists
+from hydraprune.data.task_data import left_out_of, task_data
 from hydraprune.errors import UserError
 from hydraprune.utils.digests import folder_digest
 from hydraprune.utils.hub_access import is_local, local_or_id
@@ -64,7 +66,7 @@ class HubTask:
 
     def __post_init__(self) -> None:
         freeze_lists(self, "text", "metrics", "validation", "labels")
-        check_common(self, self.labels is None, self.max_train_examples)
+        check_common(self, SCORE if self.labels is None else CLASSES, self.max_train_examples)
         check_columns(self.text, self.label, self.labels)
         if self.validation_share is not None:
             check_share(self.validation_share, ", or null to evaluate on task.validation")
@@ -104,8 +106,8 @@ class HubTask:
                 **{split: table.multiline for split, (_, table) in evaluations.items()},
             }
             apart = 0 if self.validation_share is None else len(evaluated)
-            left_out = _left_out(volume.rows, apart, len(train))
-            return _task_data(reader(self.train).examples(train), examples, labels, left_out, multiline=multiline)
+            left_out = left_out_of(volume.rows, apart, len(train))
+            return task_data(reader(self.train).examples(train), examples, labels, left_out, multiline=multiline)
 
     def digests(self) -> dict[str, str]:
         """The folder, as the config names it -> SHA-256 of its data files; empty for a data set of the hub."""
@@ -147,7 +149,7 @@ class FileTask:
 
     def __post_init__(self) -> None:
         freeze_lists(self, "text", "metrics", "labels")
-        check_common(self, self.regression, self.max_train_examples)
+        check_common(self, SCORE if self.regression else CLASSES, self.max_train_examples)
         check_columns(self.text, self.label, self.labels)
         check_share(self.validation_share)
 
@@ -175,9 +177,9 @@ class FileTask:
             apart = len(validation) if self.validation_path is None else 0
             labels = SCORE if classes is None else Labels(classes.names)
             examples = {"validation": readers[-1].examples(validation)}
-            left_out = _left_out(read, apart, len(train))
+            left_out = left_out_of(read, apart, len(train))
             multiline = {"train": train.multiline, "validation": validation.multiline}
-            return _task_data(readers[0].examples(train), examples, labels, left_out, multiline, digests)
+            return task_data(readers[0].examples(train), examples, labels, left_out, multiline, digests)
 
     def digests(self) -> dict[str, str]:
         """File, as the config names it -> SHA-256 of its bytes. Nothing is parsed.
@@ -233,7 +235,7 @@ class ToyTask:
     metrics = ("accuracy",)
 
     def __post_init__(self) -> None:
-        check_common(self, False, self.max_train_examples)
+        check_common(self, CLASSES, self.max_train_examples)
         for field in ("train_examples", "evaluation_examples"):
             value = getattr(self, field)
             if value < 1:
@@ -246,41 +248,10 @@ class ToyTask:
         """Generate both sets."""
         train, evaluation = toy.generate(self.train_examples, self.evaluation_examples, self.data_seed)
         kept = train[: self.max_train_examples]
-        left_out = _left_out(len(train), 0, len(kept))
+        left_out = left_out_of(len(train), 0, len(kept))
         labels = Labels(("negative", "positive"))
-        return _task_data(_examples(kept), {"validation": _examples(evaluation)}, labels, left_out)
+        return task_data(_examples(kept), {"validation": _examples(evaluation)}, labels, left_out)
 
 
 def _examples(pairs: Sequence[tuple[str, int]]) -> Examples:
     return Examples([(text,) for text, _ in pairs], [label for _, label in pairs])
-
-
-def _left_out(read: int, apart: int, used: int) -> dict[str, int]:
-    """Reason -> training rows that were read and are not used.
-
-    Args:
-        read: rows of the training file or split.
-        apart: of these, set apart for evaluation.
-        used: training examples.
-    """
-    return {"set apart for evaluation": apart, "task.max_train_examples": read - apart - used}
-
-
-def _task_data(
-    train: Examples,
-    evaluations: dict[str, Examples],
-    labels: Labels,
-    left_out: dict[str, int],
-    multiline: dict[str, int] | None = None,
-    digests: dict[str, str] | None = None,
-) -> TaskData:
-    """The examples and their summary: `left_out` of the training rows, `multiline` of splits, `digests` of files."""
-    names = None if labels.regression else labels.names
-    sets, lines = {"train": train, **evaluations}, multiline or {}
-    splits = {
-        name: SplitSummary.of(each.texts, each.labels, names, left_out if name == "train" else None, lines.get(name, 0))
-        for name, each in sets.items()
-    }
-    if digests is None:
-        digests = {name: examples_digest(each.texts, each.labels) for name, each in sets.items()}
-    return TaskData(train, evaluations, labels, DataSummary(splits, digests))

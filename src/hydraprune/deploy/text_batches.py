@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hydraprune.data.batches import Batches
 from hydraprune.data.encoding import encode
 from hydraprune.data.examples import Examples
+from hydraprune.data.labels import SCORE
 from hydraprune.errors import UserError
 from hydraprune.models.families import max_positions
 
@@ -79,7 +80,7 @@ def input_batches(
     if len(tokenizer) > config.vocab_size:
         raise UserError(f"its tokenizer has {len(tokenizer)} tokens, its model only {config.vocab_size}", key="MODEL")
     examples = Examples(texts, [0.0] * len(texts))
-    encoded = encode(tokenizer, examples, min(max_length, max_positions(model)), True)
+    encoded = encode(tokenizer, examples, min(max_length, max_positions(model)), SCORE)
     names = input_names(model)
     batches = Batches(encoded, batch_size, shuffle_seed=0).epoch()
     return [{name: batch.inputs[name] for name in names if name in batch.inputs} for batch in batches]

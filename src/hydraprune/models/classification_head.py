@@ -54,7 +54,7 @@ def set_labels(config: Any, labels: Labels) -> None:
     config.num_labels = labels.count
     config.id2label = dict(enumerate(labels.names))
     config.label2id = {name: index for index, name in enumerate(labels.names)}
-    config.problem_type = "regression" if labels.regression else "single_label_classification"
+    config.problem_type = labels.problem_type
 
 
 def label_names(config: Any) -> tuple[str, ...]:

@@ -68,40 +68,29 @@ _GPT2_ROLES = {
     "ffn_in": [r".*\.mlp\.c_fc"],
     "ffn_out": [r".*\.mlp\.c_proj"],
 }
-_ROBERTA_OUTSIDE = ["classifier.dense", "classifier.out_proj"]
 
 
-def _bert_like(name: str, outside: list[str]) -> ModelFamily:
+def _bert_like(name: str) -> ModelFamily:
     return ModelFamily(
         name,
         _BERT_ROLES,
-        outside,
         standard_attention=True,
         attention_dropout="attention_probs_dropout_prob",
         lookup_embedding=True,
-        may_lack_outside=True,
     )
 
 
-# model_type -> family.
+# model_type -> family. Their layers outside the encoder follow from the structure.
 FAMILIES: dict[str, ModelFamily] = {
-    "bert": _bert_like("bert", ["bert.pooler.dense", "classifier"]),
-    "roberta": _bert_like("roberta", _ROBERTA_OUTSIDE),
-    "xlm-roberta": _bert_like("xlm-roberta", _ROBERTA_OUTSIDE),
-    "camembert": _bert_like("camembert", _ROBERTA_OUTSIDE),
-    "electra": _bert_like("electra", ["electra.embeddings_project", *_ROBERTA_OUTSIDE]),
+    **{kind: _bert_like(kind) for kind in ("bert", "roberta", "xlm-roberta", "camembert", "electra")},
     "distilbert": ModelFamily(
         "distilbert",
         _DISTILBERT_ROLES,
-        ["pre_classifier", "classifier"],
         standard_attention=True,
         attention_dropout="attention_dropout",
         lookup_embedding=True,
-        may_lack_outside=True,
     ),
-    "gpt2": ModelFamily(
-        "gpt2", _GPT2_ROLES, ["score"], standard_attention=True, lookup_embedding=True, may_lack_outside=True
-    ),
+    "gpt2": ModelFamily("gpt2", _GPT2_ROLES, standard_attention=True, lookup_embedding=True),
 }
 
 

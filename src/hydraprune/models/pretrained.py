@@ -11,10 +11,8 @@ import transformers
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
-    BertForSequenceClassification,
     BertTokenizer,
     PretrainedConfig,
 )
@@ -25,6 +23,7 @@ from hydraprune.errors import UserError, single_line
 from hydraprune.models.checkpoint_use import remember_use, use_of
 from hydraprune.models.classification_head import head_modules, set_labels, take_labels
 from hydraprune.models.families import ModelFamily, attach_family
+from hydraprune.models.head_classes import head_class
 from hydraprune.models.slim_sizes import fit_sizes, fitted_class, sizes_of
 from hydraprune.models.stored_weights import stored_misfit
 from hydraprune.sparsity.statistics import nonfinite_parameters
@@ -137,7 +136,7 @@ class PretrainedModel:
             set_labels(config, labels)
         with loading(self.key, self.path):
             kind = type(self.blueprint(labels)) if sizes_of(config) else None
-            loader: Any = AutoModelForSequenceClassification if kind is None else fitted_class(kind)
+            loader: Any = head_class(config, labels) if kind is None else fitted_class(kind)
             loaded, info = loader.from_pretrained(
                 local_or_id(self.path, self.key),
                 config=config,
@@ -173,7 +172,7 @@ class PretrainedModel:
         if labels is not None:
             set_labels(config, labels)
         with torch.device("meta"), loading(self.key, self.path):
-            model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+            model: nn.Module = head_class(config, labels).from_config(config)
             fit_sizes(model)
         model.to("meta")  # some modules make tensors that no default device applies to
         attach_family(model, self.family)
@@ -296,7 +295,7 @@ class TinyModel:
         config = self.config()
         if labels is not None:
             set_labels(config, labels)
-        model: nn.Module = BertForSequenceClassification(config)
+        model: nn.Module = head_class(config, labels).from_config(config)
         return model
 
     def blueprint(self, labels: Labels | None = None) -> nn.Module:

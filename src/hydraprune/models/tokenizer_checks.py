@@ -42,7 +42,7 @@ def check_tokenizer(key: str, path: str, tokenizer: Any, data: TaskData, model: 
     if max_length > positions:
         reason = f"{key}={path} has {positions} positions"
         raise UserError(reason, key="task.max_length", value=max_length, cure="give at most that")
-    probe = encode(tokenizer, Examples(data.train.texts[:_PROBE], data.train.labels[:_PROBE]), max_length, True)
+    probe = encode(tokenizer, Examples(data.train.texts[:_PROBE], data.train.labels[:_PROBE]), max_length, data.labels)
     types = probe.inputs.get("token_type_ids", torch.zeros(1))
     if int(types.max()) >= getattr(config, "type_vocab_size", 2) > 0:
         raise error("its model cannot tell the two texts of an example apart (type_vocab_size=1)")

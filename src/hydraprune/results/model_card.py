@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hydraprune.data.labels import Problem
 from hydraprune.results.escaping import in_markdown
 from hydraprune.results.report import RunReport
 
@@ -13,10 +14,18 @@ _SLIMMED = (
 )
 
 
-def model_card(report: RunReport, is_slimmed: bool = False) -> str:
+# What a head is for -> the task of a transformers pipeline.
+_PIPELINES: dict[Problem, str] = {
+    "sequence classification": "text-classification",
+    "token classification": "token-classification",
+}
+
+
+def model_card(report: RunReport, is_slimmed: bool = False, problem: Problem = "sequence classification") -> str:
     """The text of README.md for the model folder, with its front matter.
 
     Args:
+        problem: what its head is for.
         is_slimmed: whether the layers of the model differ in size, as after `hydraprune slim`.
     """
     model, task, pattern = (in_markdown(name) for name in (report.spec.model, report.spec.task, report.spec.pattern))
@@ -25,7 +34,7 @@ def model_card(report: RunReport, is_slimmed: bool = False) -> str:
     lines = [
         "---",
         "library_name: transformers",
-        "pipeline_tag: text-classification",
+        f"pipeline_tag: {_PIPELINES[problem]}",
         f"tags: [hydraprune, {'sparse' if report.spec.phase == 'sparse' else 'dense'}]",
         "---",
         f"# {model} on {task}, {pattern}",

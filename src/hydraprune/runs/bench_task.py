@@ -39,5 +39,5 @@ def bench_task(config: Any, models: Sequence[str]) -> BenchTask:
         labels=data.labels,
         max_length=task.max_length,
         metric=metric_name(task.metrics[0]),
-        score=scorer(task.metrics, data.labels.regression),
+        score=scorer(task.metrics, data.labels),
     )

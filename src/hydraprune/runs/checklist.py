@@ -62,7 +62,7 @@ def _provenance(experiment: Experiment, load_data: TaskLoader) -> Provenance:
     per_epoch = settings.steps_per_epoch(len(data.train))
     pruners = instantiate.pruners(components.plans, model, settings.epochs * per_epoch, per_epoch)
     encoded = {
-        name: encode_once(tokenizer, examples, task.max_length, data.labels.regression, cache)
+        name: encode_once(tokenizer, examples, task.max_length, data.labels, cache)
         for name, examples in {"train": data.train, **data.evaluations}.items()
     }
     return provenance(data, encoded, model, pruners, components)

@@ -12,6 +12,7 @@ from hydraprune.data.examples import Labels
 from hydraprune.errors import UserError
 from hydraprune.models.classification_head import label_names, label_order, take_labels
 from hydraprune.models.families import pads_positions
+from hydraprune.models.head_classes import problem_of
 from hydraprune.models.pretrained import ModelSource
 from hydraprune.runs.directory import finished
 from hydraprune.runs.experiment import Experiment
@@ -78,14 +79,19 @@ def check_head(config: Any, labels: Labels, key: str, path: str, task: str) -> N
     Raises:
         UserError: another number of labels, or several labels for one example.
     """
+    if (problem := problem_of(config)) != labels.problem:
+        reason = f"has a head for {problem}, and task {task} needs one for {labels.problem}"
+        raise UserError(reason, key=key, value=path)
     if config.num_labels != labels.count:
         raise UserError(f"has {config.num_labels} labels and task {task} {labels.count}", key=key, value=path)
-    if getattr(config, "problem_type", None) == _MULTI_LABEL:
+    several = getattr(config, "problem_type", None) == _MULTI_LABEL
+    if several != (labels.problem_type == _MULTI_LABEL):
+        gives, has = ("several labels", "one") if several else ("one label", "any number")
         raise UserError(
-            f"was trained to give several labels to one example, and task {task} has one for each",
+            f"was trained to give {gives} to one example, and task {task} has {has} for each",
             key=key,
             value=path,
-            cure="give a model that was fine-tuned for one label an example",
+            cure=f"give a model that was fine-tuned for {'one label' if several else 'several labels'} an example",
         )
     names = [name.lower() for name in label_names(config)]
     ours = [name.lower() for name in labels.names]

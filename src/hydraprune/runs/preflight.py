@@ -145,14 +145,12 @@ def _cached_bytes(experiment: Experiment, model: Any, tokenizer: Any, data: Task
     cache, distiller = cache_of(experiment.config["cache"]), components.distiller
 
     def tokens(examples: Examples) -> int:
-        return estimated_tokens(tokenizer, examples, components.task.max_length)
+        return estimated_tokens(tokenizer, examples, components.task.max_length, data.labels)
 
     answers = 0
     if distiller.needs_teacher and distiller.cacheable and not distiller.online and components.settings.epochs:
-        rows, width = (
-            (tokens(data.train), model.hidden_size) if distiller.per_token else (len(data.train), data.labels.count)
-        )
-        answers = rows * width * 4
+        rows = tokens(data.train) if distiller.rows_per_token(data.labels) else len(data.train)
+        answers = rows * (model.hidden_size if distiller.per_token else data.labels.count) * 4
     kept = sum(tokens(examples) for examples in (data.train, *data.evaluations.values())) * _TOKEN_BYTES
     return answers if cache.admits(answers) else 0, kept if cache.admits(kept) else 0
 
@@ -275,7 +273,8 @@ def _check_teacher(components: Components, student: Any, tokenizer: Any, data: T
             value=path,
             cure="give a teacher with the same vocabulary",
         )
-    if len(data.train.texts[0]) > 1 and set(other.model_input_names) - set(tokenizer.model_input_names):
+    is_pair = not data.labels.per_token and len(data.train.texts[0]) > 1
+    if is_pair and set(other.model_input_names) - set(tokenizer.model_input_names):
         raise UserError(
             "distinguishes the two texts of an example by token types, which the student's tokenizer does not make",
             key=key,

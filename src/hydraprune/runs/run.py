@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from hydraprune.config.archive import as_yaml
 from hydraprune.config.instantiate import make
 from hydraprune.errors import UserError, one_line
+from hydraprune.models.head_classes import problem_of
 from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.models.saving import save_model
 from hydraprune.models.slim_sizes import sizes_of
@@ -148,7 +149,8 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
                     experiment, training, progress, counted, dense_scores, clock.seconds(), prepared.provenance
                 )
                 report = replace(report, weights=weights_digest(saved))
-                write_text(saved / "README.md", model_card(report, sizes_of(pretrained.config()) is not None))
+                card = model_card(report, sizes_of(pretrained.config()) is not None, problem_of(pretrained.config()))
+                write_text(saved / "README.md", card)
                 write_report(report, directory)
                 checkpoints.discard()
                 tracker.end(outcome(report, saved))

@@ -107,7 +107,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     model = load(source, data.labels, tokenizer).to(accelerator.device)
 
     def encoded(examples: Examples) -> Encoded:
-        return encode_once(tokenizer, examples, task.max_length, data.labels.regression, cache)
+        return encode_once(tokenizer, examples, task.max_length, data.labels, cache)
 
     few = _few_widths(settings, task, accelerator.device)
     train = Batches(encoded(data.train), settings.batch_size, config["seed"], settings.length_grouping, few)
@@ -131,7 +131,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     batches = {name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()}
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
 
-    score = scorer(task.metrics, data.labels.regression)
+    score = scorer(task.metrics, data.labels)
 
     def training(tracker: MetricLogger) -> TrainingSetup:
         # Dropout must not depend on how many random numbers loading, or starting a tracker, drew.
@@ -227,9 +227,9 @@ def _teacher(
     return make_teacher(spec, cache)
 
 
-def scorer(metrics: Sequence[str | Metric], regression: bool | None = None) -> Any:
+def scorer(metrics: Sequence[str | Metric], labels: Labels | None = None) -> Any:
     """(predictions, references) -> metric -> value."""
-    measure = metric(metrics, regression)
+    measure = metric(metrics, labels)
 
     def score(predictions: Any, references: Any) -> dict[str, float]:
         result: dict[str, float] = measure.compute(predictions=predictions, references=references)
@@ -249,8 +249,7 @@ def evaluate_model(experiment: Experiment, path: str, key: str, load_data: TaskL
 
 def scores_of(experiment: Experiment, predicted: Mapping[str, Predictions], load_data: TaskLoader) -> dict[str, float]:
     """Metric -> value of some predictions for the task's evaluation sets."""
-    regression = load_data(experiment).labels.regression
-    return scores(predicted, scorer(experiment.components.task.metrics, regression))
+    return scores(predicted, scorer(experiment.components.task.metrics, load_data(experiment).labels))
 
 
 def predict_with(experiment: Experiment, path: str, key: str, load_data: TaskLoader) -> dict[str, Predictions]:
@@ -270,8 +269,7 @@ def predict_with(experiment: Experiment, path: str, key: str, load_data: TaskLoa
     model = load_fine_tuned(source, data.labels, tokenizer).to(accelerator.device)
     few = _few_widths(settings, task, accelerator.device)
     encoded = {
-        name: encode(tokenizer, examples, task.max_length, data.labels.regression)
-        for name, examples in data.evaluations.items()
+        name: encode(tokenizer, examples, task.max_length, data.labels) for name, examples in data.evaluations.items()
     }
     evaluations = {name: Batches(d, settings.eval_batch_size, few_widths=few) for name, d in encoded.items()}
     return predict(model, evaluations, accelerator)

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -44,11 +43,11 @@ class Trials:
 def trial_batch(data: TaskData, tokenizer: Any, max_length: int) -> Batches:
     """The longest and the shortest example of a task, in this order."""
     everything = [data.train, *data.evaluations.values()]
-    sizes = [(sum(map(len, texts)), texts) for examples in everything for texts in examples.texts]
-    longest, shortest = max(sizes, key=itemgetter(0))[1], min(sizes, key=itemgetter(0))[1]
-    label = data.train.labels[0]
-    examples = Examples([longest, shortest], [label, label])
-    return Batches(encode(tokenizer, examples, max_length, data.labels.regression), batch_size=2)
+    pairs = [pair for examples in everything for pair in zip(examples.texts, examples.labels, strict=True)]
+    sizes = [sum(map(len, texts)) for texts, _ in pairs]
+    chosen = [pairs[sizes.index(size)] for size in (max(sizes), min(sizes))]
+    examples = Examples([texts for texts, _ in chosen], [label for _, label in chosen])
+    return Batches(encode(tokenizer, examples, max_length, data.labels), batch_size=2)
 
 
 def try_out(
@@ -110,6 +109,8 @@ def _difference_by_padding(model: nn.Module, batches: Batches) -> tuple[float, f
     """(largest difference between the outputs for the shortest text padded and alone, largest output)."""
     padded = _outputs(model, batches, [0, 1])[1]
     alone = _outputs(model, batches, [1])[0]
+    if batches.data.head.per_token:
+        padded = padded[: len(alone)]
     return float((padded - alone).abs().max()), float(alone.abs().max())
 
 

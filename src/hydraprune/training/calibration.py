@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from hydraprune.data.batches import Batches
 from hydraprune.sparsity import Calibration, ignore_padding
-from hydraprune.training.distillation import task_loss
 
 
 def calibration_of(model: nn.Module, train: Batches, accelerator: Accelerator) -> Calibration:
@@ -28,7 +27,7 @@ def calibration_of(model: nn.Module, train: Batches, accelerator: Accelerator) -
                 batch = train.batch(indices).to(accelerator.device)
                 with accelerator.autocast(), ignore_padding(batch.inputs["attention_mask"]):
                     logits = model(**batch.inputs).logits
-                yield task_loss(logits, batch.labels)
+                yield batch.head.loss(logits, batch.labels)
         finally:
             model.train(training)
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hydraprune.data.batches import Batch
+from hydraprune.data.labels import Labels, task_loss
 from hydraprune.errors import single_line
 from hydraprune.sparsity import check_number
+
+__all__ = ["Distiller", "HiddenStates", "Logits", "NoDistillation", "task_loss"]
 
 
 class Distiller(ABC):
@@ -42,6 +44,10 @@ class Distiller(ABC):
     def per_token(self) -> bool:
         """Whether `teacher_outputs` has a row per token (True) or per example (False)."""
         return False
+
+    def rows_per_token(self, head: Labels) -> bool:
+        """`per_token` for what a head predicts; by default the same for all."""
+        return self.per_token
 
     @property
     def cacheable(self) -> bool:
@@ -82,18 +88,6 @@ class Distiller(ABC):
         """The loss of one batch, a scalar; `teacher_outputs` is None without a teacher."""
 
 
-def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The task's own loss: cross-entropy for classes, mean squared error for scores.
-
-    Args:
-        logits: [batch, outputs].
-        labels: [batch], integers, or floats for a regression.
-    """
-    if labels.is_floating_point():
-        return F.mse_loss(logits.float().squeeze(-1), labels)
-    return F.cross_entropy(logits.float(), labels)
-
-
 _WITHOUT_TEACHER = "for the task's loss alone use distill=none"
 
 
@@ -110,7 +104,7 @@ class NoDistillation(Distiller):
         return False
 
     def loss(self, student: nn.Module, batch: Batch, teacher_outputs: Tensor | None) -> Tensor:
-        return task_loss(student(**batch.inputs).logits, batch.labels)
+        return batch.head.loss(student(**batch.inputs).logits, batch.labels)
 
 
 @dataclass(frozen=True)
@@ -221,6 +215,9 @@ class Logits(Distiller):
     def reads_padding(self) -> bool:
         return False
 
+    def rows_per_token(self, head: Labels) -> bool:
+        return head.per_token
+
     @property
     def cacheable(self) -> bool:
         return True
@@ -239,13 +236,9 @@ class Logits(Distiller):
     def loss(self, student: nn.Module, batch: Batch, teacher_outputs: Tensor | None) -> Tensor:
         assert teacher_outputs is not None
         logits = student(**batch.inputs).logits
-        soft = F.kl_div(
-            F.log_softmax(logits.float() / self.temperature, dim=-1),
-            F.log_softmax(teacher_outputs.float() / self.temperature, dim=-1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return self.weight * self.temperature**2 * soft + (1 - self.weight) * task_loss(logits, batch.labels)
+        soft = batch.head.soft_loss(logits, teacher_outputs, self.temperature, batch.labels)
+        hard = batch.head.loss(logits, batch.labels)
+        return self.weight * self.temperature**2 * soft + (1 - self.weight) * hard
 
 
 def _last_hidden_states(model: nn.Module, batch: Batch) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,13 +21,13 @@ class Predictions:
     """What a model predicts for the examples of one evaluation set.
 
     Args:
-        predictions: classes by their numbers, or scores for a regression.
-        references: the examples' labels.
+        predictions: as `Labels.predictions` makes them: classes by their numbers, or scores.
+        references: the examples' labels in the same form.
         examples: the examples' numbers in their set.
     """
 
-    predictions: list[float]
-    references: list[float]
+    predictions: list[Any]
+    references: list[Any]
     examples: list[int]
 
 
@@ -66,16 +67,17 @@ def predict(model: nn.Module, evaluations: Mapping[str, Batches], accelerator: A
 
 
 def _predict(model: nn.Module, name: str, batches: Batches, accelerator: Accelerator) -> Predictions:
-    predictions, labels, finite, indices = [], [], [], []
+    predictions: list[Any] = []
+    references: list[Any] = []
+    finite, indices = [], []
     for batch in batches.epoch():
         signals.check()
         moved = batch.to(accelerator.device)
         with accelerator.autocast():
             logits = model(**moved.inputs).logits.float()
-        regression = batch.labels.is_floating_point()
-        predictions.append(logits.squeeze(-1) if regression else logits.argmax(-1))
-        finite.append(logits.isfinite().all(-1))
-        labels.append(batch.labels)
+        predictions += batch.head.predictions(logits, batch.labels)
+        references += batch.head.references(batch.labels)
+        finite.append(logits.isfinite().flatten(1).all(-1))
         indices.append(batch.indices)
     broken = torch.cat(indices)[~torch.cat(finite).cpu()]
     if len(broken):
@@ -84,4 +86,4 @@ def _predict(model: nn.Module, name: str, batches: Batches, accelerator: Acceler
             f"first for example {int(broken.min())} (counted from 0)",
             cure="lower optimizer.lr, or set training.max_grad_norm=1",
         )
-    return Predictions(torch.cat(predictions).cpu().tolist(), torch.cat(labels).tolist(), torch.cat(indices).tolist())
+    return Predictions(predictions, references, torch.cat(indices).tolist())

@@ -66,9 +66,14 @@ class TeacherSpec:
         return self.batches.data
 
     @property
+    def per_token(self) -> bool:
+        """Whether the teacher's outputs have a row per token."""
+        return self.distiller.rows_per_token(self.data.head)
+
+    @property
     def offsets(self) -> Tensor:
         """[examples + 1]; example i has the output rows offsets[i] .. offsets[i + 1]: one per token, or one."""
-        return self.data.offsets if self.distiller.per_token else torch.arange(len(self.data) + 1)
+        return self.data.offsets if self.per_token else torch.arange(len(self.data) + 1)
 
     @property
     def rows(self) -> int:
@@ -140,7 +145,7 @@ def make_teacher(spec: TeacherSpec, cache: Cache) -> tuple[Teacher, float]:
     rows = cache.fetch(
         "answers", f"{spec.key()}.npy", size, lambda path: _write(spec, path, shape), lambda path: _read(path, shape)
     )
-    return StoredTeacher(rows, spec.offsets, distiller.per_token), time.perf_counter() - start
+    return StoredTeacher(rows, spec.offsets, spec.per_token), time.perf_counter() - start
 
 
 def _online(spec: TeacherSpec) -> Teacher:

@@ -83,14 +83,14 @@ class FixedShapeTeacher:
         examples = batch.indices.tolist()
         found = {example: rows for fixed in self.batches.covering(examples) for example, rows in self.compute(fixed)}
         rows = torch.cat([found[example] for example in examples])
-        return _padded(rows, self.data.offsets, batch) if self.distiller.per_token else rows
+        return _padded(rows, self.data.offsets, batch) if self.distiller.rows_per_token(self.data.head) else rows
 
     @torch.no_grad()
     def compute(self, fixed: FixedShapeBatch) -> list[tuple[int, Tensor]]:
         """Per requested example (its number, its outputs [n, features], float32)."""
         batch = Batches(self.data, 1).batch(torch.tensor(fixed.examples))
         outputs = self.distiller.teacher_outputs(self.model, batch).float()
-        per_token = self.distiller.per_token
+        per_token = self.distiller.rows_per_token(self.data.head)
         lengths = self.lengths[fixed.examples].tolist()
         return [
             (example, outputs[row, : lengths[row]] if per_token else outputs[row : row + 1])
@@ -139,7 +139,7 @@ def iter_outputs(
 
     Yields:
         Per example (its number, its outputs [n, features], float32 on the CPU): a row per token or,
-        if the distiller is not `per_token`, one row.
+        without `Distiller.rows_per_token` one row.
     """
     lengths = batches.data.lengths
     if is_batch_invariant(accelerator.device):
@@ -152,11 +152,11 @@ def iter_outputs(
                 ]
             yield from found
         return
-    online = OnlineTeacher(model, distiller)
+    online, per_token = OnlineTeacher(model, distiller), distiller.rows_per_token(batches.data.head)
     for batch in batches.epoch():
         with accelerator.autocast():
             outputs = online.outputs(batch.to(accelerator.device))
         outputs = outputs.float().cpu()
         for row, example in enumerate(batch.indices.tolist()):
-            own = outputs[row, : int(lengths[example])] if distiller.per_token else outputs[row : row + 1]
+            own = outputs[row, : int(lengths[example])] if per_token else outputs[row : row + 1]
             yield example, own

@@ -1,0 +1,31 @@
+"""Which class of transformers has the head that a task needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+from hydraprune.data.labels import Labels, Problem
+
+_CLASSES: dict[Problem, Any] = {
+    "sequence classification": AutoModelForSequenceClassification,
+    "token classification": AutoModelForTokenClassification,
+}
+# Ends of the names of classes in config.json.
+_ENDS: dict[str, Problem] = {"ForTokenClassification": "token classification"}
+
+
+def problem_of(config: Any) -> Problem:
+    """What the head of a saved model is for, by the class that its config.json names; else sequence classification."""
+    name = (getattr(config, "architectures", None) or [""])[0]
+    return next((problem for end, problem in _ENDS.items() if name.endswith(end)), "sequence classification")
+
+
+def head_class(config: Any, labels: Labels | None) -> Any:
+    """The `AutoModelFor...` class for some labels; without labels, that of the saved model.
+
+    Args:
+        config: of the model.
+    """
+    return _CLASSES[problem_of(config) if labels is None else labels.problem]
