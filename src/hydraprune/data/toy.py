@@ -25,10 +25,13 @@ what keeps a small model below a perfect score.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["generate", "vocabulary"]
+__all__ = ["TAGS", "generate", "tags", "vocabulary"]
+
+# Of things, and of opinions with their polarity.
+TAGS = ("O", "B-THING", "B-GOOD", "I-GOOD", "B-BAD", "I-BAD")
 
 _SUBJECTS = (
     "acting", "camera", "cast", "costume", "dialogue", "director", "drama", "ending",
@@ -70,6 +73,30 @@ def vocabulary() -> tuple[str, ...]:
         _NEGATIONS, _AFFIRMING, _DENYING, _SAYING, _CONTRASTS, _GLUE,
     )  # fmt: skip
     return tuple(sorted({word for group in groups for word in group}))
+
+
+def tags(words: Sequence[str]) -> list[str]:
+    """A tag of `TAGS` for each word: a subject is a thing; an adjective with its modifiers is an opinion.
+
+    The polarity is that of the clause: negations and minimisers before the adjective turn it.
+    """
+    found = ["O"] * len(words)
+    start: int | None = None
+    turned = False
+    for place, word in enumerate(words):
+        if word in _SUBJECTS:
+            found[place] = "B-THING"
+        is_modifier = word in (*_NEGATIONS, *_INTENSIFIERS, *_DIMINISHERS, *_MINIMISERS)
+        if is_modifier:
+            start = place if start is None else start
+            turned ^= word in (*_NEGATIONS, *_MINIMISERS)
+        elif word in _ADJECTIVES:
+            kind = "GOOD" if (_ADJECTIVES[word] > 0) != turned else "BAD"
+            first = place if start is None else start
+            found[first : place + 1] = [f"B-{kind}", *[f"I-{kind}"] * (place - first)]
+        if not is_modifier:
+            start, turned = None, False
+    return found
 
 
 def generate(train: int, evaluation: int = 2000, seed: int = 0) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:

@@ -114,7 +114,8 @@ def _data_line(data: DataSummary) -> str:
     parts = [f"{split.used:,} {name}" for name, split in data.splits.items()]
     train = next(iter(data.splits.values()), None)
     if train is not None and train.classes:
-        shares = [f"{name} {count / max(1, train.used):.0%}" for name, count in train.classes.items()]
+        total = max(1, sum(train.classes.values()))
+        shares = [f"{name} {count / total:.0%}" for name, count in train.classes.items()]
         more = f" and {len(shares) - 4} more" if len(shares) > 4 else ""
         parts.append(f"{len(shares)} classes ({', '.join(shares[:4])}{more})")
     if train is not None and train.scores is not None:
