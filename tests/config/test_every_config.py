@@ -80,7 +80,7 @@ def test_every_config_file_composes_and_instantiates(path: Path) -> None:
     group, name = path.parent.name, path.stem
     words = [f"{group}={name}"]
     words += {"phase": [f"pattern={'dense' if name == 'dense' else '4x1'}"], "task": []}.get(group, [])
-    if (group, name) == ("task", "file"):
+    if group == "task" and name in ("file", "tags", "label_sets"):
         words.append("task.path=mine.csv")
     if (group, name) == ("model", "checkpoint"):
         words.append("model.path=mine")

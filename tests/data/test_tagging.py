@@ -122,7 +122,7 @@ SENTENCES = [(["Ada", "met", "Bob"], ["B-PER", "O", "B-PER"]), (["Rome"], ["B-LO
 
 def task(path: str, **more: Any) -> TagTask:
     fields: dict[str, Any] = {"words": "tokens", "tags": "ner_tags", "labels": None, "metrics": ["f1"], **more}
-    return TagTask("mine", path, max_length=16, **fields)
+    return TagTask(name="mine", path=path, max_length=16, **fields)
 
 
 def write(path: Path, rows: list[tuple[list[str], list[Any]]]) -> str:
@@ -173,12 +173,12 @@ def test_a_folder_with_splits_and_names_of_its_own(tmp_path: Path) -> None:
         (
             [(["a", "b"], ["O"])],
             {},
-            r"path=.*: row 0 \(from 0\): 2 tokens and 1 ner_tags; give each word one tag",
+            r"path=.*: row 1: 2 tokens and 1 ner_tags; give each word one tag",
         ),
-        ([(["a"], ["O"]), (["b"], [7])], {"labels": ["O"]}, r"row 1 .*tag 7 is none of task\.labels \(O\)"),
+        ([(["a"], ["O"]), (["b"], [7])], {"labels": ["O"]}, r"row 2: 7 is none of task\.labels \(O\)"),
         ([(["a"], [0]), (["b"], [1])], {}, r"task\.labels=null: column ner_tags holds numbers, and nothing"),
         (SENTENCES, {"tags": "tags"}, r"has no column tags; its columns: tokens, ner_tags"),
-        (SENTENCES, {"labels": ["O", "O"]}, r"task\.labels=.*names a tag twice"),
+        (SENTENCES, {"labels": ["O", "O"]}, r"task\.labels=.*names a class twice"),
         (
             SENTENCES,
             {"metrics": ["matthews"]},

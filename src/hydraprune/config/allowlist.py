@@ -28,6 +28,7 @@ _OWN = (
     "hydraprune.training.settings",
     "hydraprune.models.families",
     "hydraprune.models.pretrained",
+    "hydraprune.data.label_sets",
     "hydraprune.data.tagging",
     "hydraprune.data.tasks",
     "hydraprune.tracking.trackers.Several",

@@ -10,7 +10,7 @@ from hydraprune.data.readers.rows import load_rows
 from hydraprune.data.readers.source import Source
 from hydraprune.utils.hub_access import at_home, loading, local_or_id
 
-_BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 # Files of words and tags, a word a line and an empty line between sentences.
 _COLUMNS = (".conll", ".conllu", ".iob", ".txt")
 
@@ -55,7 +55,7 @@ def load_records(
 
 
 def read_records(source: Source, columns: Sequence[str], scratch: str) -> Any:
-    """The rows of a json, parquet or word-per-line file, a `datasets.Dataset`.
+    """The rows of a csv, tsv, json, parquet or word-per-line file, a `datasets.Dataset`.
 
     Args:
         columns: those that are used. A word-per-line file has the first two: words, and tags.
@@ -75,7 +75,14 @@ def read_records(source: Source, columns: Sequence[str], scratch: str) -> Any:
         if suffix not in _BUILDERS:
             known = ", ".join([*_BUILDERS, *_COLUMNS])
             raise source.error(f"its extension is {suffix or 'none'}", f"give a file of one of {known}")
-        rows = load_rows(_BUILDERS[suffix], data_files=str(file), scratch=scratch)["train"]
+        # As texts: the library would guess the type of a column.
+        csv = {
+            "sep": "\t" if suffix == ".tsv" else ",",
+            "converters": dict.fromkeys(columns, str),
+            "keep_default_na": False,
+        }
+        options = csv if _BUILDERS[suffix] == "csv" else {}
+        rows = load_rows(_BUILDERS[suffix], data_files=str(file), scratch=scratch, **options)["train"]
     _check_columns(source, rows, columns)
     return rows
 

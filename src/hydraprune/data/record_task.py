@@ -1,0 +1,191 @@
+"""A task read from records: rows of a file, or of a data set with splits, each checked and made into an example."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydraprune.data.examples import Examples, Labels, TaskData
+from hydraprune.data.labels import CLASSES
+from hydraprune.data.metrics import Metric
+from hydraprune.data.readers.records import is_file, load_records, read_records
+from hydraprune.data.readers.rows import scratch_folder, split_off, subset
+from hydraprune.data.readers.source import Source
+from hydraprune.data.readers.table import Table
+from hydraprune.data.summary import file_digests
+from hydraprune.data.task_checks import check_common, check_share, freeze_lists
+from hydraprune.data.task_data import left_out_of, task_data
+from hydraprune.errors import UserError
+from hydraprune.utils.hub_access import at_home
+
+# A row's text and label: see `Examples`.
+Example = tuple[tuple[str, ...], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordTask(ABC):
+    """What tasks over records share; a subclass says which columns it needs and what an example is.
+
+    Args:
+        name: the name on the command line; names folders and rows of tables.
+        path: hub id, folder, or file of the user.
+        labels: names of the classes, in the order of their numbers; None for those that the data has.
+        metrics: the first one is the headline.
+        max_length: most tokens of an example, special tokens included; longer ones are truncated.
+        train, validation: names of splits, of a data set that has some.
+        validation_path: the evaluation file; None to evaluate on a `validation_share` of the training file.
+        (the others as in `HubTask` and `FileTask`)
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    name: str
+    path: str
+    labels: Sequence[str] | None
+    metrics: Sequence[str | Metric]
+    max_length: int
+    train: str = "train"
+    validation: Sequence[str] = ("validation",)
+    validation_path: str | None = None
+    validation_share: float = 0.1
+    max_train_examples: int | None = None
+    subset: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        freeze_lists(self, "metrics", "validation", "labels")
+        check_common(self, self.head(()), self.max_train_examples)
+        check_share(self.validation_share)
+        if self.labels is not None and len(set(self.labels)) != len(self.labels):
+            raise UserError("names a class twice", key="task.labels", value=list(self.labels))
+
+    @property
+    @abstractmethod
+    def columns(self) -> Sequence[str]:
+        """The columns that are used."""
+
+    def head(self, names: tuple[str, ...]) -> Labels:
+        """What a model predicts, given the names of the classes."""
+        return CLASSES
+
+    @abstractmethod
+    def names(self, rows: Any) -> tuple[str, ...]:
+        """The names of the classes, from the training rows (a `datasets.Dataset`)."""
+
+    @abstractmethod
+    def example(self, row: Mapping[str, Any], numbers: Mapping[str, int]) -> Example | None:
+        """The example of a row; None if it has none.
+
+        Args:
+            numbers: name of a class -> its number.
+
+        Raises:
+            ValueError: what is wrong with the row; a second argument is the cure.
+        """
+
+    def load(self) -> TaskData:
+        """Read and check every split.
+
+        Raises:
+            UserError: the data cannot be found or read, or a row is wrong: naming the row.
+        """
+        with scratch_folder() as scratch:
+            splits = self._splits(scratch)
+            _, first, whole = splits[0]
+            names, rows = self.names(whole), len(whole)
+            # Before any are drawn: an error names a row of the file.
+            read = {name: self._examples(source, table, names) for source, name, table in splits}
+        everything, apart = read.pop(first), 0
+        places = list(range(len(everything)))
+        if not read:
+            kept, rest = split_off(_table(places), self.validation_share, ", or task.validation_path")
+            places, apart = kept.rows["place"], len(rest)
+            read = {"validation": _chosen(everything, rest.rows["place"])}
+        used = _chosen(everything, subset(_table(places), self.max_train_examples).rows["place"])
+        left_out = {"without an example": rows - len(everything), **left_out_of(len(everything), apart, len(used))}
+        return task_data(used, read, self.head(names), left_out, digests=self.digests() or None)
+
+    def digests(self) -> dict[str, str]:
+        """File, as the config names it -> SHA-256 of its bytes; empty for a data set with splits."""
+        if not is_file(self.path):
+            return {}
+        paths = [self.path, *([] if self.validation_path is None else [self.validation_path])]
+        return file_digests({path: at_home(path) for path in paths})
+
+    def _splits(self, scratch: str) -> list[tuple[Source, str, Any]]:
+        """(source, name, rows) of the training set and of the evaluation sets; of the first alone if it is split."""
+        source = Source("task.path", self.path)
+        if not is_file(self.path):
+            names = (self.train, *self.validation)
+            found = load_records(source, self.subset, self.revision, names, self.columns, scratch)
+            return [(source.within(f"split {name}"), name, found[name]) for name in names]
+        sets = [(source, "train", read_records(source, self.columns, scratch))]
+        if self.validation_path is not None:
+            other = Source("task.validation_path", self.validation_path)
+            if not is_file(self.validation_path):
+                raise other.error("no such file")
+            sets.append((other, "validation", read_records(other, self.columns, scratch)))
+        return sets
+
+    def _examples(self, source: Source, rows: Any, names: tuple[str, ...]) -> Examples:
+        numbers = {name: number for number, name in enumerate(names)}
+        found: list[Example] = []
+        for place, row in enumerate(rows.select_columns(list(dict.fromkeys(self.columns))), start=1):
+            try:
+                example = self.example(row, numbers)
+            except ValueError as error:
+                reason, *cure = (str(part) for part in error.args)
+                raise source.error(f"row {place}: {reason}", cure[0] if cure else None) from None
+            if example is not None:
+                found.append(example)
+        if not found:
+            raise source.error("no row has an example")
+        return Examples([text for text, _ in found], [label for _, label in found])
+
+
+def number_of(value: Any, numbers: Mapping[str, int]) -> int:
+    """The number of a class that a row names, or gives as a number.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    number = numbers.get(value) if isinstance(value, str) else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(numbers):
+        known = ", ".join(list(numbers)[:8])
+        raise ValueError(f"{value!r} is none of task.labels ({known})", "name it there")
+    return number
+
+
+def names_in(rows: Any, column: str, first: str | None = None) -> tuple[str, ...]:
+    """The names of the classes in a column of lists: those of its type, else the texts that occur, sorted.
+
+    Args:
+        first: the name that comes before the others.
+
+    Raises:
+        UserError: it holds numbers without names.
+    """
+    feature = rows.features[column]
+    if named := getattr(getattr(feature, "feature", feature), "names", None):
+        return tuple(named)
+    found = {value for values in rows[column] for value in (values if isinstance(values, list) else [])}
+    if not all(isinstance(value, str) for value in found):
+        reason = f"column {column} holds numbers, and nothing names them"
+        raise UserError(
+            reason, key="task.labels", value=None, cure="give their names in their order: task.labels=[A,B]"
+        )
+    return tuple(sorted(found, key=lambda name: (name != first, name)))
+
+
+def _table(places: Sequence[int]) -> Table:
+    """Numbers of examples as a table, from which some are drawn."""
+    import datasets
+
+    return Table(datasets.Dataset.from_dict({"place": list(places)}))
+
+
+def _chosen(examples: Examples, places: Sequence[int]) -> Examples:
+    return Examples([examples.texts[place] for place in places], [examples.labels[place] for place in places])
