@@ -19,6 +19,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "data": (2, {"datasets", "transformers", "evaluate", "sklearn", "scipy"}),
     "models": (3, {"transformers"}),
     "training": (3, {"accelerate"}),
+    "integrations": (4, {"transformers", "lightning"}),
     "tracking": (4, {"wandb", "wandb_workspaces"}),
     "results": (3, {"scipy"}),
     "deploy": (4, {"transformers", "onnxruntime", "openvino", "nncf"}),

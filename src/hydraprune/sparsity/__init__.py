@@ -31,6 +31,7 @@ from hydraprune.sparsity.criteria import (
 from hydraprune.sparsity.durations import Duration, in_steps
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member, Structure
+from hydraprune.sparsity.hooks import StepHooks, hooked
 from hydraprune.sparsity.layers import Family, Layers
 from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.methods import LockZeros, Method, SrSte
@@ -138,6 +139,7 @@ __all__ = [
     "SparseGpt",
     "SparsityError",
     "SrSte",
+    "StepHooks",
     "Structure",
     "Threshold",
     "Units",
@@ -163,6 +165,7 @@ __all__ = [
     "given",
     "heads",
     "holds_pattern",
+    "hooked",
     "ignore_padding",
     "in_steps",
     "layer_sparsity",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 # Attributes under which a wrapper holds its module, and that nothing else is called.
 WRAPPER_ATTRIBUTES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
@@ -51,6 +52,13 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.M
             plain = plain if _wraps(module, attribute) else _joined(plain, attribute)
             module = module.get_submodule(attribute)
         yield _joined(plain, last), parameter, module
+
+
+def unwrapped_optimizer(optimizer: Optimizer) -> Optimizer:
+    """The optimizer inside the wrappers of accelerate or Lightning, which hold it as `optimizer`."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = inner
+    return optimizer
 
 
 def by_plain_names(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Mapping[str, Tensor]:
