@@ -89,6 +89,8 @@ def test_every_config_file_composes_and_instantiates(path: Path) -> None:
         words.append(A_PART)
     if (group, name) in (("pruner", "none"), ("scheduler", "none"), ("distill", "none")):
         words.append("pattern=dense")
+    if group == "tracker" and name in ("tensorboard", "mlflow", "trackio"):
+        pytest.importorskip(name)
     config = composed(*words)
     experiment = build_experiment(config)
     made = experiment.components

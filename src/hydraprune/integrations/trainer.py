@@ -42,8 +42,8 @@ class PruningCallback(TrainerCallback):  # type: ignore[misc]
         hooks: the pruners on the trainer's optimizer; None before training.
 
     Raises:
-        SparsityError, StateError: when training begins: a plan is impossible, or a checkpoint has no state of pruners, or
-            a damaged one.
+        SparsityError, StateError: when training begins: a plan is impossible, or a checkpoint's state is missing or
+            damaged.
     """
 
     def __init__(self, plans: Mapping[str, Plan], family: Family | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from hydraprune.tracking.background import Guarded, guarded
 from hydraprune.tracking.base import About, BaseTracker, Mask, Outcome, RunTracker
+from hydraprune.tracking.library_trackers import MLflow, TensorBoard, Trackio
 from hydraprune.tracking.trackers import JsonLines, ProgressBar, Several, Silent
 from hydraprune.tracking.wandb_tracker import WandB
 
@@ -10,12 +11,15 @@ __all__ = [
     "BaseTracker",
     "Guarded",
     "JsonLines",
+    "MLflow",
     "Mask",
     "Outcome",
     "ProgressBar",
     "RunTracker",
     "Several",
     "Silent",
+    "TensorBoard",
+    "Trackio",
     "WandB",
     "guarded",
 ]
