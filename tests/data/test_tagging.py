@@ -18,7 +18,7 @@ from hydraprune.data.batches import Batches
 from hydraprune.data.encoding import encode, encode_once
 from hydraprune.data.entities import entities, entity_f1, entity_precision, entity_recall, tag_accuracy
 from hydraprune.data.examples import Examples
-from hydraprune.data.labels import IGNORED, Tags
+from hydraprune.data.labels import IGNORED, Tags, needs_space
 from hydraprune.data.tagging import TagTask, ToyTagTask
 from hydraprune.errors import UserError
 from hydraprune.models.pretrained import TinyModel
@@ -82,6 +82,29 @@ def test_the_first_token_of_a_word_carries_its_tag(rows: list[list[str]], max_le
         assert len(found) == len(words) or len(spelled) > max_length
     logits = torch.nn.functional.one_hot(batch.labels.clamp(min=0), head.count).float()
     assert head.predictions(logits, batch.labels) == head.references(batch.labels)
+
+
+def byte_level(**options: Any) -> Any:
+    """A tokenizer of GPT-2's kind, trained on a few sentences."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, **options)
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<pad>", "</s>"], show_progress=False)
+    made.train_from_iterator(["the plot of the film", "not the the good plot"] * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>")
+
+
+def test_words_are_read_as_in_running_text() -> None:
+    head = Tags(("O",))
+    for tokenizer in (byte_level(), TINY.tokenizer()):
+        words = ("not", "the", "good", "plot")
+        data = encode(tokenizer, Examples([words], [[0] * 4]), 32, head)
+        running = tokenizer(" not the good plot")["input_ids"]
+        assert data.inputs["input_ids"].tolist() == running
+    assert needs_space(byte_level())
+    assert not needs_space(TINY.tokenizer())
 
 
 def test_the_loss_is_the_mean_over_words() -> None:

@@ -169,7 +169,8 @@ class Tags(Labels):
         return None
 
     def tokenize(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Any:
-        words = [list(words) for words in texts]
+        space = " " if needs_space(tokenizer) else ""
+        words = [[f"{space}{word}" for word in words] for words in texts]
         return tokenizer(words, truncation=True, max_length=max_length, is_split_into_words=True)
 
     def targets(self, labels: Sequence[Any], words: Tensor | None, offsets: Tensor) -> Tensor:
@@ -232,6 +233,21 @@ def binary_kl_divergence(logits: Tensor, teacher: Tensor, temperature: float) ->
     ours, theirs = (torch.stack((x, -x), -1).float() / temperature for x in (logits, teacher))
     ours, theirs = F.logsigmoid(ours), F.logsigmoid(theirs)
     return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+
+
+def needs_space(tokenizer: Any) -> bool:
+    """Whether a tokenizer reads a word by itself as no running text has it, and with a space before it as text has.
+
+    Those of GPT-2 and RoBERTa do: transformers 5 gives a word of split text no space, unless they were loaded with
+    `add_prefix_space=True`.
+    """
+
+    def second(text: Any, is_split: bool) -> list[int]:
+        tokens = tokenizer(text, is_split_into_words=is_split)
+        return [token for token, word in zip(tokens["input_ids"], tokens.word_ids(), strict=True) if word == 1]
+
+    running = second("the the", False)
+    return second(["the", "the"], True) != running and second([" the", " the"], True) == running
 
 
 def first_tokens(tokens: Any, row: int) -> list[int]:

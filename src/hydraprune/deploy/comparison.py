@@ -24,7 +24,7 @@ class Comparison:
 
     Args:
         error: norm of the difference of all logits / norm of torch's.
-        same: texts with the same label (the largest logit); all where there is one score.
+        same: texts with the same label (the largest logit), or the same for every token; all where there is one score.
         texts, batches: that were compared.
         longest: tokens of the longest.
     """
@@ -62,7 +62,8 @@ def compare(model: nn.Module, run: Run, batches: Sequence[Inputs]) -> Comparison
             raise UserError(f"the exported model gives wrong outputs (shape {shapes}, or not finite)", key="MODEL")
         difference += float((found - expected).double().square().sum())
         total += float(expected.double().square().sum())
-        same += int((found.argmax(-1) == expected.argmax(-1)).sum())
+        equal = found.argmax(-1) == expected.argmax(-1)
+        same += int(equal.reshape(len(expected), -1).all(-1).sum())
         texts += len(expected)
     longest = max(inputs["input_ids"].shape[1] for inputs in batches)
     return Comparison((difference / max(total, 1e-30)) ** 0.5, same, texts, len(batches), longest)

@@ -34,6 +34,9 @@ def check_tokenizer(key: str, path: str, tokenizer: Any, data: TaskData, model: 
         return UserError(reason, key=key, value=path, cure=cure)
 
     config: Any = model.config
+    if data.labels.per_token and not tokenizer.is_fast:
+        reason = "its tokenizer is written in Python, and does not tell which word a token belongs to"
+        raise error(reason, "give a checkpoint with a tokenizer.json")
     if tokenizer.pad_token_id is None:
         raise error("its tokenizer has no padding token", "give one that has")
     if len(tokenizer) > config.vocab_size:
