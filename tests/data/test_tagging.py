@@ -218,6 +218,35 @@ def test_mistakes_in_data_are_one_line(
     assert "\n" not in str(refused.value)
 
 
+def test_comments_marks_and_number_signs_in_word_per_line_files(tmp_path: Path) -> None:
+    lines = ["# sent_id = 1", "# O", "Ada B-PER", "", "# text = # x", "No O", "# O", "1 O", ""] * 6
+    (tmp_path / "a.conll").write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    data = task(str(tmp_path / "a.conll")).load()
+    assert set(data.train.texts) == {("#", "Ada"), ("No", "#", "1")}
+
+
+def test_numbers_mean_the_names_that_the_data_gives_them(tmp_path: Path) -> None:
+    names = ["neg", "pos", "neu"]
+    kind = datasets.Sequence(datasets.ClassLabel(names=names))
+    features = datasets.Features({"tokens": datasets.Sequence(datasets.Value("string")), "ner_tags": kind})
+    rows = {"tokens": [["a", "b"]] * 8, "ner_tags": [[0, 2]] * 8}
+    made = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": made, "validation": made}).save_to_disk(str(tmp_path / "set"))
+    data = task(str(tmp_path / "set"), labels=["pos", "neg", "neu"]).load()
+    assert [data.labels.names[number] for number in data.train.labels[0]] == ["neg", "neu"]
+    with pytest.raises(UserError, match=r"task\.validation_path=x: goes with a file"):
+        task(str(tmp_path / "set"), validation_path="x").load()
+
+
+def test_a_word_that_the_tokenizer_drops_keeps_its_place() -> None:
+    head, words = Tags(("O", "B")), ("the", "\u200b", "plot", "\u00ad")
+    data = encode(TINY.tokenizer(), Examples([words], [[0, 1, 0, 1]]), 32, head)
+    batch = Batches(data, 1).batch(torch.tensor([0]))
+    assert head.references(batch.labels) == [["O", "B", "O", "B"]]
+    cut = encode(TINY.tokenizer(), Examples([words], [[0, 1, 0, 1]]), 4, head)
+    assert cut.truncated == 1
+
+
 def test_a_word_without_a_tag_and_an_unknown_kind_of_file(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text("Ada B-PER\nmet\n")
     with pytest.raises(UserError, match="line 2 holds one column"):

@@ -72,3 +72,28 @@ def test_a_resumed_training_is_the_same_bit_for_bit(tmp_path: Path) -> None:
 def test_several_optimizers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SparsityError, match="the module has 2 optimizers"):
         fit(tmp_path, stop_after=-1, model=module(optimizers=2))
+
+
+def test_masks_are_those_of_calls_in_a_loop(tmp_path: Path) -> None:
+    from hydraprune.sparsity import attach
+
+    trained, _ = fit(tmp_path, model=(same := module()))
+    assert trained is same
+    model = module()
+    schedule = Exp(warmup=2, cooldown=6, frequency=2)
+    plan = block(4, 1, target_sparsity=0.75).parts["4x1"].completed(SnipMomentum(), schedule)
+    (pruner,) = attach(model, {"4x1": plan}, Family("mine", outside=["net.4"]), 24)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    pruner.project(0, optimizer)
+    step = 0
+    for _ in range(3):
+        for number, batch in enumerate(data()):
+            (model.training_step(batch, number) / 2).backward()
+            if number % 2:
+                pruner.observe(step)
+                optimizer.step()
+                pruner.project(step := step + 1, optimizer)
+                optimizer.zero_grad()
+    for one, two in zip(trained.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one == 0, two == 0)
+        assert torch.allclose(one, two, atol=1e-6)

@@ -39,7 +39,7 @@ def fit(
 ) -> tuple[nn.Module, PruningCallback]:
     set_seed(0)
     model = model_of(more.pop("kind", "bert"))
-    callback = PruningCallback(more.pop("plans", {"4x1": four_by_one()}))
+    callback = PruningCallback(more.pop("plans", {"4x1": four_by_one()}), checkpoint=more.pop("checkpoint", None))
     options = {"num_train_epochs": 3, "save_steps": 6, "learning_rate": 1e-3, **more}
     arguments = TrainingArguments(
         str(folder), per_device_train_batch_size=8, gradient_accumulation_steps=2, use_cpu=True, report_to=[],
@@ -88,3 +88,38 @@ def test_heads_of_an_unknown_family(tmp_path: Path) -> None:
     _, callback = fit(tmp_path, kind="llama", plans={"heads": plan}, max_steps=10)
     assert callback.hooks is not None
     assert callback.hooks.done
+
+
+def test_a_checkpoint_elsewhere_is_given_by_its_folder(tmp_path: Path) -> None:
+    whole, _ = fit(tmp_path / "whole")
+    fit(tmp_path / "cut", StopAt(12))
+    elsewhere = tmp_path / "cut" / "checkpoint-12"
+    with pytest.raises(SparsityError, match="checkpoint="):
+        fit(tmp_path / "new", resume=str(elsewhere))
+    resumed, _ = fit(tmp_path / "new", resume=str(elsewhere), checkpoint=elsewhere)
+    for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    fit(tmp_path / "one", StopAt(12))
+    fit(tmp_path / "two", StopAt(12), learning_rate=1e-1)
+    with pytest.raises(SparsityError, match="is not that of the checkpoint"):
+        fit(
+            tmp_path / "one",
+            resume=str(tmp_path / "one" / "checkpoint-12"),
+            checkpoint=tmp_path / "two" / "checkpoint-12",
+        )
+
+
+def test_an_epoch_is_one_of_the_data_with_max_steps_too(tmp_path: Path) -> None:
+    schedule = Exp(warmup="1ep", cooldown="1ep", frequency=2)
+    plan = block(4, 1, target_sparsity=0.8).parts["4x1"].completed(SnipMomentum(), schedule)
+    _, callback = fit(tmp_path, plans={"4x1": plan}, max_steps=15)
+    assert callback.hooks is not None
+    assert (callback.hooks.pruners[0].updates.start, callback.hooks.step, callback.hooks.done) == (6, 15, True)
+
+
+def test_the_best_model_cannot_be_loaded_at_the_end(tmp_path: Path) -> None:
+    with pytest.raises(SparsityError, match="load_best_model_at_end=True: the model with the best score"):
+        fit(tmp_path, load_best_model_at_end=True, eval_strategy="no", save_strategy="no", metric_for_best_model="loss")

@@ -108,6 +108,14 @@ def test_a_family_of_the_user_keeps_its_attention_and_embedding() -> None:
     assert model.get_input_embeddings() is embedding  # type: ignore[operator]
 
 
+def test_a_role_of_the_user_comes_before_those_that_are_found() -> None:
+    model = small_model("mpnet")
+    attach_family(model, ModelFamily("mpnet", roles={"mine": [r".*\.layer\.\d+\..*dense"]}))
+    (pruner,) = instantiate.pruners(plans(Layers(roles=["mine"])), model, 10, 5)
+    assert len(pruner.weights) == 4
+    assert family_of_model(model).role_of("mpnet.encoder.layer.0.attention.attn.q") == "query"
+
+
 @pytest.fixture
 def mpnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint whose position embedding has 130 rows, of which 128 are for tokens."""

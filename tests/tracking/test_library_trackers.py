@@ -48,16 +48,21 @@ def test_mlflow_gets_the_metrics_under_their_names(
     monkeypatch: pytest.MonkeyPatch, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     client = Recorder()
-    monkeypatch.setattr(module, "_library", lambda *_: SimpleNamespace(MlflowClient=lambda uri: client))
+    entities = SimpleNamespace(Param=lambda *fields: fields, Metric=lambda *fields: fields)
+    library = SimpleNamespace(MlflowClient=lambda uri: client, entities=entities)
+    monkeypatch.setattr(module, "_library", lambda *_: library)
     lines, report = run(train, small, "tracker=mlflow", "tracker.uri=nowhere")
     sparse = [options["tags"] for _, options in client.named("create_run")][-1]
     assert sparse["hydraprune.hash"] == report["hash"]
     assert sparse["group"].endswith(report["cell"])
-    logged = {(arguments[1], options.get("step")): arguments[2] for arguments, options in client.named("log_metric")}
+    batches = [options for _, options in client.named("log_batch")]
+    logged = {(name, step): value for batch in batches for name, value, _, step in batch.get("metrics", [])}
+    assert ("pattern.rows", "4") in [pair for batch in batches for pair in batch.get("params", [])]
+    assert all(len(batch.get("params", [])) <= 100 for batch in batches)
     for line in lines:
         for name, value in line.items():
             assert name == "step" or logged[name, line["step"]] == value
-    assert logged["final/accuracy", None] == report["final"]["accuracy"]
+    assert logged["final/accuracy", report["steps"]] == report["final"]["accuracy"]
     assert [arguments for arguments, _ in client.named("set_terminated")] == [("run", "FINISHED")] * 2
 
 

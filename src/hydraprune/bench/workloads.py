@@ -115,9 +115,8 @@ class TaskInputs:
         outputs = torch.tensor(logits, dtype=torch.float64)
         if self.order is not None:
             outputs = outputs[:, self.order]
-        predicted = outputs.squeeze(-1) if self.task.labels.regression else outputs.argmax(-1)
-        references = torch.cat([batch.labels for batch in self.evaluation])
-        return self.task.score(predicted.tolist(), references.tolist())
+        targets, labels = torch.cat([batch.labels for batch in self.evaluation]), self.task.labels
+        return self.task.score(labels.predictions(outputs, targets), labels.references(targets))
 
 
 def task_inputs(model: nn.Module, tokenizer: Any, task: BenchTask, options: BenchOptions) -> TaskInputs:

@@ -48,6 +48,10 @@ class LabelSetTask(RecordTask):
     def columns(self) -> Sequence[str]:
         return *self.text, *as_tuple(self.label)
 
+    @property
+    def class_column(self) -> str | None:
+        return str(self.label) if self._is_list else None
+
     def head(self, names: tuple[str, ...]) -> Labels:
         return LabelSets(names)
 
@@ -56,7 +60,7 @@ class LabelSetTask(RecordTask):
             return as_tuple(self.label)
         return names_in(rows, str(self.label)) if self.labels is None else as_tuple(self.labels)
 
-    def example(self, row: Mapping[str, Any], numbers: Mapping[str, int]) -> Example | None:
+    def example(self, row: Mapping[str, Any], numbers: Mapping[str | int, int]) -> Example | None:
         texts = tuple(row[column] for column in self.text)
         for column, text in zip(self.text, texts, strict=True):
             if not isinstance(text, str):

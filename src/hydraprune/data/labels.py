@@ -110,8 +110,6 @@ class LabelSets(Labels):
     A label is the list of its classes' numbers.
     """
 
-    fewest: ClassVar[int] = 1
-
     @property
     def kind(self) -> str:
         return "label sets"
@@ -171,6 +169,12 @@ class Tags(Labels):
     def tokenize(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Any:
         space = " " if needs_space(tokenizer) else ""
         words = [[f"{space}{word}" for word in words] for words in texts]
+        tokens = tokenizer(words, truncation=True, max_length=max_length, is_split_into_words=True)
+        empty = [(row, place) for row in range(len(words)) for place in _without_token(tokens, row, len(words[row]))]
+        if not empty:
+            return tokens
+        for row, place in empty:  # such as a word of zero width: every word has a tag
+            words[row][place] = f"{space}{tokenizer.unk_token or tokenizer.pad_token}"
         return tokenizer(words, truncation=True, max_length=max_length, is_split_into_words=True)
 
     def targets(self, labels: Sequence[Any], words: Tensor | None, offsets: Tensor) -> Tensor:
@@ -248,6 +252,13 @@ def needs_space(tokenizer: Any) -> bool:
 
     running = second("the the", False)
     return second(["the", "the"], True) != running and second([" the", " the"], True) == running
+
+
+def _without_token(tokens: Any, row: int, words: int) -> list[int]:
+    """The words of an example that have no token, though they are not beyond the maximal length."""
+    found = {word for word in tokens.word_ids(row) if word is not None}
+    reached = max(found, default=-1) + 1 if tokens.encodings[row].overflowing else words
+    return [word for word in range(reached) if word not in found]
 
 
 def first_tokens(tokens: Any, row: int) -> list[int]:

@@ -71,16 +71,21 @@ class RecordTask(ABC):
         """What a model predicts, given the names of the classes."""
         return CLASSES
 
+    @property
+    @abstractmethod
+    def class_column(self) -> str | None:
+        """The column of lists that holds the classes; None where there is none."""
+
     @abstractmethod
     def names(self, rows: Any) -> tuple[str, ...]:
         """The names of the classes, from the training rows (a `datasets.Dataset`)."""
 
     @abstractmethod
-    def example(self, row: Mapping[str, Any], numbers: Mapping[str, int]) -> Example | None:
+    def example(self, row: Mapping[str, Any], numbers: Mapping[str | int, int]) -> Example | None:
         """The example of a row; None if it has none.
 
         Args:
-            numbers: name of a class -> its number.
+            numbers: name of a class, or number that the data has for it -> its number.
 
         Raises:
             ValueError: what is wrong with the row; a second argument is the cure.
@@ -118,6 +123,13 @@ class RecordTask(ABC):
     def _splits(self, scratch: str) -> list[tuple[Source, str, Any]]:
         """(source, name, rows) of the training set and of the evaluation sets; of the first alone if it is split."""
         source = Source("task.path", self.path)
+        if not is_file(self.path) and self.validation_path is not None:
+            raise UserError(
+                "goes with a file, and task.path is a folder or data set with splits",
+                key="task.validation_path",
+                value=self.validation_path,
+                cure="leave it out: task.validation names its splits",
+            )
         if not is_file(self.path):
             names = (self.train, *self.validation)
             found = load_records(source, self.subset, self.revision, names, self.columns, scratch)
@@ -131,7 +143,7 @@ class RecordTask(ABC):
         return sets
 
     def _examples(self, source: Source, rows: Any, names: tuple[str, ...]) -> Examples:
-        numbers = {name: number for number, name in enumerate(names)}
+        numbers = _numbers(names, own_names(rows, self.class_column) if self.class_column else None)
         found: list[Example] = []
         for place, row in enumerate(rows.select_columns(list(dict.fromkeys(self.columns))), start=1):
             try:
@@ -146,17 +158,31 @@ class RecordTask(ABC):
         return Examples([text for text, _ in found], [label for _, label in found])
 
 
-def number_of(value: Any, numbers: Mapping[str, int]) -> int:
+def _numbers(names: Sequence[str], own: Sequence[str] | None) -> dict[str | int, int]:
+    """Name, or number in the data -> number. Numbers that the data names mean these names, in whatever order."""
+    by_name: dict[str | int, int] = {name: number for number, name in enumerate(names)}
+    same = own is not None and sorted(own) == sorted(names)
+    return by_name | {place: by_name[own[place]] if same and own else place for place in range(len(names))}
+
+
+def number_of(value: Any, numbers: Mapping[str | int, int]) -> int:
     """The number of a class that a row names, or gives as a number.
 
     Raises:
         ValueError: it is none of them.
     """
-    number = numbers.get(value) if isinstance(value, str) else value
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(numbers):
-        known = ", ".join(list(numbers)[:8])
+    number = numbers.get(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if number is None:
+        known = ", ".join([name for name in numbers if isinstance(name, str)][:8])
         raise ValueError(f"{value!r} is none of task.labels ({known})", "name it there")
     return number
+
+
+def own_names(rows: Any, column: str) -> tuple[str, ...] | None:
+    """The names that the type of a column of lists gives to its numbers; None if it gives none."""
+    feature = rows.features[column]
+    named = getattr(getattr(feature, "feature", feature), "names", None)
+    return tuple(named) if named else None
 
 
 def names_in(rows: Any, column: str, first: str | None = None) -> tuple[str, ...]:
@@ -168,9 +194,8 @@ def names_in(rows: Any, column: str, first: str | None = None) -> tuple[str, ...
     Raises:
         UserError: it holds numbers without names.
     """
-    feature = rows.features[column]
-    if named := getattr(getattr(feature, "feature", feature), "names", None):
-        return tuple(named)
+    if named := own_names(rows, column):
+        return named
     found = {value for values in rows[column] for value in (values if isinstance(values, list) else [])}
     if not all(isinstance(value, str) for value in found):
         reason = f"column {column} holds numbers, and nothing names them"

@@ -12,6 +12,7 @@ from hydraprune.data.labels import Tags
 from hydraprune.data.record_task import Example, RecordTask, names_in, number_of
 from hydraprune.data.task_checks import as_tuple, check_common
 from hydraprune.data.task_data import left_out_of, task_data
+from hydraprune.data.tasks import check_sizes
 from hydraprune.errors import UserError
 
 
@@ -37,13 +38,17 @@ class TagTask(RecordTask):
     def columns(self) -> Sequence[str]:
         return self.words, self.tags
 
+    @property
+    def class_column(self) -> str | None:
+        return self.tags
+
     def head(self, names: tuple[str, ...]) -> Labels:
         return Tags(names)
 
     def names(self, rows: Any) -> tuple[str, ...]:
         return names_in(rows, self.tags, first="O") if self.labels is None else as_tuple(self.labels)
 
-    def example(self, row: Mapping[str, Any], numbers: Mapping[str, int]) -> Example | None:
+    def example(self, row: Mapping[str, Any], numbers: Mapping[str | int, int]) -> Example | None:
         words, tags = row[self.words], row[self.tags]
         if not words:
             return None
@@ -77,6 +82,7 @@ class ToyTagTask:
 
     def __post_init__(self) -> None:
         check_common(self, Tags(()), self.max_train_examples)
+        check_sizes(self.train_examples, self.evaluation_examples)
 
     def load(self) -> TaskData:
         """Generate both sets."""

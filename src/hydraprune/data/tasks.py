@@ -236,13 +236,7 @@ class ToyTask:
 
     def __post_init__(self) -> None:
         check_common(self, CLASSES, self.max_train_examples)
-        for field in ("train_examples", "evaluation_examples"):
-            value = getattr(self, field)
-            if value < 1:
-                raise UserError("must be at least 1", key=f"task.{field}", value=value)
-            if value > MOST_TOY_EXAMPLES:
-                reason = f"must be at most {MOST_TOY_EXAMPLES}, since all are held in memory"
-                raise UserError(reason, key=f"task.{field}", value=value)
+        check_sizes(self.train_examples, self.evaluation_examples)
 
     def load(self) -> TaskData:
         """Generate both sets."""
@@ -251,6 +245,20 @@ class ToyTask:
         left_out = left_out_of(len(train), 0, len(kept))
         labels = Labels(("negative", "positive"))
         return task_data(_examples(kept), {"validation": _examples(evaluation)}, labels, left_out)
+
+
+def check_sizes(train_examples: int, evaluation_examples: int) -> None:
+    """Refuse sets of the toy language that are empty, or too large to be held in memory.
+
+    Raises:
+        UserError: naming the key and the range.
+    """
+    for field, value in (("train_examples", train_examples), ("evaluation_examples", evaluation_examples)):
+        if value < 1:
+            raise UserError("must be at least 1", key=f"task.{field}", value=value)
+        if value > MOST_TOY_EXAMPLES:
+            reason = f"must be at most {MOST_TOY_EXAMPLES}, since all are held in memory"
+            raise UserError(reason, key=f"task.{field}", value=value)
 
 
 def _examples(pairs: Sequence[tuple[str, int]]) -> Examples:

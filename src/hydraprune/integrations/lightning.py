@@ -46,8 +46,9 @@ class PruningCallback(Callback):  # type: ignore[misc]
         steps = trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise SparsityError("the number of steps is not known", cure="give the Trainer max_steps or max_epochs")
-        epochs = trainer.max_epochs
-        per_epoch = int(steps) if not epochs or epochs < 0 else max(1, round(int(steps) / epochs))
+        batches = trainer.num_training_batches
+        counted = batches != float("inf")
+        per_epoch = max(1, -(-int(batches) // trainer.accumulate_grad_batches)) if counted else int(steps)
         pruners = attach(pl_module, self.plans, self.family, int(steps), per_epoch)
         log.info("pruned: %s", coverage(pl_module, pruners, self.family))
         self.hooks = hooked(pruners, trainer.optimizers[0], self._stored)

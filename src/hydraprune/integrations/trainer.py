@@ -37,17 +37,22 @@ class PruningCallback(TrainerCallback):  # type: ignore[misc]
     Args:
         plans: by the names of the pruners; see `attach`.
         family: facts about the model; None: found from its structure.
+        checkpoint: folder from which the trainer resumes, where that is not `checkpoint-<step>` of its `output_dir`.
 
     Attributes:
         hooks: the pruners on the trainer's optimizer; None before training.
 
     Raises:
-        SparsityError, StateError: when training begins: a plan is impossible, or a checkpoint's state is missing or
-            damaged.
+        SparsityError, StateError: when training begins: a plan is impossible, `load_best_model_at_end` is set (the best
+            model may be one from before the target is reached), or a checkpoint's state is missing, damaged or
+            another run's.
     """
 
-    def __init__(self, plans: Mapping[str, Plan], family: Family | None = None) -> None:
+    def __init__(
+        self, plans: Mapping[str, Plan], family: Family | None = None, checkpoint: str | Path | None = None
+    ) -> None:
         self.plans, self.family = dict(plans), family
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.hooks: StepHooks | None = None
 
     def on_train_begin(
@@ -57,18 +62,41 @@ class PruningCallback(TrainerCallback):  # type: ignore[misc]
         control: TrainerControl,
         model: nn.Module | None = None,
         optimizer: Optimizer | None = None,
+        train_dataloader: Any = None,
         **_: Any,
     ) -> None:
         """Attach the pruners: the trainer has its optimizer, and knows its steps."""
         assert model is not None
         assert optimizer is not None
+        if args.load_best_model_at_end:
+            raise SparsityError(
+                "the model with the best score may be one that is not pruned yet",
+                key="load_best_model_at_end",
+                value=True,
+                cure="leave it out, and choose among checkpoints after the last mask update",
+            )
+        if self.hooks is not None:  # of a training that an error ended
+            self.hooks.remove()
         family = self.family or _family(model)
-        per_epoch = max(1, round(state.max_steps / max(1e-9, float(args.num_train_epochs))))
-        if args.max_steps > 0:
-            per_epoch = state.max_steps  # the number of epochs follows from the steps then
+        per_epoch = _steps_per_epoch(args, state, train_dataloader)
         pruners = attach(model, self.plans, family, state.max_steps, per_epoch)
         log.info("pruned: %s", coverage(model, pruners, family))
-        self.hooks = hooked(pruners, optimizer, _stored(args, state) if state.global_step else None)
+        stored = self._stored(args, state) if state.global_step else None
+        self.hooks = hooked(pruners, optimizer, stored)
+        if stored is not None:
+            _check_masks(self.hooks, state.global_step)
+
+    def _stored(self, args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
+        folder = self.checkpoint or _folder(args, state)
+        if not (folder / STATE_FILE).is_file():
+            raise SparsityError(
+                f"the checkpoint of step {state.global_step} has no {STATE_FILE}, so its masks are not known",
+                key="resume_from_checkpoint",
+                value=str(folder),
+                cure="give the folder as PruningCallback(plans, checkpoint=...), if it is another one; or start anew",
+            )
+        stored: dict[str, Any] = read_state(folder / STATE_FILE, _STAMP)
+        return stored
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save the state of the pruners beside the trainer's."""
@@ -90,15 +118,28 @@ def _folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
 
 
-def _stored(args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
-    given = args.resume_from_checkpoint
-    folder = Path(given) if isinstance(given, str) and Path(given).is_dir() else _folder(args, state)
-    if not (folder / STATE_FILE).is_file():
+def _steps_per_epoch(args: TrainingArguments, state: TrainerState, batches: Any) -> int:
+    """Optimizer steps of an epoch; those of the whole training where the data has no length."""
+    try:
+        return max(1, -(-len(batches) // int(args.gradient_accumulation_steps)))
+    except TypeError:
+        return int(state.max_steps)
+
+
+def _check_masks(hooks: StepHooks, step: int) -> None:
+    """Refuse a state whose masks are not those of the weights that the trainer has loaded."""
+    masked = [
+        weight.name
+        for pruner in hooks.pruners
+        for weight in pruner.weights
+        if (mask := pruner.masks_in_force.get(weight.name)) is not None
+        and bool((weight.parameter.detach()[~mask.to(weight.parameter.device)] != 0).any())
+    ]
+    if masked or hooks.step != step:
+        reason = f"masked weights of {masked[0]} are not zero" if masked else f"it is of step {hooks.step}, not {step}"
+        hooks.remove()
         raise SparsityError(
-            f"the checkpoint of step {state.global_step} has no {STATE_FILE}, so its masks are not known",
+            f"the state of the pruners is not that of the checkpoint: {reason}",
             key="resume_from_checkpoint",
-            value=str(folder),
-            cure="resume from one that was saved with this callback, or start anew",
+            cure="give the checkpoint's folder as PruningCallback(plans, checkpoint=...)",
         )
-    stored: dict[str, Any] = read_state(folder / STATE_FILE, _STAMP)
-    return stored

@@ -120,7 +120,11 @@ def family_of_model(model: nn.Module) -> ModelFamily:
     layers = encoder_layers(model)
     others = [name for name in layers_of(model) if name not in layers] if layers else head_modules(model)
     outside = given.outside or others
-    roles = {**roles_of(model, layers), **given.roles}
+    # Those that are given come first: the first role that matches a name is its role.
+    roles = {
+        **given.roles,
+        **{role: found for role, found in roles_of(model, layers).items() if role not in given.roles},
+    }
     return replace(given, roles=roles, outside=outside, may_lack_outside=given.may_lack_outside or not given.outside)
 
 

@@ -83,7 +83,29 @@ class StepHooks:
                     cure="give the one that trains them",
                 )
 
-    def _before(self, optimizer: Optimizer, arguments: object, options: object) -> None:
+    def _before(
+        self, optimizer: Optimizer, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Observe gradients; where the step gets a closure, once that has computed them."""
+        closure = options.get("closure", arguments[1] if len(arguments) > 1 else None)
+        if closure is None:
+            self._observe(optimizer)
+            return None
+        observed = False
+
+        def compute() -> Any:
+            nonlocal observed
+            loss = closure()
+            if not observed:
+                observed = True
+                self._observe(optimizer)
+            return loss
+
+        if "closure" in options:
+            return arguments, {**options, "closure": compute}
+        return (arguments[0], compute, *arguments[2:]), options
+
+    def _observe(self, optimizer: Optimizer) -> None:
         if getattr(optimizer, "grad_scale", None) is not None:
             raise SparsityError(
                 "its step takes scaled gradients, which a fused optimizer unscales by itself",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import time
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # MLflow's limit for a parameter's value.
 _LONGEST_PARAMETER = 6000
+# Parameters of one request, by MLflow's limit.
+_MOST_AT_ONCE = 100
 _HASH_TAG = "hydraprune.hash"
 
 
@@ -38,7 +41,7 @@ class TensorBoard(BaseTracker):
         from torch.utils.tensorboard import SummaryWriter
 
         # Steps that an interrupted run logged beyond its checkpoint are hidden.
-        purged = about.done + 1 if about.done else None
+        purged = about.done + 1 if about.done else 0
         self._writer = SummaryWriter(str(about.directory / "tensorboard"), purge_step=purged)
         lines = "\n".join(f"    {key}: {value}" for key, value in _flat(about.config))
         self._writer.add_text("config", f"{about.name}, {about.group}\n\n{lines}", about.done)
@@ -89,17 +92,18 @@ class MLflow(BaseTracker):
             self._client.update_run(self._run, status="RUNNING")
             return
         self._run = self._client.create_run(experiment, tags=tags, run_name=about.name).info.run_id
-        for key, value in _flat(about.config):
-            self._client.log_param(self._run, key, str(value)[:_LONGEST_PARAMETER])
+        made: Any = self._mlflow.entities.Param
+        parameters = [made(key, str(value)[:_LONGEST_PARAMETER]) for key, value in _flat(about.config)]
+        for start in range(0, len(parameters), _MOST_AT_ONCE):
+            self._client.log_batch(self._run, params=parameters[start : start + _MOST_AT_ONCE])
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._client.log_metric(self._run, name, value, step=step)
+        now, made = round(1000 * time.time()), self._mlflow.entities.Metric
+        finite = [made(name, value, now, step) for name, value in values.items() if math.isfinite(value)]
+        self._client.log_batch(self._run, metrics=finite)
 
     def end(self, outcome: Outcome) -> None:
-        for name, value in _results(outcome):
-            self._client.log_metric(self._run, name, value)
+        self.log(dict(_results(outcome)), int(outcome.report.get("steps") or 0))
 
     def close(self, error: BaseException | None) -> None:
         if self._run:

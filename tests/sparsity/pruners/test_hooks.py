@@ -187,3 +187,25 @@ def test_a_training_that_ends_early_is_told(caplog: pytest.LogCaptureFixture) ->
     train(model, optimizer, range(7, 9))
     assert not torch.equal(weights["0.weight"], model.state_dict()["0.weight"])
     assert hooks.step == 7
+
+
+def test_a_step_with_a_closure_observes_the_gradients_that_it_computes() -> None:
+    by_calls, by_hooks = network(), network()
+    pruners, optimizer = attached(by_calls), AdamW(by_calls.parameters(), lr=1e-2)
+    pruners[0].project(0, optimizer)
+    train(by_calls, optimizer, pruners=pruners)
+    other = AdamW(by_hooks.parameters(), lr=1e-2)
+    hooks = hooked(attached(by_hooks), other)
+    for number, (inputs, labels) in enumerate(batches()):
+
+        def closure(inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:
+            other.zero_grad()
+            loss = nn.functional.cross_entropy(by_hooks(inputs), labels)
+            loss.backward()
+            return loss
+
+        loss = other.step(closure) if number % 2 else other.step(closure=closure)
+        assert loss is not None
+    assert hooks.done
+    for one, two in zip(by_calls.parameters(), by_hooks.parameters(), strict=True):
+        assert torch.equal(one, two)

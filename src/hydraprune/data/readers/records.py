@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from hydraprune.utils.hub_access import at_home, loading, local_or_id
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 # Files of words and tags, a word a line and an empty line between sentences.
-_COLUMNS = (".conll", ".conllu", ".iob", ".txt")
+_COLUMNS = (".conll", ".iob", ".txt")
+# A comment before a sentence, as in `# sent_id = 3`.
+_COMMENT = re.compile(r"# *[\w.:-]+ *=")
 
 
 def is_file(path: str) -> bool:
@@ -97,9 +100,11 @@ def _sentences(source: Source, file: Path) -> Iterator[tuple[list[str], list[str
     """(words, tags) of each sentence: the first and the last column of its lines."""
     words: list[str] = []
     tags: list[str] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
         parts = line.split()
-        if not parts or parts[0] == "-DOCSTART-" or line.startswith("# "):
+        if not words and _COMMENT.match(line):
+            continue
+        if not parts or parts[0] == "-DOCSTART-":
             if words:
                 yield words, tags
             words, tags = [], []
