@@ -18,7 +18,7 @@ _ENDS: dict[str, Problem] = {"ForTokenClassification": "token classification"}
 
 def problem_of(config: Any) -> Problem:
     """What the head of a saved model is for, by the class that its config.json names; else sequence classification."""
-    name = (getattr(config, "architectures", None) or [""])[0]
+    name = str((getattr(config, "architectures", None) or [""])[0])
     return next((problem for end, problem in _ENDS.items() if name.endswith(end)), "sequence classification")
 
 

@@ -185,7 +185,7 @@ class PretrainedModel:
             UserError: the config cannot be loaded.
         """
         config = self.config()
-        made: Any = getattr(transformers, (config.architectures or [""])[0], None)
+        made: Any = getattr(transformers, str((config.architectures or [""])[0]), None)
         if made is None:
             return self.blueprint()
         with torch.device("meta"), loading(self.key, self.path):

@@ -71,7 +71,7 @@ def test_a_model_of_another_task(hydraprune: Callable[..., Any], workplace: Path
     ("words", "expected"),
     [
         (["nothing"], "MODEL=nothing: "),
-        (["model", "pattern=heads"], "pattern.layers.roles=query: matches no layer of this gpt2 model"),
+        (["model", "pattern.layers.roles=[query]"], "pattern.layers.roles=query: matches no layer of this gpt2 model"),
         (["model", "pattern=5x1"], "5"),
     ],
 )
