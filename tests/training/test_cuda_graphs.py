@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from compose_helpers import composing
+from built_run_helpers import building
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_helpers import save_tiny
@@ -24,10 +23,7 @@ from hydraprune.data.batches import Batch
 from hydraprune.errors import UserError
 from hydraprune.kernels.dropout import FastDropout
 from hydraprune.models.attention import choose_attention
-from hydraprune.runs.experiment import build_experiment
-from hydraprune.runs.setup import TaskLoader, prepare
 from hydraprune.sparsity import SparsityError
-from hydraprune.tracking import Silent
 from hydraprune.training.clock import Clock
 from hydraprune.training.cuda_graphs import Capture, CudaGraphs
 from hydraprune.training.distillation import Distiller, NoDistillation, task_loss
@@ -53,17 +49,14 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def built(dense: str, small: tuple[str, ...]) -> Iterator[Callable[..., TrainingSetup]]:
     """Builds a run from these words as the command line does, up to its first step, with batches of few widths."""
-    own = [word for word in small if not word.startswith("dense.")]
-    with composing() as compose:
+    with building(small, dense) as build:
 
         def make(*words: str) -> TrainingSetup:
-            config = compose(*own, f"dense.source={dense}", *words)
-            made = prepare(build_experiment(config), dense, TaskLoader()).training(Silent())
+            made = build(*words)
             choose_attention(made.model, torch.device("cuda"))
             return replace(made, train=replace(made.train, few_widths=64))
 
         yield make
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def trained(run: TrainingSetup, steps: int = 12) -> tuple[TrainingSetup, list[Tensor]]:

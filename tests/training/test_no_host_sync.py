@@ -13,19 +13,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
-from compose_helpers import composing
+from accelerate.state import PartialState
+from built_run_helpers import building
 from model_helpers import save_tiny
 
 from hydraprune.config import instantiate
 from hydraprune.data.batches import Batch
 from hydraprune.kernels.dropout import FastDropout
 from hydraprune.models.compact_embedding import CompactEmbedding
-from hydraprune.runs.experiment import build_experiment
-from hydraprune.runs.setup import TaskLoader, prepare
 from hydraprune.sparsity import Block, NofM, Pattern, Plans
 from hydraprune.sparsity import saliency_kernels as products
-from hydraprune.tracking import Silent
 from hydraprune.training.clock import Clock
 from hydraprune.training.parameter_groups import decay_groups
 from hydraprune.training.setup import TrainingSetup
@@ -43,16 +40,8 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def built(dense: str, small: tuple[str, ...]) -> Iterator[Callable[..., TrainingSetup]]:
     """Builds a run from these words as the command line does, up to its first step."""
-
-    own = [word for word in small if not word.startswith("dense.")]
-    with composing() as compose:
-
-        def make(*words: str) -> TrainingSetup:
-            config = compose(*own, f"dense.source={dense}", *words)
-            return prepare(build_experiment(config), dense, TaskLoader()).training(Silent())
-
+    with building(small, dense) as make:
         yield make
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def batches_of(run: TrainingSetup) -> list[list[Batch]]:

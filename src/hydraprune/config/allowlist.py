@@ -31,7 +31,7 @@ _OWN = (
     "hydraprune.data.label_sets",
     "hydraprune.data.tagging",
     "hydraprune.data.tasks",
-    "hydraprune.tracking.library_trackers",
+    "hydraprune.tracking.experiment_trackers",
     "hydraprune.tracking.trackers.Several",
     "hydraprune.tracking.trackers.Silent",
     "hydraprune.tracking.wandb_tracker.WandB",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from hydraprune.config.construction import construct
 from hydraprune.config.schema import arguments_of, check_arguments
 from hydraprune.data.examples import Task
 from hydraprune.errors import UserError
-from hydraprune.models.families import ModelFamily, family_of_model
+from hydraprune.models.families import ModelFamily, family_with_heads
 from hydraprune.models.layer_roles import encoder_layers
 from hydraprune.models.pretrained import ModelSource, PretrainedModel
 from hydraprune.sparsity import Calibration, Method, Never, Plans, Pruner, Schedule, SparsityError, attach
@@ -194,7 +193,7 @@ def pruners(
     Raises:
         UserError: a pattern, amount, schedule or choice of layers that cannot work, under its config key.
     """
-    family = family_of_model(model)
+    family = family_with_heads(model)
     if not family.roles and not encoder_layers(model) and not all(plan.layers.include for plan in plans.parts.values()):
         raise UserError(
             f"a {family.name} model has no numbered blocks, so the layers of its encoder are not known",
@@ -202,7 +201,6 @@ def pruners(
             cure="name some in pattern.layers.include, or describe the family as model.family (docs/extending.md)",
         )
     try:
-        family = replace(family, heads=getattr(model.config, "num_attention_heads", None))
         return attach(model, plans.parts, family, steps, steps_per_epoch, calibration)
     except SparsityError as error:
         raise with_config_keys(error, plans) from None

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydraprune.data.examples import Examples, Labels, TaskData
-from hydraprune.data.labels import CLASSES
 from hydraprune.data.metrics import Metric
 from hydraprune.data.readers.records import is_file, load_records, read_records
 from hydraprune.data.readers.rows import scratch_folder, split_off, subset
@@ -67,9 +66,9 @@ class RecordTask(ABC):
     def columns(self) -> Sequence[str]:
         """The columns that are used."""
 
+    @abstractmethod
     def head(self, names: tuple[str, ...]) -> Labels:
         """What a model predicts, given the names of the classes."""
-        return CLASSES
 
     @property
     @abstractmethod

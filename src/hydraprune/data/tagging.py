@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hydraprune.data import toy
-from hydraprune.data.examples import Examples, Labels, TaskData
+from hydraprune.data.examples import Examples, Labels
 from hydraprune.data.labels import Tags
 from hydraprune.data.record_task import Example, RecordTask, names_in, number_of
-from hydraprune.data.task_checks import as_tuple, check_common
-from hydraprune.data.task_data import left_out_of, task_data
-from hydraprune.data.tasks import check_sizes
+from hydraprune.data.task_checks import as_tuple
+from hydraprune.data.tasks import ToyTask
 from hydraprune.errors import UserError
 
 
@@ -61,38 +60,16 @@ class TagTask(RecordTask):
 
 
 @dataclass(frozen=True)
-class ToyTagTask:
+class ToyTagTask(ToyTask):
     """Sentences of the toy language (`hydraprune.data.toy`) in which things and opinions are tagged.
 
     A thing is a subject; an opinion is an adjective with what strengthens or turns it, of the type `GOOD` or `BAD` that
     it has then.
-
-    Raises:
-        UserError: a value is out of range.
     """
 
-    name: str
-    train_examples: int
-    evaluation_examples: int
-    data_seed: int
-    max_length: int
-    max_train_examples: int | None = None
+    metrics: ClassVar[tuple[str, ...]] = ("f1", "accuracy")
+    head: ClassVar[Labels] = Tags(toy.TAGS)
 
-    metrics = ("f1", "accuracy")
-
-    def __post_init__(self) -> None:
-        check_common(self, Tags(()), self.max_train_examples)
-        check_sizes(self.train_examples, self.evaluation_examples)
-
-    def load(self) -> TaskData:
-        """Generate both sets."""
-        train, evaluation = toy.generate(self.train_examples, self.evaluation_examples, self.data_seed)
-        kept = train[: self.max_train_examples]
-        left_out = left_out_of(len(train), 0, len(kept))
-        labels = Tags(toy.TAGS)
-        return task_data(_toy_examples(kept), {"validation": _toy_examples(evaluation)}, labels, left_out)
-
-
-def _toy_examples(pairs: Sequence[tuple[str, int]]) -> Examples:
-    texts = [tuple(text.split()) for text, _ in pairs]
-    return Examples(texts, [[toy.TAGS.index(tag) for tag in toy.tags(words)] for words in texts])
+    def _examples(self, pairs: Sequence[tuple[str, int]]) -> Examples:
+        texts = [tuple(text.split()) for text, _ in pairs]
+        return Examples(texts, [[toy.TAGS.index(tag) for tag in toy.tags(words)] for words in texts])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from hydraprune.data import toy
 from hydraprune.data.class_search import find_classes
@@ -232,34 +233,26 @@ class ToyTask:
     max_length: int
     max_train_examples: int | None = None
 
-    metrics = ("accuracy",)
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    head: ClassVar[Labels] = Labels(("negative", "positive"))
 
     def __post_init__(self) -> None:
-        check_common(self, CLASSES, self.max_train_examples)
-        check_sizes(self.train_examples, self.evaluation_examples)
+        check_common(self, self.head, self.max_train_examples)
+        for field in ("train_examples", "evaluation_examples"):
+            value = getattr(self, field)
+            if value < 1:
+                raise UserError("must be at least 1", key=f"task.{field}", value=value)
+            if value > MOST_TOY_EXAMPLES:
+                reason = f"must be at most {MOST_TOY_EXAMPLES}, since all are held in memory"
+                raise UserError(reason, key=f"task.{field}", value=value)
 
     def load(self) -> TaskData:
         """Generate both sets."""
         train, evaluation = toy.generate(self.train_examples, self.evaluation_examples, self.data_seed)
         kept = train[: self.max_train_examples]
         left_out = left_out_of(len(train), 0, len(kept))
-        labels = Labels(("negative", "positive"))
-        return task_data(_examples(kept), {"validation": _examples(evaluation)}, labels, left_out)
+        return task_data(self._examples(kept), {"validation": self._examples(evaluation)}, self.head, left_out)
 
-
-def check_sizes(train_examples: int, evaluation_examples: int) -> None:
-    """Refuse sets of the toy language that are empty, or too large to be held in memory.
-
-    Raises:
-        UserError: naming the key and the range.
-    """
-    for field, value in (("train_examples", train_examples), ("evaluation_examples", evaluation_examples)):
-        if value < 1:
-            raise UserError("must be at least 1", key=f"task.{field}", value=value)
-        if value > MOST_TOY_EXAMPLES:
-            reason = f"must be at most {MOST_TOY_EXAMPLES}, since all are held in memory"
-            raise UserError(reason, key=f"task.{field}", value=value)
-
-
-def _examples(pairs: Sequence[tuple[str, int]]) -> Examples:
-    return Examples([(text,) for text, _ in pairs], [label for _, label in pairs])
+    def _examples(self, pairs: Sequence[tuple[str, int]]) -> Examples:
+        """The examples of (sentence, label) pairs."""
+        return Examples([(text,) for text, _ in pairs], [label for _, label in pairs])

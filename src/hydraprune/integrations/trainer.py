@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hydraprune.models.families import family_of_model
+from hydraprune.models.families import family_with_heads
 from hydraprune.sparsity import Family, Plan, SparsityError, StepHooks, attach, coverage, hooked
 from hydraprune.utils.tensor_io import read_state, write_state
 
@@ -77,7 +76,7 @@ class PruningCallback(TrainerCallback):  # type: ignore[misc]
             )
         if self.hooks is not None:  # of a training that an error ended
             self.hooks.remove()
-        family = self.family or _family(model)
+        family = self.family or family_with_heads(getattr(model, "module", model))
         per_epoch = _steps_per_epoch(args, state, train_dataloader)
         pruners = attach(model, self.plans, family, state.max_steps, per_epoch)
         log.info("pruned: %s", coverage(model, pruners, family))
@@ -107,11 +106,6 @@ class PruningCallback(TrainerCallback):  # type: ignore[misc]
         """Take the hooks off; a warning says if the target is not reached."""
         if self.hooks is not None:
             self.hooks.remove()
-
-
-def _family(model: nn.Module) -> Family:
-    inner = getattr(model, "module", model)
-    return replace(family_of_model(inner), heads=getattr(inner.config, "num_attention_heads", None))
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:

@@ -128,6 +128,11 @@ def family_of_model(model: nn.Module) -> ModelFamily:
     return replace(given, roles=roles, outside=outside, may_lack_outside=given.may_lack_outside or not given.outside)
 
 
+def family_with_heads(model: nn.Module) -> ModelFamily:
+    """`family_of_model`, with the number of attention heads that the model's config has."""
+    return replace(family_of_model(model), heads=getattr(model.config, "num_attention_heads", None))
+
+
 def attach_family(model: nn.Module, given: ModelFamily | None) -> None:
     """Let `family_of_model` find the user's own family; a saved model does not carry it."""
     if given is not None and given.name == model_type(model):

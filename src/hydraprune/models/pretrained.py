@@ -171,12 +171,7 @@ class PretrainedModel:
         config = self.config()
         if labels is not None:
             set_labels(config, labels)
-        with torch.device("meta"), loading(self.key, self.path):
-            model: nn.Module = head_class(config, labels).from_config(config)
-            fit_sizes(model)
-        model.to("meta")  # some modules make tensors that no default device applies to
-        attach_family(model, self.family)
-        return model
+        return self._without_weights(head_class(config, labels).from_config, config)
 
     def architecture(self) -> nn.Module:
         """The model that its config.json names, on the meta device; a classifier where it names none.
@@ -186,8 +181,9 @@ class PretrainedModel:
         """
         config = self.config()
         made: Any = getattr(transformers, str((config.architectures or [""])[0]), None)
-        if made is None:
-            return self.blueprint()
+        return self.blueprint() if made is None else self._without_weights(made, config)
+
+    def _without_weights(self, made: Any, config: PretrainedConfig) -> nn.Module:
         with torch.device("meta"), loading(self.key, self.path):
             model: nn.Module = made(config)
             fit_sizes(model)

@@ -25,8 +25,8 @@ def model_card(report: RunReport, is_slimmed: bool = False, problem: Problem = "
     """The text of README.md for the model folder, with its front matter.
 
     Args:
-        problem: what its head is for.
         is_slimmed: whether the layers of the model differ in size, as after `hydraprune slim`.
+        problem: what its head is for.
     """
     model, task, pattern = (in_markdown(name) for name in (report.spec.model, report.spec.task, report.spec.pattern))
     criterion, scheduler = (in_markdown(str(name)) for name in (report.spec.criterion, report.spec.scheduler))

@@ -2,7 +2,7 @@
 
 from hydraprune.tracking.background import Guarded, guarded
 from hydraprune.tracking.base import About, BaseTracker, Mask, Outcome, RunTracker
-from hydraprune.tracking.library_trackers import MLflow, TensorBoard, Trackio
+from hydraprune.tracking.experiment_trackers import MLflow, TensorBoard, Trackio
 from hydraprune.tracking.trackers import JsonLines, ProgressBar, Several, Silent
 from hydraprune.tracking.wandb_tracker import WandB
 

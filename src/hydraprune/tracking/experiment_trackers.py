@@ -34,7 +34,7 @@ class TensorBoard(BaseTracker):
     """
 
     def __init__(self) -> None:
-        _library("tensorboard", "tensorboard")
+        _package("tensorboard", "tensorboard")
         self._writer: Any = None
 
     def start(self, about: About) -> None:
@@ -63,7 +63,7 @@ class MLflow(BaseTracker):
     """Logs to MLflow: an experiment with a run for each of ours; the cell, phase and hash are tags.
 
     Args:
-        uri: of the tracking server or a folder; None: `MLFLOW_TRACKING_URI`, or MLflow's default.
+        uri: of the tracking server or a database; None: `MLFLOW_TRACKING_URI`, or MLflow's default.
         experiment: its name; created if needed.
 
     Raises:
@@ -71,7 +71,7 @@ class MLflow(BaseTracker):
     """
 
     def __init__(self, uri: str | None = None, experiment: str = "hydraprune") -> None:
-        self._mlflow: Any = _library("mlflow", "mlflow")
+        self._mlflow: Any = _package("mlflow", "mlflow")
         self._uri, self._experiment = uri, experiment
         self._client: Any = None
         self._run = ""
@@ -122,7 +122,7 @@ class Trackio(BaseTracker):
     """
 
     def __init__(self, project: str = "hydraprune", space: str | None = None) -> None:
-        self._trackio: Any = _library("trackio", "trackio")
+        self._trackio: Any = _package("trackio", "trackio")
         self._project, self._space = project, space
         self._started = False
 
@@ -144,7 +144,7 @@ class Trackio(BaseTracker):
             self._trackio.finish()
 
 
-def _library(module: str, package: str) -> ModuleType:
+def _package(module: str, package: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -12,7 +12,7 @@ import pytest
 
 from hydraprune.errors import UserError
 from hydraprune.tracking import MLflow, TensorBoard, Trackio
-from hydraprune.tracking import library_trackers as module
+from hydraprune.tracking import experiment_trackers as module
 
 
 class Recorder:
@@ -50,7 +50,7 @@ def test_mlflow_gets_the_metrics_under_their_names(
     client = Recorder()
     entities = SimpleNamespace(Param=lambda *fields: fields, Metric=lambda *fields: fields)
     library = SimpleNamespace(MlflowClient=lambda uri: client, entities=entities)
-    monkeypatch.setattr(module, "_library", lambda *_: library)
+    monkeypatch.setattr(module, "_package", lambda *_: library)
     lines, report = run(train, small, "tracker=mlflow", "tracker.uri=nowhere")
     sparse = [options["tags"] for _, options in client.named("create_run")][-1]
     assert sparse["hydraprune.hash"] == report["hash"]
@@ -70,7 +70,7 @@ def test_trackio_gets_the_metrics_under_their_names(
     monkeypatch: pytest.MonkeyPatch, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
 ) -> None:
     library = Recorder()
-    monkeypatch.setattr(module, "_library", lambda *_: library)
+    monkeypatch.setattr(module, "_package", lambda *_: library)
     lines, report = run(train, small, "tracker=trackio")
     _, options = library.named("init")[-1]
     assert options["group"].endswith(report["cell"])
