@@ -18,10 +18,11 @@ from hydraprune.data.batches import Batches
 from hydraprune.data.encoding import encode, encode_once
 from hydraprune.data.entities import entities, entity_f1, entity_precision, entity_recall, tag_accuracy
 from hydraprune.data.examples import Examples
-from hydraprune.data.labels import IGNORED, Tags, needs_space
+from hydraprune.data.labels import IGNORED
+from hydraprune.data.tag_labels import Tags, needs_space
 from hydraprune.data.tagging import TagTask, ToyTagTask
 from hydraprune.errors import UserError
-from hydraprune.models.pretrained import TinyModel
+from hydraprune.models.tiny import TinyModel
 from hydraprune.utils.cache import Cache
 
 CASES = json.loads((Path(__file__).parent / "seqeval_scores.json").read_text())["cases"]
@@ -81,7 +82,7 @@ def test_the_first_token_of_a_word_carries_its_tag(rows: list[list[str]], max_le
         spelled = tokenizer(words, is_split_into_words=True)["input_ids"]
         assert len(found) == len(words) or len(spelled) > max_length
     logits = torch.nn.functional.one_hot(batch.labels.clamp(min=0), head.count).float()
-    assert head.predictions(logits, batch.labels) == head.references(batch.labels)
+    assert head.predictions(logits, batch.labels, batch.mask) == head.references(batch.labels)
 
 
 def byte_level(**options: Any) -> Any:
@@ -110,13 +111,14 @@ def test_words_are_read_as_in_running_text() -> None:
 def test_the_loss_is_the_mean_over_words() -> None:
     head = Tags(("O", "B-A"))
     logits, targets = torch.randn(2, 3, 2), torch.tensor([[IGNORED, 1, 0], [0, IGNORED, IGNORED]])
+    mask = torch.ones(2, 3, dtype=torch.bool)
     expected = torch.nn.functional.cross_entropy(logits[targets != IGNORED], targets[targets != IGNORED])
-    assert torch.allclose(head.loss(logits, targets), expected)
-    assert float(head.loss(logits, torch.full_like(targets, IGNORED))) == 0.0
-    assert float(head.soft_loss(logits, logits, 2.0, targets)) == pytest.approx(0.0, abs=1e-6)
+    assert torch.allclose(head.loss(logits, targets, mask), expected)
+    assert float(head.loss(logits, torch.full_like(targets, IGNORED), mask)) == 0.0
+    assert float(head.soft_loss(logits, logits, 2.0, targets, mask)) == pytest.approx(0.0, abs=1e-6)
     other = logits.clone()
     other[targets == IGNORED] += 5 * torch.randn(3, 2)
-    assert torch.allclose(head.soft_loss(logits, other, 2.0, targets), torch.zeros(()), atol=1e-6)
+    assert torch.allclose(head.soft_loss(logits, other, 2.0, targets, mask), torch.zeros(()), atol=1e-6)
 
 
 def test_cached_tokens_know_where_words_begin(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from hydraprune.deploy.compact_file import COMPACT_FILE
 from hydraprune.deploy.file_table import FileTableEncoder
 from hydraprune.errors import UserError
 from hydraprune.kernels.packing import Precision
-from hydraprune.models.pretrained import TinyModel
+from hydraprune.models.tiny import TinyModel
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet")
 WORDS, WEIGHTS = 300, "model.safetensors"

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from hydraprune.data.examples import Labels
-from hydraprune.models.pretrained import TinyModel
+from hydraprune.models.tiny import TinyModel
 
 TWO_CLASSES = Labels(("negative", "positive"))
 KINDS = ("bert", "roberta", "electra", "distilbert", "gpt2")

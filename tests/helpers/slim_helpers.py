@@ -10,7 +10,7 @@ from family_helpers import SIZES, model_of
 from torch import nn
 
 from hydraprune.models.encoder_layers import EncoderLayer, encoder_layers
-from hydraprune.models.pretrained import TinyModel
+from hydraprune.models.tiny import TinyModel
 
 SIZES.setdefault("xlm-roberta", SIZES["roberta"])
 SIZES.setdefault("camembert", SIZES["roberta"])

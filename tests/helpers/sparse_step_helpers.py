@@ -22,7 +22,7 @@ from hydraprune.kernels.dropout import use_fast_dropout
 from hydraprune.models.attention import choose_attention
 from hydraprune.models.families import family_of_model
 from hydraprune.models.live_layers import LiveLayers
-from hydraprune.models.pretrained import TinyModel
+from hydraprune.models.tiny import TinyModel
 from hydraprune.sparsity import AtOnce, Exp, Method, Plans, Pruner, Regularizer, Schedule, SnipMomentum, attach, block
 from hydraprune.training.calibration import calibration_of
 from hydraprune.training.clock import Clock

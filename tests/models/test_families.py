@@ -28,7 +28,8 @@ from hydraprune.models.families import (
     family_of_model,
     max_positions,
 )
-from hydraprune.models.pretrained import PretrainedModel, TinyModel
+from hydraprune.models.pretrained import PretrainedModel
+from hydraprune.models.tiny import TinyModel
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.sparsity import Exp, Layers, Magnitude, Plans, block
 

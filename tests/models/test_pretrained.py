@@ -14,8 +14,9 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 
 from hydraprune.data.examples import Labels
 from hydraprune.errors import UserError
-from hydraprune.models.pretrained import PretrainedModel, TinyModel
+from hydraprune.models.pretrained import PretrainedModel
 from hydraprune.models.saving import save_model
+from hydraprune.models.tiny import TinyModel
 from hydraprune.runs.model_loading import check_head
 
 TWO = Labels(("no", "yes"))

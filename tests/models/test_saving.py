@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hydraprune.models.pretrained import TinyModel
 from hydraprune.models.saving import save_model
+from hydraprune.models.tiny import TinyModel
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def mpnet(project: Path) -> None:
     """A small MPNet checkpoint where the example expects one."""
     from transformers import MPNetConfig, MPNetForSequenceClassification
 
-    from hydraprune.models.pretrained import TinyModel
+    from hydraprune.models.tiny import TinyModel
 
     tiny = TinyModel("tiny", 32, 1, 2, 32)
     size = tiny.config().vocab_size

@@ -64,7 +64,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
     from hydraprune.data.examples import Labels
-    from hydraprune.models.pretrained import TinyModel
+    from hydraprune.models.tiny import TinyModel
 
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "conf", folder / "conf")

@@ -222,7 +222,7 @@ def test_a_dense_model_without_a_head_is_refused_before_training(
     train: Callable[..., Any], small: tuple[str, ...], workplace: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     from hydraprune.data.examples import Labels
-    from hydraprune.models.pretrained import TinyModel
+    from hydraprune.models.tiny import TinyModel
 
     headless = tmp_path_factory.mktemp("headless")
     tiny = TinyModel("tiny", 64, 1, 4, 64)

@@ -14,7 +14,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import BertForSequenceClassification, BertTokenizer
 
     from hydraprune.data.examples import Labels
-    from hydraprune.models.pretrained import TinyModel
+    from hydraprune.models.tiny import TinyModel
 
     folder = tmp_path_factory.mktemp("teachers")
     tiny = TinyModel("tiny", 64, 1, 4, 64)

@@ -17,7 +17,7 @@ from hydraprune.data.batches import Batch, Batches
 from hydraprune.data.encoding import encode
 from hydraprune.data.examples import Examples
 from hydraprune.data.labels import CLASSES
-from hydraprune.models.pretrained import TinyModel
+from hydraprune.models.tiny import TinyModel
 from hydraprune.training.clock import Clock
 from hydraprune.training.distillation import Distiller, HiddenStates, Logits, NoDistillation
 from hydraprune.training.parameter_groups import decay_groups

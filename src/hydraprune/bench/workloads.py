@@ -116,7 +116,8 @@ class TaskInputs:
         if self.order is not None:
             outputs = outputs[:, self.order]
         targets, labels = torch.cat([batch.labels for batch in self.evaluation]), self.task.labels
-        return self.task.score(labels.predictions(outputs, targets), labels.references(targets))
+        mask = torch.ones(len(outputs), 1, dtype=torch.bool)
+        return self.task.score(labels.predictions(outputs, targets, mask), labels.references(targets))
 
 
 def task_inputs(model: nn.Module, tokenizer: Any, task: BenchTask, options: BenchOptions) -> TaskInputs:

@@ -10,17 +10,23 @@ _MODULES = {
     "hydraprune.hub.tasks": "hydraprune.data.tasks",
     "hydraprune.hub.models": "hydraprune.models.pretrained",
 }
+# The same for classes that left their module.
+_CLASSES = {
+    "hydraprune.hub.models.TinyModel": "hydraprune.models.tiny.TinyModel",
+    "hydraprune.models.pretrained.TinyModel": "hydraprune.models.tiny.TinyModel",
+}
 _EARLIER = {today: earlier for earlier, today in _MODULES.items()}
 
 
 def with_current_targets(node: Any) -> Any:
     """A copy of plain values in which every `_target_` has today's module path."""
-    return _replaced(node, lambda target: _moved(target, _MODULES))
+    return _replaced(node, lambda target: _CLASSES.get(target) or _moved(target, _MODULES))
 
 
 def with_earliest_targets(node: Any) -> Any:
     """A copy of plain values in which every `_target_` has its earliest module path, as hashes need it."""
-    return _replaced(node, lambda target: _moved(target, _EARLIER))
+    earliest = {today: earlier for earlier, today in reversed(_CLASSES.items())}
+    return _replaced(node, lambda target: earliest.get(target) or _moved(target, _EARLIER))
 
 
 def _replaced(node: Any, rename: Callable[[str], str]) -> Any:

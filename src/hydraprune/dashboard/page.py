@@ -21,6 +21,7 @@ from hydraprune.dashboard.figure import Figure
 from hydraprune.dashboard.figures import config_name
 from hydraprune.dashboard.records import Records, records
 from hydraprune.dashboard.studies import Row
+from hydraprune.data.metric_direction import is_error
 from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, Score
 from hydraprune.results.number_format import NONE, figure, milliseconds, percent, ratio, signed
@@ -126,14 +127,14 @@ def _tiles(found: Records, rows: Sequence[Row]) -> list[tuple[str, str]]:
         row for row in rows if row["phase"] == "sparse" and row["headline"] and row["drop_of_means"] is not None
     ]
     if headline:
-        best = max(headline, key=lambda row: float(row["drop_of_means"]))
+        best = max(headline, key=_gain)
         tiles.append(
             (
                 percent(best["drop_of_means"]),
                 f"{best['metric']} relative to dense, best pattern: {config_name(best, found)}",
             )
         )
-        close = [row for row in headline if row["drop_of_means"] >= -0.01 and row["prunable"] is not None]
+        close = [row for row in headline if _gain(row) >= -0.01 and row["prunable"] is not None]
         if close:
             far = max(close, key=lambda row: float(row["prunable"]))
             tiles.append(
@@ -149,6 +150,12 @@ def _tiles(found: Records, rows: Sequence[Row]) -> list[tuple[str, str]]:
     if found.failures:
         tiles.append((str(len(found.failures)), "failed or unfinished"))
     return tiles
+
+
+def _gain(row: Row) -> float:
+    """How much better a config's mean is than that of its dense models, relative to it."""
+    drop = float(row["drop_of_means"])
+    return -drop if is_error(str(row["metric"])) else drop
 
 
 # Columns of `cell_row` -> their names on the page.

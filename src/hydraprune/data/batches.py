@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hydraprune.data.examples import NO_EXAMPLES, Examples
 from hydraprune.data.labels import CLASSES, IGNORED, Labels
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A tokenized data set: the token ids of all examples, concatenated without padding.
+    """A tokenized data set: rows of tokens, concatenated without padding. A row is what a model reads at once.
+
+    A text has one row; a long context has several, and so has a question with choices.
 
     Args:
-        inputs: model argument -> integers [tokens of all examples]; includes `input_ids`.
-        offsets: [examples + 1]; example i has the tokens offsets[i] .. offsets[i + 1].
-        labels: what `head` made of the labels: [examples], or [tokens of all examples].
+        inputs: model argument -> integers [tokens of all rows]; includes `input_ids`.
+        offsets: [rows + 1]; row i has the tokens offsets[i] .. offsets[i + 1].
+        labels: what `head` made of the labels: [rows, ...], or [tokens of all rows].
         pad_id: padding value of `input_ids`; other inputs are padded with 0.
-        truncated: examples that had more tokens than the maximal length.
+        truncated: examples of which tokens were left out.
         head: what a model predicts for them.
+        beside: what `head` keeps beside the inputs, see `Rows`.
+        examples: that were tokenized.
     """
 
     inputs: Mapping[str, Tensor]
@@ -30,28 +35,40 @@ class Encoded:
     pad_id: int
     truncated: int = 0
     head: Labels = CLASSES
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
+    examples: Examples = NO_EXAMPLES
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
+    def groups(self) -> int:
+        """Rows, those that belong together counted once: what batches are counted in."""
+        return len(self) // self.head.group
+
+    @property
     def lengths(self) -> Tensor:
-        """Tokens of every example, [examples]."""
+        """Tokens of every row, [rows]."""
         return self.offsets.diff()
 
-    def token_indices(self, examples: Tensor, few_widths: int = 0) -> tuple[Tensor, Tensor]:
-        """Indices of the tokens of some examples in the flat tensors, padded to the longest example.
+    def rows_of(self, groups: Tensor) -> Tensor:
+        """The numbers of the rows of some groups: [groups] -> [rows]."""
+        size = self.head.group
+        return groups if size == 1 else (groups.unsqueeze(1) * size + torch.arange(size)).flatten()
+
+    def token_indices(self, rows: Tensor, few_widths: int = 0) -> tuple[Tensor, Tensor]:
+        """Indices of the tokens of some rows in the flat tensors, padded to the longest.
 
         Args:
-            examples: [batch], their numbers.
+            rows: [batch], their numbers.
             few_widths: as in `Batches`.
 
         Returns:
             (indices, mask), each [batch, longest]; the mask is True on real tokens. The index of a
-            padded position is that of another token of its example, or of another example if it has none.
+            padded position is that of another token of its row, or of another row if it has none.
         """
-        starts = self.offsets[examples].unsqueeze(1)
-        lengths = self.offsets[examples + 1].unsqueeze(1) - starts
+        starts = self.offsets[rows].unsqueeze(1)
+        lengths = self.offsets[rows + 1].unsqueeze(1) - starts
         width = max(1, int(lengths.max()))
         positions = torch.arange(min(_bucket(width), max(width, few_widths)) if few_widths else width).unsqueeze(0)
         mask = positions < lengths
@@ -66,15 +83,15 @@ def _bucket(width: int) -> int:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded examples on one device.
+    """Padded rows on one device.
 
     Args:
         inputs: model argument -> [batch, length]; `attention_mask` is 1 on real tokens.
-        labels: [batch], or [batch, length] where each token has one.
-        indices: [batch], the examples' numbers in their data set (on the CPU).
+        labels: [batch, ...], or [batch, length] where each token has one.
+        indices: [batch], the rows' numbers in their data set (on the CPU).
         token_indices: [batch, length], see `Encoded.token_indices` (on the CPU).
-        mean_length: tokens per example of the whole data set.
-        head: what a model predicts for the examples.
+        mean_length: tokens per row of the whole data set.
+        head: what a model predicts for the rows.
     """
 
     inputs: dict[str, Tensor]
@@ -88,6 +105,23 @@ class Batch:
     def tokens(self) -> int:
         """Tokens, padding included."""
         return self.token_indices.numel()
+
+    @property
+    def mask(self) -> Tensor:
+        """[batch, length], True on real tokens."""
+        return self.inputs["attention_mask"].bool()
+
+    def outputs(self, model: nn.Module) -> Tensor:
+        """The outputs of a model's head, see `Labels.outputs`."""
+        return self.head.outputs(model, self.inputs)
+
+    def loss(self, outputs: Tensor) -> Tensor:
+        """The task's own loss of some outputs, a scalar."""
+        return self.head.loss(outputs, self.labels, self.mask)
+
+    def soft_loss(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """KL(teacher || student) of some outputs at a temperature, a scalar."""
+        return self.head.soft_loss(outputs, teacher, temperature, self.labels, self.mask)
 
     def to(self, device: torch.device) -> Batch:
         """This batch on `device`; the host does not wait for the copy."""
@@ -104,16 +138,17 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Batches:
-    """A data set in batches, each padded to its longest example.
+    """A data set in batches, each padded to its longest row.
 
     Args:
+        batch_size: examples, or rows of examples that have several; all choices of a question count as one.
         shuffle_seed: the order of epoch e depends on (shuffle_seed, e) alone, so that a resumed run
             sees the same batches as an uninterrupted one. None: from the longest example to the
             shortest, which pads least and shows at once whether memory suffices.
         length_grouping: when shuffling, examples are drawn at random for this many batches at a
             time, grouped by length among these, and the batches shuffled. At most a quarter of all
             batches, or the same examples would share a batch in every epoch. 1: no grouping.
-        few_widths: pad to one of few widths, at most this one; 0: to the longest example. For bf16
+        few_widths: pad to one of few widths, at most this one; 0: to the longest row. For bf16
             on a CPU, where oneDNN compiles and caches code for every shape of a matrix product, and
             for CUDA graphs; costs some 2 % more tokens.
     """
@@ -125,7 +160,7 @@ class Batches:
     few_widths: int = 0
 
     def __len__(self) -> int:
-        return -(-len(self.data) // self.batch_size)
+        return -(-self.data.groups // self.batch_size)
 
     def epoch(self, number: int = 0, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from batch `first` on, counted from 0."""
@@ -133,12 +168,15 @@ class Batches:
             yield self.batch(indices)
 
     def order(self, number: int = 0) -> list[Tensor]:
-        """The examples of every batch of one epoch, [batch] each."""
-        lengths = self.data.lengths
+        """The rows of every batch of one epoch, [batch] each."""
+        return [self.data.rows_of(groups) for groups in self._groups(number)]
+
+    def _groups(self, number: int) -> list[Tensor]:
+        lengths = self.data.lengths.view(-1, self.data.head.group).amax(1)
         if self.shuffle_seed is None:
             return list(torch.split(lengths.argsort(descending=True, stable=True), self.batch_size))
         generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + number)
-        order = torch.randperm(len(self.data), generator=generator)
+        order = torch.randperm(self.data.groups, generator=generator)
         grouping = min(self.length_grouping, len(self) // 4)
         if grouping <= 1:
             return list(torch.split(order, self.batch_size))
@@ -150,7 +188,7 @@ class Batches:
         return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
     def batch(self, indices: Tensor) -> Batch:
-        """The batch of these examples, [batch] numbers."""
+        """The batch of these rows, [batch] numbers."""
         token_indices, mask = self.data.token_indices(indices, self.few_widths)
         inputs = {
             key: values[token_indices].long().masked_fill_(~mask, self.data.pad_id if key == "input_ids" else 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from hydraprune.data.batches import Encoded
 from hydraprune.data.examples import Examples
-from hydraprune.data.labels import Labels, first_tokens
+from hydraprune.data.labels import Labels
 from hydraprune.utils.cache import Cache, digest
 
-# What a stored file holds beside the inputs.
-_OFFSETS, _TRUNCATED, _WORDS = "offsets", "truncated", "words"
+# What a stored file holds beside the inputs, and before the name of what `Rows` holds beside them.
+_OFFSETS, _TRUNCATED, _BESIDE = "offsets", "truncated", "beside."
 # Raise with every change in what is stored.
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
 # Examples tokenized at a time: a tokenizer needs some hundred bytes per token while it works.
 _CHUNK = 256
 # Examples from which the number of tokens is estimated; enough for the mean length within a few percent.
@@ -43,42 +43,29 @@ def _tokens(tokenizer: Any, examples: Examples, max_length: int, labels: Labels)
     chunks: dict[str, list[Tensor]] = {}
     lengths: list[int] = []
     truncated = 0
+    # A text without any token becomes one padding token, since no model accepts an empty input.
+    empty = {"input_ids": [int(tokenizer.pad_token_id)]}
     for begin in range(0, len(examples), _CHUNK):
-        texts = examples.texts[begin : begin + _CHUNK]
-        tokens = labels.tokenize(tokenizer, texts, max_length)
-        empty = {"input_ids": [int(tokenizer.pad_token_id)]}
-        for key, rows in tokens.items():
-            if key != "attention_mask":
-                # A text without any token becomes one padding token, since no model accepts an empty input.
-                numbers = chain.from_iterable(row or empty.get(key, [0]) for row in rows)
-                chunks.setdefault(key, []).append(torch.tensor(list(numbers), dtype=torch.int32))
-        if labels.per_token:
-            words = chain.from_iterable(first_tokens(tokens, row) or [-1] for row in range(len(texts)))
-            chunks.setdefault(_WORDS, []).append(torch.tensor(list(words), dtype=torch.int32))
-        lengths += [max(1, len(row)) for row in tokens["input_ids"]]
-        truncated += _count_truncated(tokenizer, tokens, texts, max_length)
-    flat = {key: torch.cat(tensors) for key, tensors in chunks.items()}
-    return {**flat, _OFFSETS: torch.tensor([0, *accumulate(lengths)]), _TRUNCATED: torch.tensor(truncated)}
-
-
-def _count_truncated(tokenizer: Any, tokens: Any, texts: Sequence[Sequence[str]], max_length: int) -> int:
-    """How many of the texts, whose `tokens` are truncated to `max_length`, had more."""
-    if tokens.encodings is not None:
-        return sum(bool(encoding.overflowing) for encoding in tokens.encodings)
-    # A tokenizer written in Python does not say it: those that fill the length are tokenized again without a limit.
-    full = [place for place, row in enumerate(tokens["input_ids"]) if len(row) >= max_length]
-    if not full:
-        return 0
-    columns = zip(*(texts[place] for place in full), strict=True)
-    again = tokenizer(*(list(column) for column in columns), truncation=False, verbose=False)
-    return sum(len(row) > max_length for row in again["input_ids"])
+        rows = labels.tokenize(tokenizer, examples.texts[begin : begin + _CHUNK], max_length)
+        flat = {
+            key: chain.from_iterable(row or empty.get(key, [0]) for row in each) for key, each in rows.inputs.items()
+        }
+        flat |= {f"{_BESIDE}{name}": chain(numbers) for name, numbers in rows.beside.items()}
+        for key, numbers in flat.items():
+            chunks.setdefault(key, []).append(torch.tensor(list(numbers), dtype=torch.int32))
+        lengths += [max(1, len(row)) for row in rows.inputs["input_ids"]]
+        truncated += rows.truncated
+    joined = {key: torch.cat(tensors) for key, tensors in chunks.items()}
+    return {**joined, _OFFSETS: torch.tensor([0, *accumulate(lengths)]), _TRUNCATED: torch.tensor(truncated)}
 
 
 def _encoded(flat: Mapping[str, Tensor], tokenizer: Any, examples: Examples, labels: Labels) -> Encoded:
-    inputs = {key: values for key, values in flat.items() if key not in (_OFFSETS, _TRUNCATED, _WORDS)}
-    targets = labels.targets(examples.labels, flat.get(_WORDS), flat[_OFFSETS])
+    beside = {key.removeprefix(_BESIDE): values for key, values in flat.items() if key.startswith(_BESIDE)}
+    stored = (_OFFSETS, _TRUNCATED)
+    inputs = {key: values for key, values in flat.items() if key not in stored and not key.startswith(_BESIDE)}
+    targets = labels.targets(examples.labels, {**inputs, **beside}, flat[_OFFSETS])
     truncated = int(flat[_TRUNCATED])
-    return Encoded(inputs, flat[_OFFSETS], targets, int(tokenizer.pad_token_id), truncated, labels)
+    return Encoded(inputs, flat[_OFFSETS], targets, int(tokenizer.pad_token_id), truncated, labels, beside, examples)
 
 
 def encode_once(tokenizer: Any, examples: Examples, max_length: int, labels: Labels, cache: Cache) -> Encoded:
@@ -93,9 +80,7 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, labels: Lab
     if identity is None or not cache.admits(size):
         return encode(tokenizer, examples, max_length, labels)
     texts = (text.encode("utf-8", "surrogatepass") for pair in examples.texts for text in pair)
-    # Where a token belongs to a word, what the words of an example are decides; else one or two texts.
-    form = " ".join(str(len(words)) for words in examples.texts) if labels.per_token else len(examples.texts[0])
-    key = digest(chain([identity, f"{max_length} {form}{' words' * labels.per_token}".encode()], texts))
+    key = digest(chain([identity, f"{max_length} {labels.form(examples.texts)}".encode()], texts))
 
     def write(path: Path) -> None:
         try:
@@ -113,11 +98,17 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, labels: Lab
     return _encoded(flat, tokenizer, examples, labels)
 
 
-def estimated_tokens(tokenizer: Any, examples: Examples, max_length: int, labels: Labels) -> int:
-    """The number of tokens of all examples, estimated from a few hundred of them."""
+def estimated_size(
+    tokenizer: Any, examples: Examples, max_length: int, labels: Labels, cache: Cache
+) -> tuple[int, int]:
+    """(rows, tokens) of some examples; the tokens are estimated from a few hundred examples of one row each."""
+    if labels.varies_rows:
+        data = encode_once(tokenizer, examples, max_length, labels, cache)
+        return len(data), int(data.offsets[-1])
     sampled = slice(None, None, -(-len(examples) // _SAMPLE))
     sample = Examples(examples.texts[sampled], examples.labels[sampled])
-    return round(int(encode(tokenizer, sample, max_length, labels).offsets[-1]) / len(sample) * len(examples))
+    tokens = int(encode(tokenizer, sample, max_length, labels).offsets[-1])
+    return len(examples) * labels.group, round(tokens / len(sample) * len(examples))
 
 
 def _identity(tokenizer: Any) -> bytes | None:

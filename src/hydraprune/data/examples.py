@@ -18,8 +18,9 @@ class Examples:
     """Texts and their labels.
 
     Args:
-        texts: of each example one or two; its words for `Tags`.
-        labels: indices into `Labels.names`, or scores; lists of indices for `LabelSets` and `Tags`.
+        texts: of each example one or two; its words for `Tags`, question and choices for `Choices`.
+        labels: indices into `Labels.names`, or scores; lists of indices for `LabelSets` and `Tags`, lists of (text,
+            first character) for `Spans`, the number of the right choice for `Choices`.
     """
 
     texts: Sequence[tuple[str, ...]]
@@ -27,6 +28,9 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+
+NO_EXAMPLES = Examples((), ())
 
 
 @dataclass(frozen=True)

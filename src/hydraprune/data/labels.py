@@ -1,13 +1,14 @@
 """Labels: what a model's head predicts; how it is learned, and what its outputs say.
 
-One class per kind of task. A task makes one of them, and everything else asks it: which head a model needs, how texts
-and labels become tensors, the loss of its outputs, and the predictions that metrics compare.
+One class per kind of task, here and in `tag_labels`, `span_labels`, `choice_labels` and `token_labels`. A task makes
+one of them, and everything else asks it: which head a model needs, how texts and labels become tensors, the loss of its
+outputs, and the predictions that metrics compare.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,9 +16,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # Which head a model needs; `hydraprune.models` knows the classes of transformers.
-Problem = Literal["sequence classification", "token classification"]
+Problem = Literal[
+    "sequence classification",
+    "token classification",
+    "question answering",
+    "multiple choice",
+    "causal language modelling",
+    "masked language modelling",
+]
 # Of a token without a label: torch's losses leave it out.
 IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The tokens of some examples: the rows that a model reads, one for each example or several.
+
+    Args:
+        inputs: model argument -> its numbers in each row; includes `input_ids`.
+        beside: name -> integers [tokens of all rows], or [anything], that are kept beside the inputs.
+        truncated: examples of which tokens were left out.
+    """
+
+    inputs: Mapping[str, Sequence[Sequence[int]]]
+    beside: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    truncated: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,8 +58,23 @@ class Labels:
     problem: ClassVar[Problem] = "sequence classification"
     # Outputs of the head without which there is nothing to learn.
     fewest: ClassVar[int] = 2
-    # Whether each token has a target, or each example.
+    # Whether each token has a target, or each row.
     per_token: ClassVar[bool] = False
+    # Whether a model's outputs have a row for each token.
+    output_per_token: ClassVar[bool] = False
+    # Whether the outputs are these names, so that the config of a model holds them.
+    names_outputs: ClassVar[bool] = True
+    # Whether a head with random weights can be trained, where a checkpoint has none.
+    learns_new_head: ClassVar[bool] = True
+    # Whether the number of an example's rows depends on its tokens.
+    varies_rows: ClassVar[bool] = False
+    # Whether the tokenizer must tell where in the text a token is.
+    needs_places: ClassVar[bool] = False
+
+    @property
+    def group(self) -> int:
+        """Consecutive rows that belong together, such as the choices of a question."""
+        return 1
 
     @property
     def count(self) -> int:
@@ -53,33 +91,61 @@ class Labels:
         """The field of that name of a Hugging Face config."""
         return "regression" if self.regression else "single_label_classification"
 
-    def tokenize(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Any:
+    def width(self, config: Any) -> int:
+        """Outputs of a model, given its Hugging Face config."""
+        return self.count
+
+    def form(self, texts: Sequence[tuple[str, ...]]) -> str:
+        """What tokens depend on beside the texts and the maximal length."""
+        return str(len(texts[0]))
+
+    def excerpt(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """Of an example, as much as a trial needs."""
+        return texts
+
+    def tokenize(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Rows:
         """The tokens of some examples' texts, truncated to `max_length`."""
         # One text or two; a tokenizer takes the second as text_pair.
         columns = [list(column) for column in zip(*texts, strict=True)]
-        return tokenizer(*columns, truncation=True, max_length=max_length)
+        tokens = tokenizer(*columns, truncation=True, max_length=max_length)
+        return Rows(inputs_of(tokens), truncated=count_truncated(tokenizer, tokens, texts, max_length))
 
-    def targets(self, labels: Sequence[Any], words: Tensor | None, offsets: Tensor) -> Tensor:
-        """What the loss compares with: [examples], or [tokens of all examples] if `per_token`.
+    def targets(self, labels: Sequence[Any], flat: Mapping[str, Tensor], offsets: Tensor) -> Tensor:
+        """What the loss compares with: [rows], or [tokens of all rows] if `per_token`.
 
         Args:
             labels: of the examples.
-            words: [tokens of all examples], see `first_tokens`; None unless `per_token`.
-            offsets: [examples + 1], see `Encoded`.
+            flat: the inputs and what is beside them, see `Rows`.
+            offsets: [rows + 1], see `Encoded`.
         """
         return torch.tensor(labels, dtype=torch.float32 if self.regression else torch.int64)
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The task's own loss, a scalar: cross-entropy of classes, mean squared error of scores."""
+    def outputs(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The outputs of a model's head for some rows, [rows, outputs] or [rows, length, outputs]."""
+        logits: Tensor = model(**inputs).logits
+        return logits
+
+    def misfit_on(self, model: Any, inputs: Mapping[str, Tensor]) -> str | None:
+        """Why a loaded model cannot predict these, found on a few rows; None if it can."""
+        return None
+
+    def loss(self, logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """The task's own loss, a scalar: cross-entropy of classes, mean squared error of scores.
+
+        Args:
+            logits: see `outputs`.
+            targets: of these rows.
+            mask: [rows, length], True on real tokens.
+        """
         return task_loss(logits, targets)
 
-    def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor) -> Tensor:
+    def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor, mask: Tensor) -> Tensor:
         """KL(teacher || student) of the outputs at a temperature, a scalar: the mean over examples."""
         ours, theirs = (F.log_softmax(x.float() / temperature, dim=-1) for x in (logits, teacher))
         return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
-    def predictions(self, logits: Tensor, targets: Tensor) -> list[Any]:
-        """A prediction for each example of a batch, in the form in which metrics compare it."""
+    def predictions(self, logits: Tensor, targets: Tensor, mask: Tensor) -> list[Any]:
+        """A prediction for each example of a batch (each row, if `varies_rows`)."""
         predicted = logits.squeeze(-1) if self.regression else logits.argmax(-1)
         found: list[Any] = predicted.cpu().tolist()
         return found
@@ -89,6 +155,10 @@ class Labels:
         found: list[Any] = targets.cpu().tolist()
         return found
 
+    def collect(self, predictions: list[Any], references: list[Any], data: Any) -> tuple[list[Any], list[Any]]:
+        """Those of a whole set, an `Encoded`, in its order, in the form in which metrics compare them."""
+        return predictions, references
+
     def values(self, labels: Iterable[Any]) -> list[float]:
         """The classes, or scores, of all examples, one after the other."""
         return list(labels)
@@ -96,6 +166,10 @@ class Labels:
     def named(self, value: Any) -> Any:
         """A prediction or reference by the names of its classes."""
         return value if self.regression else self.names[int(value)]
+
+    def shown(self, texts: tuple[str, ...]) -> dict[str, Any]:
+        """The texts of an example by name, for a file of predictions."""
+        return {"text": texts[0], **{f"text_{place}": text for place, text in enumerate(texts[1:], start=2)}}
 
 
 SCORE = Labels(("score",), regression=True)
@@ -118,21 +192,21 @@ class LabelSets(Labels):
     def problem_type(self) -> str | None:
         return "multi_label_classification"
 
-    def targets(self, labels: Sequence[Any], words: Tensor | None, offsets: Tensor) -> Tensor:
+    def targets(self, labels: Sequence[Any], flat: Mapping[str, Tensor], offsets: Tensor) -> Tensor:
         found = torch.zeros(len(labels), self.count)
         for row, numbers in enumerate(labels):
             found[row, list(numbers)] = 1.0
         return found
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """Binary cross-entropy, the mean over examples and classes."""
         return F.binary_cross_entropy_with_logits(logits.float(), targets)
 
-    def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor) -> Tensor:
+    def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor, mask: Tensor) -> Tensor:
         """The same for each class by itself, against not having it; the mean over examples, summed over classes."""
         return binary_kl_divergence(logits, teacher, temperature).sum(-1).mean()
 
-    def predictions(self, logits: Tensor, targets: Tensor) -> list[Any]:
+    def predictions(self, logits: Tensor, targets: Tensor, mask: Tensor) -> list[Any]:
         found: list[Any] = (logits > 0).int().cpu().tolist()
         return found
 
@@ -147,73 +221,6 @@ class LabelSets(Labels):
         return [name for name, has_it in zip(self.names, value, strict=True) if has_it]
 
 
-@dataclass(frozen=True)
-class Tags(Labels):
-    """A class for each word of an example: token classification, such as named entities.
-
-    The text of an example is the tuple of its words, its label the list of their classes. The first token of a word
-    carries its tag; the others have no target.
-    """
-
-    problem: ClassVar[Problem] = "token classification"
-    per_token: ClassVar[bool] = True
-
-    @property
-    def kind(self) -> str:
-        return "tags"
-
-    @property
-    def problem_type(self) -> str | None:
-        return None
-
-    def tokenize(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Any:
-        space = " " if needs_space(tokenizer) else ""
-        words = [[f"{space}{word}" for word in words] for words in texts]
-        tokens = tokenizer(words, truncation=True, max_length=max_length, is_split_into_words=True)
-        empty = [(row, place) for row in range(len(words)) for place in _without_token(tokens, row, len(words[row]))]
-        if not empty:
-            return tokens
-        for row, place in empty:  # such as a word of zero width: every word has a tag
-            words[row][place] = f"{space}{tokenizer.unk_token or tokenizer.pad_token}"
-        return tokenizer(words, truncation=True, max_length=max_length, is_split_into_words=True)
-
-    def targets(self, labels: Sequence[Any], words: Tensor | None, offsets: Tensor) -> Tensor:
-        assert words is not None
-        starts = torch.tensor([0, *torch.tensor([len(tags) for tags in labels]).cumsum(0)])[:-1]
-        tags = torch.tensor([tag for tags in labels for tag in tags], dtype=torch.int64)
-        example = torch.repeat_interleave(torch.arange(len(labels)), offsets.diff())
-        places = starts[example] + words
-        return torch.where(words >= 0, tags[places.clamp(0, len(tags) - 1)], IGNORED)
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy, the mean over tokens that have a target; 0 where none has."""
-        return F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        ) / (targets != IGNORED).sum().clamp(min=1)
-
-    def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor) -> Tensor:
-        """The same, the mean over tokens that have a target."""
-        counted = targets != IGNORED
-        return (kl_divergence(logits, teacher, temperature) * counted).sum() / counted.sum().clamp(min=1)
-
-    def predictions(self, logits: Tensor, targets: Tensor) -> list[Any]:
-        return self._of_words(logits.argmax(-1), targets)
-
-    def references(self, targets: Tensor) -> list[Any]:
-        return self._of_words(targets, targets)
-
-    def _of_words(self, classes: Tensor, targets: Tensor) -> list[Any]:
-        """The names of the classes of each example's words, those cut off left out."""
-        rows = zip(classes.cpu().tolist(), targets.cpu().tolist(), strict=True)
-        return [[self.names[number] for number, target in zip(*row, strict=True) if target != IGNORED] for row in rows]
-
-    def values(self, labels: Iterable[Any]) -> list[float]:
-        return [tag for tags in labels for tag in tags]
-
-    def named(self, value: Any) -> Any:
-        return value
-
-
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """The loss of classes or scores: cross-entropy for classes, mean squared error for scores.
 
@@ -224,6 +231,24 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.is_floating_point():
         return F.mse_loss(logits.float().squeeze(-1), labels)
     return F.cross_entropy(logits.float(), labels)
+
+
+def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy, the mean over tokens that have a target; 0 where none has.
+
+    Args:
+        logits: [rows, length, classes].
+        targets: [rows, length]; `IGNORED` where there is none.
+    """
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum") / (
+        targets != IGNORED
+    ).sum().clamp(min=1)
+
+
+def soft_token_loss(logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor) -> Tensor:
+    """KL(teacher || student) at a temperature, the mean over tokens that have a target; 0 where none has."""
+    counted = targets != IGNORED
+    return (kl_divergence(logits, teacher, temperature) * counted).sum() / counted.sum().clamp(min=1)
 
 
 def kl_divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -239,31 +264,19 @@ def binary_kl_divergence(logits: Tensor, teacher: Tensor, temperature: float) ->
     return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
 
 
-def needs_space(tokenizer: Any) -> bool:
-    """Whether a tokenizer reads a word by itself as no running text has it, and with a space before it as text has.
-
-    Those of GPT-2 and RoBERTa do: transformers 5 gives a word of split text no space, unless they were loaded with
-    `add_prefix_space=True`.
-    """
-
-    def second(text: Any, is_split: bool) -> list[int]:
-        tokens = tokenizer(text, is_split_into_words=is_split)
-        return [token for token, word in zip(tokens["input_ids"], tokens.word_ids(), strict=True) if word == 1]
-
-    running = second("the the", False)
-    return second(["the", "the"], True) != running and second([" the", " the"], True) == running
+def inputs_of(tokens: Any) -> dict[str, list[list[int]]]:
+    """What a tokenizer returned as the model's arguments; attention masks follow from the lengths."""
+    return {key: rows for key, rows in tokens.items() if key != "attention_mask"}
 
 
-def _without_token(tokens: Any, row: int, words: int) -> list[int]:
-    """The words of an example that have no token, though they are not beyond the maximal length."""
-    found = {word for word in tokens.word_ids(row) if word is not None}
-    reached = max(found, default=-1) + 1 if tokens.encodings[row].overflowing else words
-    return [word for word in range(reached) if word not in found]
-
-
-def first_tokens(tokens: Any, row: int) -> list[int]:
-    """For each token of an example the number of its word if it is the word's first token, else -1."""
-    words = tokens.word_ids(row)
-    return [
-        -1 if word is None or (place and words[place - 1] == word) else int(word) for place, word in enumerate(words)
-    ]
+def count_truncated(tokenizer: Any, tokens: Any, texts: Sequence[Sequence[str]], max_length: int) -> int:
+    """How many of the texts, whose `tokens` are truncated to `max_length`, had more."""
+    if tokens.encodings is not None:
+        return sum(bool(encoding.overflowing) for encoding in tokens.encodings)
+    # A tokenizer written in Python does not say it: those that fill the length are tokenized again without a limit.
+    full = [place for place, row in enumerate(tokens["input_ids"]) if len(row) >= max_length]
+    if not full:
+        return 0
+    columns = zip(*(texts[place] for place in full), strict=True)
+    again = tokenizer(*(list(column) for column in columns), truncation=False, verbose=False)
+    return sum(len(row) > max_length for row in again["input_ids"])

@@ -6,15 +6,19 @@ from the same library calls, with the same numbers and without a network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hydraprune.data.answers import answer_f1, exact_match
 from hydraprune.data.entities import entity_f1, entity_precision, entity_recall, tag_accuracy
 from hydraprune.data.labels import CLASSES, SCORE, Labels
 
-# (predictions, references) -> value; higher is better. Classes are integers, scores of a regression floats, label sets
-# lists of 0 and 1, tags lists of their names. The value is reported under the function's name. The first metric of a
-# task is its headline: it chooses the best epoch.
+# (predictions, references) -> value; higher is better, but for `metric_direction.ERRORS`. Classes are integers, scores
+# of a regression floats, label sets lists of 0 and 1, tags lists of their names, choices their numbers. An answer is a
+# text, its reference a list of texts. Of a row of running text there is [summed loss, tokens predicted rightly]; its
+# reference is the number of tokens. The value is reported under the function's name. The first metric of a task is its
+# headline: it chooses the best epoch.
 Metric = Callable[[Sequence[Any], Sequence[Any]], float]
 
 
@@ -63,6 +67,19 @@ def _spearman(predictions: Sequence[float], references: Sequence[float]) -> floa
     return float(spearmanr(predictions, references)[0])
 
 
+def _mean_loss(predictions: Sequence[Any], references: Sequence[Any]) -> float:
+    return float(math.fsum(loss for loss, _ in predictions) / max(1, sum(references)))
+
+
+def _perplexity(predictions: Sequence[Any], references: Sequence[Any]) -> float:
+    loss = _mean_loss(predictions, references)
+    return math.exp(loss) if loss < _MOST_LOSS else math.inf
+
+
+def _token_accuracy(predictions: Sequence[Any], references: Sequence[Any]) -> float:
+    return float(sum(right for _, right in predictions) / max(1, sum(references)))
+
+
 CLASSIFICATION: dict[str, Metric] = {
     "accuracy": _accuracy,
     "f1": _f1,
@@ -82,13 +99,28 @@ TAGS: dict[str, Metric] = {
     "recall": entity_recall,
     "accuracy": tag_accuracy,
 }
+ANSWERS: dict[str, Metric] = {"f1": answer_f1, "exact_match": exact_match}
+TOKENS: dict[str, Metric] = {"perplexity": _perplexity, "loss": _mean_loss, "accuracy": _token_accuracy}
 # `Labels.kind` -> the metrics of its predictions.
 KNOWN: dict[str, dict[str, Metric]] = {
     "classes": CLASSIFICATION,
     "scores": REGRESSION,
     "label sets": LABEL_SETS,
     "tags": TAGS,
+    "choices": {"accuracy": _accuracy},
+    "answers": ANSWERS,
+    "tokens": TOKENS,
 }
+# `Labels.kind` -> the types of a prediction and of a reference, in the words of `datasets`; else two integers.
+_TYPES: dict[str, tuple[Any, Any]] = {
+    "scores": ("float64", "float64"),
+    "label sets": (["int64"], ["int64"]),
+    "tags": (["string"], ["string"]),
+    "answers": ("string", ["string"]),
+    "tokens": (["float64"], "int64"),
+}
+# Beyond it a perplexity is no number.
+_MOST_LOSS = 700.0
 # Of class 1 against class 0.
 BINARY = ("f1",)
 # Zero by definition if all references are of one class.
@@ -123,12 +155,12 @@ def metric(metrics: Sequence[str | Metric], labels: Labels | None = None) -> Any
     functions: Mapping[str, Metric] = {
         metric_name(item): known[item] if isinstance(item, str) else item for item in metrics
     }
-    value = datasets.Value({"scores": "float64", "tags": "string"}.get(labels.kind, "int64"))
-    kind = datasets.Sequence(value) if labels.kind in ("tags", "label sets") else value
+    types = _TYPES.get(labels.kind, ("int64", "int64"))
+    ours, theirs = ([datasets.Value(each[0])] if isinstance(each, list) else datasets.Value(each) for each in types)
 
     class TextMetric(evaluate.Metric):  # type: ignore[misc]
         def _info(self) -> Any:
-            features = datasets.Features({"predictions": kind, "references": kind})
+            features = datasets.Features({"predictions": ours, "references": theirs})
             return evaluate.MetricInfo(
                 description="the metrics of a task", citation="", inputs_description="", features=features
             )

@@ -105,12 +105,26 @@ class RecordTask(ABC):
         everything, apart = read.pop(first), 0
         places = list(range(len(everything)))
         if not read:
-            kept, rest = split_off(_table(places), self.validation_share, ", or task.validation_path")
-            places, apart = kept.rows["place"], len(rest)
-            read = {"validation": _chosen(everything, rest.rows["place"])}
-        used = _chosen(everything, subset(_table(places), self.max_train_examples).rows["place"])
+            kept, rest = self.divided(places)
+            places, apart = list(kept), len(rest)
+            read = {"validation": _chosen(everything, rest)}
+        used = _chosen(everything, self.drawn(places, self.max_train_examples))
         left_out = {"without an example": rows - len(everything), **left_out_of(len(everything), apart, len(used))}
         return task_data(used, read, self.head(names), left_out, digests=self.digests() or None)
+
+    def divided(self, places: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """(examples to train on, `validation_share` of them to evaluate on): the same at random for every seed.
+
+        Raises:
+            UserError: one of the two would be empty.
+        """
+        kept, rest = split_off(_table(places), self.validation_share, ", or task.validation_path")
+        return kept.rows["place"], rest.rows["place"]
+
+    def drawn(self, places: Sequence[int], most: int | None) -> Sequence[int]:
+        """At most so many of the training examples; None: all."""
+        found: Sequence[int] = subset(_table(places), most).rows["place"]
+        return found
 
     def digests(self) -> dict[str, str]:
         """File, as the config names it -> SHA-256 of its bytes; empty for a data set with splits."""

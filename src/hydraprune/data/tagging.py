@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from hydraprune.data import toy
 from hydraprune.data.examples import Examples, Labels
-from hydraprune.data.labels import Tags
 from hydraprune.data.record_task import Example, RecordTask, names_in, number_of
+from hydraprune.data.tag_labels import Tags
 from hydraprune.data.task_checks import as_tuple
 from hydraprune.data.tasks import ToyTask
 from hydraprune.errors import UserError

@@ -28,7 +28,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["TAGS", "generate", "tags", "vocabulary"]
+__all__ = ["TAGS", "generate", "tags", "things", "vocabulary"]
 
 # Of things, and of opinions with their polarity.
 TAGS = ("O", "B-THING", "B-GOOD", "I-GOOD", "B-BAD", "I-BAD")
@@ -73,6 +73,11 @@ def vocabulary() -> tuple[str, ...]:
         _NEGATIONS, _AFFIRMING, _DENYING, _SAYING, _CONTRASTS, _GLUE,
     )  # fmt: skip
     return tuple(sorted({word for group in groups for word in group}))
+
+
+def things() -> tuple[str, ...]:
+    """Return every word for what a sentence speaks of."""
+    return _SUBJECTS
 
 
 def tags(words: Sequence[str]) -> list[str]:

@@ -41,11 +41,11 @@ class CheckpointUse:
         """Why this checkpoint does not match its model, and a cure; None if it does.
 
         Args:
-            kind: the `model_type`.
+            kind: the model in words, such as `bert classifier`.
             head: modules whose weights may be new.
         """
         if lost := [name for name in self.missing if not is_below(name, head)]:
-            reason = f"lacks {len(lost)} weights of a {kind} classifier, {lost[0]} among them, so they would be random"
+            reason = f"lacks {len(lost)} weights of a {kind}, {lost[0]} among them, so they would be random"
             return reason, self._cure()
         if others := [entry for entry in self.reshaped if not is_below(entry[0], head)]:
             name, theirs, ours = others[0]

@@ -28,12 +28,18 @@ def base_model(model: nn.Module) -> tuple[str, nn.Module | None]:
 def head_modules(model: nn.Module) -> tuple[str, ...]:
     """Names of the modules that make up the head: those beside the base model, and the base model's pooler.
 
-    Empty for a model that has no base model apart from itself.
+    Empty for a model that has no base model apart from itself. A layer whose only weight is that of the embedding is
+    none of the head's.
     """
     prefix, base = base_model(model)
     if base is None:
         return ()
-    beside = [name for name, child in model.named_children() if name != prefix and _has_weights(child)]
+    inside = {id(weight) for weight in base.parameters()}
+    beside = [
+        name
+        for name, child in model.named_children()
+        if name != prefix and any(id(weight) not in inside for weight in child.parameters())
+    ]
     poolers = [f"{prefix}.{n}" for n, child in base.named_children() if POOLER in n.lower() and _has_weights(child)]
     return (*poolers, *beside)
 
@@ -50,7 +56,9 @@ def copy_head(teacher: nn.Module, student: nn.Module) -> None:
 
 
 def set_labels(config: Any, labels: Labels) -> None:
-    """Write the number, names and kind of a task's labels into a Hugging Face config."""
+    """Write the number, names and kind of a task's labels into a Hugging Face config, where outputs have names."""
+    if not labels.names_outputs:
+        return
     config.num_labels = labels.count
     config.id2label = dict(enumerate(labels.names))
     config.label2id = {name: index for index, name in enumerate(labels.names)}
@@ -86,6 +94,8 @@ def take_labels(model: nn.Module, labels: Labels) -> bool:
         UserError: the outputs are in another order, and no layer of the head has one row for each.
     """
     config: Any = model.config
+    if not labels.names_outputs:
+        return False
     order = label_order(config, labels)
     reordered = order is not None and order != sorted(order)
     if reordered:

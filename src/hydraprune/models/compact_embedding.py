@@ -73,6 +73,9 @@ def compact(model: nn.Module, optimizer: Any, data: Sequence[Encoded]) -> bool:
     full = model.get_input_embeddings()  # type: ignore[operator]
     if not family.lookup_embedding or type(full) is not nn.Embedding or full.max_norm is not None:
         return False
+    names = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is full.weight]
+    if len(names) > 1:  # the head of a language model, which reads all rows
+        return False
     if getattr(optimizer, "func", optimizer) not in _OPTIMIZERS or not full.weight.requires_grad:
         return False
     # Token types too: GPT-2 looks them up in the same embedding.

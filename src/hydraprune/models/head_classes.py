@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from hydraprune.data.labels import Labels, Problem
 
 _CLASSES: dict[Problem, Any] = {
     "sequence classification": AutoModelForSequenceClassification,
     "token classification": AutoModelForTokenClassification,
+    "question answering": AutoModelForQuestionAnswering,
+    "multiple choice": AutoModelForMultipleChoice,
+    "causal language modelling": AutoModelForCausalLM,
+    "masked language modelling": AutoModelForMaskedLM,
 }
 # Ends of the names of classes in config.json.
-_ENDS: dict[str, Problem] = {"ForTokenClassification": "token classification"}
+_ENDS: dict[str, Problem] = {
+    "ForTokenClassification": "token classification",
+    "ForQuestionAnswering": "question answering",
+    "ForQuestionAnsweringSimple": "question answering",  # of XLNet, XLM and FlauBERT
+    "ForMultipleChoice": "multiple choice",
+    "ForCausalLM": "causal language modelling",
+    "LMHeadModel": "causal language modelling",
+    "ForMaskedLM": "masked language modelling",
+}
 
 
 def problem_of(config: Any) -> Problem:

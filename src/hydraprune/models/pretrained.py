@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -12,12 +12,9 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
-    BertConfig,
-    BertTokenizer,
     PretrainedConfig,
 )
 
-from hydraprune.data import toy
 from hydraprune.data.examples import Labels
 from hydraprune.errors import UserError, single_line
 from hydraprune.models.checkpoint_use import remember_use, use_of
@@ -30,9 +27,6 @@ from hydraprune.sparsity.statistics import nonfinite_parameters
 from hydraprune.utils.hub_access import at_home, loading, local_or_id
 
 _ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
-# Of `TinyModel`: beyond these even the shapes of a model take minutes, or do not fit into memory.
-_MOST_WIDE = 16_384
-_MOST = {"layers": 256, "max_positions": 1_048_576}
 
 
 class ModelSource(Protocol):
@@ -131,7 +125,7 @@ class PretrainedModel:
         self._refuse_stored(config)
         if config.pad_token_id is None:  # a decoder's head finds the end of a text by it
             config.pad_token_id = self.tokenizer().pad_token_id
-        new_head = labels is not None and config.num_labels != labels.count
+        new_head = labels is not None and labels.names_outputs and config.num_labels != labels.count
         if labels is not None and new_head:
             set_labels(config, labels)
         with loading(self.key, self.path):
@@ -150,7 +144,9 @@ class PretrainedModel:
         if kind is not None:
             model.__class__ = kind
         use = use_of(model, info)
-        if misfit := use.misfit(config.model_type, head_modules(model) if labels is not None else ()):
+        is_new_allowed = labels is not None and labels.learns_new_head
+        noun = "classifier" if labels is None or labels.learns_new_head else "language model"
+        if misfit := use.misfit(f"{config.model_type} {noun}", head_modules(model) if is_new_allowed else ()):
             raise self._error(*misfit)
         remember_use(model, use)
         self._refuse_nonfinite(model)
@@ -231,76 +227,3 @@ class PretrainedModel:
         if broken := nonfinite_parameters(model):
             reason = f"{len(broken)} of its weights hold NaN or infinity, {broken[0]} among them"
             raise self._error(reason, "give a model with finite weights")
-
-
-@dataclass(frozen=True)
-class TinyModel:
-    """A small BERT with random weights and a tokenizer for the toy language; nothing is downloaded.
-
-    Raises:
-        UserError: a size is out of range.
-    """
-
-    name: str
-    hidden_size: int
-    layers: int
-    heads: int
-    ffn_size: int
-    max_positions: int = 128
-    dropout: float = 0.0
-    initializer_range: float = 0.02
-    key: str = field(default="model", init=False)
-
-    def __post_init__(self) -> None:
-        for name in ("hidden_size", "layers", "heads", "ffn_size", "max_positions"):
-            value, most = getattr(self, name), _MOST.get(name, _MOST_WIDE)
-            if value < 1:
-                raise self._error(name, "must be at least 1")
-            if value > most:
-                raise self._error(name, f"must be at most {most}", "for a larger model use another than model=tiny")
-        if not 0.0 < self.initializer_range <= 1.0:
-            raise self._error("initializer_range", "must be above 0 and at most 1")
-        if not 0.0 <= self.dropout < 1.0:
-            raise self._error("dropout", "must be at least 0 and below 1")
-        if self.hidden_size % self.heads:
-            raise self._error("heads", f"must divide model.hidden_size={self.hidden_size}")
-
-    def _error(self, name: str, reason: str, cure: str | None = None) -> UserError:
-        return UserError(reason, key=f"model.{name}", value=getattr(self, name), cure=cure)
-
-    def config(self) -> PretrainedConfig:
-        """The BERT config of these sizes."""
-        return BertConfig(
-            vocab_size=len(_tiny_vocabulary()),
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            intermediate_size=self.ffn_size,
-            max_position_embeddings=self.max_positions,
-            hidden_dropout_prob=float(self.dropout),
-            attention_probs_dropout_prob=float(self.dropout),
-            initializer_range=float(self.initializer_range),
-        )
-
-    def tokenizer(self) -> Any:
-        """A tokenizer with whole words of the toy language and single characters for everything else."""
-        return BertTokenizer(vocab={token: index for index, token in enumerate(_tiny_vocabulary())})
-
-    def load(self, labels: Labels | None = None) -> nn.Module:
-        """Random weights, drawn from torch's global generator."""
-        config = self.config()
-        if labels is not None:
-            set_labels(config, labels)
-        model: nn.Module = head_class(config, labels).from_config(config)
-        return model
-
-    def blueprint(self, labels: Labels | None = None) -> nn.Module:
-        """The model's modules and shapes on the meta device."""
-        with torch.device("meta"):
-            return self.load(labels)
-
-
-def _tiny_vocabulary() -> list[str]:
-    characters = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"()-$%&/"
-    words = [w for w in toy.vocabulary() if w not in characters]
-    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters[:36]), *words]

@@ -34,8 +34,8 @@ def check_tokenizer(key: str, path: str, tokenizer: Any, data: TaskData, model: 
         return UserError(reason, key=key, value=path, cure=cure)
 
     config: Any = model.config
-    if data.labels.per_token and not tokenizer.is_fast:
-        reason = "its tokenizer is written in Python, and does not tell which word a token belongs to"
+    if data.labels.needs_places and not tokenizer.is_fast:
+        reason = "its tokenizer is written in Python, and does not tell where in a text a token is"
         raise error(reason, "give a checkpoint with a tokenizer.json")
     if tokenizer.pad_token_id is None:
         raise error("its tokenizer has no padding token", "give one that has")
@@ -45,7 +45,8 @@ def check_tokenizer(key: str, path: str, tokenizer: Any, data: TaskData, model: 
     if max_length > positions:
         reason = f"{key}={path} has {positions} positions"
         raise UserError(reason, key="task.max_length", value=max_length, cure="give at most that")
-    probe = encode(tokenizer, Examples(data.train.texts[:_PROBE], data.train.labels[:_PROBE]), max_length, data.labels)
+    texts = [data.labels.excerpt(texts) for texts in data.train.texts[:_PROBE]]
+    probe = encode(tokenizer, Examples(texts, data.train.labels[:_PROBE]), max_length, data.labels)
     types = probe.inputs.get("token_type_ids", torch.zeros(1))
     if int(types.max()) >= getattr(config, "type_vocab_size", 2) > 0:
         raise error("its model cannot tell the two texts of an example apart (type_vocab_size=1)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from hydraprune.data.metric_direction import is_error
 from hydraprune.results.labels import Named, differences
 from hydraprune.results.measurements import Measurement
 from hydraprune.results.plan_file import Planned
@@ -49,10 +50,11 @@ class Score:
 
     @property
     def drop(self) -> float | None:
-        """The relative drop as published: best sparse run / best dense run - 1."""
+        """The relative drop as published: best sparse run / best dense run - 1. Of an error it is a rise."""
         paired = self.differences
-        best = max((self.dense[seed] for seed in paired), default=0.0)
-        return max(self.sparse[seed] for seed in paired) / best - 1 if best > 0 else None
+        best = min if is_error(self.metric) else max
+        dense = best((self.dense[seed] for seed in paired), default=0.0)
+        return best(self.sparse[seed] for seed in paired) / dense - 1 if dense > 0 else None
 
     @property
     def mean_drop(self) -> float | None:

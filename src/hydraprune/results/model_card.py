@@ -18,6 +18,10 @@ _SLIMMED = (
 _PIPELINES: dict[Problem, str] = {
     "sequence classification": "text-classification",
     "token classification": "token-classification",
+    "question answering": "question-answering",
+    "multiple choice": "multiple-choice",
+    "causal language modelling": "text-generation",
+    "masked language modelling": "fill-mask",
 }
 
 

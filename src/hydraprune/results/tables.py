@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hydraprune.data.metric_direction import is_error
 from hydraprune.results.escaping import in_markdown, in_spreadsheet
 from hydraprune.results.matrix import Cell, Score
 from hydraprune.results.number_format import NONE, figure, milliseconds, percent, ratio, signed
@@ -181,6 +182,8 @@ def _notes(cells: Sequence[Cell], columns: Sequence[SpeedColumn], not_measured: 
     sparse = [cell for cell in cells if cell.spec.phase == "sparse"]
     if not sparse:
         lines = ["Mean and max are over seeds, of the evaluation after the last step."]
+    if any(is_error(score.metric) for cell in sparse for score in cell.scores):
+        lines.append("Perplexity and loss: lower is better; their relative drop is min sparse / min dense - 1.")
     if any(cell.spec.task == "mrpc" for cell in sparse):
         lines.append("MRPC: the published column holds F1, though its table calls it accuracy; ours shows both.")
     if any(cell.missing or cell.failed for cell in cells):

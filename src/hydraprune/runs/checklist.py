@@ -59,12 +59,12 @@ def _provenance(experiment: Experiment, load_data: TaskLoader) -> Provenance:
     components, data = experiment.components, load_data(experiment)
     cache, task, settings = cache_of(experiment.config["cache"]), components.task, components.settings
     model, tokenizer = starting_model(experiment, data.labels)
-    per_epoch = settings.steps_per_epoch(len(data.train))
-    pruners = instantiate.pruners(components.plans, model, settings.epochs * per_epoch, per_epoch)
     encoded = {
         name: encode_once(tokenizer, examples, task.max_length, data.labels, cache)
         for name, examples in {"train": data.train, **data.evaluations}.items()
     }
+    per_epoch = settings.steps_per_epoch(encoded["train"].groups)
+    pruners = instantiate.pruners(components.plans, model, settings.epochs * per_epoch, per_epoch)
     return provenance(data, encoded, model, pruners, components)
 
 

@@ -73,7 +73,7 @@ def finished_report(
             "switch_density": training.sparse_steps.switch_density if training.sparse_steps.layers else 0.0,
         },
         sparse_gain=training.sparse_steps.gain,
-        examples=training.settings.epochs * len(training.train.data),
+        examples=training.settings.epochs * training.train.data.groups,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         teacher=training.teacher.source,
         threads=torch.get_num_threads(),

@@ -82,6 +82,8 @@ def check_head(config: Any, labels: Labels, key: str, path: str, task: str) -> N
     if (problem := problem_of(config)) != labels.problem:
         reason = f"has a head for {problem}, and task {task} needs one for {labels.problem}"
         raise UserError(reason, key=key, value=path)
+    if not labels.names_outputs:
+        return
     if config.num_labels != labels.count:
         raise UserError(f"has {config.num_labels} labels and task {task} {labels.count}", key=key, value=path)
     several = getattr(config, "problem_type", None) == _MULTI_LABEL
@@ -114,7 +116,7 @@ def check_dense_run(experiment: Experiment, labels: Labels) -> None:
     check_model(dense, report)
     config = pretrained(str(dense.directory / "model"), "run.root").config()
     theirs = label_names(config)
-    if theirs != labels.names:
+    if labels.names_outputs and theirs != labels.names:
         raise UserError(
             f"holds a dense run for the labels {', '.join(theirs)}, and the task has {', '.join(labels.names)}",
             key="run.root",

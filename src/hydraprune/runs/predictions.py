@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from hydraprune.utils.files import write_text
 def write_predictions(predicted: Mapping[str, Predictions], data: TaskData, path: Path, key: str) -> int:
     """Write one line per evaluation example, in the order of the data; returns how many.
 
-    A line has `set`, `example` (its number in the set, from 0), `text` (and `text_2`) or `words`, `label` and
-    `prediction`: names of classes (lists of them for several), or scores.
+    A line has `set`, `example` (its number in the set, from 0), the texts, such as `text` (and `text_2`) or `words`,
+    `label` and `prediction`: names of classes (lists of them for several), scores, or answers. For running text it is
+    of one row.
 
     Args:
         key: what names `path`, for the error.
@@ -28,15 +28,10 @@ def write_predictions(predicted: Mapping[str, Predictions], data: TaskData, path
     """
     lines = []
     for name, made in predicted.items():
-        rows = sorted(zip(made.examples, made.references, made.predictions, strict=True), key=itemgetter(0))
-        for example, label, prediction in rows:
-            texts = data.evaluations[name].texts[example]
+        texts = data.evaluations[name].texts
+        for example, (label, prediction) in enumerate(zip(made.references, made.predictions, strict=True)):
             line: dict[str, Any] = {"set": name, "example": example}
-            if data.labels.per_token:
-                line["words"] = texts
-            else:
-                line["text"] = texts[0]
-                line |= {f"text_{place}": text for place, text in enumerate(texts[1:], start=2)}
+            line |= data.labels.shown(texts[example]) if len(texts) == len(made.predictions) else {}
             line |= {"label": data.labels.named(label), "prediction": data.labels.named(prediction)}
             lines.append(json.dumps(line, ensure_ascii=False))
     try:

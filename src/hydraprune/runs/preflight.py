@@ -13,8 +13,8 @@ from hydraprune.config import instantiate
 from hydraprune.config.construction import target_error
 from hydraprune.config.identity import escapes
 from hydraprune.config.instantiate import Components, with_config_keys
-from hydraprune.data.encoding import estimated_tokens
-from hydraprune.data.examples import Examples, TaskData
+from hydraprune.data.encoding import estimated_size
+from hydraprune.data.examples import TaskData
 from hydraprune.data.splits import check_splits
 from hydraprune.data.task_checks import check_metrics
 from hydraprune.errors import UserError
@@ -112,7 +112,8 @@ def check(experiment: Experiment, load_data: TaskLoader, trials: Trials) -> Need
     tokenizer = source.tokenizer()
     key, named = ("dense.source", dense) if dense else ("model", components.model.name)
     check_tokenizer(key, named, tokenizer, data, blueprint, task.max_length)
-    per_epoch = settings.steps_per_epoch(len(data.train))
+    sizes = task_sizes(experiment, tokenizer, data)
+    per_epoch = settings.steps_per_epoch(sizes["train"][0] // data.labels.group)
     steps = settings.epochs * per_epoch
     instantiate.pruners(plans, blueprint, steps, per_epoch)
     _check_optimizer(experiment, steps, per_epoch)
@@ -127,7 +128,16 @@ def check(experiment: Experiment, load_data: TaskLoader, trials: Trials) -> Need
             loss = components.distiller if settings.epochs else NoDistillation()
             try_out(model, teacher or model, loss, trial_batch(data, tokenizer, task.max_length), (key, named))
     model_bytes = sum(weight.numel() * weight.element_size() for weight in blueprint.parameters())
-    return Needs(steps, model_bytes, *_cached_bytes(experiment, blueprint.config, tokenizer, data))
+    return Needs(steps, model_bytes, *_cached_bytes(experiment, blueprint.config, data, sizes))
+
+
+def task_sizes(experiment: Experiment, tokenizer: Any, data: TaskData) -> dict[str, tuple[int, int]]:
+    """`train` and the names of the evaluation sets -> (rows, tokens, which may be estimated)."""
+    cache, longest = cache_of(experiment.config["cache"]), experiment.components.task.max_length
+    return {
+        name: estimated_size(tokenizer, examples, longest, data.labels, cache)
+        for name, examples in {"train": data.train, **data.evaluations}.items()
+    }
 
 
 def _check_start(components: Components, model: nn.Module, steps: int, per_epoch: int) -> None:
@@ -139,19 +149,17 @@ def _check_start(components: Components, model: nn.Module, steps: int, per_epoch
             raise with_config_keys(error.of(pruner.name), components.plans) from None
 
 
-def _cached_bytes(experiment: Experiment, model: Any, tokenizer: Any, data: TaskData) -> tuple[int, int]:
+def _cached_bytes(
+    experiment: Experiment, model: Any, data: TaskData, sizes: Mapping[str, tuple[int, int]]
+) -> tuple[int, int]:
     """Bytes of teacher outputs and of tokens that will be cached."""
     components = experiment.components
     cache, distiller = cache_of(experiment.config["cache"]), components.distiller
-
-    def tokens(examples: Examples) -> int:
-        return estimated_tokens(tokenizer, examples, components.task.max_length, data.labels)
-
     answers = 0
     if distiller.needs_teacher and distiller.cacheable and not distiller.online and components.settings.epochs:
-        rows = tokens(data.train) if distiller.rows_per_token(data.labels) else len(data.train)
-        answers = rows * (model.hidden_size if distiller.per_token else data.labels.count) * 4
-    kept = sum(tokens(examples) for examples in (data.train, *data.evaluations.values())) * _TOKEN_BYTES
+        rows = sizes["train"][distiller.rows_per_token(data.labels)]
+        answers = rows * (model.hidden_size if distiller.per_token else data.labels.width(model)) * 4
+    kept = sum(tokens for _, tokens in sizes.values()) * _TOKEN_BYTES
     return answers if cache.admits(answers) else 0, kept if cache.admits(kept) else 0
 
 
@@ -273,7 +281,7 @@ def _check_teacher(components: Components, student: Any, tokenizer: Any, data: T
             value=path,
             cure="give a teacher with the same vocabulary",
         )
-    is_pair = not data.labels.per_token and len(data.train.texts[0]) > 1
+    is_pair = data.labels.problem != "token classification" and len(data.train.texts[0]) > 1
     if is_pair and set(other.model_input_names) - set(tokenizer.model_input_names):
         raise UserError(
             "distinguishes the two texts of an example by token types, which the student's tokenizer does not make",

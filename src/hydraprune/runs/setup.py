@@ -112,7 +112,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     few = _few_widths(settings, task, accelerator.device)
     train = Batches(encoded(data.train), settings.batch_size, config["seed"], settings.length_grouping, few)
     evaluations = {name: encoded(examples) for name, examples in data.evaluations.items()}
-    per_epoch = settings.steps_per_epoch(len(train.data))
+    per_epoch = settings.steps_per_epoch(train.data.groups)
     steps = settings.epochs * per_epoch
     live = LiveSetup(experiment, accelerator, cache, train.data)
     # Without training steps no teacher is needed.

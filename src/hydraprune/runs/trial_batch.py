@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,13 +40,13 @@ class Trials:
 
 
 def trial_batch(data: TaskData, tokenizer: Any, max_length: int) -> Batches:
-    """The longest and the shortest example of a task, in this order."""
+    """The rows of the longest and the shortest example of a task."""
     everything = [data.train, *data.evaluations.values()]
     pairs = [pair for examples in everything for pair in zip(examples.texts, examples.labels, strict=True)]
     sizes = [sum(map(len, texts)) for texts, _ in pairs]
     chosen = [pairs[sizes.index(size)] for size in (max(sizes), min(sizes))]
-    examples = Examples([texts for texts, _ in chosen], [label for _, label in chosen])
-    return Batches(encode(tokenizer, examples, max_length, data.labels), batch_size=2)
+    examples = Examples([data.labels.excerpt(texts) for texts, _ in chosen], [label for _, label in chosen])
+    return Batches(encode(tokenizer, examples, max_length, data.labels), batch_size=1)
 
 
 def try_out(
@@ -70,7 +69,9 @@ def try_out(
     try:
         with torch.no_grad():
             try:
-                difference, scale = _difference_by_padding(model, batches)
+                # Each a row, or the rows that belong together.
+                longest, *_, shortest = (order := batches.order()) * (1 if len(order) > 1 else 2)
+                difference, scale = _difference_by_padding(model, batches, longest, shortest)
             except Exception as error:  # a model's code may raise anything
                 width = int(batches.data.lengths.max())
                 reason = f"cannot be computed on a text of the task ({width} tokens): {one_line(error)}"
@@ -84,7 +85,7 @@ def try_out(
                     difference,
                     scale,
                 )
-            _try_loss(model, teacher, distiller, batches.batch(torch.tensor([0, 1])))
+            _try_loss(model, teacher, distiller, batches.batch(torch.cat([longest, shortest])))
     finally:
         model.train(modes[0])
         teacher.train(modes[1])
@@ -93,6 +94,9 @@ def try_out(
 def _try_loss(model: nn.Module, teacher: nn.Module, distiller: Distiller, batch: Batch) -> None:
     name = type(distiller).__name__
     try:
+        why = batch.head.misfit_on(model, batch.inputs)
+        if why is not None:
+            raise UserError(why, key="task")
         why = distiller.misfit_on(model, batch)
         if why is None:
             outputs = distiller.teacher_outputs(teacher, batch) if distiller.needs_teacher else None
@@ -105,15 +109,12 @@ def _try_loss(model: nn.Module, teacher: nn.Module, distiller: Distiller, batch:
         raise UserError(why, key="distill", cure="use distill=logits or distill=none")
 
 
-def _difference_by_padding(model: nn.Module, batches: Batches) -> tuple[float, float]:
+def _difference_by_padding(
+    model: nn.Module, batches: Batches, longest: Tensor, shortest: Tensor
+) -> tuple[float, float]:
     """(largest difference between the outputs for the shortest text padded and alone, largest output)."""
-    padded = _outputs(model, batches, [0, 1])[1]
-    alone = _outputs(model, batches, [1])[0]
-    if batches.data.head.per_token:
+    padded = batches.batch(torch.cat([longest, shortest])).outputs(model).float()[-1]
+    alone = batches.batch(shortest[-1:]).outputs(model).float()[0]
+    if batches.data.head.output_per_token:
         padded = padded[: len(alone)]
     return float((padded - alone).abs().max()), float(alone.abs().max())
-
-
-def _outputs(model: nn.Module, batches: Batches, examples: Sequence[int]) -> Tensor:
-    logits: Tensor = model(**batches.batch(torch.tensor(examples)).inputs).logits
-    return logits.float()

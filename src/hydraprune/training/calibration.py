@@ -26,8 +26,8 @@ def calibration_of(model: nn.Module, train: Batches, accelerator: Accelerator) -
             for indices in train.order()[:batches]:
                 batch = train.batch(indices).to(accelerator.device)
                 with accelerator.autocast(), ignore_padding(batch.inputs["attention_mask"]):
-                    logits = model(**batch.inputs).logits
-                yield batch.head.loss(logits, batch.labels)
+                    outputs = batch.outputs(model)
+                yield batch.loss(outputs)
         finally:
             model.train(training)
 

@@ -104,7 +104,7 @@ class NoDistillation(Distiller):
         return False
 
     def loss(self, student: nn.Module, batch: Batch, teacher_outputs: Tensor | None) -> Tensor:
-        return batch.head.loss(student(**batch.inputs).logits, batch.labels)
+        return batch.loss(batch.outputs(student))
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class HiddenStates(Distiller):
             alone = _last_hidden_states(model, batch)
         except Exception as error:  # a model's code may raise anything
             return f"the encoder of this model cannot be computed alone ({single_line(error)})"
-        mask = batch.inputs["attention_mask"].bool()
+        mask = batch.mask
         if inside is None or (inside.shape == alone.shape and torch.allclose(inside[mask], alone[mask], atol=1e-5)):
             return None
         return "the encoder of this model alone computes something else than inside the whole model"
@@ -193,7 +193,7 @@ class Logits(Distiller):
     """`weight` * T^2 * KL(teacher || student), both at temperature T, + (1 - `weight`) * the task's loss.
 
     Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531.
-    Classification only.
+    Not for scores.
 
     Args:
         online: run the teacher in every step instead of once per example.
@@ -216,7 +216,7 @@ class Logits(Distiller):
         return False
 
     def rows_per_token(self, head: Labels) -> bool:
-        return head.per_token
+        return head.output_per_token
 
     @property
     def cacheable(self) -> bool:
@@ -230,15 +230,13 @@ class Logits(Distiller):
         return None
 
     def teacher_outputs(self, teacher: nn.Module, batch: Batch) -> Tensor:
-        logits: Tensor = teacher(**batch.inputs).logits
-        return logits
+        return batch.outputs(teacher)
 
     def loss(self, student: nn.Module, batch: Batch, teacher_outputs: Tensor | None) -> Tensor:
         assert teacher_outputs is not None
-        logits = student(**batch.inputs).logits
-        soft = batch.head.soft_loss(logits, teacher_outputs, self.temperature, batch.labels)
-        hard = batch.head.loss(logits, batch.labels)
-        return self.weight * self.temperature**2 * soft + (1 - self.weight) * hard
+        outputs = batch.outputs(student)
+        soft = batch.soft_loss(outputs, teacher_outputs, self.temperature)
+        return self.weight * self.temperature**2 * soft + (1 - self.weight) * batch.loss(outputs)
 
 
 def _last_hidden_states(model: nn.Module, batch: Batch) -> Tensor:
@@ -256,7 +254,7 @@ def _hidden_states_inside(model: nn.Module, batch: Batch) -> Tensor | None:
     seen: list[Any] = []
     hook = encoder.register_forward_hook(lambda _module, _inputs, outputs: seen.append(outputs))
     try:
-        model(**batch.inputs)
+        batch.outputs(model)
     finally:
         hook.remove()
     hidden = seen[-1][0] if seen else None

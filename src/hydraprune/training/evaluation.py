@@ -21,14 +21,12 @@ class Predictions:
     """What a model predicts for the examples of one evaluation set.
 
     Args:
-        predictions: as `Labels.predictions` makes them: classes by their numbers, or scores.
+        predictions: as `Labels.collect` returns them, such as classes by their numbers, in the order of the set.
         references: the examples' labels in the same form.
-        examples: the examples' numbers in their set.
     """
 
     predictions: list[Any]
     references: list[Any]
-    examples: list[int]
 
 
 def evaluate(
@@ -70,20 +68,25 @@ def _predict(model: nn.Module, name: str, batches: Batches, accelerator: Acceler
     predictions: list[Any] = []
     references: list[Any] = []
     finite, indices = [], []
+    data = batches.data
     for batch in batches.epoch():
         signals.check()
         moved = batch.to(accelerator.device)
         with accelerator.autocast():
-            logits = model(**moved.inputs).logits.float()
-        predictions += batch.head.predictions(logits, batch.labels)
-        references += batch.head.references(batch.labels)
-        finite.append(logits.isfinite().flatten(1).all(-1))
+            outputs = moved.outputs(model).float()
+        predictions += data.head.predictions(outputs, moved.labels, moved.mask)
+        references += data.head.references(batch.labels)
+        finite.append(outputs.isfinite().flatten(1).all(-1))
         indices.append(batch.indices)
-    broken = torch.cat(indices)[~torch.cat(finite).cpu()]
+    rows = torch.cat(indices)
+    broken = rows[~torch.cat(finite).cpu()]
     if len(broken):
         raise UserError(
-            f"the model's output for {len(broken)} of {len(batches.data)} examples of {name} is not finite, "
+            f"the model's output for {len(broken)} of {len(data)} examples of {name} is not finite, "
             f"first for example {int(broken.min())} (counted from 0)",
             cure="lower optimizer.lr, or set training.max_grad_norm=1",
         )
-    return Predictions(predictions, references, torch.cat(indices).tolist())
+    # Of each group, whose rows are neighbours, there is one prediction.
+    order = rows[:: data.head.group].argsort().tolist()
+    ours, theirs = ([found[place] for place in order] for found in (predictions, references))
+    return Predictions(*data.head.collect(ours, theirs, data))

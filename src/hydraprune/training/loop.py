@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from hydraprune.data.batches import Batch
+from hydraprune.data.metric_direction import is_better
 from hydraprune.training.checkpoints import Checkpoints, FreshStart, Start
 from hydraprune.training.clock import Clock
 from hydraprune.training.evaluation import evaluate
@@ -112,7 +113,9 @@ def _evaluate(setup: TrainingSetup, progress: Progress, clock: Clock, extra: Map
                 ", ".join(emptied),
             )
     at_target = all(progress.step >= pruner.updates.last for pruner in setup.pruners)
-    if at_target and (not progress.best or _is_better(final[setup.headline], progress.best[setup.headline])):
+    if at_target and (
+        not progress.best or is_better(final[setup.headline], progress.best[setup.headline], setup.headline)
+    ):
         progress.best = {**final, "epoch": epoch}
 
 
@@ -132,8 +135,3 @@ def _sparsity(setup: TrainingSetup) -> dict[str, float]:
         return {}
     zeros = sum(pruner.zeros for pruner in setup.pruners)
     return {"sparsity/global": zeros / sum(pruner.total for pruner in setup.pruners)}
-
-
-def _is_better(new: float, old: float) -> bool:
-    """Whether `new` is the higher score; NaN is the lowest."""
-    return not math.isnan(new) and (math.isnan(old) or new > old)

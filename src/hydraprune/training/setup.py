@@ -78,7 +78,7 @@ class TrainingSetup:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
-        return self.settings.steps_per_epoch(len(self.train.data))
+        return self.settings.steps_per_epoch(self.train.data.groups)
 
     @property
     def steps(self) -> int:

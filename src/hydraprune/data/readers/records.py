@@ -61,7 +61,8 @@ def read_records(source: Source, columns: Sequence[str], scratch: str) -> Any:
     """The rows of a csv, tsv, json, parquet or word-per-line file, a `datasets.Dataset`.
 
     Args:
-        columns: those that are used. A word-per-line file has the first two: words, and tags.
+        columns: those that are used. A word-per-line file has the first two: words, and tags; with one column a text
+            file has a text in each line.
 
     Raises:
         UserError: it cannot be read, is of another kind, or lacks a column.
@@ -71,6 +72,8 @@ def read_records(source: Source, columns: Sequence[str], scratch: str) -> Any:
     file = at_home(source.path)
     suffix = file.suffix.lower()
     with loading(source.key, source.path):
+        if suffix in _COLUMNS and len(columns) == 1:
+            return datasets.Dataset.from_dict({columns[0]: file.read_text(encoding="utf-8-sig").splitlines()})
         if suffix in _COLUMNS:
             sentences = list(_sentences(source, file))
             words, tags = columns[:2]

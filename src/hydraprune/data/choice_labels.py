@@ -1,0 +1,97 @@
+"""Choices: which of several texts goes with a question; multiple choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hydraprune.data.labels import Labels, Problem, Rows, count_truncated, inputs_of, task_loss
+
+
+@dataclass(frozen=True)
+class Choices(Labels):
+    """The number of the right choice.
+
+    The texts of an example are the question and its choices, of which every example has as many. A row is the question
+    with one choice; a model gives it one score.
+
+    Args:
+        choices: of each example.
+    """
+
+    names: tuple[str, ...] = ()
+    choices: int = 2
+
+    problem: ClassVar[Problem] = "multiple choice"
+    fewest: ClassVar[int] = 0
+    names_outputs: ClassVar[bool] = False
+
+    @property
+    def group(self) -> int:
+        return self.choices
+
+    @property
+    def count(self) -> int:
+        return self.choices
+
+    @property
+    def kind(self) -> str:
+        return "choices"
+
+    @property
+    def problem_type(self) -> str | None:
+        return None
+
+    def width(self, config: Any) -> int:
+        return 1
+
+    def form(self, texts: Sequence[tuple[str, ...]]) -> str:
+        return f"{self.choices} choices"
+
+    def tokenize(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Rows:
+        pairs = [(question, choice) for question, *choices in texts for choice in choices]
+        # The choice stays whole where it can.
+        columns = [list(column) for column in zip(*pairs, strict=True)]
+        tokens = tokenizer(*columns, truncation=True, max_length=max_length)
+        truncated = count_truncated(tokenizer, tokens, pairs, max_length)
+        return Rows(inputs_of(tokens), truncated=min(truncated, len(texts)))
+
+    def targets(self, labels: Sequence[Any], flat: Mapping[str, Tensor], offsets: Tensor) -> Tensor:
+        return torch.tensor(labels, dtype=torch.int64).repeat_interleave(self.choices)
+
+    def outputs(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The score of each row, [rows, 1]."""
+        # As questions of one choice: the model itself would put the rows together.
+        logits: Tensor = model(**{name: values.unsqueeze(1) for name, values in inputs.items()}).logits
+        return logits
+
+    def loss(self, logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy over the choices of a question."""
+        return task_loss(logits.view(-1, self.choices), targets[:: self.choices])
+
+    def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor, mask: Tensor) -> Tensor:
+        """The same over the choices of a question, the mean over questions."""
+        ours, theirs = (F.log_softmax(x.float().view(-1, self.choices) / temperature, -1) for x in (logits, teacher))
+        return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+    def predictions(self, logits: Tensor, targets: Tensor, mask: Tensor) -> list[Any]:
+        found: list[Any] = logits.view(-1, self.choices).argmax(-1).cpu().tolist()
+        return found
+
+    def references(self, targets: Tensor) -> list[Any]:
+        found: list[Any] = targets[:: self.choices].cpu().tolist()
+        return found
+
+    def values(self, labels: Iterable[Any]) -> list[float]:
+        return []
+
+    def named(self, value: Any) -> Any:
+        return value
+
+    def shown(self, texts: tuple[str, ...]) -> dict[str, Any]:
+        return {"question": texts[0], "choices": texts[1:]}

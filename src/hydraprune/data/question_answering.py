@@ -1,0 +1,96 @@
+"""Extractive question answering: the answer is a part of the context; data sets like SQuAD, and the user's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydraprune.data.examples import Labels
+from hydraprune.data.record_task import Example, RecordTask
+from hydraprune.data.span_labels import Spans
+from hydraprune.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionTask(RecordTask):
+    """A data set of questions, contexts and answers.
+
+    Args:
+        question, context: columns of texts.
+        answers: a column that holds `{"text": [...], "answer_start": [...]}`, or a list of pairs
+            `{"text": ..., "answer_start": ...}`; empty for a question without an answer. A json file may be nested as
+            SQuAD's own.
+        max_length: most tokens of a row, of question and context together; a longer context is read in several rows.
+        stride: tokens that neighbouring rows share.
+        longest_answer: most tokens of an answer that is predicted.
+        (the others as in `RecordTask`)
+    """
+
+    labels: None = None
+    question: str
+    context: str
+    answers: str
+    stride: int
+    longest_answer: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.stride <= self.max_length // 2:
+            reason = f"must be at least 0 and at most half of task.max_length={self.max_length}"
+            raise UserError(reason, key="task.stride", value=self.stride)
+        if self.max_length < 32:
+            raise UserError("must be at least 32 tokens for a question and its context", key="task.max_length",
+                            value=self.max_length)  # fmt: skip
+        if self.longest_answer < 1:
+            raise UserError("must be at least 1", key="task.longest_answer", value=self.longest_answer)
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return self.question, self.context, self.answers
+
+    @property
+    def class_column(self) -> str | None:
+        return None
+
+    def head(self, names: tuple[str, ...]) -> Labels:
+        return Spans(stride=self.stride, longest=self.longest_answer)
+
+    def names(self, rows: Any) -> tuple[str, ...]:
+        return ()
+
+    def example(self, row: Mapping[str, Any], numbers: Mapping[str | int, int]) -> Example | None:
+        question, context = row[self.question], row[self.context]
+        for column, text in ((self.question, question), (self.context, context)):
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"{column} holds {text!r:.40}, which is no text", "give a question and its context")
+        answers = _answers(row[self.answers], self.answers)
+        for text, start in answers:
+            if context[start : start + len(text)] != text:
+                place = context.find(text)
+                where = "nowhere in" if place < 0 else f"at character {place} of"
+                reason = f"the answer {text!r:.60} is not at character {start} of {self.context}, but {where} it"
+                raise ValueError(reason, "count characters from 0, or leave the row out")
+        return (question.lstrip(), context), answers
+
+
+def _answers(value: Any, column: str) -> list[tuple[str, int]]:
+    """The texts and starts of answers in either form.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    if isinstance(value, Mapping):
+        texts, starts = value.get("text"), value.get("answer_start")
+        pairs = list(zip(texts, starts, strict=False)) if isinstance(texts, list) and isinstance(starts, list) else None
+        if pairs is not None and len(texts) != len(starts):  # type: ignore[arg-type]
+            raise ValueError(f"{column} holds {len(texts)} texts and {len(starts)} starts")  # type: ignore[arg-type]
+    elif isinstance(value, list) and all(isinstance(answer, Mapping) for answer in value):
+        pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]
+    else:
+        pairs = [] if value is None else None
+    is_valid = pairs is not None and all(isinstance(t, str) and t and type(s) is int and s >= 0 for t, s in pairs)
+    if pairs is None or not is_valid:
+        cure = 'give {"text": ["..."], "answer_start": [12]}, or empty lists where there is no answer'
+        raise ValueError(f"{column} holds {value!r:.60}, which are no answers", cure)
+    return pairs
