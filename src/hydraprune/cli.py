@@ -1,4 +1,4 @@
-"""`hydraprune ...`: train, check, watch, report, dashboard, eval, verify, slim, export, bench, and so on."""
+"""`hydraprune ...`: train, check, watch, report, dashboard, eval, predict, verify, slim, export, bench, and so on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hydraprune.bench import command as bench_command
 from hydraprune.deploy import export_command
 from hydraprune.deploy.slim_command import add_slim
 from hydraprune.errors import INTERRUPTED, UserError
+from hydraprune.runs.evaluation_commands import add_eval, add_predict
 from hydraprune.utils.command_line import OneLineParser
 from hydraprune.utils.hub_access import go_offline_if_unreachable
 from hydraprune.utils.redaction import guarded_terminal
@@ -98,17 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument("--name", default="hydraprune", help="name of the workspace (default: hydraprune)")
     _add_modules(page)
     page.set_defaults(call=_dashboard)
-    evaluate = commands.add_parser("eval", help="evaluate a saved model on a task: hydraprune eval MODEL task=sst2")
-    evaluate.add_argument("model", help="a folder or hub id")
-    evaluate.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="task=..., task.path=..., training.device=..."
-    )
-    evaluate.add_argument(
-        "--predictions",
-        metavar="FILE",
-        help="also write the label and prediction of each example there, as JSON lines (.jsonl)",
-    )
-    evaluate.set_defaults(call=_eval)
+    add_eval(commands)
+    add_predict(commands)
     verify = commands.add_parser(
         "verify", help="count the zeros of a saved model of any kind and show which pattern each layer obeys"
     )
@@ -226,12 +218,6 @@ def _workspace(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"cannot be written ({error.strerror or error})", key=f"--out {arguments.out}") from None
     return 0
-
-
-def _eval(arguments: argparse.Namespace) -> int:
-    from hydraprune.runs.commands import evaluate
-
-    return evaluate(arguments.model, arguments.overrides, arguments.predictions)
 
 
 def _verify(arguments: argparse.Namespace) -> int:

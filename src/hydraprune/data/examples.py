@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from hydraprune.data.labels import SCORE, Labels
 from hydraprune.data.metrics import Metric
@@ -83,3 +83,18 @@ class Task(Protocol):
         Raises:
             UserError: the data cannot be used; with the config key, its value and a cure.
         """
+
+
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """What a task offers beside, if texts without labels can be read: `hydraprune predict` uses it."""
+
+    def read_texts(self, split: str | None, file: str | None) -> Examples:
+        """The texts of a split, or of a file, without their labels: each label is None.
+
+        Raises:
+            UserError: the data cannot be found or read, or a text is none.
+        """
+
+    def head_of(self, names: tuple[str, ...], examples: Examples) -> Labels:
+        """What a model whose outputs have these names predicts for some examples."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydraprune.data.examples import Labels
 from hydraprune.data.labels import LabelSets
-from hydraprune.data.record_task import Example, RecordTask, names_in, number_of
+from hydraprune.data.record_task import RecordTask, names_in, number_of
 from hydraprune.data.task_checks import as_tuple, check_columns, freeze_lists
 from hydraprune.errors import UserError
 
@@ -60,18 +60,25 @@ class LabelSetTask(RecordTask):
             return as_tuple(self.label)
         return names_in(rows, str(self.label)) if self.labels is None else as_tuple(self.labels)
 
-    def example(self, row: Mapping[str, Any], numbers: Mapping[str | int, int]) -> Example | None:
+    @property
+    def label_columns(self) -> Sequence[str]:
+        return as_tuple(self.label)
+
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         texts = tuple(row[column] for column in self.text)
         for column, text in zip(self.text, texts, strict=True):
             if not isinstance(text, str):
                 raise ValueError(f"{column} holds {text!r:.40}, which is no text", "give a column of texts")
+        return texts
+
+    def label_of(self, row: Mapping[str, Any], texts: tuple[str, ...], numbers: Mapping[str | int, int]) -> list[int]:
         if self._is_list:
             given = row[str(self.label)]
             if not isinstance(given, list):
                 raise ValueError(f"{self.label} holds {given!r:.40}, no list", "name several columns of 0 and 1")
-            return texts, sorted({number_of(value, numbers) for value in given})
+            return sorted({number_of(value, numbers) for value in given})
         values = {name: row[name] for name in as_tuple(self.label)}
         for name, value in values.items():
             if value not in (0, 1, "0", "1"):
                 raise ValueError(f"{name} holds {value!r:.40}", "give 0 or 1")
-        return texts, [numbers[name] for name, value in values.items() if int(value)]
+        return [numbers[name] for name, value in values.items() if int(value)]

@@ -68,6 +68,8 @@ class Labels:
     learns_new_head: ClassVar[bool] = True
     # Whether the number of an example's rows depends on its tokens.
     varies_rows: ClassVar[bool] = False
+    # Whether rows are cut from running text, and are the examples of a metric.
+    is_running_text: ClassVar[bool] = False
     # Whether the tokenizer must tell where in the text a token is.
     needs_places: ClassVar[bool] = False
 
@@ -98,6 +100,10 @@ class Labels:
     def form(self, texts: Sequence[tuple[str, ...]]) -> str:
         """What tokens depend on beside the texts and the maximal length."""
         return str(len(texts[0]))
+
+    def unknown(self, texts: tuple[str, ...]) -> Any:
+        """A label that stands for an unknown one, where tokens are only read."""
+        return 0
 
     def excerpt(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         """Of an example, as much as a trial needs."""
@@ -191,6 +197,9 @@ class LabelSets(Labels):
     @property
     def problem_type(self) -> str | None:
         return "multi_label_classification"
+
+    def unknown(self, texts: tuple[str, ...]) -> Any:
+        return []
 
     def targets(self, labels: Sequence[Any], flat: Mapping[str, Tensor], offsets: Tensor) -> Tensor:
         found = torch.zeros(len(labels), self.count)

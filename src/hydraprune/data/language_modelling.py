@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydraprune.data.examples import Examples, Labels, TaskData
-from hydraprune.data.record_task import Example, RecordTask
+from hydraprune.data.record_task import RecordTask
 from hydraprune.data.summary import DataSummary, SplitSummary, examples_digest
 from hydraprune.data.token_labels import MaskedTokens, NextTokens
 from hydraprune.errors import UserError
@@ -50,11 +50,18 @@ class TextTask(RecordTask):
     def names(self, rows: Any) -> tuple[str, ...]:
         return ()
 
-    def example(self, row: Mapping[str, Any], numbers: Mapping[str | int, int]) -> Example | None:
+    @property
+    def label_columns(self) -> Sequence[str]:
+        return ()
+
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         text = row[self.text]
         if not isinstance(text, str):
             raise ValueError(f"{self.text} holds {text!r:.40}, which is no text", "give a column of texts")
-        return (text,), 0
+        return (text,)
+
+    def label_of(self, row: Mapping[str, Any], texts: tuple[str, ...], numbers: Mapping[str | int, int]) -> int:
+        return 0
 
     def load(self) -> TaskData:
         found = super().load()
@@ -83,6 +90,9 @@ class TextTask(RecordTask):
                 cure="give task.validation_path",
             )
         return places[: len(places) - apart], places[len(places) - apart :]
+
+    def read_texts(self, split: str | None, file: str | None) -> Examples:
+        return self._joined(str(split or file), super().read_texts(split, file))
 
     def _joined(self, name: str, examples: Examples) -> Examples:
         pieces = [(piece,) for piece in _pieces([text for (text,) in examples.texts], self.separator)]

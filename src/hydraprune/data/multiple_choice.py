@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydraprune.data.choice_labels import Choices
-from hydraprune.data.examples import Labels
-from hydraprune.data.record_task import Example, RecordTask
+from hydraprune.data.examples import Examples, Labels
+from hydraprune.data.record_task import RecordTask
 from hydraprune.data.task_checks import as_tuple, freeze_lists
 from hydraprune.errors import UserError
 
@@ -60,7 +60,18 @@ class ChoiceTask(RecordTask):
         found = self._choices(rows[0]) if len(rows) else None
         return tuple(_letter(place) for place in range(len(found or ())))
 
-    def example(self, row: Mapping[str, Any], numbers: Mapping[str | int, int]) -> Example | None:
+    def head_of(self, names: tuple[str, ...], examples: Examples) -> Labels:
+        counts = {len(texts) - 1 for texts in examples.texts}
+        if len(counts) > 1:
+            reason = f"questions have {min(counts)} to {max(counts)} choices"
+            raise UserError(reason, key="task.choices", value=self.choices, cure="give each question as many")
+        return Choices(choices=counts.pop())
+
+    @property
+    def label_columns(self) -> Sequence[str]:
+        return (self.label,)
+
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         question = [row[column] for column in self.text]
         start = row[self.start] if self.start else ""
         for column, text in zip((*self.text, self.start), (*question, start), strict=True):
@@ -70,16 +81,19 @@ class ChoiceTask(RecordTask):
         named = " ".join(as_tuple(self.choices))
         if choices is None:
             raise ValueError(f"{named} holds no list of texts", "name a column of lists, or a column for each choice")
-        expected = sum(isinstance(name, str) for name in numbers)
-        if len(choices) != expected:
-            raise ValueError(f"{named} holds {len(choices)} choices, and the first row has {expected}",
-                             "give each question as many")  # fmt: skip
+        return (" ".join(question), *(f"{start} {choice}".strip() for choice in choices))
+
+    def label_of(self, row: Mapping[str, Any], texts: tuple[str, ...], numbers: Mapping[str | int, int]) -> int:
+        expected, found = sum(isinstance(name, str) for name in numbers), len(texts) - 1
+        if found != expected:
+            reason = f"it has {found} choices, and the first row has {expected}"
+            raise ValueError(reason, "give each question as many")
         number = numbers.get(_as_number(row[self.label]))
         if number is None:
             known = ", ".join(name for name in numbers if isinstance(name, str))
-            raise ValueError(f"{self.label} holds {row[self.label]!r:.40}, none of its choices",
-                             f"give a number from 0 to {expected - 1}, or one of {known}")  # fmt: skip
-        return (" ".join(question), *(f"{start} {choice}".strip() for choice in choices)), number
+            reason = f"{self.label} holds {row[self.label]!r:.40}, none of its choices"
+            raise ValueError(reason, f"give a number from 0 to {expected - 1}, or one of {known}")
+        return number
 
     def _choices(self, row: Mapping[str, Any]) -> list[str] | None:
         """The choices of a row; None if they are no texts."""

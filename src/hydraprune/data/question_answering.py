@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydraprune.data.examples import Labels
-from hydraprune.data.record_task import Example, RecordTask
+from hydraprune.data.record_task import RecordTask
 from hydraprune.data.span_labels import Spans
 from hydraprune.errors import UserError
 
@@ -24,10 +24,12 @@ class QuestionTask(RecordTask):
         max_length: most tokens of a row, of question and context together; a longer context is read in several rows.
         stride: tokens that neighbouring rows share.
         longest_answer: most tokens of an answer that is predicted.
+        no_answer: whether none may be predicted; None: if some question of the set has none.
         (the others as in `RecordTask`)
     """
 
     labels: None = None
+    no_answer: bool | None
     question: str
     context: str
     answers: str
@@ -54,24 +56,33 @@ class QuestionTask(RecordTask):
         return None
 
     def head(self, names: tuple[str, ...]) -> Labels:
-        return Spans(stride=self.stride, longest=self.longest_answer)
+        return Spans(stride=self.stride, longest=self.longest_answer, no_answer=self.no_answer)
 
     def names(self, rows: Any) -> tuple[str, ...]:
         return ()
 
-    def example(self, row: Mapping[str, Any], numbers: Mapping[str | int, int]) -> Example | None:
+    @property
+    def label_columns(self) -> Sequence[str]:
+        return (self.answers,)
+
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         question, context = row[self.question], row[self.context]
         for column, text in ((self.question, question), (self.context, context)):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"{column} holds {text!r:.40}, which is no text", "give a question and its context")
-        answers = _answers(row[self.answers], self.answers)
+        return question.lstrip(), context
+
+    def label_of(
+        self, row: Mapping[str, Any], texts: tuple[str, ...], numbers: Mapping[str | int, int]
+    ) -> list[tuple[str, int]]:
+        context, answers = texts[1], _answers(row[self.answers], self.answers)
         for text, start in answers:
             if context[start : start + len(text)] != text:
                 place = context.find(text)
                 where = "nowhere in" if place < 0 else f"at character {place} of"
                 reason = f"the answer {text!r:.60} is not at character {start} of {self.context}, but {where} it"
                 raise ValueError(reason, "count characters from 0, or leave the row out")
-        return (question.lstrip(), context), answers
+        return answers
 
 
 def _answers(value: Any, column: str) -> list[tuple[str, int]]:

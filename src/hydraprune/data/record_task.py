@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,10 @@ from hydraprune.data.readers.rows import scratch_folder, split_off, subset
 from hydraprune.data.readers.source import Source
 from hydraprune.data.readers.table import Table
 from hydraprune.data.summary import file_digests
-from hydraprune.data.task_checks import check_common, check_share, freeze_lists
+from hydraprune.data.task_checks import as_tuple, check_common, check_share, freeze_lists
 from hydraprune.data.task_data import left_out_of, task_data
 from hydraprune.errors import UserError
 from hydraprune.utils.hub_access import at_home
-
-# A row's text and label: see `Examples`.
-Example = tuple[tuple[str, ...], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +76,28 @@ class RecordTask(ABC):
     def names(self, rows: Any) -> tuple[str, ...]:
         """The names of the classes, from the training rows (a `datasets.Dataset`)."""
 
+    @property
     @abstractmethod
-    def example(self, row: Mapping[str, Any], numbers: Mapping[str | int, int]) -> Example | None:
-        """The example of a row; None if it has none.
+    def label_columns(self) -> Sequence[str]:
+        """Those of the columns that hold labels, which `read_texts` does without."""
+
+    @abstractmethod
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """The texts of a row's example; None if it has none.
+
+        Raises:
+            ValueError: what is wrong with the row; a second argument is the cure.
+        """
+
+    @abstractmethod
+    def label_of(self, row: Mapping[str, Any], texts: tuple[str, ...], numbers: Mapping[str | int, int]) -> Any:
+        """The label of a row whose example has these texts.
 
         Args:
             numbers: name of a class, or number that the data has for it -> its number.
 
         Raises:
-            ValueError: what is wrong with the row; a second argument is the cure.
+            ValueError: see `texts`.
         """
 
     def load(self) -> TaskData:
@@ -157,18 +167,44 @@ class RecordTask(ABC):
 
     def _examples(self, source: Source, rows: Any, names: tuple[str, ...]) -> Examples:
         numbers = _numbers(names, own_names(rows, self.class_column) if self.class_column else None)
-        found: list[Example] = []
-        for place, row in enumerate(rows.select_columns(list(dict.fromkeys(self.columns))), start=1):
+        return self._each(source, rows, self.columns, lambda row, texts: self.label_of(row, texts, numbers))
+
+    def _each(self, source: Source, rows: Any, columns: Sequence[str], label: Callable[..., Any]) -> Examples:
+        """The examples of rows; `label` makes the label of a row and its texts."""
+        texts, labels = [], []
+        for place, row in enumerate(rows.select_columns(list(dict.fromkeys(columns))), start=1):
             try:
-                example = self.example(row, numbers)
+                found = self.texts(row)
+                if found is not None:
+                    labels.append(label(row, found))
+                    texts.append(found)
             except ValueError as error:
                 reason, *cure = (str(part) for part in error.args)
                 raise source.error(f"row {place}: {reason}", cure[0] if cure else None) from None
-            if example is not None:
-                found.append(example)
-        if not found:
+        if not texts:
             raise source.error("no row has an example")
-        return Examples([text for text, _ in found], [label for _, label in found])
+        return Examples(texts, labels)
+
+    def head_of(self, names: tuple[str, ...], examples: Examples) -> Labels:
+        """What a model with these outputs predicts for some examples."""
+        return self.head(names if self.labels is None else as_tuple(self.labels))
+
+    def read_texts(self, split: str | None, file: str | None) -> Examples:
+        """The texts of a split, or of another file, without their labels: each label is None.
+
+        Raises:
+            UserError: the data cannot be found or read, or a row is wrong.
+        """
+        columns = [column for column in self.columns if column not in self.label_columns]
+        with scratch_folder() as scratch:
+            if file is not None:
+                source = Source("--file", file)
+                rows = read_records(source, columns, scratch)
+            else:
+                source = Source("task.path", self.path)
+                rows = load_records(source, self.subset, self.revision, [str(split)], columns, scratch)[str(split)]
+                source = source.within(f"split {split}")
+            return self._each(source, rows, columns, lambda row, texts: None)
 
 
 def _numbers(names: Sequence[str], own: Sequence[str] | None) -> dict[str | int, int]:

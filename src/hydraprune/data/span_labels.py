@@ -32,11 +32,13 @@ class Spans(Labels):
     Args:
         stride: tokens that neighbouring rows share.
         longest: most tokens of an answer.
+        no_answer: whether none may be predicted; None: if some question of the set has none.
     """
 
     names: tuple[str, ...] = ()
     stride: int = 128
     longest: int = 30
+    no_answer: bool | None = None
 
     problem: ClassVar[Problem] = "question answering"
     fewest: ClassVar[int] = 0
@@ -58,6 +60,9 @@ class Spans(Labels):
 
     def form(self, texts: Sequence[tuple[str, ...]]) -> str:
         return f"2 spans {self.stride}"
+
+    def unknown(self, texts: tuple[str, ...]) -> Any:
+        return None
 
     def tokenize(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Rows:
         room = max_length - self.stride - _SPECIAL
@@ -125,6 +130,9 @@ class Spans(Labels):
         """(the answer to each question, `""` for none; the texts of its answers)."""
         found = []
         first = 0
+        allows_none = self.no_answer
+        if allows_none is None:
+            allows_none = any(answers == [] for answers in data.examples.labels)
         for (_, context), rows in zip(data.examples.texts, data.beside[_ROWS].tolist(), strict=True):
             best, nothing = (-float("inf"), ""), float("inf")
             for row in range(first, first + rows):
@@ -136,13 +144,8 @@ class Spans(Labels):
                 if place is not None and score > best[0]:
                     best = score, context[int(begin[place[0]]) : int(end[place[1]])]
             first += rows
-            answerless = self.allows_none(data) and nothing > best[0]
-            found.append("" if answerless else best[1])
-        return found, [[text for text, _ in answers] for answers in data.examples.labels]
-
-    def allows_none(self, data: Any) -> bool:
-        """Whether some question of a set has no answer, so that none is predicted too."""
-        return any(not answers for answers in data.examples.labels)
+            found.append("" if allows_none and nothing > best[0] else best[1])
+        return found, [[text for text, _ in answers or ()] for answers in data.examples.labels]
 
     def values(self, labels: Iterable[Any]) -> list[float]:
         return []

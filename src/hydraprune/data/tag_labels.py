@@ -49,6 +49,9 @@ class Tags(Labels):
     def form(self, texts: Sequence[tuple[str, ...]]) -> str:
         return f"{' '.join(str(len(words)) for words in texts)} words"
 
+    def unknown(self, texts: tuple[str, ...]) -> Any:
+        return [0] * len(texts)
+
     def tokenize(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Rows:
         space = " " if needs_space(tokenizer) else ""
         words = [[f"{space}{word}" for word in words] for words in texts]

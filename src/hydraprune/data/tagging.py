@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from hydraprune.data import toy
 from hydraprune.data.examples import Examples, Labels
-from hydraprune.data.record_task import Example, RecordTask, names_in, number_of
+from hydraprune.data.record_task import RecordTask, names_in, number_of
 from hydraprune.data.tag_labels import Tags
 from hydraprune.data.task_checks import as_tuple
 from hydraprune.data.tasks import ToyTask
@@ -47,16 +47,24 @@ class TagTask(RecordTask):
     def names(self, rows: Any) -> tuple[str, ...]:
         return names_in(rows, self.tags, first="O") if self.labels is None else as_tuple(self.labels)
 
-    def example(self, row: Mapping[str, Any], numbers: Mapping[str | int, int]) -> Example | None:
-        words, tags = row[self.words], row[self.tags]
+    @property
+    def label_columns(self) -> Sequence[str]:
+        return (self.tags,)
+
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+        words = row[self.words]
         if not words:
             return None
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"{self.words} is no list of words", "split texts into words")
+        return tuple(words)
+
+    def label_of(self, row: Mapping[str, Any], texts: tuple[str, ...], numbers: Mapping[str | int, int]) -> list[int]:
+        words, tags = texts, row[self.tags]
         if not isinstance(tags, list) or len(tags) != len(words):
             count = len(tags) if isinstance(tags, list) else 0
             raise ValueError(f"{len(words)} {self.words} and {count} {self.tags}", "give each word one tag")
-        return tuple(words), [number_of(tag, numbers) for tag in tags]
+        return [number_of(tag, numbers) for tag in tags]
 
 
 @dataclass(frozen=True)

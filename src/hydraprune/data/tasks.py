@@ -20,6 +20,7 @@ from hydraprune.data.readers.memory_limits import Volume, check_memory
 from hydraprune.data.readers.rows import scratch_folder, split_off, subset
 from hydraprune.data.readers.source import Source
 from hydraprune.data.readers.table import Columns, Table
+from hydraprune.data.readers.text_columns import check_texts
 from hydraprune.data.summary import file_digests
 from hydraprune.data.task_checks import as_tuple, check_columns, check_common, check_share, freeze_lists
 from hydraprune.data.task_data import left_out_of, task_data
@@ -110,6 +111,24 @@ class HubTask:
             left_out = left_out_of(volume.rows, apart, len(train))
             return task_data(reader(self.train).examples(train), examples, labels, left_out, multiline=multiline)
 
+    def head_of(self, names: tuple[str, ...], examples: Examples) -> Labels:
+        """What a model with these outputs predicts for some examples."""
+        return SCORE if self.labels is None else Labels(as_tuple(self.labels))
+
+    def read_texts(self, split: str | None, file: str | None) -> Examples:
+        """The texts of a split, or of a file, without their labels: each label is None.
+
+        Raises:
+            UserError: the data cannot be found or reached, or a text is none.
+        """
+        columns = _of_texts(self.text)
+        with scratch_folder() as scratch:
+            if file is not None:
+                return _texts_of_file(file, columns, scratch)
+            source, name = Source("task.path", self.path), str(split)
+            table = load_splits(source, self.subset, self.revision, (name,), columns, scratch)[name]
+            return _texts_of(source, table, columns, f"split {name}")
+
     def digests(self) -> dict[str, str]:
         """The folder, as the config names it -> SHA-256 of its data files; empty for a data set of the hub."""
         if not is_local(self.path):
@@ -117,6 +136,25 @@ class HubTask:
         folder = Path(local_or_id(self.path, "task.path"))
         files = data_files(folder, self.subset)
         return {self.path: folder_digest(files, folder)} if files else {}
+
+
+def _of_texts(text: Sequence[str]) -> Columns:
+    """Text columns alone."""
+    return Columns(as_tuple(text), as_tuple(text)[0])
+
+
+def _texts_of(source: Source, table: Table, columns: Columns, split: str) -> Examples:
+    for column in columns.text:
+        check_texts(table.rows, column, source, split)
+    texts = list(zip(*(table.rows[column] for column in columns.text), strict=True))
+    if not texts:
+        raise source.error(f"{split} is empty", "give data with at least one example")
+    return Examples(texts, [None] * len(texts))
+
+
+def _texts_of_file(path: str, columns: Columns, scratch: str) -> Examples:
+    file = open_data_file("--file", path)
+    return _texts_of(file.source, file.table(columns, scratch), columns, "the file")
 
 
 @dataclass(frozen=True)
@@ -181,6 +219,22 @@ class FileTask:
             left_out = left_out_of(read, apart, len(train))
             multiline = {"train": train.multiline, "validation": validation.multiline}
             return task_data(readers[0].examples(train), examples, labels, left_out, multiline, digests)
+
+    def head_of(self, names: tuple[str, ...], examples: Examples) -> Labels:
+        """What a model with these outputs predicts for some examples."""
+        return SCORE if self.regression else Labels(names if self.labels is None else as_tuple(self.labels))
+
+    def read_texts(self, split: str | None, file: str | None) -> Examples:
+        """The texts of a file without their labels: each label is None.
+
+        Raises:
+            UserError: no file is given, it is missing or unreadable, or a text is none.
+        """
+        if file is None:
+            reason, cure = "a task of files has no splits", "give the file: --file texts.csv"
+            raise UserError(reason, key="--split", value=split, cure=cure)
+        with scratch_folder() as scratch:
+            return _texts_of_file(file, _of_texts(self.text), scratch)
 
     def digests(self) -> dict[str, str]:
         """File, as the config names it -> SHA-256 of its bytes. Nothing is parsed.

@@ -37,6 +37,7 @@ class NextTokens(Labels):
     names_outputs: ClassVar[bool] = False
     learns_new_head: ClassVar[bool] = False
     varies_rows: ClassVar[bool] = True
+    is_running_text: ClassVar[bool] = True
 
     @property
     def kind(self) -> str:

@@ -1,10 +1,9 @@
-"""`hydraprune check`, `eval`, `export` and `bench`: they compose a config and train nothing. Light to import."""
+"""`hydraprune check`, `layers`, `export` and `bench`: they compose a config and train nothing. Light to import."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -25,7 +24,7 @@ _STEPS, _EPOCH = 10**9, 1_000
 
 
 @contextmanager
-def _composed(words: Sequence[str], model: str | None = None) -> Iterator[DictConfig]:
+def composed(words: Sequence[str], model: str | None = None) -> Iterator[DictConfig]:
     """The config that the words of a run compose to, while Hydra is initialized; libraries may be imported then.
 
     Args:
@@ -51,49 +50,13 @@ def check(words: Sequence[str]) -> int:
     Raises:
         UserError: the run cannot work.
     """
-    with _composed(words) as config:
+    with composed(words) as config:
         from hydraprune.runs.checklist import checklist
         from hydraprune.runs.experiment import build_single_run
 
         text, is_odd = checklist(build_single_run(config))
     print(text)
     return 1 if is_odd else 0
-
-
-def evaluate(model: str, words: Sequence[str], predictions: str | None) -> int:
-    """Print the scores of a model on a task.
-
-    Args:
-        model: folder or hub id.
-        predictions: a file for what it predicts for each example: .jsonl or .json.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: the model or the task cannot be used.
-    """
-    if not any(word.startswith("task=") for word in words):
-        raise UserError("a task is needed", key="eval", cure="for example task=sst2")
-    if predictions is not None and Path(predictions).suffix.lower() not in ("", ".json", ".jsonl"):
-        reason, cure = "predictions are written as JSON lines", f"name it {Path(predictions).stem}.jsonl"
-        raise UserError(reason, key="--predictions", value=predictions, cure=cure)
-    with _composed([*words, "pattern=dense"], model) as config:
-        from hydraprune.runs.experiment import build_experiment
-        from hydraprune.runs.predictions import write_predictions
-        from hydraprune.runs.preflight import check_numbers
-        from hydraprune.runs.setup import TaskLoader, predict_with, scores_of
-
-        experiment, load_data = build_experiment(config), TaskLoader()
-        check_numbers(experiment)
-        predicted = predict_with(experiment, model, "MODEL", load_data)
-        values = scores_of(experiment, predicted, load_data)
-        if predictions is not None:
-            written = write_predictions(predicted, load_data(experiment), Path(predictions), "--predictions")
-            print(f"{predictions}  {written:,} predictions")
-    for metric, value in values.items():
-        print(f"{metric}  {value:.4f}")
-    return 0
 
 
 def export(model: str, words: Sequence[str], options: ExportOptions) -> int:
@@ -111,13 +74,13 @@ def export(model: str, words: Sequence[str], options: ExportOptions) -> int:
     """
     if not words:
         go_offline_if_unreachable([model])
-        from hydraprune.utils.hub_access import quiet_libraries  # as in `_composed`
+        from hydraprune.utils.hub_access import quiet_libraries  # as in `composed`
 
         quiet_libraries()
         return export_command.export(model, options, None)
     if not any(word.startswith("task=") for word in words):
         raise UserError("a task is needed", key=f"export ... {words[0]}", cure="for example task=sst2")
-    with _composed([*words, "pattern=dense"], model) as config:
+    with composed([*words, "pattern=dense"], model) as config:
         from hydraprune.deploy.compact_model import source_of
         from hydraprune.deploy.text_batches import TaskTexts
         from hydraprune.models.tokenizer_checks import check_tokenizer
@@ -148,13 +111,13 @@ def bench(words: Sequence[str], options: BenchOptions) -> int:
         raise UserError("give at least one model", key="bench", cure="as in hydraprune bench MODEL task=sst2")
     go_offline_if_unreachable(models)
     if not overrides:
-        from hydraprune.utils.hub_access import quiet_libraries  # as in `_composed`
+        from hydraprune.utils.hub_access import quiet_libraries  # as in `composed`
 
         quiet_libraries()
         return bench_command.measure(models, options, None)
     if not any(word.startswith("task=") for word in overrides):
         raise UserError("a task is needed", key=f"bench ... {overrides[0]}", cure="for example task=sst2")
-    with _composed([*overrides, "pattern=dense"], models[0]) as config:
+    with composed([*overrides, "pattern=dense"], models[0]) as config:
         from hydraprune.runs.bench_task import bench_task
 
         task = bench_task(config, models)
@@ -175,7 +138,7 @@ def layers(model: str, words: Sequence[str]) -> int:
         UserError: the model's config cannot be read, or the pattern takes no layer of it.
     """
     chosen = list(words) if any(word.startswith("pattern=") for word in words) else ["pattern=1x1", *words]
-    with _composed(["model=checkpoint", "model.path=MODEL", "task=toy", *chosen], model) as config:
+    with composed(["model=checkpoint", "model.path=MODEL", "task=toy", *chosen], model) as config:
         from hydraprune.config import instantiate
         from hydraprune.models.families import family_of_model
         from hydraprune.models.layer_table import format_table

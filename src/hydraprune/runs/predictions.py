@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,26 @@ from hydraprune.training.evaluation import Predictions
 from hydraprune.utils.files import write_text
 
 
-def write_predictions(predicted: Mapping[str, Predictions], data: TaskData, path: Path, key: str) -> int:
-    """Write one line per evaluation example, in the order of the data; returns how many.
+def prediction_lines(predicted: Mapping[str, Predictions], data: TaskData, has_labels: bool = True) -> list[str]:
+    """A line for each evaluation example, in the order of the data.
 
     A line has `set`, `example` (its number in the set, from 0), the texts, such as `text` (and `text_2`) or `words`,
-    `label` and `prediction`: names of classes (lists of them for several), scores, or answers. For running text it is
-    of one row.
+    `label`, if it has one, and `prediction`: names of classes (lists of them for several), scores, or answers. For
+    running text it is of one row.
+    """
+    lines = []
+    for name, made in predicted.items():
+        texts = data.evaluations[name].texts
+        for example, (label, prediction) in enumerate(zip(made.references, made.predictions, strict=True)):
+            line: dict[str, Any] = {"set": name, "example": example}
+            line |= {} if data.labels.is_running_text else data.labels.shown(texts[example])
+            line |= {"label": data.labels.named(label)} if has_labels or data.labels.is_running_text else {}
+            lines.append(json.dumps(line | {"prediction": data.labels.named(prediction)}, ensure_ascii=False))
+    return lines
+
+
+def write_lines(lines: Sequence[str], path: Path, key: str) -> None:
+    """Write lines to a file.
 
     Args:
         key: what names `path`, for the error.
@@ -26,16 +40,7 @@ def write_predictions(predicted: Mapping[str, Predictions], data: TaskData, path
     Raises:
         UserError: the file cannot be written.
     """
-    lines = []
-    for name, made in predicted.items():
-        texts = data.evaluations[name].texts
-        for example, (label, prediction) in enumerate(zip(made.references, made.predictions, strict=True)):
-            line: dict[str, Any] = {"set": name, "example": example}
-            line |= data.labels.shown(texts[example]) if len(texts) == len(made.predictions) else {}
-            line |= {"label": data.labels.named(label), "prediction": data.labels.named(prediction)}
-            lines.append(json.dumps(line, ensure_ascii=False))
     try:
         write_text(path, "".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise UserError(f"cannot be written ({error.strerror or error})", key=key, value=path) from None
-    return len(lines)

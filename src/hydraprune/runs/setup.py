@@ -26,6 +26,7 @@ from hydraprune.kernels.dropout import use_fast_dropout
 from hydraprune.models.attention import choose_attention
 from hydraprune.models.classification_head import copy_head
 from hydraprune.models.compact_embedding import compact
+from hydraprune.models.pretrained import ModelSource
 from hydraprune.models.tokenizer_checks import check_tokenizer
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.live_setup import LiveSetup
@@ -259,9 +260,20 @@ def predict_with(experiment: Experiment, path: str, key: str, load_data: TaskLoa
         UserError: the model or the data cannot be loaded, or they do not fit together.
     """
     use_runtime(experiment)
-    settings, task = experiment.components.settings, experiment.components.task
     source, data = pretrained(path, key), load_data(experiment)
-    check_evaluations(data, task.metrics)
+    check_evaluations(data, experiment.components.task.metrics)
+    return predict_on(experiment, source, key, path, data)
+
+
+def predict_on(
+    experiment: Experiment, source: ModelSource, key: str, path: str, data: TaskData
+) -> dict[str, Predictions]:
+    """Evaluation set of some data -> predictions of the model at `path`, which `key` names and `source` loads.
+
+    Raises:
+        UserError: the model cannot be loaded, or does not fit the data.
+    """
+    settings, task = experiment.components.settings, experiment.components.task
     check_head(source.config(), data.labels, key, path, task.name)
     tokenizer = source.tokenizer()
     check_tokenizer(key, path, tokenizer, data, source.blueprint(), task.max_length)
