@@ -219,6 +219,8 @@ class Ours:
         if density == 1:
             first = updates.start or updates.start + updates.frequency
             self.stretch = range(first - 1)
+            if sparse := getattr(self.run, "sparse_steps", None):
+                sparse.follow(0)  # as at the start of a training: the kernels may compute whole weights too
         else:
             due = updates.last - updates.frequency * self.order.ramp
             batches = [*self._batches(1000), *self._batches(1001)][-due:]
