@@ -88,21 +88,24 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def model_of(kind: str, **more: Any) -> nn.Module:
-    """A model for two classes from torch's global generator, in evaluation mode; `more` are fields of its config."""
+def model_of(kind: str, head: Any = AutoModelForSequenceClassification, **more: Any) -> nn.Module:
+    """A model, for two classes if no other `head` is given, from torch's global generator, in evaluation mode.
+
+    `more` are fields of its config.
+    """
     vocabulary = len(TinyModel("tiny", 32, 1, 2, 32).tokenizer())
     fields = {"vocab_size": vocabulary, "pad_token_id": 0, **SIZES[kind], **more}
     if "id2label" not in fields:
         fields.setdefault("num_labels", 2)  # BART's default is 3
     config = AutoConfig.for_model(kind, **fields)
-    model: nn.Module = AutoModelForSequenceClassification.from_config(config).eval()
+    model: nn.Module = head.from_config(config).eval()
     return model
 
 
-def save_checkpoint(folder: Path, kind: str, **more: Any) -> nn.Module:
-    """Save `model_of(kind, **more)` with a tokenizer of the toy language; returns the model."""
+def save_checkpoint(folder: Path, kind: str, head: Any = AutoModelForSequenceClassification, **more: Any) -> nn.Module:
+    """Save `model_of(kind, head, **more)` with a tokenizer of the toy language; returns the model."""
     torch.manual_seed(0)
-    model = model_of(kind, **more)
+    model = model_of(kind, head, **more)
     model.save_pretrained(folder)  # type: ignore[operator]
     TinyModel("tiny", 32, 1, 2, 32).tokenizer().save_pretrained(folder)
     return model

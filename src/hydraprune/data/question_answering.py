@@ -8,7 +8,7 @@ from typing import Any
 
 from hydraprune.data.examples import Labels
 from hydraprune.data.record_task import RecordTask
-from hydraprune.data.span_labels import Spans
+from hydraprune.data.span_labels import Spans, check_length
 from hydraprune.errors import UserError
 
 
@@ -38,12 +38,10 @@ class QuestionTask(RecordTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_length(self.max_length)
         if not 0 <= self.stride <= self.max_length // 2:
             reason = f"must be at least 0 and at most half of task.max_length={self.max_length}"
             raise UserError(reason, key="task.stride", value=self.stride)
-        if self.max_length < 32:
-            raise UserError("must be at least 32 tokens for a question and its context", key="task.max_length",
-                            value=self.max_length)  # fmt: skip
         if self.longest_answer < 1:
             raise UserError("must be at least 1", key="task.longest_answer", value=self.longest_answer)
 

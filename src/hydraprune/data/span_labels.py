@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hydraprune.data.labels import Labels, Problem, Rows, kl_divergence
+from hydraprune.errors import UserError
 
 # Beside the inputs: the first character of the context that a token covers and the one after its last, -1 for other
 # tokens; the rows of each example; and the place of the token that stands for no answer in each row.
 _BEGIN, _END, _ROWS, _NONE = "begin", "end", "rows", "none"
-# Special tokens of a row, at most.
-_SPECIAL = 8
+# Special tokens of a row, at most; and the least tokens of a row, so that a question has a place.
+_SPECIAL, LEAST = 8, 32
 # Starts and ends that are combined to spans, as in the evaluation of BERT.
 _LIKELIEST = 20
 
@@ -65,14 +66,15 @@ class Spans(Labels):
         return None
 
     def tokenize(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Rows:
-        room = max_length - self.stride - _SPECIAL
+        stride = min(self.stride, max_length // 2)
+        room = max_length - stride - _SPECIAL
         cut = [_shortened(tokenizer, question, room) for question, _ in texts]
         tokens = tokenizer(
             [question for _, question in cut],
             [context for _, context in texts],
             truncation="only_second",
             max_length=max_length,
-            stride=self.stride,
+            stride=stride,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
@@ -155,6 +157,17 @@ class Spans(Labels):
 
     def shown(self, texts: tuple[str, ...]) -> dict[str, Any]:
         return {"question": texts[0], "context": texts[1]}
+
+
+def check_length(max_length: int) -> None:
+    """Refuse rows too short for a question and a part of its context.
+
+    Raises:
+        UserError: they are.
+    """
+    if max_length < LEAST:
+        reason = f"must be at least {LEAST} tokens for a question and its context"
+        raise UserError(reason, key="task.max_length", value=max_length)
 
 
 def best_span(logits: Tensor, allowed: Tensor, longest: int) -> tuple[float, tuple[int, int] | None]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from hydraprune.data import toy
 from hydraprune.data.choice_labels import Choices
 from hydraprune.data.examples import Examples, Labels, TaskData
-from hydraprune.data.span_labels import Spans
+from hydraprune.data.span_labels import Spans, check_length
 from hydraprune.data.summary import DataSummary, SplitSummary
 from hydraprune.data.tasks import ToyTask
 from hydraprune.data.token_labels import MaskedTokens, NextTokens
@@ -30,6 +30,10 @@ class ToyQuestionTask(ToyTask):
 
     metrics: ClassVar[tuple[str, ...]] = ("f1", "exact_match")
     head: ClassVar[Labels] = Spans(stride=16)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_length(self.max_length)
 
     def _examples(self, pairs: Sequence[tuple[str, int]]) -> Examples:
         rng = random.Random("toy questions")

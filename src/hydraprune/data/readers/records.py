@@ -9,6 +9,7 @@ from typing import Any
 
 from hydraprune.data.readers.rows import load_rows
 from hydraprune.data.readers.source import Source
+from hydraprune.data.readers.squad_files import squad_rows
 from hydraprune.utils.hub_access import at_home, loading, local_or_id
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
@@ -81,6 +82,10 @@ def read_records(source: Source, columns: Sequence[str], scratch: str) -> Any:
         if suffix not in _BUILDERS:
             known = ", ".join([*_BUILDERS, *_COLUMNS])
             raise source.error(f"its extension is {suffix or 'none'}", f"give a file of one of {known}")
+        if suffix == ".json" and (nested := squad_rows(file)) is not None:
+            rows = datasets.Dataset.from_list(nested)
+            _check_columns(source, rows, columns)
+            return rows
         # As texts: the library would guess the type of a column.
         csv = {
             "sep": "\t" if suffix == ".tsv" else ",",
