@@ -93,6 +93,7 @@ _ABSENT: dict[str, set[Any]] = {
     "initial_sparsity": {None},
     "skip_nonfinite": {0},
     "cuda_graphs": {False},
+    "packed": {None},
 }
 
 
@@ -102,7 +103,7 @@ def _without_absent(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in config.items()
         if key not in _ABSENT
         or _class_or_value(value) not in _ABSENT[key]
-        or (isinstance(value, Mapping) and len(value) > 1)
+        or (isinstance(value, Mapping) and len(value.keys() - {"_target_"}) > 0)
     }
 
 

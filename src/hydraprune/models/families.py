@@ -11,7 +11,7 @@ from torch import nn
 from hydraprune.models.classification_head import head_modules
 from hydraprune.models.layer_roles import JOINT_ORDERS, encoder_layers, roles_of
 from hydraprune.sparsity import Family
-from hydraprune.sparsity.layers import layers_of
+from hydraprune.sparsity.layer_weights import layers_of
 
 _ATTRIBUTE = "hydraprune_family"
 # Positions of a model without a limit.

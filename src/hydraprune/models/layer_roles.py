@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hydraprune.models.classification_head import base_model
-from hydraprune.sparsity.layers import layers_of
+from hydraprune.sparsity.layer_weights import layers_of
 
 # Last part of a module's name -> its role, in an attention and elsewhere.
 _SURE = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "attention_output"}

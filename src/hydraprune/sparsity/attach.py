@@ -11,7 +11,8 @@ from torch import nn
 from hydraprune.sparsity.coverage import unkept_zeros
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure, structures_of
-from hydraprune.sparsity.layers import Family, is_layer, layers_of
+from hydraprune.sparsity.layer_weights import is_layer
+from hydraprune.sparsity.layers import Family
 from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.posttraining.base import Calibration
@@ -108,8 +109,8 @@ class _Attachment:
             raise error if error.key == "scheduler" else error.under("scheduler") from None
         structures = structures_of(plan.pattern, weights, self.family)
         _refuse_misfits(plan, structures)
-        layers = layers_of(self.model)
-        modules = {weight.name: layers[weight.layer] for weight in weights}
+        holders = {id(parameter): module for _, parameter, module in named_parameters(self.model)}
+        modules = {weight.name: holders[id(weight.parameter)] for weight in weights}
         factory = PrunerFactory(name, plan, updates, structures, modules, self.calibration)
         return plan.criterion.make_pruner(factory)
 

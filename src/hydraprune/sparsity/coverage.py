@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from hydraprune.sparsity.layers import Family, is_layer
+from hydraprune.sparsity.layer_weights import is_layer
+from hydraprune.sparsity.layers import Family
 from hydraprune.sparsity.pruners.base import Pruner
 from hydraprune.sparsity.wrappers import is_instance_of, named_parameters
 

@@ -11,9 +11,10 @@ from typing import Literal
 from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.layouts import LAYOUTS, Weight, module_type
+from hydraprune.sparsity.layer_weights import layer_weight, layers_of, packed_weight, parameters_beside_layers
+from hydraprune.sparsity.layouts import LAYOUTS, PACKED, Weight, module_type
 from hydraprune.sparsity.validation import check_choice, check_whole
-from hydraprune.sparsity.wrappers import is_instance_of, named_modules
+from hydraprune.sparsity.wrappers import named_modules
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,6 @@ def check_expressions(key: str, expressions: Sequence[str]) -> None:
             raise SparsityError(f"not a regular expression ({error})", key=key, value=expression) from None
 
 
-# How many dimensions a weight of each type has.
-DIMENSIONS = {"Linear": 2, "Conv1D": 2, "Conv1d": 3, "Conv2d": 4}
-
 # A role may be asked for by the name of its group.
 ROLE_GROUPS = {
     "attention": ("query", "key", "value", "query_key_value"),
@@ -136,6 +134,9 @@ class Layers:
         include: regular expressions searched in module names; joined with `roles`.
         exclude: regular expressions searched in module names; they win.
         types: module types, of Linear, Conv1d, Conv2d and Conv1D (Hugging Face's).
+        packed: weights that are not those of such layers, beside them: regular expression searched in parameter
+            names -> how they are stored: `linear` [out, in], as `in_proj_weight` of `nn.MultiheadAttention`;
+            `transposed` [in, out]; `experts` [experts, out, in]; `transposed_experts` [experts, in, out].
 
     Raises:
         SparsityError: an unknown type or a broken expression, at construction; a selector that
@@ -146,6 +147,7 @@ class Layers:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     types: Sequence[str] = tuple(LAYOUTS)
+    packed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in ("roles", "include", "exclude", "types"):
@@ -155,6 +157,12 @@ class Layers:
         for name in self.types:
             if name not in LAYOUTS:
                 raise SparsityError(f"prunable module types are {', '.join(LAYOUTS)}", key="types", value=name)
+        if not isinstance(self.packed, Mapping):
+            raise SparsityError("must map parameter names to layouts", key="packed", value=self.packed)
+        check_expressions("packed", list(self.packed))
+        for layout in self.packed.values():
+            if layout not in PACKED:
+                raise SparsityError(f"layouts are {', '.join(PACKED)}", key="packed", value=layout)
 
     def select(self, model: nn.Module, family: Family) -> list[Weight]:
         """The chosen weights of `model`, in the order in which it registers them.
@@ -168,14 +176,32 @@ class Layers:
         if not self.roles and not self.include:
             chosen = set(candidates)
         # Layers outside the encoder are never chosen; excluding them as well is no mistake.
-        chosen -= self._by_name("exclude", layers)
-        if not chosen:
+        chosen -= self._by_name("exclude", {**layers, **dict.fromkeys(parameters_beside_layers(model))})
+        packed = self._packed(model, family)
+        if not chosen and not packed:
             raise SparsityError(
                 f"no layer is left to prune: the model has {len(candidates)} of types {', '.join(self.types)} inside "
                 f"its encoder",
                 cure="loosen roles, include or exclude",
             )
-        return [_weight(name, module, model) for name, module in candidates.items() if name in chosen]
+        return [*(layer_weight(name, module, model) for name, module in candidates.items() if name in chosen), *packed]
+
+    def _packed(self, model: nn.Module, family: Family) -> list[Weight]:
+        """The weights that are chosen by the names of their parameters."""
+        found: dict[str, Weight] = {}
+        others = {name: held for name, held in parameters_beside_layers(model).items() if not family.is_outside(name)}
+        for expression, layout in self.packed.items():
+            names = [name for name in others if re.search(expression, name)]
+            if not names:
+                example = max(others, key=lambda name: others[name][0].numel(), default="none")
+                raise SparsityError(
+                    "matches no parameter that is not a layer's weight", key="packed", value=expression,
+                    cure=f"names look like {example}",
+                )  # fmt: skip
+            found |= {
+                name: packed_weight(name, others[name][0], layout, model) for name in names if not self.excludes(name)
+            }
+        return list(found.values())
 
     def excludes(self, name: str) -> bool:
         """Whether `exclude` finds the name of a layer."""
@@ -195,7 +221,7 @@ class Layers:
             chosen |= found
         return chosen
 
-    def _by_name(self, key: str, candidates: Mapping[str, nn.Module], outside: Iterable[str] = ()) -> set[str]:
+    def _by_name(self, key: str, candidates: Mapping[str, object], outside: Iterable[str] = ()) -> set[str]:
         chosen: set[str] = set()
         for expression in getattr(self, key):
             found = {name for name in candidates if re.search(expression, name)}
@@ -213,60 +239,3 @@ class Layers:
                 )
             chosen |= found
         return chosen
-
-
-def is_layer(module: nn.Module) -> bool:
-    """Whether `module` is of a prunable type: not where it is only called so and holds such a layer instead."""
-    if module_type(module) is None:
-        return False
-    return "weight" in module._parameters or not any(module_type(child) is not None for child in _inside(module))
-
-
-def _inside(module: nn.Module) -> list[nn.Module]:
-    return list(module.modules())[1:]
-
-
-def layers_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The prunable layers of `model` by name, the head's included, without the words of wrappers."""
-    return {name: module for name, module in named_modules(model) if is_layer(module)}
-
-
-def _weight(name: str, module: nn.Module, model: nn.Module) -> Weight:
-    """The weight of a prunable layer.
-
-    Raises:
-        SparsityError: it is none that a mask could be applied to in place.
-    """
-    kind, weight = module_type(module), getattr(module, "weight", None)
-    assert kind is not None
-    if (unfit := _why_unfit(kind, weight, module, model)) is not None:
-        reason, cure = unfit
-        raise SparsityError(f"{name or 'the model'}: {reason}", cure=cure)
-    assert isinstance(weight, nn.Parameter)
-    groups = module.groups if isinstance(module, nn.Conv1d | nn.Conv2d) else 1
-    return Weight(f"{name}.weight" if name else "weight", weight, LAYOUTS[kind], groups, model)
-
-
-def _why_unfit(kind: str, weight: object, module: nn.Module, model: nn.Module) -> tuple[str, str] | None:
-    """Why a weight cannot be masked in place, and what to do about it; None where it can."""
-    sharded = "prune without sharding (DistributedDataParallel keeps weights whole), or exclude it"
-    if isinstance(weight, nn.parameter.UninitializedParameter):
-        return "its weight has no shape yet (a lazy layer)", "run the model on one batch first"
-    if weight is None:
-        return f"its class is called {type(module).__name__}, and it has no weight", "exclude it"
-    if _contains(model, "FullyShardedDataParallel"):
-        return "FullyShardedDataParallel has flattened its weight, or may have", sharded
-    if not isinstance(weight, nn.Parameter):
-        return "its weight is computed (parametrized), not a parameter", "exclude it"
-    if any(ancestor.__name__ == "DTensor" for ancestor in type(weight).__mro__):
-        return "its weight is a DTensor, of which each process holds a part", sharded
-    if not weight.is_floating_point():
-        return f"its weight is of type {str(weight.dtype).removeprefix('torch.')} (quantized)", "exclude it"
-    if weight.ndim != DIMENSIONS[kind]:
-        return f"its weight has shape {tuple(weight.shape)}, which is not that of a {kind} layer", "exclude it"
-    return None
-
-
-def _contains(model: nn.Module, kind: str) -> bool:
-    """Whether a module of `model` is an instance of a class of that name."""
-    return any(is_instance_of(module, kind) for module in model.modules())

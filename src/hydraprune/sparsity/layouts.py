@@ -90,12 +90,41 @@ class JointLayout:
         return self.layout.weight(view.transpose(0, 1).reshape(-1, 1, view.shape[2]), shape)
 
 
+@dataclass(frozen=True)
+class ExpertsLayout:
+    """The weights of experts in one parameter, [experts, out, in], or [experts, in, out] if `transposed`.
+
+    The rows of one expert come after those of another.
+    """
+
+    transposed: bool = False
+    linear = True
+
+    def view(self, weight: Tensor) -> Tensor:
+        return (weight.transpose(1, 2) if self.transposed else weight).flatten(0, 1).unsqueeze(1)
+
+    def weight(self, view: Tensor, shape: torch.Size) -> Tensor:
+        experts, first, second = shape
+        if not self.transposed:
+            return view.reshape(shape)
+        return view.reshape(experts, second, first).transpose(1, 2)
+
+
 LAYOUTS: dict[str, Layout] = {
     "Linear": LinearLayout(),
     "Conv1d": ConvLayout(),
     "Conv2d": ConvLayout(),
     # By name: the core must not import transformers to know its one odd layer.
     "Conv1D": TransposedLayout(),
+}
+
+
+# Of weights that are chosen by their parameter's name, `Layers.packed`: name -> (layout, dimensions).
+PACKED: dict[str, tuple[Layout, int]] = {
+    "linear": (LinearLayout(), 2),
+    "transposed": (TransposedLayout(), 2),
+    "experts": (ExpertsLayout(), 3),
+    "transposed_experts": (ExpertsLayout(transposed=True), 3),
 }
 
 
@@ -108,8 +137,11 @@ def module_type(module: nn.Module) -> str | None:
 
 
 def layer_of(parameter: str) -> str:
-    """The module name of a weight's parameter name: `encoder.query` of `encoder.query.weight`."""
-    return parameter.removesuffix("weight").removesuffix(".")
+    """The module name of a weight's parameter name: `encoder.query` of `encoder.query.weight`.
+
+    Another parameter, such as `in_proj_weight`, keeps its name: a module may hold several.
+    """
+    return "" if parameter == "weight" else parameter.removesuffix(".weight")
 
 
 def model_block_of(layer: str) -> str:
@@ -130,6 +162,7 @@ class Weight:
         parameter: the weight.
         layout: which of its axes is which.
         groups: of a convolution: each has as many input channels of its own as the view has columns.
+        packed: matrices whose rows lie one after the other in a packed weight, as of experts; 0: it is not packed.
         model: that it was chosen from, for checks whether it still holds the parameter; None: not checked.
     """
 
@@ -137,6 +170,7 @@ class Weight:
     parameter: nn.Parameter
     layout: Layout
     groups: int = 1
+    packed: int = 0
     model: nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property

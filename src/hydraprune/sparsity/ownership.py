@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.layers import is_layer
+from hydraprune.sparsity.layer_weights import is_layer
 from hydraprune.sparsity.layouts import Weight
 
 # A module, the name of one of its parameters or children, and that parameter or child.
@@ -46,18 +46,22 @@ class Ownership:
         Raises:
             SparsityError: no layer holds one of them.
         """
-        holders: dict[int, nn.Module] = {}
+        packed = {id(weight.parameter) for weight in self._weights if weight.packed}
+        holders: dict[int, tuple[nn.Module, str]] = {}
         parents: dict[int, _Link] = {}
         for model in {id(weight.model): weight.model for weight in self._weights}.values():
             assert model is not None
             for module in model.modules():
                 if is_layer(module) and (held := module._parameters.get("weight")) is not None:
-                    holders.setdefault(id(held), module)
+                    holders.setdefault(id(held), (module, "weight"))
+                for name, parameter in module._parameters.items():
+                    if id(parameter) in packed:
+                        holders.setdefault(id(parameter), (module, name))
                 for name, child in module._modules.items():
                     if child is not None:
                         parents.setdefault(id(child), (module, name, child))
         self._refuse_replaced(holders)
-        self._parameters = [(holders[id(weight.parameter)], "weight", weight.parameter) for weight in self._weights]
+        self._parameters = [(*holders[id(weight.parameter)], weight.parameter) for weight in self._weights]
         children: dict[int, _Link] = {}
         for module, _, _ in self._parameters:
             # Up to the model, or to a module whose links are known.
@@ -66,7 +70,7 @@ class Ownership:
                 module = parents[id(module)][0]
         self._children = list(children.values())
 
-    def _refuse_replaced(self, holders: dict[int, nn.Module]) -> None:
+    def _refuse_replaced(self, holders: Collection[int]) -> None:
         lost = [weight.name for weight in self._weights if id(weight.parameter) not in holders]
         if lost:
             more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hydraprune.sparsity.layers import DIMENSIONS, layers_of
+from hydraprune.sparsity.layer_weights import DIMENSIONS, layers_of
 from hydraprune.sparsity.layouts import LAYOUTS, module_type
 from hydraprune.sparsity.patterns import Pattern, shape_of
 from hydraprune.sparsity.patterns.registry import candidates

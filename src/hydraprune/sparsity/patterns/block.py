@@ -97,6 +97,12 @@ class Block(Pattern):
             return (
                 f"each of its {weight.groups} groups has input channels of its own; a unit would be one of every group"
             )
+        if weight.packed > 1 and self.rows != "channel":
+            rows = weight.view_shape[0] // weight.packed
+            if rows % self.rows:
+                return f"{self.rows} does not divide the {rows} rows of one of its {weight.packed} matrices"
+        if weight.packed > 1 and self.rows == "channel":
+            return f"a unit would be one input channel of all its {weight.packed} matrices"
         return super().weight_misfit(weight)
 
     def to_units(self, view: Tensor) -> Tensor:

@@ -131,6 +131,12 @@ def refuse_convolutions(method: PostTraining, structures: Sequence[Structure]) -
     """
     for structure in structures:
         for member in structure.members:
+            if member.weight.packed:
+                raise method.refusal(
+                    f"{member.weight.name} is a packed weight, whose inputs are not those of its module",
+                    cure="leave packed weights out, or prune by a criterion",
+                    setting=("layers.packed", "{}"),
+                )
             if not member.weight.layout.linear:
                 raise method.refusal(
                     f"{member.weight.name} is a convolution, and only inputs of linear layers are judged",
