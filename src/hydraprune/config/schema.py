@@ -185,8 +185,9 @@ def check_arguments(node: Mapping[str, Any], path: str, known: set[str]) -> None
 
 def _is_table(kind: Any, value: Mapping[str, Any]) -> bool:
     """Whether a value is a mapping whose keys are the user's own, such as the roles of a model family."""
-    origin = typing.get_origin(kind)
-    is_mapping = isinstance(origin, type) and issubclass(origin, Mapping)
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    origins = [typing.get_origin(option) for option in (typing.get_args(kind) if is_union else (kind,))]
+    is_mapping = any(isinstance(origin, type) and issubclass(origin, Mapping) for origin in origins)
     return is_mapping and not any(isinstance(item, Mapping) for item in value.values())
 
 

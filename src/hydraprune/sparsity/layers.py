@@ -147,7 +147,7 @@ class Layers:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     types: Sequence[str] = tuple(LAYOUTS)
-    packed: Mapping[str, str] = field(default_factory=dict)
+    packed: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         for key in ("roles", "include", "exclude", "types"):
@@ -157,6 +157,8 @@ class Layers:
         for name in self.types:
             if name not in LAYOUTS:
                 raise SparsityError(f"prunable module types are {', '.join(LAYOUTS)}", key="types", value=name)
+        if self.packed is None:
+            object.__setattr__(self, "packed", {})
         if not isinstance(self.packed, Mapping):
             raise SparsityError("must map parameter names to layouts", key="packed", value=self.packed)
         check_expressions("packed", list(self.packed))
@@ -190,7 +192,7 @@ class Layers:
         """The weights that are chosen by the names of their parameters."""
         found: dict[str, Weight] = {}
         others = {name: held for name, held in parameters_beside_layers(model).items() if not family.is_outside(name)}
-        for expression, layout in self.packed.items():
+        for expression, layout in (self.packed or {}).items():
             names = [name for name in others if re.search(expression, name)]
             if not names:
                 example = max(others, key=lambda name: others[name][0].numel(), default="none")
