@@ -81,10 +81,8 @@ def test_blocks_of_experts(transposed: bool) -> None:
     model = Experts(transposed)
     kind = "transposed_experts" if transposed else "experts"
     before = model.up.detach().clone()
-    layers = Layers(include=["down"], packed={"^up$": kind})
-    pruned(
-        model, block(rows=4, cols=1, target_sparsity=0.5, scope="local", layers=Layers(types=[], packed={"^up$": kind}))
-    )
+    layers = Layers(types=[], packed={"^up$": kind})
+    pruned(model, block(rows=4, cols=1, target_sparsity=0.5, scope="local", layers=layers))
     zero = model.up == 0
     matrices = zero.transpose(1, 2) if transposed else zero
     blocks = matrices.reshape(2, 2, 4, 6)

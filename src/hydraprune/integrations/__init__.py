@@ -1,1 +1,1 @@
-"""Pruning in training loops of other libraries: Hugging Face's Trainer, and Lightning's."""
+"""Pruning with other libraries: callbacks for Hugging Face's Trainer and Lightning, and adapters of peft."""

@@ -18,7 +18,7 @@ from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.posttraining.base import Calibration
 from hydraprune.sparsity.pruners.base import Pruner
 from hydraprune.sparsity.pruners.factory import PrunerFactory
-from hydraprune.sparsity.wrappers import named_parameters
+from hydraprune.sparsity.wrappers import named_modules, named_parameters
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ def attach(
         SparsityError: a weight is claimed by two pruners, one of the plans is impossible, or the family names a
             module outside the encoder that the model does not have.
     """
+    _refuse_adapters(model)
     family.check(model)
     attachment = _Attachment(model, family, steps, steps_per_epoch, calibration)
     pruners: list[Pruner] = []
@@ -64,6 +65,21 @@ def attach(
     if pruners and steps:
         _report_unkept_zeros(model, pruners)
     return tuple(pruners)
+
+
+def _refuse_adapters(model: nn.Module) -> None:
+    """Refuse a model in which adapters stand around layers (peft): merged, they would fill in the zeros.
+
+    Raises:
+        SparsityError: naming one of them.
+    """
+    for name, module in named_modules(model):
+        if hasattr(module, "lora_A") and isinstance(getattr(module, "base_layer", None), nn.Module):
+            raise SparsityError(
+                f"{name} is a layer with an adapter, which would fill in its zeros when it is merged",
+                cure="attach before adapters are added, and mask their updates: "
+                "hydraprune.integrations.adapters.mask_adapters; or merge them first",
+            )
 
 
 def _report_unkept_zeros(model: nn.Module, pruners: Sequence[Pruner]) -> None:
