@@ -119,12 +119,28 @@ def choose(costs: Sequence[Tensor], budget: Budget) -> list[Tensor]:
     return list(torch.split(chosen, sizes))
 
 
+def choose_sized(costs: Sequence[Tensor], sizes: Sequence[int], budget: Budget) -> list[Tensor]:
+    """`choose` where a unit of a layer counts as much as its size: the cheapest units that the budget has room for.
+
+    What is left of the budget is less than one unit.
+
+    Args:
+        costs: see `choose`.
+        sizes: per layer, of one of its units; `budget` is in the same measure.
+    """
+    if all(size == 1 for size in sizes):
+        return choose(costs, budget)
+    parts = [cost.repeat_interleave(size) for cost, size in zip(costs, sizes, strict=True)]
+    chosen = choose(parts, budget)
+    return [pruned.view(-1, size).all(1) for pruned, size in zip(chosen, sizes, strict=True)]
+
+
 def _within(chosen: Tensor, sizes: Sequence[int], caps: Sequence[int]) -> bool:
     counts = torch.stack([layer.sum() for layer in torch.split(chosen, list(sizes))]).tolist()
     return all(count <= cap for count, cap in zip(counts, caps, strict=True))
 
 
-Scope = Literal["global", "local", "erk"]
+Scope = Literal["global", "local", "erk", "weights"]
 
 
 @dataclass(frozen=True)
@@ -132,8 +148,10 @@ class Selection:
     """How much is pruned, and how it is spread over layers.
 
     Ratios are element sparsities as the user wrote them. Counts are units: k = floor(units * T),
-    over each layer when `scope` is local (uniform) and over all layers of the pruner when global;
-    for N:M a unit is a group, so the ratios are divided by the pattern's share. `erk` gives each
+    over each layer when `scope` is local (uniform) and over all layers of the pruner when global.
+    Where units differ in size, such as channels of several layers, `weights` counts their weights
+    instead, over all layers; up to one unit less than the target is pruned. For N:M a unit is a
+    group, so the ratios are divided by the pattern's share. `erk` gives each
     layer a target by its size (see `allocation`). `floor` and `cap` bound every layer.
 
     `initial_sparsity` is where the schedule begins; None: at the sparsity that the weights have
@@ -161,7 +179,7 @@ class Selection:
             raise SparsityError("must be above 0 and at most 1", key="cap", value=self.cap)
         if not 0.0 <= self.floor <= self.cap:
             raise SparsityError(f"must be between 0 and cap={self.cap}", key="floor", value=self.floor)
-        check_choice("scope", self.scope, ("global", "local", "erk"))
+        check_choice("scope", self.scope, ("global", "local", "erk", "weights"))
         initial = self.initial_sparsity
         if initial is not None and not (is_number(initial) and 0 <= initial <= self.target_sparsity):
             raise SparsityError(
@@ -171,8 +189,8 @@ class Selection:
             )
 
     def pools(self, layers: int) -> list[list[int]]:
-        """Indices of the layers that compete with one another, where `scope` is global or local."""
-        return [list(range(layers))] if self.scope == "global" else [[index] for index in range(layers)]
+        """Indices of the layers that compete with one another, where `scope` is not erk."""
+        return [[index] for index in range(layers)] if self.scope == "local" else [list(range(layers))]
 
     def budget(self, units: Sequence[int], share: Fraction, ratio: float | None = None) -> Budget:
         """The budget of one pool whose layers hold `units` each.

@@ -116,11 +116,12 @@ def holds_pattern(pruner: Pruner, weights: Mapping[str, Tensor]) -> tuple[bool, 
     Counted pool by pool on the tensors given, not on the pruner's masks.
 
     Returns:
-        (every pool holds, whole units at zero over all pools)
+        (every pool holds, whole units at zero over all pools, by `Units.sizes`)
     """
     weights, holds, found = by_plain_names(weights, [weight.name for weight in pruner.weights]), True, 0
     for structures, units in pruner.pools:
-        empty = sum(int(structure.empty(weights).sum()) for structure in structures)
+        counted = zip(structures, units.sizes, strict=True)
+        empty = sum(int(structure.empty(weights).sum()) * size for structure, size in counted)
         holds = holds and empty >= units.target
         found += empty
     return holds, found

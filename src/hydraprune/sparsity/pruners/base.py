@@ -37,11 +37,17 @@ from hydraprune.sparsity.wrappers import named_parameters
 
 @dataclass(frozen=True)
 class Units:
-    """Counts of units of one pool of layers: to be pruned at the end, pruned now, in all."""
+    """Counts of units of one pool of layers: to be pruned at the end, pruned now, in all.
+
+    Args:
+        sizes: what a unit of each layer counts; 1, but where the target counts weights. Then `target` is the least that
+            may be pruned.
+    """
 
     target: int
     pruned: int
     total: int
+    sizes: tuple[int, ...]
 
 
 class Pruner(ABC):

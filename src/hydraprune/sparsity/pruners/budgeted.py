@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from hydraprune.sparsity import allocation
 from hydraprune.sparsity.errors import SparsityError
@@ -23,12 +24,21 @@ _ROUNDING = 1e-9
 
 @dataclass
 class Pool:
-    """Structures that compete, their target and bounds, and how many of their units were zero before training."""
+    """Structures that compete, their target and bounds, and how many of their units were zero before training.
+
+    Args:
+        sizes: what a unit of each structure counts in `units` and `initial`, see `Units`.
+    """
 
     indices: list[int]
     selection: Selection
     units: list[int]
+    sizes: list[int]
     initial: int = 0
+
+    def counted(self, pruned: Sequence[int]) -> list[int]:
+        """Units of all structures of the pruner as counts of those of this pool."""
+        return [pruned[i] * size for i, size in zip(self.indices, self.sizes, strict=True)]
 
 
 class Budgeted(Pruner):
@@ -38,16 +48,30 @@ class Budgeted(Pruner):
         SparsityError: the amounts are impossible.
     """
 
+    # Whether units may count by their weights (`Selection.scope`).
+    counts_weights: ClassVar[bool] = False
+
     def __init__(self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure]) -> None:
         super().__init__(name, plan, updates, structures)
         self._share = plan.pattern.share
-        sizes = [allocation.LayerSize(s.units, s.shape) for s in self.structures]
-        allocation.check(plan.selection, sizes, self._share, plan.pattern.name)
+        sizes = self._unit_sizes()
+        layers = [allocation.LayerSize(s.units * size, s.shape) for s, size in zip(self.structures, sizes, strict=True)]
+        allocation.check(plan.selection, layers, self._share, plan.pattern.name)
         self._pools = [
-            Pool(indices, selection, [sizes[i].units for i in indices])
-            for indices, selection in allocation.allot(plan.selection, sizes, self._share)
+            Pool(indices, selection, [layers[i].units for i in indices], [sizes[i] for i in indices])
+            for indices, selection in allocation.allot(plan.selection, layers, self._share)
         ]
         self._refuse_initial()
+
+    def _unit_sizes(self) -> list[int]:
+        """What a unit of each structure counts: 1, or its weights in multiples of what all have in common."""
+        if self.plan.selection.scope != "weights":
+            return [1] * len(self.structures)
+        if not self.counts_weights:
+            reason, cure = f"{type(self).__name__.lower()} pruning counts units", "use scope=global or scope=local"
+            raise SparsityError(reason, key="scope", value="weights", cure=cure)
+        weights = [structure.unit_zeros for structure in self.structures]
+        return [each // math.gcd(*weights) for each in weights]
 
     def _refuse_initial(self) -> None:
         first, initial = self._pools[0], self.plan.selection.initial_sparsity
@@ -78,7 +102,7 @@ class Budgeted(Pruner):
             self._fix_zeros()
         self._keep_zeros()
         for pool in self._pools:
-            pool.initial = sum(self._pruned[i] for i in pool.indices)
+            pool.initial = sum(pool.counted(self._pruned))
             goal = self._goal(pool)
             if pool.initial > goal:
                 where = self.structures[pool.indices[0]].name if len(pool.indices) == 1 else "the model"
@@ -118,11 +142,12 @@ class Budgeted(Pruner):
         """Refuse zeros beyond cap or floor, some of which would be lost."""
         budget = pool.selection.budget(pool.units, self._share)
         beyond = 0
-        for i, floor, cap in zip(pool.indices, budget.floors, budget.caps, strict=True):
-            beyond += max(0, self._pruned[i] - floor)
-            if self._pruned[i] > cap:
+        counted = pool.counted(self._pruned)
+        for i, pruned, floor, cap in zip(pool.indices, counted, budget.floors, budget.caps, strict=True):
+            beyond += max(0, pruned - floor)
+            if pruned > cap:
                 raise SparsityError(
-                    f"{self.structures[i].name} has {self._pruned[i]} units at zero when training starts, more than "
+                    f"{self.structures[i].name} has {pruned} units at zero when training starts, more than "
                     f"the {cap} that it allows there",
                     key="cap",
                     value=pool.selection.cap,
@@ -159,7 +184,13 @@ class Budgeted(Pruner):
         return [
             (
                 [self.structures[i] for i in pool.indices],
-                Units(self._goal(pool), sum(self._pruned[i] for i in pool.indices), sum(pool.units)),
+                Units(
+                    # Less than one unit may be left.
+                    max(0, self._goal(pool) - max(pool.sizes) + 1),
+                    sum(pool.counted(self._pruned)),
+                    sum(pool.units),
+                    tuple(pool.sizes),
+                ),
             )
             for pool in self._pools
         ]

@@ -22,7 +22,7 @@ from hydraprune.sparsity.pruners.regrowth import exchange, reset_state
 from hydraprune.sparsity.pruners.score_state import ScoreState
 from hydraprune.sparsity.regularizers import Unregularized
 from hydraprune.sparsity.schedules import Updates
-from hydraprune.sparsity.selection import Budget, choose
+from hydraprune.sparsity.selection import Budget, choose_sized
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class Gradual(Budgeted):
         SparsityError: the amounts are impossible, a criterion that scores gradients would have to
             prune before the first step, or criterion, schedule and transition do not suit each other.
     """
+
+    counts_weights = True
 
     def __init__(
         self, name: str, plan: Plan, updates: Updates, structures: Sequence[Structure], criterion: Criterion
@@ -142,7 +144,7 @@ class Gradual(Budgeted):
             return
         if not final and self._scores.tensors is None and self.criterion.horizon and not by_scores:
             budgets = [self._budget(pool, ratio) for pool, ratio in zip(self._pools, ratios, strict=True)]
-            if sum(budget.count for budget in budgets) == sum(self._pruned):
+            if sum(budget.count for budget in budgets) == sum(sum(pool.counted(self._pruned)) for pool in self._pools):
                 return  # a sparse model that starts where its schedule does: there is nothing to choose
         cells = self._scores.scores(step)
         if not by_scores and not any(bool(scores.any()) for scores in cells):
@@ -176,8 +178,8 @@ class Gradual(Budgeted):
     def _choose(
         self, pool: Pool, budget: Budget, cells: list[Tensor], growth: list[Tensor] | None, step: int, update: int
     ) -> None:
-        capped = zip(pool.indices, budget.caps, strict=True)
-        settled = [self._pruned[i] == cap > 0 and not self.criterion.regrows for i, cap in capped]
+        capped = zip(pool.counted(self._pruned), pool.sizes, budget.caps, strict=True)
+        settled = [pruned > cap - size and pruned > 0 and not self.criterion.regrows for pruned, size, cap in capped]
         costs = [
             self._settled_cost(i) if at_cap else self._cost(i, cells)
             for i, at_cap in zip(pool.indices, settled, strict=True)
@@ -186,7 +188,7 @@ class Gradual(Budgeted):
         if self.updates.schedule.by_scores and update != self.updates.last:
             costs, budget = self._by_scores(pool, costs, budget)
         try:
-            chosen = choose(costs, budget)
+            chosen = choose_sized(costs, pool.sizes, budget)
         except SparsityError as error:
             raise SparsityError(f"pruner {self.name}, step {step}: {error.reason}", cure=error.cure) from None
         if growth is not None:
@@ -214,13 +216,13 @@ class Gradual(Budgeted):
         are pruned stay pruned; where some of them do not pass (any more), they cost least.
         """
         passing = [self.updates.schedule.passes(cost) for cost in costs]
-        pruned = sum(self._pruned[i] for i in pool.indices)
-        found = _allowed([int(units.sum()) for units in passing], budget)
+        pruned = sum(pool.counted(self._pruned))
+        found = _allowed(_counted(passing, pool), budget)
         if found < pruned:
             masked = [self._masked_units(i) for i in pool.indices]
             costs = [cost.masked_fill(units, -torch.inf) for cost, units in zip(costs, masked, strict=True)]
             both = [units | gone for units, gone in zip(passing, masked, strict=True)]
-            found = max(pruned, _allowed([int(units.sum()) for units in both], budget))
+            found = max(pruned, _allowed(_counted(both, pool), budget))
         return costs, replace(budget, count=min(found, budget.goal, sum(budget.caps)))
 
     def _cost(self, index: int, cells: Sequence[Tensor]) -> Tensor:
@@ -271,6 +273,11 @@ class Gradual(Budgeted):
             # Some blocks are partly zero.
             for i, member in enumerate(self._members):
                 self._masks.hold(i, state["masks"][member.weight.name].to(member.weight.parameter.device))
+
+
+def _counted(units: Sequence[Tensor], pool: Pool) -> list[int]:
+    """How many units of each structure are marked, by their sizes."""
+    return [int(marked.sum()) * size for marked, size in zip(units, pool.sizes, strict=True)]
 
 
 def _allowed(counts: Sequence[int], budget: Budget) -> int:

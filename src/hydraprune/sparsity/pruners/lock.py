@@ -54,4 +54,4 @@ class Lock(Pruner):
     @property
     def pools(self) -> list[tuple[list[Structure], Units]]:
         counts = zip(self.structures, self._pruned, strict=True)
-        return [([structure], Units(pruned, pruned, structure.units)) for structure, pruned in counts]
+        return [([structure], Units(pruned, pruned, structure.units, (1,))) for structure, pruned in counts]
