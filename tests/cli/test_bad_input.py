@@ -25,7 +25,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "target above cap": (("pattern.target_sparsity=0.99",), ("pattern.target_sparsity=0.99", "cap=0.98", "raise cap")),
     "floor above cap": (("pattern.floor=0.99",), ("pattern.floor=0.99", "cap=0.98")),
     "floor above target": (("pattern.floor=0.95",), ("pattern.floor=0.95", "target_sparsity=0.9")),
-    "scope": (("pattern.scope=everywhere",), ("pattern.scope=everywhere", "global, local or erk")),
+    "scope": (("pattern.scope=everywhere",), ("pattern.scope=everywhere", "global, local, erk or weights")),
     "reduce": (("pattern.reduce=median",), ("pattern.reduce=median", "mean, sum or max")),
     "frequency 0": (("scheduler.frequency=0",), ("scheduler.frequency=0", "at least 1")),
     "frequency a word": (("scheduler.frequency=often",), ("scheduler.frequency=often", "1ep")),

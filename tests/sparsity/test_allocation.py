@@ -132,7 +132,7 @@ def test_scopes_other_than_erk_do_not_change_the_target() -> None:
     for scope, indices in (("global", [[0, 1]]), ("local", [[0], [1]])):
         selection = Selection(0.5, scope)  # type: ignore[arg-type]
         assert allot(selection, layers, ONE) == [(pool, selection) for pool in indices]
-    with pytest.raises(SparsityError, match="scope=ERK: must be global, local or erk"):
+    with pytest.raises(SparsityError, match="scope=ERK: must be global, local, erk or weights"):
         Selection(0.5, "ERK")  # type: ignore[arg-type]
 
 

@@ -39,9 +39,15 @@ def zeros_of(tensor: Tensor) -> int:
 
 
 def prunable_layers(model: nn.Module) -> Iterable[tuple[str, Tensor, Tensor]]:
-    """(name, weight, view) of every Linear and convolution of `model`, the classifier's included."""
+    """(name, weight, view) of every Linear and convolution of `model`, the classifier's included.
+
+    The head of a language model that is its embedding is left out.
+    """
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for name, module in layers_of(model).items():
         kind, held = module_type(module), getattr(module, "weight", None)
+        if id(held) in tables:
+            continue
         if kind is not None and isinstance(held, Tensor) and held.ndim == DIMENSIONS[kind]:
             weight = held.detach()
             yield name, weight, LAYOUTS[kind].view(weight)
