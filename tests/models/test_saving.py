@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from family_helpers import model_of
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
-from hydraprune.models.saving import save_model
+from hydraprune.models.saving import save_model, write_model
 from hydraprune.models.tiny import TinyModel
 
 
@@ -57,3 +58,33 @@ def test_a_tokenizer_of_a_family_keeps_its_class(tmp_path: Path) -> None:
     folder = save_model(model_of("bert"), tokenizer, tmp_path)
     assert json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"] == "BertTokenizer"
     assert AutoTokenizer.from_pretrained(folder)("good food")["input_ids"] == tokenizer("good food")["input_ids"]
+
+
+ROPE = {
+    "llama": ({"rope_theta": 300000.0}, {"rope_theta": 300000.0}),
+    "gpt_neox": ({"rope_theta": 300000.0}, {"rotary_emb_base": 300000.0, "rotary_pct": 0.25}),
+    "gemma3_text": ({"rope_theta": 300000.0}, {"rope_theta": 300000.0, "rope_local_base_freq": 10000.0}),
+    "modernbert": ({"rope_theta": 300000.0}, {"global_rope_theta": 300000.0, "local_rope_theta": 10000.0}),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(ROPE))
+def test_rotary_positions_have_their_names_of_transformers_4_too(kind: str, tmp_path: Path) -> None:
+    """Version 4 would take its default base without a word: findings/transformers-5-rope.sh."""
+    change, older = ROPE[kind]
+    model = model_of(kind)
+    config: Any = model.config
+    (config.rope_parameters.get("full_attention") or config.rope_parameters).update(change)
+    write_model(model, None, tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert {name: saved[name] for name in older} == older
+    again = AutoConfig.from_pretrained(tmp_path)
+    assert again.rope_parameters == config.rope_parameters
+
+
+def test_scaled_rotary_positions_too(tmp_path: Path) -> None:
+    model = model_of("llama")
+    model.config.rope_parameters = {"rope_theta": 5e5, "rope_type": "linear", "factor": 4.0}  # type: ignore[union-attr]
+    write_model(model, None, tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert (saved["rope_theta"], saved["rope_scaling"]) == (5e5, {"rope_type": "linear", "factor": 4.0})

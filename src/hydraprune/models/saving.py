@@ -46,6 +46,7 @@ def write_model(model: nn.Module, tokenizer: Any | None, folder: Path) -> None:
         model.save_pretrained(folder)  # type: ignore[operator]
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error), str(folder)) from error
+    _name_older_rope(folder / "config.json")
     if tokenizer is None:
         return
     if backend := getattr(tokenizer, "backend_tokenizer", None):
@@ -54,6 +55,34 @@ def write_model(model: nn.Module, tokenizer: Any | None, folder: Path) -> None:
         backend.no_padding()
     tokenizer.save_pretrained(folder)
     _make_portable(folder / "tokenizer_config.json")
+
+
+# What transformers 4 calls the base of rotary positions, by model type; `rope_theta` elsewhere.
+_OLDER_BASE = {"gpt_neox": "rotary_emb_base", "modernbert": "global_rope_theta"}
+_OLDER_LOCAL_BASE = {"gemma3_text": "rope_local_base_freq", "modernbert": "local_rope_theta"}
+_OLDER_SHARE = {"gpt_neox": "rotary_pct"}
+
+
+def _name_older_rope(path: Path) -> None:
+    """Write rotary positions into a model's config under the names of transformers 4 too.
+
+    transformers 5 writes `rope_parameters`, which version 4 does not read: it takes the default base without a word,
+    and computes other outputs (findings/transformers-5-rope.sh). Version 5 reads its own.
+    """
+    values = json.loads(path.read_text(encoding="utf-8"))
+    rope, kind = values.get("rope_parameters"), values.get("model_type")
+    if not isinstance(rope, dict):
+        return
+    local = rope.get("sliding_attention")
+    whole = dict(rope.get("full_attention", rope))
+    older = {_OLDER_BASE.get(kind, "rope_theta"): whole.pop("rope_theta", None)}
+    older[_OLDER_SHARE.get(kind, "partial_rotary_factor")] = whole.pop("partial_rotary_factor", None)
+    if whole.get("rope_type", "default") != "default":
+        older["rope_scaling"] = whole
+    if isinstance(local, dict) and kind in _OLDER_LOCAL_BASE:
+        older[_OLDER_LOCAL_BASE[kind]] = local.get("rope_theta")
+    values |= {name: value for name, value in older.items() if value is not None and name not in values}
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _make_portable(config: Path) -> None:
