@@ -11,6 +11,7 @@ from torch import nn
 
 from hydraprune.deploy.text_batches import Inputs
 from hydraprune.errors import UserError
+from hydraprune.models.head_classes import model_outputs
 
 # An engine's model: arrays by input name -> logits [batch, labels].
 Run = Callable[[dict[str, Any]], Any]
@@ -55,7 +56,7 @@ def compare(model: nn.Module, run: Run, batches: Sequence[Inputs]) -> Comparison
     same = texts = 0
     for inputs in batches:
         with torch.inference_mode():
-            expected = model(**inputs).logits
+            expected = model_outputs(model, inputs)
         found = torch.from_numpy(run({name: tensor.numpy() for name, tensor in inputs.items()}))
         if found.shape != expected.shape or not bool(found.isfinite().all()):
             shapes = f"{list(found.shape)}, torch's {list(expected.shape)}"

@@ -27,6 +27,7 @@ from hydraprune.deploy.openvino_export import (
 )
 from hydraprune.deploy.text_batches import CALIBRATED, Inputs, TaskTexts, input_batches, sample_texts, spread
 from hydraprune.errors import UserError
+from hydraprune.models.head_classes import model_outputs
 
 # Texts of a task that are compared.
 _CHECKED = 64
@@ -138,7 +139,7 @@ def _compact(job: _Job, folder: Path) -> _Written:
         import torch
 
         with torch.inference_mode():
-            return loaded(**{name: torch.from_numpy(array) for name, array in arrays.items()}).logits.numpy()
+            return model_outputs(loaded, {name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
 
     details = {"embeddings": embeddings, "sizes": asdict(sizes)}
     return _Written(run, (precision, embeddings) == ("fp32", "fp32"), details, _size_lines(sizes))

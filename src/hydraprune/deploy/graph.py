@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hydraprune.deploy.engines import converting
 from hydraprune.models.families import max_positions
+from hydraprune.models.head_classes import model_outputs
 
 OUTPUT = "logits"
 # Sizes of the example: a size of 1 would be taken for one that never changes.
@@ -17,7 +18,7 @@ _BATCH, _LENGTH = 2, 8
 
 
 class _Logits(nn.Module):
-    """A classifier with tensors in and one tensor out."""
+    """A model with tensors in and one tensor out."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -25,8 +26,7 @@ class _Logits(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
-        return logits
+        return model_outputs(self.model, {"input_ids": input_ids, "attention_mask": attention_mask, **types})
 
 
 def axes(names: Sequence[str]) -> dict[str, dict[int, str]]:

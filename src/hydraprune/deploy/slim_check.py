@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hydraprune.models.families import max_positions
+from hydraprune.models.head_classes import model_outputs
 
 # Tokens of the texts of the batch; cut to what the model takes.
 LENGTHS = (3, 9, 17, 26, 41, 64, 97, 128)
@@ -65,7 +66,7 @@ def outputs_of(model: nn.Module, batch: dict[str, Tensor]) -> Outputs:
     base: Any = model.base_model
     is_token = batch["attention_mask"].bool()
     model.eval()
-    return Outputs(base(**batch).last_hidden_state[is_token], model(**batch).logits)
+    return Outputs(base(**batch).last_hidden_state[is_token], model_outputs(model, batch))
 
 
 def difference(ours: Outputs, original: Outputs) -> Difference:

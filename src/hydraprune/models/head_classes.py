@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -13,7 +15,9 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from hydraprune.data.labels import Labels, Problem
+from hydraprune.data.choice_labels import Choices
+from hydraprune.data.labels import CLASSES, Labels, Problem
+from hydraprune.data.span_labels import Spans
 
 _CLASSES: dict[Problem, Any] = {
     "sequence classification": AutoModelForSequenceClassification,
@@ -23,6 +27,8 @@ _CLASSES: dict[Problem, Any] = {
     "causal language modelling": AutoModelForCausalLM,
     "masked language modelling": AutoModelForMaskedLM,
 }
+# Those whose outputs are not the `logits` of a model as it is called.
+_HEADS: dict[Problem, Labels] = {"question answering": Spans(), "multiple choice": Choices()}
 # Ends of the names of classes in config.json.
 _ENDS: dict[str, Problem] = {
     "ForTokenClassification": "token classification",
@@ -39,6 +45,14 @@ def problem_of(config: Any) -> Problem:
     """What the head of a saved model is for, by the class that its config.json names; else sequence classification."""
     name = str((getattr(config, "architectures", None) or [""])[0])
     return next((problem for end, problem in _ENDS.items() if name.endswith(end)), "sequence classification")
+
+
+def model_outputs(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The outputs of a model's head as one tensor, see `Labels.outputs`: [rows, outputs] or [rows, length, outputs].
+
+    Of question answering the logits of start and end, [rows, length, 2]; of multiple choice a score a row, [rows, 1].
+    """
+    return _HEADS.get(problem_of(model.config), CLASSES).outputs(model, inputs)
 
 
 def head_class(config: Any, labels: Labels | None) -> Any:
