@@ -154,6 +154,15 @@ def test_the_end_of_a_text_file_is_held_out(tmp_path: Path) -> None:
     assert first.train.texts == [("line 0\nline 1",)]
 
 
+def test_lines_end_at_line_breaks_alone(tmp_path: Path) -> None:
+    lines = [f"line\f{n}\x0bthe\u2028mat\x85" for n in range(8)]
+    (tmp_path / "a.txt").write_bytes("\r\n".join(lines).encode())
+    assert task(tmp_path / "a.txt").load().train.texts == [("\n".join(lines[:6]),)]
+    (tmp_path / "b.txt").write_bytes("café\nthé\n".encode("latin-1"))
+    with pytest.raises(UserError, match="line 1 is not UTF-8"):
+        task(tmp_path / "b.txt").load()
+
+
 def test_other_files_and_wrong_ones(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": f"line {n}"}) for n in range(8)))
     assert task(tmp_path / "a.jsonl", separator=" ").load().evaluations["validation"].texts == [("line 6 line 7",)]
@@ -241,6 +250,48 @@ def test_an_encoder_does_not_predict_next_tokens(train: Callable[..., Any], smal
     refused = train(*words, "task=toy_text", "task.max_length=16", "task.train_examples=2000")
     assert refused.code == 2
     assert "reads the tokens that it is to predict" in refused.err
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_small_encoder_does_not_either(kind: str, tmp_path: Path) -> None:
+    model = save_checkpoint(tmp_path, kind, AutoModelForCausalLM)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    data = encode(tokenizer, Examples([("the plot is good . " * 4,)], [0]), 16, NEXT)
+    with torch.no_grad():
+        why = NEXT.misfit_on(model, Batches(data, 1).batch(torch.tensor([0])).inputs)
+    assert why is not None
+    assert "reads the tokens that it is to predict" in why
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mixtral", "gpt_neox", "opt"])
+def test_decoders_do(kind: str, tmp_path: Path) -> None:
+    model = save_checkpoint(tmp_path, kind, AutoModelForCausalLM)
+    data = encode(TINY.tokenizer(), Examples([("the plot is good . " * 4,)], [0]), 16, NEXT)
+    with torch.no_grad():
+        assert NEXT.misfit_on(model, Batches(data, 1).batch(torch.tensor([0])).inputs) is None
+
+
+def test_text_without_predicted_tokens_is_refused(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    (workplace / "train.txt").write_text("the plot is good\n" * 400)
+    (workplace / "one.txt").write_text("the")
+    words = [word for word in small if not word.startswith(("task", "model=", "scheduler.", "dense."))]
+    words += ["task=masked_text", "model=tiny", "pattern=dense", "task.path=train.txt", "task.max_length=16"]
+    refused = train(*words, "task.validation_path=one.txt")
+    assert refused.code == 2
+    assert "the text of validation has 3 tokens, of which none is predicted; give a longer text" in refused.err
+
+
+@pytest.mark.parametrize(("task", "kind"), [("toy_masked_text", "gpt2"), ("toy_text", "t5")])
+def test_a_family_without_such_a_head_is_refused(
+    task: str, kind: str, train: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    save_checkpoint(workplace / kind, kind)
+    words = [word for word in small if not word.startswith(("task=", "model="))]
+    refused = train(*words, f"task={task}", "task.max_length=16", f"model.path={kind}")
+    assert refused.code == 2
+    assert f"transformers has no {kind} model with a head for" in refused.err
 
 
 def test_a_language_model_without_its_head_is_refused(

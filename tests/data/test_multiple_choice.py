@@ -130,6 +130,24 @@ def test_wrong_settings_are_refused() -> None:
         task("a.jsonl", text=[])
 
 
+def test_a_single_choice_is_refused(tmp_path: Path) -> None:
+    found = [{**row, "choices": ["good"], "label": 0} for row in rows()]
+    with pytest.raises(UserError, match="one choice only, so there is nothing to choose; give at least two"):
+        task(written(tmp_path / "a.jsonl", found)).load()
+
+
+def test_numbers_from_1_get_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = [{**row, "label": 1 + place % 2} for place, row in enumerate(rows() * 4)]
+    task(written(tmp_path / "a.jsonl", found)).load()
+    assert "none of 24 questions has its first choice (0, A)" in caplog.text
+
+
+def test_cut_questions_are_counted_once() -> None:
+    long = ("plot " * 30, "good", "dull", "new")
+    data = encode(TINY.tokenizer(), Examples([long, ("plot", "good", "dull", "new")], [0, 1]), 16, HEAD)
+    assert data.truncated == 1
+
+
 def test_toy_choices_have_one_right_sentence() -> None:
     data = ToyChoiceTask("toy_choices", 100, 20, 0, 64).load()
     assert data.labels == HEAD

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from data_helpers import byte_level
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForQuestionAnswering
@@ -170,6 +171,32 @@ def test_batches_count_rows() -> None:
     assert batches.batch(torch.tensor([0, 1])).labels.shape == (2, 2)
 
 
+def test_an_answer_without_a_row_is_counted() -> None:
+    context = " ".join(["plot"] * 60)
+    for words, lost in ((3, 0), (58, 1)):
+        answers = [(" ".join(["plot"] * words), 0)]
+        data = encode(TINY.tokenizer(), Examples([("the ?", context)], [answers]), 40, Spans(stride=8))
+        assert data.truncated == lost
+
+
+@pytest.mark.parametrize("answer", ["中", "中国", "😀", "face", "the face"])
+def test_answers_whose_characters_are_several_tokens(answer: str) -> None:
+    context = f"the face is 中国 😀 {answer} today"
+    start = context.rindex(answer)
+    data = encode(byte_level(), Examples([("what", context)], [[(answer, start)]]), 64, Spans(stride=16))
+    first, last = data.labels[0].tolist()
+    # A token of a byte-level tokenizer has the space before it.
+    assert context[int(data.beside["begin"][first]) : int(data.beside["end"][last])].strip() == answer
+    assert int(data.beside["end"][last]) == start + len(answer)
+    assert Spans(stride=16).collect(certain(data), [], data)[0] == [answer]
+
+
+def test_a_question_of_many_bytes_is_cut() -> None:
+    data = encode(byte_level(), Examples([("中国" * 20, "the face is big")], [[("big", 12)]]), 64, Spans(stride=16))
+    assert data.truncated == 1
+    assert int(data.lengths.max()) <= 64
+
+
 # Data ---------------------------------------------------------------------------------------------
 
 ROWS = [
@@ -222,7 +249,7 @@ def test_files(form: str, tmp_path: Path) -> None:
         ({"text": ["bad"], "answer_start": [0]}, r"but nowhere in it; count characters from 0"),
         ({"text": ["good"], "answer_start": []}, "1 texts and 0 starts"),
         ({"text": ["good"], "answer_start": [-4]}, "which are no answers"),
-        ({"text": [""], "answer_start": [1]}, "which are no answers"),
+        ({"text": [" "], "answer_start": [7]}, "which are no answers"),
         ("good", 'give {"text"'),
     ],
 )
@@ -244,6 +271,12 @@ def test_wrong_answers_are_refused(answers: Any, message: str, tmp_path: Path) -
 def test_wrong_settings_are_refused(more: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         task(tmp_path / "a.json", **more)
+
+
+def test_white_space_around_an_answer_is_no_part_of_it(tmp_path: Path) -> None:
+    answers = {"text": [" good"], "answer_start": [11]}
+    (tmp_path / "a.json").write_text(json.dumps([{**ROWS[0], "answers": answers}] * 8))
+    assert set(map(tuple, task(tmp_path / "a.json").load().train.labels)) == {(("good", 12),)}
 
 
 def test_toy_answers_are_in_their_sentences() -> None:
@@ -281,6 +314,8 @@ def test_a_run_answers_questions(
     assert first.keys() == {"set", "example", "question", "context", "label", "prediction"}
     asked = [{"question": "the plot ?", "context": "the plot is good"}]
     Path("asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
-    predicted = hydraprune("predict", str(model), "task=question_answering", "task.stride=8", "--file", "asked.jsonl")
+    words = ("predict", str(model), "task=question_answering", "task.stride=8", "--file", "asked.jsonl")
+    assert "give task.no_answer=true, or task.no_answer=false" in hydraprune(*words).err
+    predicted = hydraprune(*words, "task.no_answer=false")
     assert predicted.code == 0, predicted.err
     assert json.loads(predicted.out)["prediction"] in " the plot is good"

@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from data_helpers import byte_level
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,18 +84,6 @@ def test_the_first_token_of_a_word_carries_its_tag(rows: list[list[str]], max_le
         assert len(found) == len(words) or len(spelled) > max_length
     logits = torch.nn.functional.one_hot(batch.labels.clamp(min=0), head.count).float()
     assert head.predictions(logits, batch.labels, batch.mask) == head.references(batch.labels)
-
-
-def byte_level(**options: Any) -> Any:
-    """A tokenizer of GPT-2's kind, trained on a few sentences."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, **options)
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<pad>", "</s>"], show_progress=False)
-    made.train_from_iterator(["the plot of the film", "not the the good plot"] * 20, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>")
 
 
 def test_words_are_read_as_in_running_text() -> None:

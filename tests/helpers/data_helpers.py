@@ -82,3 +82,20 @@ def random_ids(count: int, low: int, high: int, seed: int) -> Tensor:
     """Token ids of low .. high - 1, [count]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(low, high, (count,), generator=generator, dtype=torch.int32)
+
+
+def byte_level(**options: Any) -> Any:
+    """A tokenizer of GPT-2's kind, trained on a few sentences."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, **options)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<pad>", "</s>"],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    made.train_from_iterator(["the plot of the film", "not the the good plot"] * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>")

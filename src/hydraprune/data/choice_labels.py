@@ -58,8 +58,12 @@ class Choices(Labels):
         # The choice stays whole where it can.
         columns = [list(column) for column in zip(*pairs, strict=True)]
         tokens = tokenizer(*columns, truncation=True, max_length=max_length)
-        truncated = count_truncated(tokenizer, tokens, pairs, max_length)
-        return Rows(inputs_of(tokens), truncated=min(truncated, len(texts)))
+        if tokens.encodings is None:
+            truncated = min(count_truncated(tokenizer, tokens, pairs, max_length), len(texts))
+        else:
+            cut = [bool(encoding.overflowing) for encoding in tokens.encodings]
+            truncated = sum(any(cut[start : start + self.choices]) for start in range(0, len(cut), self.choices))
+        return Rows(inputs_of(tokens), truncated=truncated)
 
     def targets(self, labels: Sequence[Any], flat: Mapping[str, Tensor], offsets: Tensor) -> Tensor:
         return torch.tensor(labels, dtype=torch.int64).repeat_interleave(self.choices)

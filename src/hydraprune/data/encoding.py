@@ -64,7 +64,9 @@ def _encoded(flat: Mapping[str, Tensor], tokenizer: Any, examples: Examples, lab
     stored = (_OFFSETS, _TRUNCATED)
     inputs = {key: values for key, values in flat.items() if key not in stored and not key.startswith(_BESIDE)}
     targets = labels.targets(examples.labels, {**inputs, **beside}, flat[_OFFSETS])
-    truncated = int(flat[_TRUNCATED])
+    rows = len(flat[_OFFSETS]) - 1
+    assert labels.varies_rows or rows == len(examples) * labels.group, "an example has other rows than its labels say"
+    truncated = int(flat[_TRUNCATED]) + labels.count_lost(examples.labels, targets, beside)
     return Encoded(inputs, flat[_OFFSETS], targets, int(tokenizer.pad_token_id), truncated, labels, beside, examples)
 
 

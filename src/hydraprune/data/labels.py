@@ -126,6 +126,10 @@ class Labels:
         """
         return torch.tensor(labels, dtype=torch.float32 if self.regression else torch.int64)
 
+    def count_lost(self, labels: Sequence[Any], targets: Tensor, beside: Mapping[str, Tensor]) -> int:
+        """Examples whose label no row holds, since it was cut."""
+        return 0
+
     def outputs(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """The outputs of a model's head for some rows, [rows, outputs] or [rows, length, outputs]."""
         logits: Tensor = model(**inputs).logits

@@ -68,16 +68,18 @@ def _spearman(predictions: Sequence[float], references: Sequence[float]) -> floa
 
 
 def _mean_loss(predictions: Sequence[Any], references: Sequence[Any]) -> float:
-    return float(math.fsum(loss for loss, _ in predictions) / max(1, sum(references)))
+    tokens = sum(references)
+    return float(math.fsum(loss for loss, _ in predictions) / tokens) if tokens else math.nan
 
 
 def _perplexity(predictions: Sequence[Any], references: Sequence[Any]) -> float:
     loss = _mean_loss(predictions, references)
-    return math.exp(loss) if loss < _MOST_LOSS else math.inf
+    return math.exp(loss) if not loss >= _MOST_LOSS else math.inf
 
 
 def _token_accuracy(predictions: Sequence[Any], references: Sequence[Any]) -> float:
-    return float(sum(right for _, right in predictions) / max(1, sum(references)))
+    tokens = sum(references)
+    return float(sum(right for _, right in predictions) / tokens) if tokens else math.nan
 
 
 CLASSIFICATION: dict[str, Metric] = {

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydraprune.data.choice_labels import Choices
-from hydraprune.data.examples import Examples, Labels
+from hydraprune.data.examples import Examples, Labels, TaskData
 from hydraprune.data.record_task import RecordTask
 from hydraprune.data.task_checks import as_tuple, freeze_lists
 from hydraprune.errors import UserError
+
+log = logging.getLogger(__name__)
+# Questions, of which one should have its first choice as the right one.
+_ENOUGH = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +62,21 @@ class ChoiceTask(RecordTask):
 
     def names(self, rows: Any) -> tuple[str, ...]:
         """A letter for each choice of the first row."""
-        found = self._choices(rows[0]) if len(rows) else None
-        return tuple(_letter(place) for place in range(len(found or ())))
+        found = len(self._choices(rows[0]) or (0, 0)) if len(rows) else 2
+        self._check_count(found)
+        return tuple(_letter(place) for place in range(found))
+
+    def _check_count(self, count: int) -> None:
+        if count < 2:
+            reason = "a question has one choice only, so there is nothing to choose"
+            raise UserError(reason, key="task.choices", value=self.choices, cure="give at least two")
 
     def head_of(self, names: tuple[str, ...], examples: Examples) -> Labels:
         counts = {len(texts) - 1 for texts in examples.texts}
         if len(counts) > 1:
             reason = f"questions have {min(counts)} to {max(counts)} choices"
             raise UserError(reason, key="task.choices", value=self.choices, cure="give each question as many")
+        self._check_count(min(counts))
         return Choices(choices=counts.pop())
 
     @property
@@ -94,6 +106,17 @@ class ChoiceTask(RecordTask):
             reason = f"{self.label} holds {row[self.label]!r:.40}, none of its choices"
             raise ValueError(reason, f"give a number from 0 to {expected - 1}, or one of {known}")
         return number
+
+    def load(self) -> TaskData:
+        found = super().load()
+        lowest = min(found.train.labels)
+        if lowest > 0 and len(found.train) >= _ENOUGH:
+            log.warning(
+                "task.label=%s: none of %d questions has its first choice (0, A) as its answer; numbers count from 0",
+                self.label,
+                len(found.train),
+            )
+        return found
 
     def _choices(self, row: Mapping[str, Any]) -> list[str] | None:
         """The choices of a row; None if they are no texts."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydraprune.data.examples import Labels
+from hydraprune.data.examples import Examples, Labels
 from hydraprune.data.record_task import RecordTask
 from hydraprune.data.span_labels import Spans, check_length
 from hydraprune.errors import UserError
@@ -45,6 +45,13 @@ class QuestionTask(RecordTask):
         if self.longest_answer < 1:
             raise UserError("must be at least 1", key="task.longest_answer", value=self.longest_answer)
 
+    def head_of(self, names: tuple[str, ...], examples: Examples) -> Labels:
+        if self.no_answer is None:
+            reason = "without labels it is not known whether a question may have no answer"
+            cure = "give task.no_answer=true, or task.no_answer=false"
+            raise UserError(reason, key="task.no_answer", value=None, cure=cure)
+        return super().head_of(names, examples)
+
     @property
     def columns(self) -> Sequence[str]:
         return self.question, self.context, self.answers
@@ -74,6 +81,7 @@ class QuestionTask(RecordTask):
         self, row: Mapping[str, Any], texts: tuple[str, ...], numbers: Mapping[str | int, int]
     ) -> list[tuple[str, int]]:
         context, answers = texts[1], _answers(row[self.answers], self.answers)
+        answers = [(text.strip(), start + len(text) - len(text.lstrip())) for text, start in answers]
         for text, start in answers:
             if context[start : start + len(text)] != text:
                 place = context.find(text)
@@ -98,7 +106,9 @@ def _answers(value: Any, column: str) -> list[tuple[str, int]]:
         pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]
     else:
         pairs = [] if value is None else None
-    is_valid = pairs is not None and all(isinstance(t, str) and t and type(s) is int and s >= 0 for t, s in pairs)
+    is_valid = pairs is not None and all(
+        isinstance(t, str) and t.strip() and type(s) is int and s >= 0 for t, s in pairs
+    )
     if pairs is None or not is_valid:
         cure = 'give {"text": ["..."], "answer_start": [12]}, or empty lists where there is no answer'
         raise ValueError(f"{column} holds {value!r:.60}, which are no answers", cure)

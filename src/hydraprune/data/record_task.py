@@ -202,6 +202,9 @@ class RecordTask(ABC):
                 rows = read_records(source, columns, scratch)
             else:
                 source = Source("task.path", self.path)
+                if is_file(self.path):
+                    reason, cure = "task.path is a file, which has no splits", "give the file: --file texts.jsonl"
+                    raise UserError(reason, key="--split", value=split, cure=cure)
                 rows = load_records(source, self.subset, self.revision, [str(split)], columns, scratch)[str(split)]
                 source = source.within(f"split {split}")
             return self._each(source, rows, columns, lambda row, texts: None)

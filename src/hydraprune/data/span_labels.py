@@ -28,7 +28,7 @@ class Spans(Labels):
 
     The texts of an example are question and context; its label is the list of its answers, each a text and the number
     of its first character in the context, empty if the context has no answer. A long context is read in several rows,
-    which overlap.
+    which overlap. An answer that no row holds whole is counted as truncated.
 
     Args:
         stride: tokens that neighbouring rows share.
@@ -106,6 +106,11 @@ class Spans(Labels):
             found.append(span or (int(flat[_NONE][row]),) * 2)
         return torch.tensor(found, dtype=torch.int64).reshape(-1, 2)
 
+    def count_lost(self, labels: Sequence[Any], targets: Tensor, beside: Mapping[str, Tensor]) -> int:
+        holds = (targets != beside[_NONE].unsqueeze(1)).any(1)
+        found = [bool(rows.any()) for rows in torch.split(holds, beside[_ROWS].tolist())]
+        return sum(bool(answers) and not held for answers, held in zip(labels, found, strict=True))
+
     def outputs(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """The logits of an answer's start and end at each token, [rows, length, 2]."""
         made = model(**inputs)
@@ -144,7 +149,7 @@ class Spans(Labels):
                 nothing = min(nothing, float(predictions[row][none].sum()))
                 score, place = best_span(predictions[row], begin >= 0, self.longest)
                 if place is not None and score > best[0]:
-                    best = score, context[int(begin[place[0]]) : int(end[place[1]])]
+                    best = score, context[int(begin[place[0]]) : int(end[place[1]])].strip()
             first += rows
             found.append("" if allows_none and nothing > best[0] else best[1])
         return found, [[text for text, _ in answers or ()] for answers in data.examples.labels]
@@ -198,18 +203,20 @@ def _over_tokens(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def _tokens_of(begin: Tensor, end: Tensor, start: int, stop: int) -> tuple[int, int] | None:
-    """The first and the last token of some characters of the context; None if a row does not hold all of them."""
-    inside = (begin >= 0).nonzero().flatten().tolist()
-    if not inside or int(begin[inside[0]]) > start or int(end[inside[-1]]) < stop:
+    """The first and the last token of some characters of the context; None if a row does not hold all of them.
+
+    Several tokens may be of one character: then the first of them, or the last.
+    """
+    inside = (begin >= 0).nonzero().flatten()
+    if not len(inside) or int(begin[inside[0]]) > start or int(end[inside[-1]]) < stop:
         return None
-    first = max((token for token in inside if int(begin[token]) <= start), default=None)
-    last = min((token for token in inside if int(end[token]) >= stop), default=None)
-    return None if first is None or last is None or last < first else (first, last)
+    covering = inside[(end[inside] > start) & (begin[inside] < stop)]
+    return (int(covering[0]), int(covering[-1])) if len(covering) else None
 
 
 def _shortened(tokenizer: Any, question: str, room: int) -> tuple[bool, str]:
     """(whether it was cut, a question of at most so many tokens)."""
-    if len(question) <= room:  # a token has a character at least
+    if len(question.encode("utf-8", "surrogatepass")) <= room:  # a token has a byte at least
         return False, question
     places = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
     return (True, question[: places[room - 1][1]]) if len(places) > room else (False, question)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from hydraprune.data.batches import Encoded
 from hydraprune.data.examples import Examples, Labels, TaskData
+from hydraprune.data.labels import IGNORED
 from hydraprune.data.metrics import NEEDS_TWO_CLASSES, REGRESSION, Metric
 from hydraprune.errors import UserError
 
@@ -64,6 +66,17 @@ def check_evaluations(data: TaskData, metrics: Sequence[str | Metric]) -> None:
                 value=needing[0],
                 cure="give a validation set with at least two",
             )
+
+
+def check_targets(data: Encoded, split: str) -> None:
+    """Refuse running text of which no token is predicted.
+
+    Raises:
+        UserError: naming the split.
+    """
+    if data.head.is_running_text and not bool((data.labels != IGNORED).any()):
+        reason = f"the text of {split} has {int(data.offsets[-1])} tokens, of which none is predicted"
+        raise UserError(reason, key="task.path", cure="give a longer text")
 
 
 def _names(labels: set[float], known: Labels) -> str:

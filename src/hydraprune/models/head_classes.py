@@ -18,6 +18,7 @@ from transformers import (
 from hydraprune.data.choice_labels import Choices
 from hydraprune.data.labels import CLASSES, Labels, Problem
 from hydraprune.data.span_labels import Spans
+from hydraprune.errors import UserError
 
 _CLASSES: dict[Problem, Any] = {
     "sequence classification": AutoModelForSequenceClassification,
@@ -29,6 +30,10 @@ _CLASSES: dict[Problem, Any] = {
 }
 # Those whose outputs are not the `logits` of a model as it is called.
 _HEADS: dict[Problem, Labels] = {"question answering": Spans(), "multiple choice": Choices()}
+_CURES: dict[Problem, str] = {
+    "causal language modelling": "use task=masked_text, or a decoder",
+    "masked language modelling": "use task=text, or an encoder",
+}
 # Ends of the names of classes in config.json.
 _ENDS: dict[str, Problem] = {
     "ForTokenClassification": "token classification",
@@ -60,5 +65,14 @@ def head_class(config: Any, labels: Labels | None) -> Any:
 
     Args:
         config: of the model.
+
+    Raises:
+        UserError: its family has no such class.
     """
-    return _CLASSES[problem_of(config) if labels is None else labels.problem]
+    problem = problem_of(config) if labels is None else labels.problem
+    made = _CLASSES[problem]
+    if type(config) not in made._model_mapping and not getattr(config, "auto_map", None):
+        raise UserError(
+            f"transformers has no {config.model_type} model with a head for {problem}", cure=_CURES.get(problem)
+        )
+    return made

@@ -48,7 +48,7 @@ def check_tokenizer(key: str, path: str, tokenizer: Any, data: TaskData, model: 
     texts = [data.labels.excerpt(texts) for texts in data.train.texts[:_PROBE]]
     probe = encode(tokenizer, Examples(texts, data.train.labels[:_PROBE]), max_length, data.labels)
     types = probe.inputs.get("token_type_ids", torch.zeros(1))
-    if int(types.max()) >= getattr(config, "type_vocab_size", 2) > 0:
+    if int(types.max()) >= (getattr(config, "type_vocab_size", None) or 1 + int(types.max())):
         raise error("its model cannot tell the two texts of an example apart (type_vocab_size=1)")
     ids = probe.inputs["input_ids"]
     special = torch.isin(ids, torch.tensor([i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]))

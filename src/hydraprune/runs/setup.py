@@ -19,7 +19,7 @@ from hydraprune.data.batches import Batches, Encoded
 from hydraprune.data.encoding import encode, encode_once
 from hydraprune.data.examples import Examples, Labels, TaskData
 from hydraprune.data.metrics import Metric, metric, metric_name
-from hydraprune.data.splits import check_evaluations
+from hydraprune.data.splits import check_evaluations, check_targets
 from hydraprune.data.task_checks import check_task
 from hydraprune.kernels import dropout
 from hydraprune.kernels.dropout import use_fast_dropout
@@ -113,6 +113,8 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
     few = _few_widths(settings, task, accelerator.device)
     train = Batches(encoded(data.train), settings.batch_size, config["seed"], settings.length_grouping, few)
     evaluations = {name: encoded(examples) for name, examples in data.evaluations.items()}
+    for name, tokens in {"train": train.data, **evaluations}.items():
+        check_targets(tokens, name)
     per_epoch = settings.steps_per_epoch(train.data.groups)
     steps = settings.epochs * per_epoch
     live = LiveSetup(experiment, accelerator, cache, train.data)
@@ -283,5 +285,7 @@ def predict_on(
     encoded = {
         name: encode(tokenizer, examples, task.max_length, data.labels) for name, examples in data.evaluations.items()
     }
+    for name, tokens in encoded.items():
+        check_targets(tokens, name)
     evaluations = {name: Batches(d, settings.eval_batch_size, few_widths=few) for name, d in encoded.items()}
     return predict(model, evaluations, accelerator)

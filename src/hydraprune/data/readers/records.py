@@ -10,6 +10,7 @@ from typing import Any
 from hydraprune.data.readers.rows import load_rows
 from hydraprune.data.readers.source import Source
 from hydraprune.data.readers.squad_files import squad_rows
+from hydraprune.data.readers.text_files import checked_lines
 from hydraprune.utils.hub_access import at_home, loading, local_or_id
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
@@ -47,6 +48,8 @@ def load_records(
 
     local = local_or_id(source.path, source.key)
     with loading(source.key, source.path):
+        if (Path(local) / "state.json").exists():
+            raise source.error("is one set without splits", "save a DatasetDict with train and validation")
         if (Path(local) / "dataset_dict.json").exists():
             found = datasets.load_from_disk(local)
         else:
@@ -74,7 +77,8 @@ def read_records(source: Source, columns: Sequence[str], scratch: str) -> Any:
     suffix = file.suffix.lower()
     with loading(source.key, source.path):
         if suffix in _COLUMNS and len(columns) == 1:
-            return datasets.Dataset.from_dict({columns[0]: file.read_text(encoding="utf-8-sig").splitlines()})
+            lines = [line.decode().rstrip("\r\n") for _, line in checked_lines(source, file, longest=None)]
+            return datasets.Dataset.from_dict({columns[0]: lines})
         if suffix in _COLUMNS:
             sentences = list(_sentences(source, file))
             words, tags = columns[:2]
