@@ -17,8 +17,8 @@ from hydraprune.data.labels import Labels, Problem, Rows, count_truncated, input
 class Choices(Labels):
     """The number of the right choice.
 
-    The texts of an example are the question and its choices, of which every example has as many. A row is the question
-    with one choice; a model gives it one score.
+    The texts of an example are the question and its choices, the same number in every example. A row is the question with
+    one choice; a model gives it one score.
 
     Args:
         choices: of each example.

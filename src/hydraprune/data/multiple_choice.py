@@ -14,7 +14,7 @@ from hydraprune.data.task_checks import as_tuple, freeze_lists
 from hydraprune.errors import UserError
 
 log = logging.getLogger(__name__)
-# Questions, of which one should have its first choice as the right one.
+# Of so many questions, some should have their first choice as the answer.
 _ENOUGH = 20
 
 
