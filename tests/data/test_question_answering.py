@@ -109,6 +109,7 @@ def test_padding_changes_neither_loss() -> None:
     assert torch.equal(head.loss(padded, targets, long), head.loss(logits, targets, short))
     ours = head.soft_loss(padded, taught, 2.0, targets, long)
     assert torch.allclose(ours, head.soft_loss(logits, teacher, 2.0, targets, short))
+    assert bool(head.soft_loss(padded, taught, 0.2, targets, long).isfinite())
     p, q = (torch.softmax(each / 2.0, 1) for each in (teacher, logits))
     assert torch.allclose(ours, (p * (p / q).log()).sum(1).mean(), atol=1e-6)
 

@@ -108,6 +108,9 @@ def made_small(command: str, place: Path) -> list[str]:
             "check",
             *made_small(shlex.join(["python", "train.py", *words[2:]]), place)[2:],
         ]
+    if words[:2] == ["hydraprune", "predict"]:  # a checkpoint and the splits that are there
+        words[2] = str(place / "bert")
+        words = [*words[:4], f"task.path={place / 'glue'}", "--split", "validation"]
     if words[0] == "hydraprune":
         return [sys.executable, "-m", "hydraprune.cli", *words[1:]]
     words = [SMALLER.get(word, word) for word in words]
@@ -158,7 +161,7 @@ def test_the_readme_has_the_command_that_is_run_in_a_process() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_runs(command: str, place: Path, run: Run) -> None:
-    ours = ("check", "report", "watch", "dashboard")
+    ours = ("check", "predict", "report", "watch", "dashboard")
     assert command.startswith(("python train.py ", *(f"hydraprune {name} " for name in ours)))
     if "multirun_sweeps/default" in command and not (place / "multirun_sweeps/default/plan.json").is_file():
         run("python train.py -m 'demo_matrix=glob(*)' 'seed=range(3)'")
@@ -168,6 +171,8 @@ def test_a_command_of_the_readme_runs(command: str, place: Path, run: Run) -> No
         assert "rows: 4" in done.out
     elif "hydraprune check" in command:
         assert "from the checkpoint" in done.out or ", finished" in done.out
+    elif "hydraprune predict" in command:
+        assert len(re.findall(r'"prediction": "[ab]"', done.out)) == 96
     elif "plan=true" in command:
         assert "disk   about" in done.out
     elif "watch" in command:

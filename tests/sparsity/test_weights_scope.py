@@ -36,7 +36,7 @@ def model() -> nn.Module:
 
 
 def channels(target: float, **more: object) -> Plans:
-    return block(rows=1, cols="channel", target_sparsity=target, cap=1.0, **more)  # type: ignore[arg-type]
+    return block(rows=1, cols="channel", target_sparsity=target, **{"cap": 1.0, **more})  # type: ignore[arg-type]
 
 
 def pruned(net: nn.Module, plans: Plans) -> Pruner:
@@ -59,6 +59,25 @@ def test_the_target_is_met_up_to_one_channel(target: float) -> None:
     holds, found = holds_pattern(pruner, dict(net.named_parameters()))
     assert holds
     assert found * 6 == zeros(net), "units count by what all sizes have in common, 6"
+
+
+@given(st.floats(0.3, 0.9), st.floats(0.0, 0.3), st.sampled_from([0.91, 0.95, 0.98]))
+@settings(max_examples=40, deadline=None)
+def test_floors_and_caps_are_whole_units(target: float, floor: float, cap: float) -> None:
+    net, total = model(), sum(a * b for a, b in SIZES)
+    pruner = pruned(net, channels(target, scope="weights", floor=floor, cap=cap))
+    assert total * target - 2 * 60 < zeros(net) <= total * target
+    assert pruner.at_target
+    assert holds_pattern(pruner, dict(net.named_parameters()))[0]
+    for layer, (outputs, _) in zip(net, SIZES, strict=True):  # type: ignore[arg-type]
+        gone = int((layer.weight == 0).all(1).sum())  # type: ignore[operator, union-attr, call-overload]
+        assert int(outputs * floor) - 1 <= gone <= int(outputs * cap)
+
+
+def test_many_layers_at_their_cap() -> None:
+    net = nn.ModuleList([*(nn.Linear(64, 256) for _ in range(4)), *(nn.Linear(256, 64) for _ in range(4))])
+    pruner = pruned(net, block(rows=1, cols="channel", target_sparsity=0.9, scope="weights"))
+    assert pruner.at_target
 
 
 def test_units_and_weights_differ() -> None:

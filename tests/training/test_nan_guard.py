@@ -130,7 +130,7 @@ def test_non_finite_outputs_in_an_evaluation_end_the_run(ask: Ask, monkeypatch: 
 
     monkeypatch.setattr(loop, "take_step", breaks)
     with pytest.raises(
-        UserError, match="output for 64 of 64 examples of validation is not finite, first for example 0 "
+        UserError, match="output for 64 of 64 examples of validation is not finite, first for number 0 "
     ):
         runs.execute(experiment)
     assert json.loads((experiment.directory / "report.json").read_text())["status"] == "failed"

@@ -141,7 +141,7 @@ class Batches:
     """A data set in batches, each padded to its longest row.
 
     Args:
-        batch_size: examples, or rows of examples that have several; all choices of a question count as one.
+        batch_size: rows; the choices of a question count as one.
         shuffle_seed: the order of epoch e depends on (shuffle_seed, e) alone, so that a resumed run
             sees the same batches as an uninterrupted one. None: from the longest example to the
             shortest, which pads least and shows at once whether memory suffices.

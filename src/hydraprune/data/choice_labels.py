@@ -17,8 +17,8 @@ from hydraprune.data.labels import Labels, Problem, Rows, count_truncated, input
 class Choices(Labels):
     """The number of the right choice.
 
-    The texts of an example are the question and its choices, the same number in every example. A row is the question with
-    one choice; a model gives it one score.
+    The texts of an example are the question and its choices, the same number in every example. A row is the question
+    with one choice; a model gives it one score.
 
     Args:
         choices: of each example.
@@ -55,7 +55,6 @@ class Choices(Labels):
 
     def tokenize(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Rows:
         pairs = [(question, choice) for question, *choices in texts for choice in choices]
-        # The choice stays whole where it can.
         columns = [list(column) for column in zip(*pairs, strict=True)]
         tokens = tokenizer(*columns, truncation=True, max_length=max_length)
         if tokens.encodings is None:
@@ -79,7 +78,7 @@ class Choices(Labels):
         return task_loss(logits.view(-1, self.choices), targets[:: self.choices])
 
     def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor, mask: Tensor) -> Tensor:
-        """The same over the choices of a question, the mean over questions."""
+        """KL(teacher || student) at a temperature over the choices of a question, the mean over questions."""
         ours, theirs = (F.log_softmax(x.float().view(-1, self.choices) / temperature, -1) for x in (logits, teacher))
         return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 

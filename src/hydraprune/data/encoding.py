@@ -45,8 +45,9 @@ def _tokens(tokenizer: Any, examples: Examples, max_length: int, labels: Labels)
     truncated = 0
     # A text without any token becomes one padding token, since no model accepts an empty input.
     empty = {"input_ids": [int(tokenizer.pad_token_id)]}
-    for begin in range(0, len(examples), _CHUNK):
-        rows = labels.tokenize(tokenizer, examples.texts[begin : begin + _CHUNK], max_length)
+    size = 1 if labels.is_running_text else _CHUNK
+    for begin in range(0, len(examples), size):
+        rows = labels.tokenize(tokenizer, examples.texts[begin : begin + size], max_length)
         flat = {
             key: chain.from_iterable(row or empty.get(key, [0]) for row in each) for key, each in rows.inputs.items()
         }
@@ -76,11 +77,18 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, labels: Lab
     Raises:
         UserError: the cache's folder cannot be written.
     """
+    return _encoded(_tokens_once(tokenizer, examples, max_length, labels, cache), tokenizer, examples, labels)
+
+
+def _tokens_once(
+    tokenizer: Any, examples: Examples, max_length: int, labels: Labels, cache: Cache
+) -> dict[str, Tensor]:
+    """`_tokens` through the cache."""
     identity = _identity(tokenizer)
     # An estimate: a token per four characters, and two 4-byte numbers per token.
     size = 2 * sum(len(part) for texts in examples.texts for part in texts)
     if identity is None or not cache.admits(size):
-        return encode(tokenizer, examples, max_length, labels)
+        return _tokens(tokenizer, examples, max_length, labels)
     texts = (text.encode("utf-8", "surrogatepass") for pair in examples.texts for text in pair)
     key = digest(chain([identity, f"{max_length} {labels.form(examples.texts)}".encode()], texts))
 
@@ -96,8 +104,7 @@ def encode_once(tokenizer: Any, examples: Examples, max_length: int, labels: Lab
         except SafetensorError as error:
             raise ValueError(str(error)) from None
 
-    flat = cache.fetch("tokens", f"{key}.safetensors", size, write, read)
-    return _encoded(flat, tokenizer, examples, labels)
+    return cache.fetch("tokens", f"{key}.safetensors", size, write, read)
 
 
 def estimated_size(
@@ -105,8 +112,8 @@ def estimated_size(
 ) -> tuple[int, int]:
     """(rows, tokens) of some examples; the tokens are estimated from a few hundred examples of one row each."""
     if labels.varies_rows:
-        data = encode_once(tokenizer, examples, max_length, labels, cache)
-        return len(data), int(data.offsets[-1])
+        offsets = _tokens_once(tokenizer, examples, max_length, labels, cache)[_OFFSETS]
+        return len(offsets) - 1, int(offsets[-1])
     sampled = slice(None, None, -(-len(examples) // _SAMPLE))
     sample = Examples(examples.texts[sampled], examples.labels[sampled])
     tokens = int(encode(tokenizer, sample, max_length, labels).offsets[-1])

@@ -216,7 +216,7 @@ class LabelSets(Labels):
         return F.binary_cross_entropy_with_logits(logits.float(), targets)
 
     def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor, mask: Tensor) -> Tensor:
-        """The same for each class by itself, against not having it; the mean over examples, summed over classes."""
+        """KL(teacher || student) of having each class or not; the mean over examples, summed over classes."""
         return binary_kl_divergence(logits, teacher, temperature).sum(-1).mean()
 
     def predictions(self, logits: Tensor, targets: Tensor, mask: Tensor) -> list[Any]:

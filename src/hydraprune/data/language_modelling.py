@@ -21,8 +21,8 @@ _PIECE = 4_000_000
 class TextTask(RecordTask):
     """Running text whose next tokens are predicted.
 
-    The texts are joined, tokenized and cut into rows of `max_length` tokens; what remains at the end is left out. So do
-    run_clm.py of transformers, and the published perplexities of WikiText-2.
+    The texts are joined, tokenized and cut into rows of `max_length` tokens; what remains at the end is left out, as in
+    run_clm.py of transformers and where perplexities on WikiText-2 are published.
 
     Args:
         text: the column of texts; a `.txt` file has a text in each line.

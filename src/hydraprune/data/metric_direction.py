@@ -8,7 +8,11 @@ ERRORS = ("perplexity", "loss")
 
 
 def is_error(metric: str) -> bool:
-    """Whether a lower value of a metric is better; of a second evaluation set it has that set's name at its end."""
+    """Whether a lower value of a metric is better.
+
+    Args:
+        metric: its name, which ends in that of the evaluation set for the second and later ones.
+    """
     return any(metric == name or metric.startswith(f"{name}_") for name in ERRORS)
 
 

@@ -121,7 +121,7 @@ _TYPES: dict[str, tuple[Any, Any]] = {
     "answers": ("string", ["string"]),
     "tokens": (["float64"], "int64"),
 }
-# Beyond it a perplexity is no number.
+# A larger loss has an infinite perplexity.
 _MOST_LOSS = 700.0
 # Of class 1 against class 0.
 BINARY = ("f1",)

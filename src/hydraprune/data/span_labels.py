@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +19,8 @@ from hydraprune.errors import UserError
 _BEGIN, _END, _ROWS, _NONE = "begin", "end", "rows", "none"
 # Special tokens of a row, at most; and the least tokens of a row, so that a question has a place.
 _SPECIAL, LEAST = 8, 32
+# The logit of a token at which no answer starts or ends.
+_NEVER = -1e9
 # Starts and ends that are combined to spans, as in the evaluation of BERT.
 _LIKELIEST = 20
 
@@ -96,15 +99,17 @@ class Spans(Labels):
 
     def targets(self, labels: Sequence[Any], flat: Mapping[str, Tensor], offsets: Tensor) -> Tensor:
         """[rows, 2]: the first and the last token of the first answer; the token for none if the row lacks it."""
-        owners = torch.repeat_interleave(torch.arange(len(labels)), flat[_ROWS])
-        found = []
-        for row, (first, last) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
-            span = None
-            if answers := labels[int(owners[row])]:
+        owners = np.repeat(np.arange(len(labels)), flat[_ROWS].numpy())
+        begin, end, bounds = flat[_BEGIN].numpy(), flat[_END].numpy(), offsets.numpy()
+        found = flat[_NONE].long().unsqueeze(1).repeat(1, 2)
+        for row, owner in enumerate(owners.tolist()):
+            if answers := labels[owner]:
                 text, start = answers[0]
-                span = _tokens_of(flat[_BEGIN][first:last], flat[_END][first:last], start, start + len(text))
-            found.append(span or (int(flat[_NONE][row]),) * 2)
-        return torch.tensor(found, dtype=torch.int64).reshape(-1, 2)
+                tokens = slice(bounds[row], bounds[row + 1])
+                span = _tokens_of(begin[tokens], end[tokens], start, start + len(text))
+                if span is not None:
+                    found[row] = torch.tensor(span)
+        return found
 
     def count_lost(self, labels: Sequence[Any], targets: Tensor, beside: Mapping[str, Tensor]) -> int:
         holds = (targets != beside[_NONE].unsqueeze(1)).any(1)
@@ -121,7 +126,7 @@ class Spans(Labels):
         return F.cross_entropy(_over_tokens(logits, mask), targets)
 
     def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor, mask: Tensor) -> Tensor:
-        """The same over the tokens of a row, the mean of start and end."""
+        """KL(teacher || student) at a temperature over the tokens of a row, the mean of start and end."""
         ours, theirs = (_over_tokens(each, mask).transpose(1, 2) for each in (logits, teacher))
         return kl_divergence(ours, theirs, temperature).mean()
 
@@ -197,18 +202,20 @@ def best_span(logits: Tensor, allowed: Tensor, longest: int) -> tuple[float, tup
 
 
 def _over_tokens(logits: Tensor, mask: Tensor) -> Tensor:
-    """[rows, length, 2] with padding at the lowest number, so that its probability is 0."""
-    logits = logits.float()
-    return logits.masked_fill(~mask.unsqueeze(-1), torch.finfo(logits.dtype).min)
+    """[rows, length, 2] with padding so low that its probability is 0, also when divided by a temperature."""
+    return logits.float().masked_fill(~mask.unsqueeze(-1), _NEVER)
 
 
-def _tokens_of(begin: Tensor, end: Tensor, start: int, stop: int) -> tuple[int, int] | None:
+def _tokens_of(begin: Any, end: Any, start: int, stop: int) -> tuple[int, int] | None:
     """The first and the last token of some characters of the context; None if a row does not hold all of them.
 
     Several tokens may be of one character: then the first of them, or the last.
+
+    Args:
+        begin, end: [tokens] of a row, arrays.
     """
-    inside = (begin >= 0).nonzero().flatten()
-    if not len(inside) or int(begin[inside[0]]) > start or int(end[inside[-1]]) < stop:
+    inside = np.flatnonzero(begin >= 0)
+    if not len(inside) or begin[inside[0]] > start or end[inside[-1]] < stop:
         return None
     covering = inside[(end[inside] > start) & (begin[inside] < stop)]
     return (int(covering[0]), int(covering[-1])) if len(covering) else None

@@ -77,7 +77,7 @@ class Tags(Labels):
         return token_loss(logits, targets)
 
     def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor, mask: Tensor) -> Tensor:
-        """The same, the mean over tokens that have a target."""
+        """KL(teacher || student) at a temperature, the mean over tokens that have a target."""
         return soft_token_loss(logits, teacher, temperature, targets)
 
     def predictions(self, logits: Tensor, targets: Tensor, mask: Tensor) -> list[Any]:

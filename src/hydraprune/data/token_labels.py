@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hydraprune.data.labels import IGNORED, Labels, Problem, Rows, soft_token_loss, token_loss
+from hydraprune.sparsity.precision import wide
 
-# By which outputs may differ that do not depend on what was changed, as a share of the largest.
+# The largest difference, as a share of the largest output, that is rounding.
 _ROUNDING = 1e-5
 # Of a text, in a trial.
 _EXCERPT = 50_000
@@ -88,16 +90,17 @@ class NextTokens(Labels):
         return token_loss(logits, targets)
 
     def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor, mask: Tensor) -> Tensor:
-        """The same, the mean over tokens that are predicted."""
+        """KL(teacher || student) at a temperature, the mean over tokens that are predicted."""
         return soft_token_loss(logits, teacher, temperature, targets)
 
     def predictions(self, logits: Tensor, targets: Tensor, mask: Tensor) -> list[Any]:
         """Of each row: (summed negative log likelihood of its tokens, how many of them are the likeliest)."""
-        counted = targets != IGNORED
-        losses = F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
-        right = (logits.argmax(-1) == targets) & counted
-        pairs = zip(losses.double().sum(1).tolist(), right.sum(1).tolist(), strict=True)
-        return [[loss, float(hits)] for loss, hits in pairs]
+        found = []
+        for row, wanted in zip(logits, targets, strict=True):  # all at once, outputs would be in memory several times
+            losses = F.cross_entropy(row.float(), wanted, ignore_index=IGNORED, reduction="none")
+            right = (row.argmax(-1) == wanted) & (wanted != IGNORED)
+            found.append(torch.stack((losses.to(wide(losses.device)).sum(), right.sum())))
+        return [[loss, hits] for loss, hits in torch.stack(found).tolist()]
 
     def references(self, targets: Tensor) -> list[Any]:
         """Of each row: its tokens that are predicted."""
@@ -135,7 +138,9 @@ class MaskedTokens(NextTokens):
         for (text,) in texts:
             ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             rows += [[*first, *block, *last] for block in _blocks(ids, max_length - len(first) - len(last))]
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(
+            zlib.crc32("".join(text for (text,) in texts).encode("utf-8", "replace"))
+        )
         hidden = [_hide(torch.tensor(row), tokenizer, self.share, generator) for row in rows]
         originals = [token for _, original in hidden for token in original]
         return Rows({"input_ids": [row for row, _ in hidden]}, {_ORIGINAL: originals})

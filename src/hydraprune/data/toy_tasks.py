@@ -23,9 +23,9 @@ _END = " . "
 
 @dataclass(frozen=True)
 class ToyQuestionTask(ToyTask):
-    """Questions after what a sentence says of a thing, such as `the plot ?`; the answer is the opinion.
+    """Questions about the things in a sentence, such as `the plot ?`; the answer is the opinion on it.
 
-    Of every fifth sentence something is asked that it does not speak of, so that there is no answer.
+    Every fifth question is about a thing that the sentence does not name, so that it has no answer.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("f1", "exact_match")
@@ -96,7 +96,7 @@ class ToyMaskedTextTask(ToyTextTask):
 
 
 def _opinions(words: Sequence[str]) -> dict[str, str]:
-    """Thing -> the opinion on it; things that are named twice are left out, and so are opinions."""
+    """Thing -> the opinion on it. Things and opinions that occur twice in the sentence are left out."""
     found: dict[str, str] = {}
     tags = toy.tags(words)
     for place, tag in enumerate(tags):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,8 +40,9 @@ class MaskedAdapters:
 def mask_adapters(model: nn.Module, pruners: Sequence[Pruner]) -> MaskedAdapters:
     """Mask the updates of the LoRA adapters of a model that was pruned before they were added.
 
-    An adapter adds x A^T B^T s to what its layer W gives; merged, W + s B A would have no zeros. With the mask M the
-    layer computes x (W + M * s B A)^T instead, which costs one product of the size of W for each call.
+    An adapter adds x A^T B^T s to the output of its layer W. Merged, W + s B A would have no zeros where W has them.
+    With the mask M the layer computes x (W + M * s B A)^T instead, which costs a product of the size of W in each call,
+    and memory for one matrix like W.
 
         pruners[0].project(0)                       # or a training that ends at the target
         model = get_peft_model(model, LoraConfig(...))
@@ -57,21 +58,21 @@ def mask_adapters(model: nn.Module, pruners: Sequence[Pruner]) -> MaskedAdapters
         SparsityError: no adapter is on a pruned weight; or one is not plain LoRA without dropout on a linear layer.
     """
     masks = {
-        id(weight.parameter): (weight, pruner.masks_in_force[weight.name])
+        id(weight.parameter): masks[weight.name]
         for pruner in pruners
+        for masks in [pruner.masks_in_force]
         for weight in pruner.weights
-        if weight.name in pruner.masks_in_force
+        if weight.name in masks
     }
     handles = []
     for name, module in model.named_modules():
         base: Any = getattr(module, "base_layer", None)
-        held = masks.get(id(getattr(base, "weight", None)))
-        if held is None:
+        held = [masks[id(p)] for p in base.parameters() if id(p) in masks] if isinstance(base, nn.Module) else []
+        if not held:
             continue
-        weight, mask = held
-        if why := _misfit(module, weight.layout.linear):
+        if why := _misfit(module, base):
             raise SparsityError(f"{name}: {why}")
-        handles.append(module.register_forward_hook(_correction(~mask, base)))
+        handles.append(module.register_forward_hook(_Correction(~held[0], base), with_kwargs=True))
     if not handles:
         raise SparsityError(
             "no adapter of the model is on a weight that these pruners mask",
@@ -80,8 +81,14 @@ def mask_adapters(model: nn.Module, pruners: Sequence[Pruner]) -> MaskedAdapters
     return MaskedAdapters(handles, pruners)
 
 
-def _misfit(module: Any, is_linear: bool) -> str | None:
+def _is_transposed(base: Any) -> bool:
+    """Whether a layer is Hugging Face's `Conv1D`, which stores [in, out]."""
+    return type(base).__name__ == "Conv1D"
+
+
+def _misfit(module: Any, base: Any) -> str | None:
     """Why the updates of an adapter cannot be masked; None if they can."""
+    is_linear = type(base) is nn.Linear or _is_transposed(base)
     if not hasattr(module, "lora_A") or not hasattr(module, "get_delta_weight") or not is_linear:
         return "is no LoRA adapter of a linear layer"
     if getattr(module, "lora_variant", None):
@@ -93,19 +100,26 @@ def _misfit(module: Any, is_linear: bool) -> str | None:
     return None
 
 
-def _correction(pruned: Tensor, base: nn.Module) -> Any:
-    """A forward hook that takes out what the update of pruned weights adds."""
-    is_transposed = not isinstance(base, nn.Linear)  # Hugging Face's Conv1D
+class _Correction:
+    """A forward hook that takes out what the updates of pruned weights add to the output.
 
-    def corrected(module: Any, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    Args:
+        pruned: like the layer's weight, True where it is masked.
+        base: the layer.
+    """
+
+    def __init__(self, pruned: Tensor, base: nn.Module) -> None:
+        self._pruned, self._is_transposed = pruned, _is_transposed(base)
+
+    def __call__(self, module: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], output: Tensor) -> Tensor:
+        if named.get("adapter_names") is not None:
+            raise SparsityError("adapters that differ within a batch are not masked", cure="leave adapter_names out")
         active = [name for name in module.active_adapters if name in module.lora_A]
         if module.disable_adapters or module.merged or not active:
             return output
-        x = arguments[0]
-        for name in active:
-            update = module.get_delta_weight(name) * pruned.to(x.device)
-            wrong = update.to(x.dtype)
-            output = output - (x @ wrong if is_transposed else F.linear(x, wrong)).to(output.dtype)
-        return output
-
-    return corrected
+        x = arguments[0] if arguments else named["x"]
+        if self._pruned.device != x.device:  # once: the model was moved
+            self._pruned = self._pruned.to(x.device)
+        update = sum(module.get_delta_weight(name) for name in active) * self._pruned
+        wrong = x @ update.to(x.dtype) if self._is_transposed else F.linear(x, update.to(x.dtype))
+        return output - wrong.to(output.dtype)

@@ -41,6 +41,7 @@ _ENDS: dict[str, Problem] = {
     "ForQuestionAnsweringSimple": "question answering",  # of XLNet, XLM and FlauBERT
     "ForMultipleChoice": "multiple choice",
     "ForCausalLM": "causal language modelling",
+    "WithLMHeadModel": "masked language modelling",  # of XLM and FlauBERT
     "LMHeadModel": "causal language modelling",
     "ForMaskedLM": "masked language modelling",
 }
@@ -48,7 +49,10 @@ _ENDS: dict[str, Problem] = {
 
 def problem_of(config: Any) -> Problem:
     """What the head of a saved model is for, by the class that its config.json names; else sequence classification."""
-    name = str((getattr(config, "architectures", None) or [""])[0])
+    return _problem(str((getattr(config, "architectures", None) or [""])[0]))
+
+
+def _problem(name: str) -> Problem:
     return next((problem for end, problem in _ENDS.items() if name.endswith(end)), "sequence classification")
 
 
@@ -57,7 +61,7 @@ def model_outputs(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 
     Of question answering the logits of start and end, [rows, length, 2]; of multiple choice a score a row, [rows, 1].
     """
-    return _HEADS.get(problem_of(model.config), CLASSES).outputs(model, inputs)
+    return _HEADS.get(_problem(type(model).__name__), CLASSES).outputs(model, inputs)
 
 
 def head_class(config: Any, labels: Labels | None) -> Any:

@@ -25,10 +25,12 @@ class LayerSize:
     Args:
         units: units of the pattern.
         shape: of the weight.
+        size: what one of its units counts for in `units`.
     """
 
     units: int
     shape: tuple[int, ...]
+    size: int = 1
 
 
 def allot(selection: Selection, layers: Sequence[LayerSize], share: Fraction) -> list[tuple[list[int], Selection]]:
@@ -103,4 +105,4 @@ def check(selection: Selection, layers: Sequence[LayerSize], share: Fraction, pa
         selection.check_share(share, pattern)
         erk_goals(selection, layers, share)
     else:
-        selection.check([layer.units for layer in layers], share, pattern)
+        selection.check([layer.units for layer in layers], share, pattern, [layer.size for layer in layers])

@@ -68,13 +68,13 @@ def attach(
 
 
 def _refuse_adapters(model: nn.Module) -> None:
-    """Refuse a model in which adapters stand around layers (peft): merged, they would fill in the zeros.
+    """Refuse a model in which adapters of peft are around layers: merged, they would fill in the zeros.
 
     Raises:
         SparsityError: naming one of them.
     """
     for name, module in named_modules(model):
-        if hasattr(module, "lora_A") and isinstance(getattr(module, "base_layer", None), nn.Module):
+        if isinstance(getattr(module, "base_layer", None), nn.Module):
             raise SparsityError(
                 f"{name} is a layer with an adapter, which would fill in its zeros when it is merged",
                 cure="attach before adapters are added, and mask their updates: "
@@ -171,7 +171,7 @@ class _Attachment:
 
 def _exclusion(weight: Weight) -> tuple[str, str]:
     """The setting that excludes a weight's layer."""
-    return "layers.exclude", f"['^{weight.layer}$']"
+    return "layers.exclude", f"['^{weight.name if weight.packed else weight.layer}$']"
 
 
 def _refuse_misfits(plan: Plan, structures: Sequence[Structure]) -> None:

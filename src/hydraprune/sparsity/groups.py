@@ -64,8 +64,10 @@ class Structure:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of its first weight: channels, and those of a kernel."""
-        return tuple(self.members[0].weight.parameter.shape)
+        """The shape of its first weight: channels, and those of a kernel; of one expert, where it holds several."""
+        weight = self.members[0].weight
+        shape = tuple(weight.parameter.shape)
+        return shape[1:] if weight.packed > 1 else shape
 
     def cost(self, cells: Sequence[Tensor]) -> Tensor:
         """Cells of each member -> what pruning each unit would lose, flat [units]: the members' mean."""

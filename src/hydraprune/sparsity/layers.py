@@ -178,7 +178,8 @@ class Layers:
         if not self.roles and not self.include:
             chosen = set(candidates)
         # Layers outside the encoder are never chosen; excluding them as well is no mistake.
-        chosen -= self._by_name("exclude", {**layers, **dict.fromkeys(parameters_beside_layers(model))})
+        others = parameters_beside_layers(model) if self.packed else {}
+        chosen -= self._by_name("exclude", {**layers, **others})
         packed = self._packed(model, family)
         if not chosen and not packed:
             raise SparsityError(
@@ -200,9 +201,12 @@ class Layers:
                     "matches no parameter that is not a layer's weight", key="packed", value=expression,
                     cure=f"names look like {example}",
                 )  # fmt: skip
-            found |= {
-                name: packed_weight(name, others[name][0], layout, model) for name in names if not self.excludes(name)
-            }
+            for name in names:
+                weight = packed_weight(name, others[name][0], layout, model)
+                if name in found and found[name].layout != weight.layout:
+                    raise SparsityError(f"{name} is given two layouts", key="packed", value=expression)
+                if not self.excludes(name):
+                    found[name] = weight
         return list(found.values())
 
     def excludes(self, name: str) -> bool:

@@ -120,9 +120,9 @@ def choose(costs: Sequence[Tensor], budget: Budget) -> list[Tensor]:
 
 
 def choose_sized(costs: Sequence[Tensor], sizes: Sequence[int], budget: Budget) -> list[Tensor]:
-    """`choose` where a unit of a layer counts as much as its size: the cheapest units that the budget has room for.
+    """`choose` where a unit of a layer counts for its size: the cheapest units that the budget has room for.
 
-    What is left of the budget is less than one unit.
+    Less than one unit of the budget is left; less than two where there are floors.
 
     Args:
         costs: see `choose`.
@@ -150,7 +150,7 @@ class Selection:
     Ratios are element sparsities as the user wrote them. Counts are units: k = floor(units * T),
     over each layer when `scope` is local (uniform) and over all layers of the pruner when global.
     Where units differ in size, such as channels of several layers, `weights` counts their weights
-    instead, over all layers; up to one unit less than the target is pruned. For N:M a unit is a
+    instead, over all layers; less than one unit of the target is left (two with a floor). For N:M a unit is a
     group, so the ratios are divided by the pattern's share. `erk` gives each
     layer a target by its size (see `allocation`). `floor` and `cap` bound every layer.
 
@@ -192,8 +192,12 @@ class Selection:
         """Indices of the layers that compete with one another, where `scope` is not erk."""
         return [[index] for index in range(layers)] if self.scope == "local" else [list(range(layers))]
 
-    def budget(self, units: Sequence[int], share: Fraction, ratio: float | None = None) -> Budget:
-        """The budget of one pool whose layers hold `units` each.
+    def budget(
+        self, units: Sequence[int], share: Fraction, ratio: float | None = None, sizes: Sequence[int] | None = None
+    ) -> Budget:
+        """The budget of one pool whose layers hold `units` each, of which one counts for `sizes`; None: for 1 each.
+
+        Floors and caps are whole units.
 
         `ratio` is the element sparsity of the schedule now; None stands for the last update, whose
         sparsity is the target as an exact decimal.
@@ -205,7 +209,9 @@ class Selection:
             # Truncated as a float product, like the published tool, so that ramps agree unit by unit.
             count = min(goal, int(total * (ratio * share.denominator / share.numerator)))
         floor, cap = exact(self.floor) / share, min(Fraction(1), exact(self.cap) / share)
-        return Budget(count, goal, tuple(int(n * floor) for n in units), tuple(int(n * cap) for n in units))
+        counted = list(zip(units, sizes or [1] * len(units), strict=True))
+        floors, caps = (tuple(int(n // size * bound) * size for n, size in counted) for bound in (floor, cap))
+        return Budget(count, goal, floors, caps)
 
     def check_share(self, share: Fraction, pattern: str) -> None:
         """Refuse a target or floor above what the pattern allows.
@@ -217,7 +223,7 @@ class Selection:
             if exact(value) > share:
                 raise SparsityError(f"{pattern} zeroes at most {float(share):.4g} of the weights", key=key, value=value)
 
-    def check(self, units: Sequence[int], share: Fraction, pattern: str) -> None:
+    def check(self, units: Sequence[int], share: Fraction, pattern: str, sizes: Sequence[int] | None = None) -> None:
         """Refuse a target that the pattern, the caps or the floors make impossible.
 
         Raises:
@@ -225,11 +231,11 @@ class Selection:
         """
         self.check_share(share, pattern)
         for pool in self.pools(len(units)):
-            sizes = [units[index] for index in pool]
-            budget = self.budget(sizes, share)
+            held = [units[index] for index in pool]
+            budget = self.budget(held, share, sizes=sizes and [sizes[index] for index in pool])
             if budget.goal > sum(budget.caps):
                 raise SparsityError(
-                    f"needs {budget.goal} of {sum(sizes)} units, but cap={self.cap} allows at most {sum(budget.caps)} "
+                    f"needs {budget.goal} of {sum(held)} units, but cap={self.cap} allows at most {sum(budget.caps)} "
                     f"({self.scope} scope)",
                     key="target_sparsity",
                     value=self.target_sparsity,
@@ -237,7 +243,7 @@ class Selection:
                 )
             if budget.spare < 0:
                 raise SparsityError(
-                    f"needs {sum(budget.floors)} of {sum(sizes)} units, more than the {budget.goal} of "
+                    f"needs {sum(budget.floors)} of {sum(held)} units, more than the {budget.goal} of "
                     f"target_sparsity={self.target_sparsity} ({self.scope} scope)",
                     key="floor",
                     value=self.floor,

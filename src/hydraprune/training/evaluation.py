@@ -73,7 +73,8 @@ def _predict(model: nn.Module, name: str, batches: Batches, accelerator: Acceler
         signals.check()
         moved = batch.to(accelerator.device)
         with accelerator.autocast():
-            outputs = moved.outputs(model).float()
+            outputs = moved.outputs(model)
+        outputs = outputs if data.head.is_running_text else outputs.float()
         predictions += data.head.predictions(outputs, moved.labels, moved.mask)
         references += data.head.references(batch.labels)
         finite.append(outputs.isfinite().flatten(1).all(-1))
@@ -81,9 +82,10 @@ def _predict(model: nn.Module, name: str, batches: Batches, accelerator: Acceler
     rows = torch.cat(indices)
     broken = rows[~torch.cat(finite).cpu()]
     if len(broken):
+        rows_of = "examples" if data.head.group == 1 and not data.head.varies_rows else "rows"
         raise UserError(
-            f"the model's output for {len(broken)} of {len(data)} examples of {name} is not finite, "
-            f"first for example {int(broken.min())} (counted from 0)",
+            f"the model's output for {len(broken)} of {len(data)} {rows_of} of {name} is not finite, first for number "
+            f"{int(broken.min())} (counted from 0)",
             cure="lower optimizer.lr, or set training.max_grad_norm=1",
         )
     # Of each group, whose rows are neighbours, there is one prediction.

@@ -73,7 +73,8 @@ class TrainingSetup:
 
         if self.capture is None:
             return backward
-        return CudaGraphs(self.model, backward, self.settings.batch_size, self.capture)
+        rows = self.settings.batch_size * self.train.data.head.group
+        return CudaGraphs(self.model, backward, rows, self.capture)
 
     @property
     def steps_per_epoch(self) -> int:

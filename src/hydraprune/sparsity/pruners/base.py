@@ -40,8 +40,8 @@ class Units:
     """Counts of units of one pool of layers: to be pruned at the end, pruned now, in all.
 
     Args:
-        sizes: what a unit of each layer counts; 1, but where the target counts weights. Then `target` is the least that
-            may be pruned.
+        sizes: what a unit of each layer counts for: 1, except where the target counts weights. Then `target` is the
+            least that may be pruned.
     """
 
     target: int

@@ -27,7 +27,7 @@ class Pool:
     """Structures that compete, their target and bounds, and how many of their units were zero before training.
 
     Args:
-        sizes: what a unit of each structure counts in `units` and `initial`, see `Units`.
+        sizes: what a unit of each structure counts for in `units` and `initial`, see `Units`.
     """
 
     indices: list[int]
@@ -55,7 +55,9 @@ class Budgeted(Pruner):
         super().__init__(name, plan, updates, structures)
         self._share = plan.pattern.share
         sizes = self._unit_sizes()
-        layers = [allocation.LayerSize(s.units * size, s.shape) for s, size in zip(self.structures, sizes, strict=True)]
+        layers = [
+            allocation.LayerSize(s.units * size, s.shape, size) for s, size in zip(self.structures, sizes, strict=True)
+        ]
         allocation.check(plan.selection, layers, self._share, plan.pattern.name)
         self._pools = [
             Pool(indices, selection, [layers[i].units for i in indices], [sizes[i] for i in indices])
@@ -64,7 +66,7 @@ class Budgeted(Pruner):
         self._refuse_initial()
 
     def _unit_sizes(self) -> list[int]:
-        """What a unit of each structure counts: 1, or its weights in multiples of what all have in common."""
+        """What a unit of each structure counts for: 1, or its weights in multiples of what all have in common."""
         if self.plan.selection.scope != "weights":
             return [1] * len(self.structures)
         if not self.counts_weights:
@@ -140,7 +142,7 @@ class Budgeted(Pruner):
 
     def _refuse_beyond_bounds(self, pool: Pool) -> None:
         """Refuse zeros beyond cap or floor, some of which would be lost."""
-        budget = pool.selection.budget(pool.units, self._share)
+        budget = pool.selection.budget(pool.units, self._share, sizes=pool.sizes)
         beyond = 0
         counted = pool.counted(self._pruned)
         for i, pruned, floor, cap in zip(pool.indices, counted, budget.floors, budget.caps, strict=True):
@@ -173,7 +175,7 @@ class Budgeted(Pruner):
 
     def _budget(self, pool: Pool, ratio: float | None) -> Budget:
         """How much is pruned in a pool; `ratio`: see `Selection.budget`."""
-        budget = pool.selection.budget(pool.units, self._share, ratio)
+        budget = pool.selection.budget(pool.units, self._share, ratio, pool.sizes)
         return replace(budget, count=max(budget.count, pool.initial))
 
     def _goal(self, pool: Pool) -> int:
@@ -185,8 +187,8 @@ class Budgeted(Pruner):
             (
                 [self.structures[i] for i in pool.indices],
                 Units(
-                    # Less than one unit may be left.
-                    max(0, self._goal(pool) - max(pool.sizes) + 1),
+                    # See `choose_sized`.
+                    max(0, self._goal(pool) - (2 if pool.selection.floor else 1) * (max(pool.sizes) - 1)),
                     sum(pool.counted(self._pruned)),
                     sum(pool.units),
                     tuple(pool.sizes),
