@@ -61,7 +61,7 @@ def test_the_target_is_met_up_to_one_channel(target: float) -> None:
     assert found * 6 == zeros(net), "units count by what all sizes have in common, 6"
 
 
-@given(st.floats(0.3, 0.9), st.floats(0.0, 0.3), st.sampled_from([0.91, 0.95, 0.98]))
+@given(st.floats(0.3, 0.85), st.floats(0.0, 0.3), st.sampled_from([0.91, 0.95, 0.98]))
 @settings(max_examples=40, deadline=None)
 def test_floors_and_caps_are_whole_units(target: float, floor: float, cap: float) -> None:
     net, total = model(), sum(a * b for a, b in SIZES)

@@ -69,6 +69,8 @@ def _name_older_rope(path: Path) -> None:
     transformers 5 writes `rope_parameters`, which version 4 does not read: it takes the default base without a word,
     and computes other outputs (findings/transformers-5-rope.sh). Version 5 reads its own.
     """
+    if not path.is_file():
+        return
     values = json.loads(path.read_text(encoding="utf-8"))
     rope, kind = values.get("rope_parameters"), values.get("model_type")
     if not isinstance(rope, dict):

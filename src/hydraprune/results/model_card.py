@@ -14,6 +14,8 @@ _SLIMMED = (
 )
 
 
+# By hand: see docs/models.md.
+_TRIED = "tried: 4.46 and 4.52"
 # What a head is for -> the task of a transformers pipeline.
 _PIPELINES: dict[Problem, str] = {
     "sequence classification": "text-classification",
@@ -60,4 +62,6 @@ def model_card(report: RunReport, is_slimmed: bool = False, problem: Problem = "
     elif is_slimmed:
         lines += ["", _SLIMMED]
     lines += ["", f"Made by hydraprune {report.versions.get('hydraprune', '')}, run {report.spec.hash}."]
+    if library := report.versions.get("transformers"):
+        lines[-1] += f" Written by transformers {library}; earlier versions that have its class load it ({_TRIED})."
     return "\n".join(lines) + "\n"
