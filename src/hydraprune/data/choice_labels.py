@@ -43,10 +43,6 @@ class Choices(Labels):
     def kind(self) -> str:
         return "choices"
 
-    @property
-    def problem_type(self) -> str | None:
-        return None
-
     def width(self, config: Any) -> int:
         return 1
 

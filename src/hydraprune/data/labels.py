@@ -90,7 +90,9 @@ class Labels:
 
     @property
     def problem_type(self) -> str | None:
-        """The field of that name of a Hugging Face config."""
+        """The field of that name of a Hugging Face config; None for heads that are no classifier's of whole texts."""
+        if self.problem != "sequence classification":
+            return None
         return "regression" if self.regression else "single_label_classification"
 
     def width(self, config: Any) -> int:

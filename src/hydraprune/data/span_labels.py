@@ -55,10 +55,6 @@ class Spans(Labels):
     def kind(self) -> str:
         return "answers"
 
-    @property
-    def problem_type(self) -> str | None:
-        return None
-
     def width(self, config: Any) -> int:
         return 2
 

@@ -42,10 +42,6 @@ class Tags(Labels):
     def kind(self) -> str:
         return "tags"
 
-    @property
-    def problem_type(self) -> str | None:
-        return None
-
     def form(self, texts: Sequence[tuple[str, ...]]) -> str:
         return f"{' '.join(str(len(words)) for words in texts)} words"
 

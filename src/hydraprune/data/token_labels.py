@@ -47,10 +47,6 @@ class NextTokens(Labels):
     def kind(self) -> str:
         return "tokens"
 
-    @property
-    def problem_type(self) -> str | None:
-        return None
-
     def width(self, config: Any) -> int:
         return int(config.vocab_size)
 

@@ -57,17 +57,20 @@ class TinyModel:
 
     def config(self) -> PretrainedConfig:
         """The BERT config of these sizes."""
-        return BertConfig(
-            vocab_size=len(_tiny_vocabulary()),
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            intermediate_size=self.ffn_size,
-            max_position_embeddings=self.max_positions,
-            hidden_dropout_prob=float(self.dropout),
-            attention_probs_dropout_prob=float(self.dropout),
-            initializer_range=float(self.initializer_range),
-        )
+        dropout = float(self.dropout)
+        return BertConfig(**self._sizes(), hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+
+    def _sizes(self) -> dict[str, Any]:
+        """The fields that configs of all families have."""
+        return {
+            "vocab_size": len(_tiny_vocabulary()),
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.ffn_size,
+            "max_position_embeddings": self.max_positions,
+            "initializer_range": float(self.initializer_range),
+        }
 
     def tokenizer(self) -> Any:
         """A tokenizer with whole words of the toy language and single characters for everything else."""
@@ -92,19 +95,8 @@ class TinyDecoder(TinyModel):
 
     def config(self) -> PretrainedConfig:
         """The Llama config of these sizes."""
-        return LlamaConfig(
-            vocab_size=len(_tiny_vocabulary()),
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            intermediate_size=self.ffn_size,
-            max_position_embeddings=self.max_positions,
-            attention_dropout=float(self.dropout),
-            initializer_range=float(self.initializer_range),
-            pad_token_id=0,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
+        tokens = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+        return LlamaConfig(**self._sizes(), attention_dropout=float(self.dropout), **tokens)
 
 
 def _tiny_vocabulary() -> list[str]:
