@@ -10,6 +10,7 @@ from hydraprune.dashboard import charts
 from hydraprune.dashboard.figure import Figure
 from hydraprune.dashboard.records import Records
 from hydraprune.dashboard.studies import Row, Study
+from hydraprune.data.metric_direction import is_error
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Section:
 
 def over_all(records: Records) -> list[Figure]:
     """The figures about all runs, without empty ones."""
-    return [figure for figure in (cost(records), time_spent(records)) if figure is not None]
+    drawn = (cost(records, of_errors=False), cost(records, of_errors=True), time_spent(records))
+    return [figure for figure in drawn if figure is not None]
 
 
 def sections(records: Records) -> list[Section]:
@@ -37,12 +39,16 @@ def all_figures(records: Records) -> list[Figure]:
     return [*over_all(records), *(figure for section in sections(records) for figure in section.figures)]
 
 
-def cost(records: Records) -> Figure | None:
-    """The differences to the dense models, over all models and tasks; None without any."""
+def cost(records: Records, of_errors: bool) -> Figure | None:
+    """The differences to the dense models, over all models and tasks; None without any.
+
+    Args:
+        of_errors: of metrics of which a lower value is better, which have another scale; else of the others.
+    """
     rows = []
     for cell in (cell for cell in records.cells if cell.spec.phase == "sparse" and cell.scores):
         score, row = cell.scores[0], cell.published
-        if score.difference is None:
+        if score.difference is None or is_error(score.metric) != of_errors:
             continue
         low, high = score.interval or (None, None)
         published = row.difference if row is not None and row.metric == score.metric else None
@@ -69,8 +75,8 @@ def cost(records: Records) -> Figure | None:
         f"{row['name']}: {row['measure']} {row['difference']:+.4f} over {_seeds(int(str(row['n'])))}" for row in rows
     ]
     return Figure(
-        "cost",
-        "Cost of sparsity",
+        "cost-errors" if of_errors else "cost",
+        "Cost of sparsity: perplexity and loss, lower is better" if of_errors else "Cost of sparsity",
         "Sparse model minus dense model of the same seed, in the task's headline metric: the mean, and its 95 % "
         "confidence interval if there are at least two seeds." + beside * " Hollow diamond: the published difference.",
         "; ".join(summary),
