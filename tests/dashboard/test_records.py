@@ -28,6 +28,7 @@ from dashboard_helpers import (
     unfinished,
 )
 
+from hydraprune.dashboard.figures import over_all
 from hydraprune.dashboard.records import Records, records
 from hydraprune.results.collect import gather
 from hydraprune.results.matrix import matrix
@@ -218,3 +219,13 @@ def test_run_rows_have_the_values_of_their_reports(made: World, found: Records) 
             assert run_report.examples is not None
             assert row["steps_per_second"] == pytest.approx(run_report.steps / run_report.seconds["train"])
             assert row["examples_per_second"] == pytest.approx(run_report.examples / run_report.seconds["train"])
+
+
+def test_differences_of_errors_have_a_figure_of_their_own(found: Records) -> None:
+    first, *others = [cell for cell in found.cells if cell.spec.phase == "sparse"]
+    before = {figure.id: figure for figure in over_all(found)}
+    assert "cost-errors" not in before
+    worse = replace(first, scores=(replace(first.scores[0], metric="perplexity"),))
+    drawn = {figure.id: figure for figure in over_all(replace(found, cells=[worse, *others]))}
+    assert [row["measure"] for row in drawn["cost-errors"].rows] == ["perplexity"]
+    assert len(drawn["cost"].rows) == len(before["cost"].rows) - 1

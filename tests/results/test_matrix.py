@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from results_helpers import job, report
 
-from hydraprune.results.matrix import Cell, matrix
+from hydraprune.results.matrix import Cell, Score, matrix
 from hydraprune.results.report import RunReport
 from hydraprune.results.run_spec import invalid_spec
 from hydraprune.results.statistics import mean_interval, spread
@@ -243,3 +243,10 @@ def test_a_finished_run_wins_over_its_failed_copy(runs: Any) -> None:
     ]
     assert [cell.finished for cell in matrix([*failed, *reports])] == [cell.finished for cell in matrix(reports)]
     assert all(not set(cell.failed) & set(cell.finished) for cell in matrix([*failed, *reports]))
+
+
+def test_the_drop_of_an_error_is_a_rise_of_the_lowest() -> None:
+    score = Score("perplexity", {0: 12.0, 1: 15.0}, {0: 10.0, 1: 11.0}, {})
+    assert score.drop == pytest.approx(0.2)
+    assert score.mean_drop == pytest.approx(27 / 21 - 1)
+    assert Score("f1", dict(score.sparse), dict(score.dense), {}).drop == pytest.approx(15 / 11 - 1)
