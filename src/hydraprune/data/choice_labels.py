@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from hydraprune.data.labels import Labels, Problem, Rows, count_truncated, inputs_of, task_loss
+from hydraprune.data.labels import Labels, Problem, Rows, count_truncated, inputs_of
 
 
 @dataclass(frozen=True)
@@ -61,30 +59,27 @@ class Choices(Labels):
         return Rows(inputs_of(tokens), truncated=truncated)
 
     def targets(self, labels: Sequence[Any], flat: Mapping[str, Tensor], offsets: Tensor) -> Tensor:
-        return torch.tensor(labels, dtype=torch.int64).repeat_interleave(self.choices)
+        return super().targets(labels, flat, offsets).repeat_interleave(self.choices)
 
     def outputs(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """The score of each row, [rows, 1]."""
         # As questions of one choice: the model itself would put the rows together.
-        logits: Tensor = model(**{name: values.unsqueeze(1) for name, values in inputs.items()}).logits
-        return logits
+        return super().outputs(model, {name: values.unsqueeze(1) for name, values in inputs.items()})
 
     def loss(self, logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy over the choices of a question."""
-        return task_loss(logits.view(-1, self.choices), targets[:: self.choices])
+        return super().loss(logits.view(-1, self.choices), targets[:: self.choices], mask)
 
     def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, targets: Tensor, mask: Tensor) -> Tensor:
         """KL(teacher || student) at a temperature over the choices of a question, the mean over questions."""
-        ours, theirs = (F.log_softmax(x.float().view(-1, self.choices) / temperature, -1) for x in (logits, teacher))
-        return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        ours, theirs = (each.view(-1, self.choices) for each in (logits, teacher))
+        return super().soft_loss(ours, theirs, temperature, targets, mask)
 
     def predictions(self, logits: Tensor, targets: Tensor, mask: Tensor) -> list[Any]:
-        found: list[Any] = logits.view(-1, self.choices).argmax(-1).cpu().tolist()
-        return found
+        return super().predictions(logits.view(-1, self.choices), targets, mask)
 
     def references(self, targets: Tensor) -> list[Any]:
-        found: list[Any] = targets[:: self.choices].cpu().tolist()
-        return found
+        return super().references(targets[:: self.choices])
 
     def values(self, labels: Iterable[Any]) -> list[float]:
         return []

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydraprune.data.examples import Examples, Labels, TaskData
 from hydraprune.data.record_task import RecordTask
-from hydraprune.data.summary import DataSummary, SplitSummary, examples_digest
+from hydraprune.data.summary import DataSummary, SplitSummary
 from hydraprune.data.token_labels import MaskedTokens, NextTokens
 from hydraprune.errors import UserError
 
@@ -71,11 +71,8 @@ class TextTask(RecordTask):
             name: SplitSummary(read=split.read, used=split.used, left_out=split.left_out)
             for name, split in found.summary.splits.items()
         }
-        digests = found.summary.digests
-        if not self.digests():
-            digests = {name: examples_digest(each.texts, each.labels) for name, each in pieces.items()}
         train = pieces.pop("train")
-        return TaskData(train, pieces, found.labels, DataSummary(splits, digests))
+        return TaskData(train, pieces, found.labels, DataSummary(splits, found.summary.digests))
 
     def drawn(self, places: Sequence[int], most: int | None) -> Sequence[int]:
         return places if most is None else places[:most]

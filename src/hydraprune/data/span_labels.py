@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hydraprune.data.labels import Labels, Problem, Rows, kl_divergence
+from hydraprune.data.labels import Labels, Problem, Rows, inputs_of, kl_divergence
 from hydraprune.errors import UserError
 
 # Beside the inputs: the first character of the context that a token covers and the one after its last, -1 for other
@@ -89,9 +89,8 @@ class Spans(Labels):
             ids = tokens["input_ids"][row]
             none.append(ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0)
         rows = torch.bincount(torch.tensor(owners), minlength=len(texts)).tolist()
-        inputs = {key: each for key, each in tokens.items() if key != "attention_mask"}
         truncated = sum(was_cut for was_cut, _ in cut)
-        return Rows(inputs, {_BEGIN: begin, _END: end, _ROWS: rows, _NONE: none}, truncated)
+        return Rows(inputs_of(tokens), {_BEGIN: begin, _END: end, _ROWS: rows, _NONE: none}, truncated)
 
     def targets(self, labels: Sequence[Any], flat: Mapping[str, Tensor], offsets: Tensor) -> Tensor:
         """[rows, 2]: the first and the last token of the first answer; the token for none if the row lacks it."""

@@ -144,9 +144,9 @@ class PretrainedModel:
         if kind is not None:
             model.__class__ = kind
         use = use_of(model, info)
-        is_new_allowed = labels is not None and labels.learns_new_head
         noun = "classifier" if labels is None or labels.learns_new_head else "language model"
-        if misfit := use.misfit(f"{config.model_type} {noun}", head_modules(model) if is_new_allowed else ()):
+        may_be_new = head_modules(model) if labels is not None and labels.learns_new_head else ()
+        if misfit := use.misfit(f"{config.model_type} {noun}", may_be_new):
             raise self._error(*misfit)
         remember_use(model, use)
         self._refuse_nonfinite(model)

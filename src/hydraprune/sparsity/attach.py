@@ -125,8 +125,8 @@ class _Attachment:
             raise error if error.key == "scheduler" else error.under("scheduler") from None
         structures = structures_of(plan.pattern, weights, self.family)
         _refuse_misfits(plan, structures)
-        holders = {id(parameter): module for _, parameter, module in named_parameters(self.model)}
-        modules = {weight.name: holders[id(weight.parameter)] for weight in weights}
+        holders = {name: module for name, _, module in named_parameters(self.model)}
+        modules = {weight.name: holders[weight.name] for weight in weights}
         factory = PrunerFactory(name, plan, updates, structures, modules, self.calibration)
         return plan.criterion.make_pruner(factory)
 

@@ -150,9 +150,9 @@ class Selection:
     Ratios are element sparsities as the user wrote them. Counts are units: k = floor(units * T),
     over each layer when `scope` is local (uniform) and over all layers of the pruner when global.
     Where units differ in size, such as channels of several layers, `weights` counts their weights
-    instead, over all layers; less than one unit of the target is left (two with a floor). For N:M a unit is a
-    group, so the ratios are divided by the pattern's share. `erk` gives each
-    layer a target by its size (see `allocation`). `floor` and `cap` bound every layer.
+    instead, over all layers; less than one unit of the target is left (two with a floor). For N:M
+    a unit is a group, so the ratios are divided by the pattern's share. `erk` gives each layer a
+    target by its size (see `allocation`). `floor` and `cap` bound every layer.
 
     `initial_sparsity` is where the schedule begins; None: at the sparsity that the weights have
     when training starts, whose zeros are kept.
