@@ -14,7 +14,7 @@ _SLIMMED = (
 )
 
 
-# By hand: see docs/models.md.
+# By benchmarks/older_transformers.py.
 _TRIED = "tried: 4.46 and 4.52"
 # What a head is for -> the task of a transformers pipeline.
 _PIPELINES: dict[Problem, str] = {
