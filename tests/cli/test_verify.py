@@ -129,3 +129,16 @@ def test_half_a_checkpoint_is_no_model(hydraprune: Callable[..., Any], workplace
     verified = hydraprune("verify", "model")
     assert (verified.code, verified.err.count("\n")) == (2, 1)
     assert lost.name in verified.err
+
+
+def test_zeros_of_weights_beside_layers_are_counted_by_name(hydraprune: Callable[..., Any], workplace: Path) -> None:
+    t = transformers
+    config = t.GptOssConfig(**SMALL, head_dim=16, vocab_size=50, num_key_value_heads=1, num_local_experts=2)
+    model = t.GptOssForCausalLM(config)
+    packed = next(name for name, weight in model.named_parameters() if weight.ndim == 3)
+    with torch.no_grad():
+        model.get_parameter(packed)[:, ::4] = 0
+    model.save_pretrained("model")
+    finished = hydraprune("verify", "model")
+    size = model.get_parameter(packed).numel()
+    assert f"{packed}: {size // 4:,} of {size:,} are zero (0.2500); no layer's weight" in finished.out

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from hydraprune.bench.options import CALLS, BenchOptions
 from hydraprune.data.batches import Batch, Batches, Encoded
-from hydraprune.data.encoding import encode
+from hydraprune.data.encoding import Texts, encode
 from hydraprune.data.examples import Examples, Labels
-from hydraprune.deploy.text_batches import Inputs, Texts, input_names
+from hydraprune.deploy.text_batches import Inputs, input_names
 from hydraprune.errors import UserError
 from hydraprune.models.classification_head import label_order
 from hydraprune.models.families import max_positions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from hydraprune.data.examples import Examples
 from hydraprune.data.labels import Labels
 from hydraprune.utils.cache import Cache, digest
 
+# One text for each example, or several.
+Texts = Sequence[tuple[str, ...]]
 # What a stored file holds beside the inputs, and before the name of what `Rows` holds beside them.
 _OFFSETS, _TRUNCATED, _BESIDE = "offsets", "truncated", "beside."
 # Raise with every change in what is stored.
@@ -35,10 +37,17 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, labels: Labels) 
     Args:
         labels: what a model predicts for them.
     """
-    return _encoded(_tokens(tokenizer, examples, max_length, labels), tokenizer, examples, labels)
+    return _encoded(_tokens(tokenizer, examples.texts, max_length, labels), tokenizer, examples, labels)
 
 
-def _tokens(tokenizer: Any, examples: Examples, max_length: int, labels: Labels) -> dict[str, Tensor]:
+def encode_inputs(tokenizer: Any, texts: Texts, max_length: int, labels: Labels) -> Encoded:
+    """The rows that a model reads of some texts, as `encode` makes them; without labels."""
+    flat = _tokens(tokenizer, texts, max_length, labels)
+    no_labels = torch.zeros(len(flat[_OFFSETS]) - 1)
+    return Encoded(_inputs(flat), flat[_OFFSETS], no_labels, int(tokenizer.pad_token_id))
+
+
+def _tokens(tokenizer: Any, texts: Texts, max_length: int, labels: Labels) -> dict[str, Tensor]:
     """The flat tensors of the inputs, and what is stored beside them."""
     chunks: dict[str, list[Tensor]] = {}
     lengths: list[int] = []
@@ -46,8 +55,8 @@ def _tokens(tokenizer: Any, examples: Examples, max_length: int, labels: Labels)
     # A text without any token becomes one padding token, since no model accepts an empty input.
     empty = {"input_ids": [int(tokenizer.pad_token_id)]}
     size = 1 if labels.is_running_text else _CHUNK
-    for begin in range(0, len(examples), size):
-        rows = labels.tokenize(tokenizer, examples.texts[begin : begin + size], max_length)
+    for begin in range(0, len(texts), size):
+        rows = labels.tokenize(tokenizer, texts[begin : begin + size], max_length)
         flat = {
             key: chain.from_iterable(row or empty.get(key, [0]) for row in each) for key, each in rows.inputs.items()
         }
@@ -62,13 +71,17 @@ def _tokens(tokenizer: Any, examples: Examples, max_length: int, labels: Labels)
 
 def _encoded(flat: Mapping[str, Tensor], tokenizer: Any, examples: Examples, labels: Labels) -> Encoded:
     beside = {key.removeprefix(_BESIDE): values for key, values in flat.items() if key.startswith(_BESIDE)}
-    stored = (_OFFSETS, _TRUNCATED)
-    inputs = {key: values for key, values in flat.items() if key not in stored and not key.startswith(_BESIDE)}
+    inputs = _inputs(flat)
     targets = labels.targets(examples.labels, {**inputs, **beside}, flat[_OFFSETS])
     rows = len(flat[_OFFSETS]) - 1
     assert labels.varies_rows or rows == len(examples) * labels.group, "an example has other rows than its labels say"
     truncated = int(flat[_TRUNCATED]) + labels.count_lost(examples.labels, targets, beside)
     return Encoded(inputs, flat[_OFFSETS], targets, int(tokenizer.pad_token_id), truncated, labels, beside, examples)
+
+
+def _inputs(flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    stored = (_OFFSETS, _TRUNCATED)
+    return {key: values for key, values in flat.items() if key not in stored and not key.startswith(_BESIDE)}
 
 
 def encode_once(tokenizer: Any, examples: Examples, max_length: int, labels: Labels, cache: Cache) -> Encoded:
@@ -88,13 +101,13 @@ def _tokens_once(
     # An estimate: a token per four characters, and two 4-byte numbers per token.
     size = 2 * sum(len(part) for texts in examples.texts for part in texts)
     if identity is None or not cache.admits(size):
-        return _tokens(tokenizer, examples, max_length, labels)
+        return _tokens(tokenizer, examples.texts, max_length, labels)
     texts = (text.encode("utf-8", "surrogatepass") for pair in examples.texts for text in pair)
     key = digest(chain([identity, f"{max_length} {labels.form(examples.texts)}".encode()], texts))
 
     def write(path: Path) -> None:
         try:
-            save_file(_tokens(tokenizer, examples, max_length, labels), path)
+            save_file(_tokens(tokenizer, examples.texts, max_length, labels), path)
         except SafetensorError as error:
             raise OSError(str(error)) from None
 

@@ -97,11 +97,12 @@ def export_model(model: str, options: ExportOptions, texts: TaskTexts | None = N
     target = target_of(source.path, options.form, options.out)
     loaded, tokenizer = source.load().eval(), source.tokenizer()
 
-    def batches(chosen: Any, size: int) -> list[Inputs]:
-        return input_batches(chosen, tokenizer, loaded, size, *([] if texts is None else [texts.max_length]))
+    of = texts or TaskTexts(sample_texts(), sample_texts())
 
-    checked = sample_texts() if texts is None else spread(texts.check, _CHECKED)
-    calibrated = sample_texts() if texts is None else spread(texts.calibration, CALIBRATED)
+    def batches(chosen: Any, size: int) -> list[Inputs]:
+        return input_batches(chosen, tokenizer, loaded, size, of.max_length, of.labels)
+
+    checked, calibrated = spread(of.check, _CHECKED), spread(of.calibration, CALIBRATED)
     job = _Job(options, loaded, batches(checked, _BATCH_SIZE), lambda: batches(calibrated, 1))
     with new_folder(target) as folder:
         copy_settings(source, tokenizer, folder)

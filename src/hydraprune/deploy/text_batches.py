@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
 
 from hydraprune.data.batches import Batches
-from hydraprune.data.encoding import encode
-from hydraprune.data.examples import Examples
-from hydraprune.data.labels import SCORE
+from hydraprune.data.encoding import Texts, encode_inputs
+from hydraprune.data.labels import SCORE, Labels
 from hydraprune.errors import UserError
 from hydraprune.models.families import max_positions
 
-# One text for each example, or two.
-Texts = Sequence[tuple[str, ...]]
 Inputs = dict[str, Tensor]
 
 _PASSAGE = """\
@@ -32,6 +29,8 @@ poor and the seats too narrow.
 _WORDS = (1, 2, 3, 4, 6, 8, 11, 16, 22, 30, 40, 55, 75, 100, 128, 200)
 # Texts of a task that int8 is calibrated on.
 CALIBRATED = 300
+# Rows that are taken of a task whose few texts have many.
+_ROWS = 64
 # Tokens of the longest text, where no task says it.
 _LONGEST = 512
 
@@ -43,12 +42,14 @@ class TaskTexts:
     Args:
         calibration: of its training set.
         check: of its main evaluation set.
-        max_length: most tokens of an example.
+        max_length: most tokens of a row.
+        labels: what the task predicts, which says how its texts become rows.
     """
 
     calibration: Texts
     check: Texts
     max_length: int = _LONGEST
+    labels: Labels = SCORE
 
 
 def sample_texts() -> Texts:
@@ -64,12 +65,19 @@ def spread(texts: Texts, most: int) -> Texts:
 
 
 def input_batches(
-    texts: Texts, tokenizer: Any, model: nn.Module, batch_size: int, max_length: int = _LONGEST
+    texts: Texts,
+    tokenizer: Any,
+    model: nn.Module,
+    batch_size: int,
+    max_length: int = _LONGEST,
+    labels: Labels = SCORE,
 ) -> list[Inputs]:
-    """Model argument -> int64 [batch, length], for texts in random order; each batch is padded to its longest text.
+    """Model argument -> int64 [batch, length], for texts in random order; each batch is padded to its longest row.
 
     Args:
-        max_length: most tokens of a text; at most the positions of the model.
+        max_length: most tokens of a row; at most the positions of the model.
+        labels: see `TaskTexts`. Where a text has several rows, about as many of them are taken as there are texts,
+            and no fewer than 64.
 
     Raises:
         UserError: the tokenizer has no padding token, or more tokens than the model.
@@ -79,10 +87,9 @@ def input_batches(
         raise UserError("its tokenizer has no padding token", key="MODEL", cure="give one that has")
     if len(tokenizer) > config.vocab_size:
         raise UserError(f"its tokenizer has {len(tokenizer)} tokens, its model only {config.vocab_size}", key="MODEL")
-    examples = Examples(texts, [0.0] * len(texts))
-    encoded = encode(tokenizer, examples, min(max_length, max_positions(model)), SCORE)
+    encoded = encode_inputs(tokenizer, texts, min(max_length, max_positions(model)), labels)
     names = input_names(model)
-    batches = Batches(encoded, batch_size, shuffle_seed=0).epoch()
+    batches = islice(Batches(encoded, batch_size, shuffle_seed=0).epoch(), -(-max(len(texts), _ROWS) // batch_size))
     return [{name: batch.inputs[name] for name in names if name in batch.inputs} for batch in batches]
 
 

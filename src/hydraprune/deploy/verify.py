@@ -9,8 +9,9 @@ from torch import nn
 from hydraprune.deploy.compact_model import is_compact, load_compact
 from hydraprune.models.saved_weights import saved_model
 from hydraprune.sparsity import LayerSparsity, Pattern, layer_sparsity, model_sparsity
+from hydraprune.sparsity.layer_weights import parameters_beside_layers
 from hydraprune.sparsity.patterns import shape_of
-from hydraprune.sparsity.statistics import nonfinite_parameters, prunable_layers
+from hydraprune.sparsity.statistics import nonfinite_parameters, prunable_layers, zeros_of
 from hydraprune.utils.hub_access import at_home
 
 
@@ -27,7 +28,9 @@ def checked_model(path: str, key: str) -> nn.Module:
 
 
 def table(model: nn.Module) -> str:
-    """Zeros and pattern of every linear and convolution layer, their totals, and parameters that are not finite."""
+    """Zeros and pattern of every linear and convolution layer, their totals, the zeros of packed weights, and
+    parameters that are not finite.
+    """
     layers = layer_sparsity(model)
     width = max((len(layer.name) for layer in layers), default=5)
     lines = [f"{'layer':<{width}}  {'shape':>14}  {'zeros':>12}  sparsity  pattern"]
@@ -41,6 +44,10 @@ def table(model: nn.Module) -> str:
     if sparse:
         inside, of = sum(layer.zeros for layer in sparse), sum(layer.total for layer in sparse)
         lines.append(f"layers with zeros: {inside:,} of {of:,} ({inside / of:.4f})")
+    for name, (weight, module) in parameters_beside_layers(model).items():
+        if not isinstance(module, nn.Embedding) and 0 < (empty := zeros_of(weight)) < weight.numel():
+            share = f"{empty:,} of {weight.numel():,} are zero ({empty / weight.numel():.4f})"
+            lines.append(f"{name}: {share}; no layer's weight, so no pattern is looked for")
     lines.append(f"all parameters: {model_sparsity(model):.4f} are zero")
     lines.append(f"patterns: {_patterns(layers)}")
     if broken := sorted(nonfinite_parameters(model)):

@@ -91,7 +91,8 @@ def export(model: str, words: Sequence[str], options: ExportOptions) -> int:
         data, longest = TaskLoader()(experiment), experiment.components.task.max_length
         check_tokenizer("MODEL", model, source.tokenizer(), data, source.blueprint(), longest)
         check = next(iter(data.evaluations.values()))
-        return export_command.export(model, options, TaskTexts(data.train.texts, check.texts, longest))
+        texts = TaskTexts(data.train.texts, check.texts, longest, data.labels)
+        return export_command.export(model, options, texts)
 
 
 def bench(words: Sequence[str], options: BenchOptions) -> int:

@@ -233,17 +233,18 @@ class Selection:
         for pool in self.pools(len(units)):
             held = [units[index] for index in pool]
             budget = self.budget(held, share, sizes=sizes and [sizes[index] for index in pool])
+            counted = "weights" if self.scope == "weights" else "units"
             if budget.goal > sum(budget.caps):
                 raise SparsityError(
-                    f"needs {budget.goal} of {sum(held)} units, but cap={self.cap} allows at most {sum(budget.caps)} "
-                    f"({self.scope} scope)",
+                    f"needs {budget.goal} of {sum(held)} {counted}, but cap={self.cap} allows at most "
+                    f"{sum(budget.caps)} ({self.scope} scope)",
                     key="target_sparsity",
                     value=self.target_sparsity,
                     cure="raise cap or lower the target",
                 )
             if budget.spare < 0:
                 raise SparsityError(
-                    f"needs {sum(budget.floors)} of {sum(held)} units, more than the {budget.goal} of "
+                    f"needs {sum(budget.floors)} of {sum(held)} {counted}, more than the {budget.goal} of "
                     f"target_sparsity={self.target_sparsity} ({self.scope} scope)",
                     key="floor",
                     value=self.floor,
