@@ -16,7 +16,7 @@ from spec_helpers import changed
 from hydraprune.results.plan_file import Plan, unique_names, with_earlier
 from hydraprune.results.report import RunReport
 from hydraprune.sweeps import plan as planning
-from hydraprune.sweeps.estimates import TimeLeft, duration, seconds_of, time_left
+from hydraprune.sweeps.estimates import Estimates, TimeLeft, duration, time_left
 from hydraprune.sweeps.progress import progress
 from hydraprune.utils.sizes import format_bytes
 
@@ -45,12 +45,12 @@ WANTED = replace(job(0), steps=100)
     ],
 )
 def test_the_most_similar_runs_are_used(runs: list[RunReport], seconds: float | None) -> None:
-    assert seconds_of(WANTED, runs) == seconds
-    assert seconds_of(WANTED, runs[::-1]) == seconds
+    assert Estimates(runs).seconds(WANTED) == seconds
+    assert Estimates(runs[::-1]).seconds(WANTED) == seconds
 
 
 def test_a_run_of_unknown_steps_cannot_be_estimated() -> None:
-    assert seconds_of(replace(WANTED, steps=None), [CELL]) is None
+    assert Estimates([CELL]).seconds(replace(WANTED, steps=None)) is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,17 +38,17 @@ class Gathered:
     damaged: tuple[tuple[str, str], ...] = ()
     benches: dict[Path, BenchReport] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def cells(self) -> list[Cell]:
         """The cells of the results matrix."""
         return matrix(self.runs.values(), self.planned, self.measured.measurements)
 
-    @property
+    @cached_property
     def measured(self) -> Measured:
         """What the benches measured of the runs."""
         return measured(self.runs.values(), self.benches)
 
-    @property
+    @cached_property
     def failures(self) -> list[tuple[str, str]]:
         """(directory, why) of runs that were planned or started and are not finished, and the damaged files."""
         done = {report.spec.hash for report in self.runs.values() if report.finished}
@@ -92,7 +93,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
         jobs = [job for plan in plans.values() for job in plan.jobs]
         planned += jobs
         stale = set(_stale(plans))
-        places = [*folders_with(NAME, folder), *(job.directory for job in jobs)]
+        places = dict.fromkeys([*folders_with(NAME, folder), *(job.directory for job in jobs)])
         runs |= read_all((place for place in places if place not in stale), load_report, damaged)
         benches |= read_all(folders_with(BENCH, folder), load_bench, damaged)
     return Gathered(runs, tuple(planned), tuple(damaged.items()), benches)

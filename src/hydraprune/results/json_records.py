@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,11 @@ from hydraprune.utils.files import read_bytes
 # A report of a large model has some hundred thousand bytes, a plan of a thousand jobs a million.
 _MOST_BYTES = 1 << 28
 _DEEPEST = 32
+# Letters that can be neither written nor part of a file's name.
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+# JSON without an escape and without these has no such letter, and no number beyond LARGEST. Most of what we write has
+# none, and need not be looked through value by value.
+_LARGE_NUMBERS = (re.compile(r"[eE]\+?\d{2,}[\s,\]}]"), re.compile(r"\d{40}"))
 # Sums and products of a few numbers up to here are still finite.
 LARGEST = 1e100
 _MOST_CHARACTERS = 60
@@ -35,7 +42,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
     try:
         text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
         values = json.loads(text, parse_constant=lambda _: None)
-        check_plain(values)
+        if "\\u" in text or any(each.search(text) for each in _LARGE_NUMBERS) or _nesting(values) > _DEEPEST:
+            check_plain(values)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as error:
@@ -77,10 +85,19 @@ def check_plain(value: Any, key: str = "", depth: int = 0) -> None:
         for item in value:
             check_plain(item, key, depth + 1)
     elif isinstance(value, str):
-        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        if _NO_TEXT.search(value):
             raise ValueError(f"{_shown(key)} holds a letter that no text has")
     elif isinstance(value, (int, float)) and not -LARGEST <= value <= LARGEST:
         raise ValueError(f"{_shown(key)} is a number beyond {LARGEST:g}")
+
+
+def _nesting(value: Any) -> int:
+    """How many objects and lists the innermost value is in."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 0
+    return 1 + max([_nesting(item) for item in value if isinstance(item, (dict, list))], default=0)
 
 
 def check_fields(values: Mapping[str, Any], cls: type, shapes: Mapping[str, Any]) -> None:
@@ -93,52 +110,109 @@ def check_fields(values: Mapping[str, Any], cls: type, shapes: Mapping[str, Any]
     Raises:
         ValueError: a field without a default is missing, or a value has another type than its field.
     """
-    kinds = {**typing.get_type_hints(cls), **shapes}
-    for field in fields(cls):
-        if field.name in values:
-            _check(values[field.name], kinds[field.name], field.name)
-        elif field.default is MISSING and field.default_factory is MISSING:
-            raise ValueError(f"{field.name} is missing")
+    for name, kind, needed in _fields(cls):
+        if name in values:
+            _checker(shapes.get(name, kind))(values[name], name)
+        elif needed:
+            raise ValueError(f"{name} is missing")
 
 
-def _check(value: Any, kind: Any, key: str) -> None:
+# Annotations are evaluated once: that takes longer than to check a report by them.
+_hints = lru_cache(typing.get_type_hints)
+
+
+@lru_cache
+def _fields(cls: type) -> list[tuple[str, Any, bool]]:
+    """(name, annotation, whether it has no default) of the fields of a dataclass."""
+    kinds = _hints(cls)
+    return [(f.name, kinds[f.name], f.default is MISSING and f.default_factory is MISSING) for f in fields(cls)]
+
+
+# Raises ValueError where a value does not fit, with its key.
+_Check = Callable[[Any, str], None]
+
+
+@lru_cache
+def _checker(kind: Any) -> _Check:
+    """The check of values of one annotation."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        _check_union(value, inner, key)
-    elif typing.is_typeddict(kind):
+        return _union(inner)
+    if typing.is_typeddict(kind):
+        return _typed_dict(kind)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _mapping(_checker(inner[1]))
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return _list(_checker(inner[0]))
+    if origin is typing.Literal:
+        return _literal(inner)
+    return _plain(kind)
+
+
+def _union(options: Sequence[Any]) -> _Check:
+    admits_none, checks = type(None) in options, [_checker(kind) for kind in options if kind is not type(None)]
+
+    def check(value: Any, key: str) -> None:
+        if value is None and admits_none:
+            return None
+        problems = []
+        for one in checks:
+            try:
+                return one(value, key)
+            except ValueError as error:
+                problems.append(error)
+        raise problems[0]
+
+    return check
+
+
+def _typed_dict(kind: Any) -> _Check:
+    checks, required = {name: _checker(of_item) for name, of_item in _hints(kind).items()}, kind.__required_keys__
+
+    def check(value: Any, key: str) -> None:
         _check_mapping(value, key)
-        for name, of_item in typing.get_type_hints(kind).items():
+        for name, one in checks.items():
             if name in value:
-                _check(value[name], of_item, f"{key}.{name}")
-            elif name in kind.__required_keys__:
+                one(value[name], f"{key}.{name}")
+            elif name in required:
                 raise ValueError(f"{_shown(f'{key}.{name}')} is missing")
-    elif isinstance(origin, type) and issubclass(origin, Mapping):
+
+    return check
+
+
+def _mapping(of_item: _Check) -> _Check:
+    def check(value: Any, key: str) -> None:
         _check_mapping(value, key)
         for name, item in value.items():
-            _check(item, inner[1], f"{key}.{name}")
-    elif isinstance(origin, type) and issubclass(origin, Sequence):
+            of_item(item, f"{key}.{name}")
+
+    return check
+
+
+def _list(of_item: _Check) -> _Check:
+    def check(value: Any, key: str) -> None:
         if not isinstance(value, list):
             raise _misfit(key, value, "a list")
         for item in value:
-            _check(item, inner[0], key)
-    elif origin is typing.Literal:
-        if not isinstance(value, str) or value not in inner:
-            raise _misfit(key, value, " or ".join(map(str, inner)))
-    elif not _is_plain(value, kind):
-        raise _misfit(key, value, _WORDS[kind])
+            of_item(item, key)
+
+    return check
 
 
-def _check_union(value: Any, options: tuple[Any, ...], key: str) -> None:
-    if value is None and type(None) in options:
-        return None
-    problems = []
-    for option in options:
-        if option is not type(None):
-            try:
-                return _check(value, option, key)
-            except ValueError as error:
-                problems.append(error)
-    raise problems[0]
+def _literal(words: Sequence[Any]) -> _Check:
+    def check(value: Any, key: str) -> None:
+        if not isinstance(value, str) or value not in words:
+            raise _misfit(key, value, " or ".join(map(str, words)))
+
+    return check
+
+
+def _plain(kind: Any) -> _Check:
+    def check(value: Any, key: str) -> None:
+        if not _is_plain(value, kind):
+            raise _misfit(key, value, _WORDS[kind])
+
+    return check
 
 
 def _check_mapping(value: Any, key: str) -> None:

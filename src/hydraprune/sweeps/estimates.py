@@ -4,45 +4,59 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hydraprune.results.plan_file import Planned
 from hydraprune.results.report import RunReport
+from hydraprune.results.run_spec import RunSpec
 
-# From the most similar to the least.
-_SIMILARITIES: tuple[Callable[[RunReport, Planned], bool], ...] = (
-    lambda run, job: run.spec.cell == job.spec.cell,
-    lambda run, job: _names(run) == _names(job) and _setting(run) == _setting(job),
-    lambda run, job: _names(run) == _names(job) and run.spec.precision == job.spec.precision,
-    lambda run, job: _names(run) == _names(job),
+# What two runs have in common, from the most similar to the least.
+_LIKENESSES: tuple[Callable[[RunSpec], Hashable], ...] = (
+    lambda spec: spec.cell,
+    lambda spec: (spec.names, spec.pattern, spec.precision),
+    lambda spec: (spec.names, spec.precision),
+    lambda spec: spec.names,
 )
 
 
-def _names(run: RunReport | Planned) -> tuple[str, str, str]:
-    return run.spec.names
+class Estimates:
+    """Running times of runs, estimated from those that have finished.
 
-
-def _setting(run: RunReport | Planned) -> tuple[str, str | None]:
-    return run.spec.pattern, run.spec.precision
-
-
-def seconds_of(job: Planned, finished: Iterable[RunReport]) -> float | None:
-    """Estimated seconds of a run: its steps x the median seconds per step of the most similar finished runs.
-
-    For runs without steps, which prune without training, the median seconds of such runs.
-
-    Returns:
-        None if no finished run is similar.
+    Args:
+        finished: runs with their times.
     """
-    if job.steps is None:
+
+    def __init__(self, finished: Iterable[RunReport]) -> None:
+        # (likeness, whether a run has no steps, what it has in common) -> seconds per step, or of the whole run
+        self._rates: dict[tuple[int, bool, Hashable], list[float]] = {}
+        self._medians: dict[tuple[int, bool, Hashable], float] = {}
+        for run in finished:
+            if run.steps is not None and (total := run.seconds.get("total")):
+                for key in _keys(run.spec, run.steps):
+                    self._rates.setdefault(key, []).append(total / (run.steps or 1))
+
+    def seconds(self, job: Planned) -> float | None:
+        """Estimated seconds of a run: its steps x the median seconds per step of the most similar finished runs.
+
+        For runs without steps, which prune without training, the median seconds of such runs.
+
+        Returns:
+            None if no finished run is similar.
+        """
+        if job.steps is None:
+            return None
+        for key in _keys(job.spec, job.steps):
+            if key in self._rates:
+                if key not in self._medians:
+                    self._medians[key] = statistics.median(self._rates[key])
+                return self._medians[key] * (job.steps or 1)
         return None
-    timed = [run for run in finished if run.steps is not None and run.seconds.get("total")]
-    runs = [run for run in timed if (run.steps == 0) == (job.steps == 0)]
-    for similar in _SIMILARITIES:
-        if rates := [run.seconds["total"] / (run.steps or 1) for run in runs if similar(run, job)]:
-            return statistics.median(rates) * (job.steps or 1)
-    return None
+
+
+def _keys(spec: RunSpec, steps: int) -> Iterator[tuple[int, bool, Hashable]]:
+    for number, likeness in enumerate(_LIKENESSES):
+        yield number, steps == 0, likeness(spec)
 
 
 @dataclass(frozen=True)

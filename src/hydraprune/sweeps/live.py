@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -18,6 +19,8 @@ from hydraprune.utils.terminal import is_interactive
 
 # Seconds between two readings of the jobs' folders.
 _PERIOD = 1.0
+# Between two readings passes at least so many times the processor time that the last one took.
+RESTS = 30
 
 
 class View:
@@ -55,8 +58,11 @@ class View:
             self._live.stop()
 
     def _run(self) -> None:
-        while not self._stop.wait(_PERIOD):
+        rest = 0.0
+        while not self._stop.wait(max(_PERIOD, rest)):
+            begun = time.thread_time()
             self._show()
+            rest = RESTS * (time.thread_time() - begun)
 
     def _show(self) -> None:
         now = self._look()

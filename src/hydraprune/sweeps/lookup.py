@@ -11,12 +11,16 @@ from hydraprune.results.plan_file import NAME as PLAN
 from hydraprune.results.plan_file import Planned, load_plan, resolved_folder, unique_names
 from hydraprune.results.report import NAME, load_report
 from hydraprune.sweeps.estimates import time_left
+from hydraprune.sweeps.job_reports import JobReports
 from hydraprune.sweeps.progress import Progress, last_written, newest, progress, running_at
 from hydraprune.utils.files import folders_with
 
 
-def look(named: Path) -> Progress:
+def look(named: Path, reports: JobReports | None = None) -> Progress:
     """The progress of the sweep in a folder, or of the runs below it if there is no plan.
+
+    Args:
+        reports: see `progress`.
 
     Raises:
         UserError: the folder does not exist, or contains several sweeps or nothing to watch.
@@ -34,7 +38,7 @@ def look(named: Path) -> Progress:
     # The time first: if a sweep starts in between, its new plan is shown once with its old start.
     times = {place: last_written(place / PLAN) for place in places}
     for place, plan in read_all(places, load_plan, damaged).items():
-        return progress(plan, times[place])
+        return progress(plan, times[place], reports=reports)
     return _unplanned(folder, named, damaged)
 
 
@@ -53,7 +57,11 @@ def _unplanned(folder: Path, named: Path, damaged: dict[str, str]) -> Progress:
     jobs = [(Planned(report.spec, place, report.spec.overrides, report.steps), report) for place, report in found]
     done = [(job, report) for job, report in jobs if report.finished]
     failed = [(job, report.error or "failed") for job, report in jobs if report.status == "failed"]
-    running = [running_at(job) for job, report in jobs if report.status == "started"]
+    running = [
+        running_at(job, report, last_written(job.directory / NAME))
+        for job, report in jobs
+        if report.status == "started"
+    ]
     return Progress(
         tuple(done),
         tuple(failed),

@@ -17,7 +17,7 @@ from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.preflight import Needs, check, check_device, check_numbers
 from hydraprune.runs.setup import TaskLoader
 from hydraprune.runs.trial_batch import Trials
-from hydraprune.sweeps.estimates import duration, seconds_of, time_left
+from hydraprune.sweeps.estimates import Estimates, duration, time_left
 from hydraprune.utils.files import folders_with, nearest
 from hydraprune.utils.sizes import format_bytes
 
@@ -135,20 +135,20 @@ def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -
         folder: of the sweep.
         each: whether to add a line for every job.
     """
-    states = [(job, state(job)) for job in plan.jobs]
+    states, times = [(job, state(job)) for job in plan.jobs], Estimates(evidence)
     counts = Counter(word for _, word in states)
     left = [job for job, word in states if word not in ("finished", "refused")]
     lines = []
     if each:
-        lines += [_line(job, word, seconds_of(job, evidence)) for job, word in states]
-        lines += [_line(job, f"{state(job)}, first", seconds_of(job, evidence)) for job in plan.ancestors]
+        lines += [_line(job, word, times.seconds(job)) for job, word in states]
+        lines += [_line(job, f"{state(job)}, first", times.seconds(job)) for job in plan.ancestors]
     summary = ", ".join(f"{count} {word}" for word, count in counts.items())
     lines.append(f"jobs   {_several(len(plan.jobs), 'job')}: {summary or 'nothing to do'}")
     if plan.ancestors:
         lines.append(f"dense  {_several(len(plan.ancestors), 'dense model')} to train first, each once")
     todo = [*left, *plan.ancestors]
     if todo:
-        estimates = [seconds_of(job, evidence) for job in todo]
+        estimates = [times.seconds(job) for job in todo]
         at_once = f", {plan.workers} at a time" if plan.workers > 1 else ""
         lines.append(f"time   {time_left(estimates, plan.workers)}{at_once}{_without_evidence(estimates)}")
         lines.append(f"disk   {_disk(todo, folder, plan.workers)}")

@@ -11,7 +11,8 @@ from pathlib import Path
 from hydraprune.results.curves import NAME as METRICS
 from hydraprune.results.plan_file import Plan, Planned, unique_names
 from hydraprune.results.report import NAME, RunReport
-from hydraprune.sweeps.estimates import TimeLeft, seconds_of, time_left
+from hydraprune.sweeps.estimates import Estimates, TimeLeft, time_left
+from hydraprune.sweeps.job_reports import JobReports
 from hydraprune.sweeps.tail import Latest, read_latest
 
 # Files that a running job writes; the newest says when it was last active.
@@ -112,41 +113,54 @@ class Progress:
         return not self.running and not self.waiting and (self.planned or self.idle > _SETTLED_SECONDS)
 
 
-def progress(plan: Plan, since: float, evidence: Sequence[RunReport] = ()) -> Progress:
+def progress(
+    plan: Plan, since: float, evidence: Sequence[RunReport] = (), reports: JobReports | None = None
+) -> Progress:
     """The progress of the jobs of `plan`, without those of an earlier command in its folder.
 
     Args:
         since: when the sweep started (seconds since the epoch); runs that started before are not running.
         evidence: more finished runs to estimate times from.
+        reports: those of an earlier look, so that only what changed is read; they are kept up to date.
     """
-    done, failed, running, waiting = [], [], [], []
+    reports = reports or JobReports()
+    done, failed, running, waiting, damaged = [], [], [], [], []
     missing: list[Planned] = []
     jobs = [job for job in plan.jobs if not job.earlier]
+    last = since
     for job in jobs:
-        report = job.report()
-        recent = report is not None and _time(job) >= since
+        found = reports.of(job)
+        report, recent = found.report, found.written >= since
+        last = max(last, found.written)
         if job.refused is not None:
             failed.append((job, job.refused))
-        elif (ended := job.finished()) is not None:
-            done.append((job, ended))
+        elif report is not None and found.finished:
+            done.append((job, report))
         elif report is not None and report.status == "failed" and recent:
             failed.append((job, report.error or "failed"))
         elif report is not None and report.status == "started" and recent:
-            running.append(running_at(job))
+            running.append(running_at(job, report, found.written))
         else:
             waiting.append(job)
+            if found.damage is not None:
+                damaged.append((str(job.directory / NAME), found.damage))
+    known = [*evidence, *(report for _, report in done)]
+    for job in [*plan.ancestors, *(job for job in plan.jobs if job.earlier)]:
+        found = reports.of(job)
+        if found.report is not None and found.finished:
+            known.append(found.report)
     for job in plan.ancestors:
-        report = job.report()
-        if report is not None and report.status == "started" and _time(job) >= since:
-            running.append(replace(running_at(job), is_ancestor=True))
+        found = reports.of(job)
+        report = found.report
+        if report is not None and report.status == "started" and found.written >= since:
+            running.append(replace(running_at(job, report, found.written), is_ancestor=True))
         elif report is None or report.status == "started":
             missing.append(job)
-    others = [*plan.ancestors, *(job for job in plan.jobs if job.earlier)]
-    known = [*evidence, *(report for _, report in done), *(r for j in others if (r := j.finished()))]
     rates = [run.rate for run in running if run.rate is not None]
+    estimates = Estimates(known)
 
     def expected(job: Planned) -> float | None:
-        found = seconds_of(job, known)
+        found = estimates.seconds(job)
         return statistics.median(rates) * job.steps if found is None and rates and job.steps else found
 
     shown = []
@@ -154,7 +168,7 @@ def progress(plan: Plan, since: float, evidence: Sequence[RunReport] = ()) -> Pr
         whole = expected(run.job)
         shown.append(replace(run, left=None if whole is None else whole * (1 - run.share)))
     rest = [*(run.left for run in shown), *(expected(job) for job in [*waiting, *missing])]
-    now, last = time.time(), max([since, *(_time(job) for job in jobs)])
+    now = time.time()
     return Progress(
         tuple(done),
         tuple(failed),
@@ -165,41 +179,34 @@ def progress(plan: Plan, since: float, evidence: Sequence[RunReport] = ()) -> Pr
         max(0.0, (now if running or waiting else last) - since),
         max(0.0, now - last),
         names=unique_names(jobs),
-        damaged=tuple((str(job.directory / NAME), why) for job in waiting if (why := job.damage()) is not None),
+        damaged=tuple(damaged),
     )
 
 
 def newest(done: Sequence[tuple[Planned, RunReport]]) -> tuple[tuple[Planned, RunReport], ...]:
     """The last few that finished, the newest at the end."""
-    return tuple(sorted(done, key=lambda pair: _time(pair[0]))[-_SHOWN:])
+    return tuple(sorted(done, key=lambda pair: last_written(pair[0].directory / NAME))[-_SHOWN:])
 
 
-def running_at(job: Planned) -> Running:
-    """The progress of a run that has started and not ended."""
-    now, begun = time.time(), _time(job)
+def running_at(job: Planned, report: RunReport, begun: float) -> Running:
+    """The progress of a run that has started and not ended.
+
+    Args:
+        report: of the run.
+        begun: when the report was last written (seconds since the epoch).
+    """
+    now = time.time()
     # Metrics older than the report are from before the interruption: a resumed run has not truncated them yet.
     own = last_written(job.directory / METRICS) >= begun
     found = read_latest(job.directory)
     # Read after the metrics: a resumed run reports its first step before it truncates them.
-    taken = max(0, found.step - _from_step(job)) if own else 0
+    taken = max(0, found.step - (report.from_step or 0)) if own else 0
     run = Running(job, found, max(0.0, now - begun), taken)
     wrote = max(last_written(job.directory / name) for name in _ACTIVITY)
     # Up to its last line, so that the current silence does not count.
     usual = found.every * max(0.0, wrote - begun) / taken if taken else 0.0
     silent = now - wrote
     return replace(run, quiet=silent if silent > max(_QUIET_SECONDS, _QUIET_INTERVALS * usual) else None)
-
-
-def _from_step(job: Planned) -> int:
-    """The step that the run was resumed from; 0 if it was not, or if its report is from an older version."""
-    report = job.report()
-    return 0 if report is None else report.from_step or 0
-
-
-def _time(job: Planned) -> float:
-    """When the job's report was last written; 0 if there is none."""
-    places = [place for place in (job.directory, job.refusal) if place is not None]
-    return next((found for place in places if (found := last_written(place / NAME))), 0.0)
 
 
 def last_written(path: Path) -> float:

@@ -60,6 +60,7 @@ def sweep(
     from hydraprune.runs.description import record_refusal
     from hydraprune.runs.experiment import DenseExperiments
     from hydraprune.sweeps import plan as planning
+    from hydraprune.sweeps.job_reports import JobReports
     from hydraprune.sweeps.live import View
     from hydraprune.sweeps.progress import progress
 
@@ -93,12 +94,16 @@ def sweep(
             cure="fix that, or give another folder",
         ) from None
     left = [list(run.words) for run in plan.jobs if run.refused is None and run.finished() is None]
+    reports = JobReports()
     since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
     if left:
         _quiet_launchers()
         # Signals are forwarded to worker processes on this machine; a job in this process stops as a run does.
         without_workers = elsewhere or workers == 1
-        with View(lambda: progress(plan, since, evidence)), nullcontext() if without_workers else signals.forwarded():
+        with (
+            View(lambda: progress(plan, since, evidence, reports)),
+            nullcontext() if without_workers else signals.forwarded(),
+        ):
             try:
                 launch(left)
             except Exception as error:

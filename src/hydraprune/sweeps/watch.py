@@ -11,6 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from hydraprune.sweeps.job_reports import JobReports
+from hydraprune.sweeps.live import RESTS
 from hydraprune.sweeps.lookup import look
 from hydraprune.sweeps.progress import Progress
 from hydraprune.sweeps.render import ended_lines, progress_view
@@ -33,7 +35,8 @@ def watch(folder: Path, once: bool, period: float) -> int:
     Raises:
         UserError: there is nothing to watch.
     """
-    now, interactive = look(folder), is_interactive(sys.stdout)
+    reports = JobReports()
+    now, interactive = look(folder, reports), is_interactive(sys.stdout)
     if once or not interactive:
         console = Console(highlight=False, width=None if interactive or "COLUMNS" in os.environ else _WIDTH)
         for part in _view(folder, now, console, whole=not interactive):
@@ -41,13 +44,16 @@ def watch(folder: Path, once: bool, period: float) -> int:
             console.print(part, soft_wrap=isinstance(part, Text))
     else:
         console = Console(highlight=False)
+        rest = 0.0
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 live.update(Group(*_view(folder, now, console)), refresh=True)
                 if now.over:
                     break
-                time.sleep(period)
-                now = look(folder)
+                time.sleep(max(period, rest))
+                begun = time.process_time()
+                now = look(folder, reports)
+                rest = RESTS * (time.process_time() - begun)
     return 1 if now.failed or now.damaged else 0
 
 
