@@ -14,6 +14,7 @@ from torch import nn
 
 from hydraprune.sparsity import (
     Block,
+    BlockMask,
     Family,
     Fisher,
     Gradient,
@@ -278,3 +279,41 @@ def test_what_is_no_sparse_layer_is_not_told(other: Any, caplog: pytest.LogCaptu
     model = nn.ModuleDict({"pruned": nn.Linear(8, 8), "other": other()})
     pruner_of(model, block(1, 1, 0.5, layers=Layers(include=["pruned"])), Magnitude(), RAMP, STEPS)
     assert said_of_others(caplog) == []
+
+
+@examples(60)
+@given(
+    share=st.floats(0.05, 0.6),
+    target=st.floats(0.65, 0.95),
+    pattern=st.sampled_from(PATTERNS),
+    criterion=st.sampled_from([Magnitude(), Snip(), SnipMomentum(), Fisher(), BlockMask()]),
+    dead=st.floats(0, 1),
+    scope=st.sampled_from(["global", "local"]),
+    seed=st.integers(0, 99),
+)
+def test_zero_units_count_as_pruned_whatever_they_tie_with(
+    share: float, target: float, pattern: Pattern, criterion: Method, dead: float, scope: Any, seed: int
+) -> None:
+    """Gradients that are 0, all of them in a student that equals its teacher, make scores that tie with zero units'."""
+    model = mlp(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in (model[0], model[2]):
+        shape = (layer.weight.shape[0], 1, layer.weight.shape[1])
+        gone = torch.rand(pattern.units(shape), generator=generator) < share
+        cells = pattern.to_cells(torch.rand(shape, generator=generator))
+        layer.weight.data *= pattern.mask(gone, cells, shape).squeeze(1)
+        moves = torch.rand(layer.weight.shape, generator=generator) >= dead
+        layer.weight.register_hook(lambda gradient, moves=moves: gradient * moves)
+    plans = custom(pattern, target_of(pattern, target), scope, cap=1.0)
+    pruner = pruner_of(model, plans, criterion, RAMP, STEPS)
+    train(model, [pruner], range(STEPS))
+    found = [int(pattern.empty_units(layer.weight.detach().unsqueeze(1) != 0).sum()) for layer in (model[0], model[2])]
+    assert sum(found) == sum(units.pruned for _, units in pruner.pools) == sum(u.target for _, u in pruner.pools)
+    assert pruner.zeros == sum(int(has.sum()) for has in zeros(model))
+    if not isinstance(pattern, NofM):
+        share_of = sum(found) / sum(units.total for _, units in pruner.pools)
+        assert pruner.zeros == pytest.approx(share_of * 1200)
+    else:
+        # A group that has a zero from the start ends with no more zeros than it needs.
+        per_unit = pattern.of - pattern.keep
+        assert pruner.zeros == sum(found) * per_unit

@@ -266,6 +266,13 @@ class Pruner(ABC):
             if not bool(keep.all()):
                 self._masks.fix(index, keep)
 
+    def _zero_from_the_start(self, index: int) -> Tensor | None:
+        """The units of a structure that were zero before training and stay so: bool, flat [units]; None: none."""
+        structure = self.structures[index]
+        fixed = {self._members[i].weight.name: self._masks.fixed[i] for i in self._indices[index]}
+        masks = {name: keep for name, keep in fixed.items() if keep is not None}
+        return structure.empty(masks) if len(masks) == len(fixed) else None
+
     def _masked_units(self, index: int) -> Tensor:
         """The masked units of a structure: bool, flat [units]."""
         structure = self.structures[index]

@@ -155,20 +155,21 @@ class Gradual(Budgeted):
                 step,
             )
         if self._progressive.many and not self.criterion.revives:
-            cells = self._with_pruned_last(cells)
+            # What is pruned in parts trains on for some steps after it was chosen, and may score higher by now.
+            cells = self._below_others(cells, [self._masks.whole(i) for i in range(len(self._members))])
         growth = self._scores.growth()
         for pool, ratio in zip(self._pools, ratios, strict=True):
             self._choose(pool, self._budget(pool, ratio), cells, growth, step, update)
 
-    def _with_pruned_last(self, cells: list[Tensor]) -> list[Tensor]:
-        """The same scores, those of pruned units below all others.
+    def _below_others(self, cells: list[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
+        """The same scores, those of cells that a mask zeroes below all others.
 
-        What is pruned in parts trains on for some steps after it was chosen, and may score higher by now.
+        Args:
+            masks: of the members, True = keep.
         """
         least = torch.stack([scores.min() for scores in cells]).min() - 1
         result = []
-        for i, (member, scores) in enumerate(zip(self._members, cells, strict=True)):
-            mask = self._masks.whole(i)
+        for member, scores, mask in zip(self._members, cells, masks, strict=True):
             if mask is not None:
                 kept = member.pattern.to_cells(member.weight.view(mask).float()) > 0
                 scores = torch.where(kept.reshape(scores.shape), scores, least)
@@ -185,6 +186,9 @@ class Gradual(Budgeted):
             for i, at_cap in zip(pool.indices, settled, strict=True)
         ]
         self._refuse_infinite([cost for cost, at_cap in zip(costs, settled, strict=True) if not at_cap], step)
+        # A unit that is zero and stays so counts as pruned: another in its place would be one too many.
+        gone = [self._zero_from_the_start(i) for i in pool.indices]
+        costs = [cost if of is None else cost.masked_fill(of, -torch.inf) for cost, of in zip(costs, gone, strict=True)]
         if self.updates.schedule.by_scores and update != self.updates.last:
             costs, budget = self._by_scores(pool, costs, budget)
         try:
@@ -197,6 +201,8 @@ class Gradual(Budgeted):
             growths = [self._cost(i, growth) for i in pool.indices]
             chosen = [exchange(*layer, share) for layer in zip(chosen, costs, growths, strict=True)]
         counts = torch.stack([pruned.sum() for pruned in chosen]).tolist()
+        # Nor is a weight of a group zeroed beside one that is zero anyway.
+        cells = self._below_others(cells, self._masks.fixed) if self.kept_zeros else cells
         for i, at_cap, pruned, count in zip(pool.indices, settled, chosen, counts, strict=True):
             if not at_cap:
                 self._prune(i, pruned, cells, int(count))
