@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+# Exit code after a mistake in what was typed.
+MISTAKE = 2
 # Exit code of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 

@@ -26,7 +26,7 @@ from hydraprune.config.composition import is_plan_only, loaded_paths, typed_word
 from hydraprune.config.messages import explain, leave
 from hydraprune.errors import UserError
 from hydraprune.results.report import REFUSED
-from hydraprune.runs.folders import is_planned, refusal_folder
+from hydraprune.runs.folders import ONLY_DENSE, REFUSAL, is_planned, refusal_folder
 from hydraprune.runs.resolvers import register
 from hydraprune.utils import signals
 from hydraprune.utils.hub_access import go_offline_if_unreachable, quiet_libraries
@@ -71,17 +71,23 @@ class Preflight(Callback):  # type: ignore[misc]
         self.started = 0.0
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        experiment = None
         try:
             _check_launcher()
             check_single_run(config)
             _go_offline_if_unreachable(config)
             quiet_libraries()
             subfolder = job_subfolder(config.hydra.output_subdir)
-            Preflight.checked = replace(_check(config), subfolder=subfolder)
+            # Imported here: the libraries read the environment once.
+            from hydraprune.runs.experiment import build_single_run
+
+            experiment = build_single_run(config)
+            Preflight.checked = replace(_check(experiment), subfolder=subfolder)
             # Hydra would write its files now, with secrets, and before the run has locked its folder.
             with read_write(config.hydra):
                 config.hydra.output_subdir = None
         except Exception as error:
+            _keep_refusal(experiment, config, error)
             leave(error)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -124,18 +130,26 @@ class Preflight(Callback):  # type: ignore[misc]
         end_sweep(folder, [(str(job), report.error or "") for job, report in failed])
 
 
-def _check(config: DictConfig) -> _Checked:
-    """The experiment of a composed config, after its preflight; `plan=true` ends here."""
-    # Imported here: the libraries read the environment once.
-    from hydraprune.runs.experiment import build_single_run
+def _check(experiment: Experiment) -> _Checked:
+    """An experiment after its preflight; `plan=true` ends here."""
     from hydraprune.runs.preflight import preflight
     from hydraprune.runs.setup import TaskLoader
 
-    experiment, load_data = build_single_run(config), TaskLoader()
-    if is_plan_only(config):
+    load_data = TaskLoader()
+    if is_plan_only(experiment.config):
         _show_plan(experiment)
     preflight(experiment, load_data)
     return _Checked(experiment, load_data)
+
+
+def _keep_refusal(experiment: Experiment | None, config: DictConfig, error: Exception) -> None:
+    """Record why a job that an engine started was refused, where its sweep looks for it."""
+    folder = os.environ.get(REFUSAL)
+    if folder:
+        from hydraprune.runs.description import record_refusal
+
+        with suppress(OSError):  # the error is in the job's log
+            record_refusal(experiment, Path(folder), typed_words(config), error)
 
 
 def _show_plan(experiment: Experiment) -> NoReturn:
@@ -212,11 +226,14 @@ def _job(config: DictConfig) -> float | None:
     quiet_libraries()
     if hydra_config.mode == RunMode.MULTIRUN:
         return _multirun_job(config, hydra_config)
+    from hydraprune.runs.experiment import build_single_run
     from hydraprune.runs.run import execute
 
     checked, Preflight.checked = Preflight.checked, None
     try:
-        checked = checked or _check(with_hydra_node(config, hydra_config))
+        checked = checked or _check(build_single_run(with_hydra_node(config, hydra_config)))
+        if os.environ.get(ONLY_DENSE) and checked.experiment.dense is not None:
+            return _headline(execute(checked.experiment.dense, checked.load_data))
         subfolder = checked.subfolder
         report = execute(checked.experiment, checked.load_data, lambda: _keep_config(config, hydra_config, subfolder))
     except Exception as error:

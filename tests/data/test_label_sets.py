@@ -128,3 +128,24 @@ def test_a_run_gives_several_labels(
     first = json.loads(Path("p.jsonl").read_text().splitlines()[0])
     assert isinstance(first["label"], list)
     assert isinstance(first["prediction"], list)
+
+
+@pytest.mark.usefixtures("bad_input")
+@pytest.mark.parametrize(
+    ("lists", "reason"),
+    [
+        ([[0, 1, 0], [1, 0, 0]], "a class twice"),
+        ([["a", "b", "a"], ["b"]], "a class twice"),
+        ([[0.0, 1.0], [1.0, 0.0]], "which name no classes"),
+        ([[True, False], [False, True]], "which name no classes"),
+    ],
+)
+def test_lists_of_0_and_1_for_each_class_are_no_lists_of_classes(
+    lists: list[list[Any]], reason: str, tmp_path: Path
+) -> None:
+    lines = [json.dumps({"text": f"text {n}", "labels": found}) for n, found in enumerate(lists * 5)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=reason) as refused:
+        task(tmp_path / "a.jsonl", labels=["a", "b", "c"]).load()
+    assert "row 1" in str(refused.value)
+    assert "task.label=[A,B]" in str(refused.value.cure)

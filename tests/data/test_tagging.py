@@ -247,6 +247,28 @@ def test_a_word_without_a_tag_and_an_unknown_kind_of_file(tmp_path: Path) -> Non
         task(str(tmp_path / "a.xml")).load()
 
 
+@pytest.mark.usefixtures("bad_input")
+def test_a_tag_of_null_is_named_by_its_row(tmp_path: Path) -> None:
+    rows = [*SENTENCES[:4], (["Ada", "left"], [None, "O"])]
+    with pytest.raises(UserError, match="row 5: ner_tags holds null for value 1 of 2"):
+        task(write(tmp_path / "a.jsonl", rows)).load()  # type: ignore[arg-type]
+
+
+def test_rows_without_words_are_trained_on_by_none_and_keep_their_place_in_predictions(tmp_path: Path) -> None:
+    rows = [SENTENCES[0], ([], []), SENTENCES[1]]
+    path = write(tmp_path / "a.jsonl", rows)
+    data = task(path, validation_path=path).load()
+    assert len(data.train) == 2
+    assert list(data.evaluations["validation"].texts) == [("Ada", "met", "Bob"), (), ("Rome",)]
+    found = task("other").read_texts(None, path)
+    assert list(found.texts) == [("Ada", "met", "Bob"), (), ("Rome",)]
+
+
+def test_word_per_line_files_are_read_without_their_tags(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("Ada B-PER\nmet O\n\nRome B-LOC\n")
+    assert list(task("other").read_texts(None, str(tmp_path / "a.conll")).texts) == [("Ada", "met"), ("Rome",)]
+
+
 # Runs ---------------------------------------------------------------------------------------------
 
 
@@ -273,6 +295,17 @@ def test_a_run_tags_words(
     assert f"f1  {report['final']['f1']:.4f}" in scored.out
     first = json.loads(Path("p.jsonl").read_text().splitlines()[0])
     assert len(first["words"]) == len(first["label"]) == len(first["prediction"])
+    # Rows without words, and words beyond the longest example.
+    rows = [(["good"], ["O"]), ([], []), (["bad"] * 200, ["O"] * 200)]
+    file = write(workplace / "new.jsonl", rows)
+    tags = ("task=tags", f"task.path={file}", "task.max_length=64")
+    predicted = hydraprune("predict", str(path.parent / "model"), *tags, "--file", file, "--out", "new-out.jsonl")
+    assert predicted.code == 0, predicted.err
+    assert "1 examples are longer than task.max_length" in predicted.out + predicted.err
+    lines = [json.loads(line) for line in Path("new-out.jsonl").read_text().splitlines()]
+    assert [line["example"] for line in lines] == [0, 1, 2]
+    assert [len(line["prediction"]) for line in lines] == [1, 0, 200]
+    assert lines[2]["prediction"][-1] is None
 
 
 def test_a_model_with_another_head_is_refused(

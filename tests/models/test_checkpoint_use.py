@@ -113,6 +113,21 @@ def test_names_of_a_wrapper_are_refused_with_a_cure(kind: str, prefix: str, tmp_
         PretrainedModel("mine", str(tmp_path)).load(TWO)
 
 
+def test_names_below_another_name_are_refused_with_it(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, "bert")
+    change(tmp_path, lambda state: [state.update({f"trainer.net.{key}": state.pop(key)}) for key in list(state)])  # type: ignore[arg-type, return-value]
+    with pytest.raises(UserError, match=r"their names begin with trainer\.net\."):
+        PretrainedModel("mine", str(tmp_path)).load(TWO)
+
+
+@pytest.mark.usefixtures("bad_input")
+def test_an_adapter_beside_the_model_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, "bert")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds an adapter beside the model"):
+        PretrainedModel("mine", str(tmp_path)).load(TWO)
+
+
 def test_half_a_checkpoint_of_an_unknown_family_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, "mpnet")
     change(tmp_path, lambda state: [drop(state, key) for key in list(state)[::2]])  # type: ignore[arg-type, return-value]

@@ -16,6 +16,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "sparsity": (0, set()),
     "kernels": (1, set()),
     "utils": (1, {"transformers", "datasets"}),
+    "jobs": (2, set()),
     "data": (2, {"datasets", "transformers", "evaluate", "sklearn", "scipy"}),
     "models": (3, {"transformers"}),
     "training": (3, {"accelerate"}),

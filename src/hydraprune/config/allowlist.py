@@ -36,6 +36,7 @@ _OWN = (
     "hydraprune.data.tagging",
     "hydraprune.data.tasks",
     "hydraprune.data.toy_tasks",
+    "hydraprune.jobs",
     "hydraprune.tracking.experiment_trackers",
     "hydraprune.tracking.trackers.Several",
     "hydraprune.tracking.trackers.Silent",

@@ -91,6 +91,8 @@ def _check_group(word: str) -> None:
 
 # Keys that only a sweep reads.
 _OF_SWEEPS = ("sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
+# Keys that say how the jobs of a sweep are run, and that the jobs themselves are not given.
+_OF_ENGINES = ("engine", "at_once", "retries", "stop_at_first_failure", "submit")
 
 
 def check_single_run(config: DictConfig) -> None:
@@ -105,8 +107,24 @@ def check_single_run(config: DictConfig) -> None:
     words = [*config.hydra.overrides.hydra, *typed_words(config)]
     for word in words:
         key = override_key(word)
-        if any(key == of or key.startswith(f"{of}.") for of in _OF_SWEEPS):
+        if _is_below(key, (*_OF_SWEEPS, *_OF_ENGINES)):
             raise UserError("does nothing in a single run", key=word, cure="add -m for a sweep, or leave it out")
+
+
+def quoted(value: str) -> str:
+    """A value of an override that holds any characters."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def of_jobs(words: Sequence[str]) -> list[str]:
+    """The words of a sweep's command that its jobs are given: without those that say how jobs are run."""
+    others = ("hydra.mode", "hydra.run", *_OF_SWEEPS[1:], *_OF_ENGINES)
+    return [word for word in words if not _is_below(override_key(word), others)]
+
+
+def _is_below(key: str, nodes: Sequence[str]) -> bool:
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)
 
 
 def check_sweep_values(values: Mapping[str, int]) -> None:

@@ -91,13 +91,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items() if key != "hydra"}
 
 
-def is_plan_only(config: DictConfig) -> bool:
+def is_plan_only(config: DictConfig | Mapping[str, Any]) -> bool:
     """Whether `plan=true` was asked for: a plan is shown, and nothing runs.
 
     Raises:
         UserError: `plan` is neither true nor false; `no` is a text, which would count as true.
     """
-    plan = OmegaConf.select(config, "plan", default=False)
+    plan = config.get("plan", False)
     if not isinstance(plan, bool):
         raise UserError("must be true or false", key="plan", value=plan)
     return plan

@@ -64,7 +64,7 @@ class LabelSetTask(RecordTask):
     def label_columns(self) -> Sequence[str]:
         return as_tuple(self.label)
 
-    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         texts = tuple(row[column] for column in self.text)
         for column, text in zip(self.text, texts, strict=True):
             if not isinstance(text, str):
@@ -76,7 +76,13 @@ class LabelSetTask(RecordTask):
             given = row[str(self.label)]
             if not isinstance(given, list):
                 raise ValueError(f"{self.label} holds {given!r:.40}, no list", "name several columns of 0 and 1")
-            return sorted({number_of(value, numbers) for value in given})
+            cure = "give each class that a text has once; for a 0 or 1 of each class give columns: task.label=[A,B]"
+            if any(isinstance(value, bool | float) for value in given):
+                raise ValueError(f"{self.label} holds {given!r:.60}, which name no classes", cure)
+            found = [number_of(value, numbers) for value in given]
+            if len(set(found)) < len(found):
+                raise ValueError(f"{self.label} holds {given!r:.60}, a class twice", cure)
+            return sorted(found)
         values = {name: row[name] for name in as_tuple(self.label)}
         for name, value in values.items():
             if value not in (0, 1, "0", "1"):

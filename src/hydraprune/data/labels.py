@@ -179,6 +179,10 @@ class Labels:
         """A prediction or reference by the names of its classes."""
         return value if self.regression else self.names[int(value)]
 
+    def of_texts(self, value: Any, texts: tuple[str, ...]) -> Any:
+        """A named prediction for all of an example's texts: null for words that were cut off."""
+        return value
+
     def shown(self, texts: tuple[str, ...]) -> dict[str, Any]:
         """The texts of an example by name, for a file of predictions."""
         return {"text": texts[0], **{f"text_{place}": text for place, text in enumerate(texts[1:], start=2)}}

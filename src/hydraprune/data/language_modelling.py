@@ -54,7 +54,7 @@ class TextTask(RecordTask):
     def label_columns(self) -> Sequence[str]:
         return ()
 
-    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         text = row[self.text]
         if not isinstance(text, str):
             raise ValueError(f"{self.text} holds {text!r:.40}, which is no text", "give a column of texts")

@@ -83,7 +83,7 @@ class ChoiceTask(RecordTask):
     def label_columns(self) -> Sequence[str]:
         return (self.label,)
 
-    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         question = [row[column] for column in self.text]
         start = row[self.start] if self.start else ""
         for column, text in zip((*self.text, self.start), (*question, start), strict=True):

@@ -70,7 +70,7 @@ class QuestionTask(RecordTask):
     def label_columns(self) -> Sequence[str]:
         return (self.answers,)
 
-    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         question, context = row[self.question], row[self.context]
         for column, text in ((self.question, question), (self.context, context)):
             if not isinstance(text, str) or not text.strip():
@@ -105,7 +105,7 @@ def _answers(value: Any, column: str) -> list[tuple[str, int]]:
     elif isinstance(value, list) and all(isinstance(answer, Mapping) for answer in value):
         pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]
     else:
-        pairs = [] if value is None else None
+        pairs = None
     is_valid = pairs is not None and all(
         isinstance(t, str) and t.strip() and type(s) is int and s >= 0 for t, s in pairs
     )

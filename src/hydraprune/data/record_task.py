@@ -82,8 +82,8 @@ class RecordTask(ABC):
         """Those of the columns that hold labels, which `read_texts` does without."""
 
     @abstractmethod
-    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """The texts of a row's example; None if it has none.
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """The texts of a row's example; empty if it has none.
 
         Raises:
             ValueError: what is wrong with the row; a second argument is the cure.
@@ -111,7 +111,7 @@ class RecordTask(ABC):
             _, first, whole = splits[0]
             names, rows = self.names(whole), len(whole)
             # Before any are drawn: an error names a row of the file.
-            read = {name: self._examples(source, table, names) for source, name, table in splits}
+            read = {name: self._examples(source, table, names, name != first) for source, name, table in splits}
         everything, apart = read.pop(first), 0
         places = list(range(len(everything)))
         if not read:
@@ -165,23 +165,32 @@ class RecordTask(ABC):
             sets.append((other, "validation", read_records(other, self.columns, scratch)))
         return sets
 
-    def _examples(self, source: Source, rows: Any, names: tuple[str, ...]) -> Examples:
+    def _examples(self, source: Source, rows: Any, names: tuple[str, ...], keeps_empty: bool) -> Examples:
         numbers = _numbers(names, own_names(rows, self.class_column) if self.class_column else None)
-        return self._each(source, rows, self.columns, lambda row, texts: self.label_of(row, texts, numbers))
+        return self._each(
+            source, rows, self.columns, keeps_empty, lambda row, texts: self.label_of(row, texts, numbers)
+        )
 
-    def _each(self, source: Source, rows: Any, columns: Sequence[str], label: Callable[..., Any]) -> Examples:
-        """The examples of rows; `label` makes the label of a row and its texts."""
+    def _each(
+        self, source: Source, rows: Any, columns: Sequence[str], keeps_empty: bool, label: Callable[..., Any]
+    ) -> Examples:
+        """The examples of rows.
+
+        Args:
+            keeps_empty: whether a row without texts is an example too, so that examples go by the numbers of rows.
+            label: makes the label of a row and its texts.
+        """
         texts, labels = [], []
         for place, row in enumerate(rows.select_columns(list(dict.fromkeys(columns))), start=1):
             try:
                 found = self.texts(row)
-                if found is not None:
+                if found or keeps_empty:
                     labels.append(label(row, found))
                     texts.append(found)
             except ValueError as error:
                 reason, *cure = (str(part) for part in error.args)
                 raise source.error(f"row {place}: {reason}", cure[0] if cure else None) from None
-        if not texts:
+        if not any(texts):
             raise source.error("no row has an example")
         return Examples(texts, labels)
 
@@ -207,7 +216,7 @@ class RecordTask(ABC):
                     raise UserError(reason, key="--split", value=split, cure=cure)
                 rows = load_records(source, self.subset, self.revision, [str(split)], columns, scratch)[str(split)]
                 source = source.within(f"split {split}")
-            return self._each(source, rows, columns, lambda row, texts: None)
+            return self._each(source, rows, columns, True, lambda row, texts: None)
 
 
 def _numbers(names: Sequence[str], own: Sequence[str] | None) -> dict[str | int, int]:
@@ -248,6 +257,10 @@ def names_in(rows: Any, column: str, first: str | None = None) -> tuple[str, ...
     """
     if named := own_names(rows, column):
         return named
+    for place, values in enumerate(rows[column], start=1):
+        if isinstance(values, list) and None in values:
+            reason = f"row {place}: {column} holds null for value {values.index(None) + 1} of {len(values)}"
+            raise UserError(reason, key="task.path", cure="give each a class, or leave the row out")
     found = {value for values in rows[column] for value in (values if isinstance(values, list) else [])}
     if not all(isinstance(value, str) for value in found):
         reason = f"column {column} holds numbers, and nothing names them"

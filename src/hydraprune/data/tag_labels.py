@@ -93,6 +93,9 @@ class Tags(Labels):
     def named(self, value: Any) -> Any:
         return value
 
+    def of_texts(self, value: Any, texts: tuple[str, ...]) -> Any:
+        return [*value, *[None] * (len(texts) - len(value))]
+
     def shown(self, texts: tuple[str, ...]) -> dict[str, Any]:
         return {"words": texts}
 

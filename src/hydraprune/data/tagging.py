@@ -51,10 +51,10 @@ class TagTask(RecordTask):
     def label_columns(self) -> Sequence[str]:
         return (self.tags,)
 
-    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         words = row[self.words]
-        if not words:
-            return None
+        if words is None:
+            return ()
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"{self.words} is no list of words", "split texts into words")
         return tuple(words)

@@ -99,7 +99,7 @@ def _from_composed(composed: DictConfig, overrides: Sequence[str], cores: int) -
         threads=_threads(config.runtime.threads),
         compiled=bool(config.runtime.compiled),
         device=str(config.training.device),
-        jobs=1 if remote else jobs,
+        jobs=1 if remote or jobs is None else jobs,
         launcher=str(composed.hydra.runtime.choices["hydra/launcher"]),
         tracker=_wandb_mode(OmegaConf.to_container(config.tracker)),
         loaded=tuple(loaded_paths(config)),

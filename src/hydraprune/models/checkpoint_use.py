@@ -58,7 +58,17 @@ class CheckpointUse:
         for word in ("module", *WRAPPER_ATTRIBUTES):
             if any(name.startswith(f"{word}.") for name in self.unused):
                 return f"their names begin with {word}., as in a wrapped model: save the model inside the wrapper"
+        if prefix := self._shared_prefix():
+            return f"their names begin with {prefix}: save the weights under the names that transformers gives them"
         return "give a whole fine-tuned model, or the right model.type"
+
+    def _shared_prefix(self) -> str:
+        """What the names of all unused weights begin with, before the names of missing ones; empty if nothing."""
+        for name in self.unused:
+            for lost in self.missing:
+                if name.endswith(f".{lost}") and all(other.startswith(name[: -len(lost)]) for other in self.unused):
+                    return name[: -len(lost)]
+        return ""
 
 
 def use_of(model: nn.Module, info: Mapping[str, Any]) -> CheckpointUse:

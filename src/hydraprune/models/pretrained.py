@@ -215,8 +215,15 @@ class PretrainedModel:
             raise self._error(reason, 'write it as in {"0": "no", "1": "yes"}')
 
     def _refuse_stored(self, config: PretrainedConfig) -> None:
-        """Refuse files that hold a weight twice, or numbers that are no floats; those of quantized models aside."""
+        """Refuse an adapter beside the model, a weight that is stored twice, and numbers that are no floats.
+
+        Those of quantized models aside.
+        """
         folder = at_home(self.path)
+        if (folder / "adapter_config.json").is_file():
+            # With peft installed transformers would load it, and without peft leave it out.
+            cure = "merge it (merge_and_unload of peft) and save that, or remove the adapter's files"
+            raise self._error("holds an adapter beside the model", cure)
         if folder.is_dir() and getattr(config, "quantization_config", None) is None:
             with loading(self.key, self.path):
                 misfit = stored_misfit(folder, self.blueprint)

@@ -103,11 +103,12 @@ def predict(model: str, words: Sequence[str], split: str | None, file: str | Non
     Raises:
         UserError: the model or the texts cannot be used.
     """
+    from hydraprune.config.command_words import quoted
     from hydraprune.runs.commands import composed
 
     _check_words("predict", words, out, "--out")
     # The task of a file needs no training file here.
-    given = [f"task.path={_quoted(file)}"] if file and not any(word.startswith("task.path=") for word in words) else []
+    given = [f"task.path={quoted(file)}"] if file and not any(word.startswith("task.path=") for word in words) else []
     with composed([*words, *given, "pattern=dense"], model) as config:
         from hydraprune.runs.experiment import build_experiment
         from hydraprune.runs.predictions import prediction_lines, write_lines
@@ -122,9 +123,3 @@ def predict(model: str, words: Sequence[str], split: str | None, file: str | Non
             write_lines(lines, Path(out), "--out")
     print("\n".join(lines) if out is None else f"{out}  {len(lines):,} predictions")
     return 0
-
-
-def _quoted(value: str) -> str:
-    """A value of an override that holds any characters."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -6,8 +6,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune.config.archive import as_yaml
+from hydraprune.config.command_words import of_jobs
 from hydraprune.config.composition import is_plan_only, typed_words
 from hydraprune.config.messages import explain
 from hydraprune.errors import UserError, single_line
@@ -28,7 +29,8 @@ from hydraprune.utils.hub_access import quiet_libraries
 from hydraprune.utils.launchers import workers_of
 
 if TYPE_CHECKING:
-    from hydraprune.results.plan_file import Plan
+    from hydraprune.jobs import Engine, JobCommand
+    from hydraprune.results.plan_file import Plan, Planned
     from hydraprune.runs.experiment import DenseExperiments
     from hydraprune.sweeps.plan import Job
 
@@ -60,17 +62,24 @@ def sweep(
     from hydraprune.runs.description import record_refusal
     from hydraprune.runs.experiment import DenseExperiments
     from hydraprune.sweeps import plan as planning
+    from hydraprune.sweeps.job_commands import engine_of, job_commands
     from hydraprune.sweeps.job_reports import JobReports
     from hydraprune.sweeps.live import View
     from hydraprune.sweeps.progress import progress
 
     folder = Path(master.hydra.sweep.dir)
     launcher = OmegaConf.to_container(master.hydra.launcher)
-    workers, elsewhere = workers_of(launcher, os.cpu_count() or 1)
+    engine = engine_of(master)
+    if engine is None:
+        workers, elsewhere = workers_of(launcher, os.cpu_count() or 1)
+    else:
+        workers, elsewhere = engine.workers, engine.elsewhere
+        words = [of_jobs(job) for job in words]
     command = typed_words(master)
     dense_experiments = DenseExperiments(alone=False)
     jobs = [_job(job, number, folder, compose, dense_experiments) for number, job in enumerate(words)]
-    plan = planning.make_plan(command, jobs, workers, elsewhere)
+    # Where only the cluster knows, all run at a time if it has room.
+    plan = planning.make_plan(command, jobs, len(jobs) if workers is None else workers, elsewhere)
     evidence = planning.finished_runs([folder, Path(master.run.root)])
     only_planned = is_plan_only(master)
     print(planning.table(plan, evidence, folder, each=only_planned), flush=True)
@@ -93,23 +102,56 @@ def sweep(
             value=folder,
             cure="fix that, or give another folder",
         ) from None
-    left = [list(run.words) for run in plan.jobs if run.refused is None and run.finished() is None]
+    left = [run for run in plan.jobs if run.refused is None and run.finished() is None]
     reports = JobReports()
     since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
+    if left and engine is not None and engine.leaves:
+        engine.run(job_commands(plan, left, master, folder), folder)
+        return
     if left:
-        _quiet_launchers()
-        # Signals are forwarded to worker processes on this machine; a job in this process stops as a run does.
-        without_workers = elsewhere or workers == 1
-        with (
-            View(lambda: progress(plan, since, evidence, reports)),
-            nullcontext() if without_workers else signals.forwarded(),
-        ):
-            try:
-                launch(left)
-            except Exception as error:
-                # A killed worker ends its pool; jobs that it did not finish are listed below.
-                log.error("The launcher gave up: %s", explain(error))
+        with View(lambda: progress(plan, since, evidence, reports)):
+            if engine is not None:
+                with signals.deferred():
+                    _give_to(engine, job_commands(plan, left, master, folder), folder)
+            else:
+                _quiet_launchers()
+                # Signals are forwarded to worker processes on this machine; a job in this process stops as a run does.
+                with nullcontext() if elsewhere or workers == 1 else signals.forwarded():
+                    _launch(launch, [list(run.words) for run in left])
+    if engine is not None:
+        _explain_silent(left, by_words, folder)
     end_sweep(folder, [(str(run.directory), why) for run in plan.jobs if (why := run.failure()) is not None])
+
+
+def _launch(launch: Callable[[list[list[str]]], None], words: list[list[str]]) -> None:
+    try:
+        launch(words)
+    except Exception as error:
+        # A killed worker ends its pool; jobs that it did not finish are listed at the end.
+        log.error("The launcher gave up: %s", explain(error))
+
+
+def _give_to(engine: Engine, commands: Sequence[JobCommand], folder: Path) -> None:
+    try:
+        engine.run(commands, folder)
+    except UserError:
+        raise
+    except Exception as error:
+        log.error("The engine gave up: %s", explain(error))
+
+
+def _explain_silent(left: Sequence[Planned], jobs: Mapping[tuple[str, ...], Job], folder: Path) -> None:
+    """Record why jobs have no report, from the last line that their processes printed."""
+    from hydraprune.runs.description import record_refusal
+    from hydraprune.sweeps.job_commands import LOGS
+
+    for run in left:
+        file = folder / LOGS / f"{run.spec.hash}.log"
+        if run.refusal is not None and run.report() is None and file.is_file():
+            lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            why = UserError(f"{lines[-1][:300] if lines else 'its process printed nothing'} (see {file})")
+            with suppress(OSError):
+                record_refusal(jobs[run.words].experiment, run.refusal, run.words, why)
 
 
 def _earlier(folder: Path) -> Plan | None:

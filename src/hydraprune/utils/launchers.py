@@ -8,8 +8,8 @@ _LOCAL = ("BasicLauncher", "JoblibLauncher")
 _COUNT_KEYS = ("n_jobs", "array_parallelism")
 
 
-def workers_of(launcher: object, cores: int) -> tuple[int, bool]:
-    """How many jobs a launcher runs at a time, and whether on other machines.
+def workers_of(launcher: object, cores: int) -> tuple[int | None, bool]:
+    """How many jobs a launcher runs at a time (None: only it knows), and whether on other machines.
 
     Args:
         launcher: the node `hydra.launcher` as a dict.
@@ -19,5 +19,5 @@ def workers_of(launcher: object, cores: int) -> tuple[int, bool]:
     remote = not any(name in str(node.get("_target_", "")) for name in _LOCAL)
     counts = [count for key in _COUNT_KEYS if isinstance(count := node.get(key), int) and count != 0]
     if not counts:
-        return 1, remote
+        return None if remote else 1, remote
     return counts[0] if counts[0] > 0 else max(1, cores + 1 + counts[0]), remote

@@ -118,7 +118,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
         return  # stopping already
     _state.received = number
     if _state.forwarding:
-        _terminate_children()
+        terminate_children()
     if number not in _state.previous:
         name = signal.Signals(number).name
         _print(f"{name}: stopping with a checkpoint" + "; Ctrl-C again ends it now" * (number == signal.SIGINT))
@@ -147,6 +147,11 @@ def check() -> None:
     if _state.received is not None:
         number, _state.received = _state.received, None
         raise Stopped(number)
+
+
+def is_stopping() -> bool:
+    """Whether a signal was received, and this process is about to stop."""
+    return _state.received is not None
 
 
 def stop(error: Stopped) -> None:
@@ -200,7 +205,7 @@ def _is_worker() -> bool:
     return multiprocessing.parent_process() is not None
 
 
-def _terminate_children() -> None:
+def terminate_children() -> None:
     """Send SIGTERM to the processes that this one started."""
     for worker in psutil.Process().children():
         with suppress(psutil.Error):

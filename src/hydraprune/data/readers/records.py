@@ -65,8 +65,8 @@ def read_records(source: Source, columns: Sequence[str], scratch: str) -> Any:
     """The rows of a csv, tsv, json, parquet or word-per-line file, a `datasets.Dataset`.
 
     Args:
-        columns: those that are used. A word-per-line file has the first two: words, and tags; with one column a text
-            file has a text in each line.
+        columns: those that are used. A word-per-line file has the first two: words, and tags. Of one column, `.conll`
+            and `.iob` have words, and `.txt` has a text in each line.
 
     Raises:
         UserError: it cannot be read, is of another kind, or lacks a column.
@@ -76,6 +76,8 @@ def read_records(source: Source, columns: Sequence[str], scratch: str) -> Any:
     file = at_home(source.path)
     suffix = file.suffix.lower()
     with loading(source.key, source.path):
+        if suffix in _COLUMNS[:2] and len(columns) == 1:
+            return datasets.Dataset.from_dict({columns[0]: [words for words, _ in _sentences(source, file)]})
         if suffix in _COLUMNS and len(columns) == 1:
             lines = [line.decode().rstrip("\r\n") for _, line in checked_lines(source, file, longest=None)]
             return datasets.Dataset.from_dict({columns[0]: lines})
