@@ -38,6 +38,7 @@ JobAcctGatherType=jobacct_gather/none
 SchedulerParameters=batch_sched_delay=0,sched_interval=2
 MpiDefault=none
 ReturnToService=2
+SlurmdParameters=config_overrides
 MaxArraySize={largest}
 KillWait=20
 InactiveLimit=0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -142,20 +143,26 @@ class Ray:
         import ray
 
         started = not ray.is_initialized()
-        try:
-            ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as error:
-            raise UserError(
-                f"no cluster answers ({one_line(error)})",
-                key="engine.address",
-                value=self.address,
-                cure="start one with `ray start --head`, or leave the address out",
-            ) from None
+        if started:
+            self._connect(ray)
         try:
             self._run(ray, commands)
         finally:
             if started:
                 ray.shutdown()
+
+    def _connect(self, ray: Any) -> None:
+        # It puts a handler of its own in the place of ours (`ray.init`, under "Note").
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            cure = "start one with `ray start --head`, or leave the address out"
+            raise UserError(
+                f"no cluster answers ({one_line(error)})", key="engine.address", value=self.address, cure=cure
+            ) from None
+        finally:
+            signal.signal(signal.SIGTERM, handler)
 
     def _run(self, ray: Any, commands: Sequence[JobCommand]) -> None:
         task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(run_job)

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -223,7 +224,7 @@ exit $code
 
 def _new_folder(folder: Path) -> Path:
     """A new folder for a submission, named by the time."""
-    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}"
-    place = Path(os.path.abspath(folder / name))
-    place.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    place = Path(os.path.abspath(tempfile.mkdtemp(prefix=time.strftime("%Y-%m-%d_%H-%M-%S_"), dir=folder)))
+    place.chmod(0o755)  # as other folders: whoever reads the sweep may read its scripts
     return place
