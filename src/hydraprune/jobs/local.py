@@ -98,7 +98,9 @@ def run_job(command: JobCommand, retries: int) -> int:
     for _ in range(retries + 1):
         process = command.start()
         try:
-            code = process.wait()
+            # In steps: an interrupt that is no signal, as Ray's, does not end a system call.
+            while (code := process.poll()) is None:  # type: ignore[assignment]
+                time.sleep(_PERIOD)
         except BaseException:
             process.terminate()
             process.wait()
