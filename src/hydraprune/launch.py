@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -24,12 +26,13 @@ from hydraprune.config.archive import DEFAULT_FOLDER, job_subfolder, keep_job, r
 from hydraprune.config.command_words import check_single_run
 from hydraprune.config.composition import is_plan_only, loaded_paths, typed_words, with_hydra_node
 from hydraprune.config.messages import explain, leave
-from hydraprune.errors import UserError
+from hydraprune.errors import MISTAKE, UserError, single_line
 from hydraprune.results.report import REFUSED
 from hydraprune.runs.folders import ONLY_DENSE, REFUSAL, is_planned, refusal_folder
 from hydraprune.runs.resolvers import register
 from hydraprune.utils import signals
 from hydraprune.utils.hub_access import go_offline_if_unreachable, quiet_libraries
+from hydraprune.utils.process_start import process_start
 from hydraprune.utils.redaction import guard_logs, guarded_terminal
 from hydraprune.utils.system import let_threads_sleep
 
@@ -73,7 +76,7 @@ class Preflight(Callback):  # type: ignore[misc]
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         experiment = None
         try:
-            _check_launcher()
+            process_start(os.environ)
             check_single_run(config)
             _go_offline_if_unreachable(config)
             quiet_libraries()
@@ -87,6 +90,8 @@ class Preflight(Callback):  # type: ignore[misc]
             with read_write(config.hydra):
                 config.hydra.output_subdir = None
         except Exception as error:
+            if _is_follower():
+                raise SystemExit(MISTAKE) from None  # the first process says why
             _keep_refusal(experiment, config, error)
             leave(error)
 
@@ -94,7 +99,13 @@ class Preflight(Callback):  # type: ignore[misc]
         # A file's time may lag behind the clock by a tick.
         self.started = time.time() - 0.05
         try:
-            _check_launcher()
+            start = process_start(os.environ)
+            if start.count > 1:
+                raise UserError(
+                    f"a sweep is one process, and {start.starter} started {start.count}",
+                    key="-m",
+                    cure=f"as in engine=here processes={start.count}, which gives each job so many",
+                )
             _go_offline_if_unreachable(config)
             from hydraprune.runs.preflight import check_sweep
             from hydraprune.utils.files import check_place
@@ -168,27 +179,6 @@ def _go_offline_if_unreachable(config: DictConfig) -> None:
     go_offline_if_unreachable([loaded.path for loaded in loaded_paths(config) if loaded.kind != "file"])
 
 
-def _check_launcher() -> None:
-    """Refuse options of `accelerate launch` that a run does not support."""
-    size = os.environ.get("WORLD_SIZE") or "1"
-    if not size.isdecimal():
-        raise UserError("must be a number of processes", key="WORLD_SIZE", value=size, cure="unset it")
-    processes = int(size)
-    if processes > 1:
-        raise UserError(
-            "a run is one process",
-            key=f"accelerate launch --num_processes {processes}",
-            cure="start it with --num_processes 1, and several runs with -m",
-        )
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if precision != "no":
-        raise UserError(
-            "precision is part of a run's config",
-            key=f"accelerate launch --mixed_precision {precision}",
-            cure="use training.precision=bf16 instead",
-        )
-
-
 @guarded_terminal()
 def job(config: DictConfig) -> float | None:
     """One job of `train.py`: returns its headline metric, or None for a job of a multirun that has none.
@@ -227,18 +217,50 @@ def _job(config: DictConfig) -> float | None:
     if hydra_config.mode == RunMode.MULTIRUN:
         return _multirun_job(config, hydra_config)
     from hydraprune.runs.experiment import build_single_run
+    from hydraprune.runs.followers import follow, joined_processes
     from hydraprune.runs.run import execute
 
     checked, Preflight.checked = Preflight.checked, None
     try:
         checked = checked or _check(build_single_run(with_hydra_node(config, hydra_config)))
-        if os.environ.get(ONLY_DENSE) and checked.experiment.dense is not None:
-            return _headline(execute(checked.experiment.dense, checked.load_data))
-        subfolder = checked.subfolder
-        report = execute(checked.experiment, checked.load_data, lambda: _keep_config(config, hydra_config, subfolder))
+        with joined_processes(process_start(os.environ), checked.experiment) as processes:
+            if processes.rank:
+                follow(checked.experiment, checked.load_data, processes)
+                return None
+            if os.environ.get(ONLY_DENSE) and checked.experiment.dense is not None:
+                report = execute(checked.experiment.dense, checked.load_data)
+            else:
+                subfolder = checked.subfolder
+                keep = partial(_keep_config, config, hydra_config, subfolder)
+                report = execute(checked.experiment, checked.load_data, keep)
+            processes.hand_out(None)
+    except signals.Stopped as error:
+        if _is_follower():
+            raise SystemExit(signals.exit_code(error)) from None
+        raise
     except Exception as error:
+        if _is_follower():
+            _end_follower(error)
         leave(error)
     return _headline(report)
+
+
+def _end_follower(error: Exception) -> NoReturn:
+    """End a process that is not the first: it says only what the first does not know."""
+    if isinstance(error, UserError):
+        raise SystemExit(MISTAKE) from None
+    if "closed by peer" not in str(error):  # the first process has ended before
+        rank = process_start(os.environ).rank
+        print(f"hydraprune: error: process {rank}: {type(error).__name__}: {single_line(error)}", file=sys.stderr)
+    raise SystemExit(1) from None
+
+
+def _is_follower() -> bool:
+    """Whether this is not the first of several processes of a run; that one prints what there is to say."""
+    try:
+        return process_start(os.environ).rank > 0
+    except UserError:
+        return False
 
 
 def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float | None:

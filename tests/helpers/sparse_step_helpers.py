@@ -24,7 +24,7 @@ from hydraprune.models.families import family_of_model
 from hydraprune.models.live_layers import LiveLayers
 from hydraprune.models.tiny import TinyModel
 from hydraprune.sparsity import AtOnce, Exp, Method, Plans, Pruner, Regularizer, Schedule, SnipMomentum, attach, block
-from hydraprune.training.calibration import calibration_of
+from hydraprune.training.calibration import TrainCalibration
 from hydraprune.training.clock import Clock
 from hydraprune.training.distillation import NoDistillation
 from hydraprune.training.parameter_groups import decay_groups
@@ -131,7 +131,7 @@ def training(
     known = family_of_model(model)
     assert known is not None
     family = replaced(known, heads=TINY.heads)
-    calibration = calibration_of(model, batches, accelerator)
+    calibration = TrainCalibration(model, batches, accelerator)
     pruners = replace(attach(model, {plans.name: plan}, family, steps, calibration=calibration))
     made = optimizer(decay_groups(model))
     sparse = SparseSteps(None)

@@ -110,10 +110,10 @@ def test_a_resumed_run_does_not_calibrate_again(
             raise KeyboardInterrupt
         return take_step(run, batches, step, clock)
 
-    original, take_step = setup.calibration_of, loop.take_step
+    original, take_step = setup.TrainCalibration, loop.take_step
     words = (*WORDS, "pruner=wanda", "training.epochs=2", "training.checkpoint_every=3", "pruner.batches=2")
     assert train(*words, "run.root=whole").code == 0
-    monkeypatch.setattr(setup, "calibration_of", counting)
+    monkeypatch.setattr(setup, "TrainCalibration", counting)
     monkeypatch.setattr(loop, "take_step", interrupted)
     assert train(*words).code != 0
     assert calibrations == [2, 2]  # once for each of two blocks

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hydraprune.data.batches import Batches, Encoded
 from hydraprune.runs.setup import accelerator_for
 from hydraprune.sparsity.posttraining.activations import gather, squares
-from hydraprune.training.calibration import calibration_of
+from hydraprune.training.calibration import TrainCalibration
 from hydraprune.training.distillation import task_loss
 from hydraprune.training.settings import Settings
 
@@ -43,7 +43,7 @@ def train() -> Batches:
 
 
 def calibration(model: nn.Module, train: Batches) -> Any:
-    return calibration_of(model, train, accelerator_for(Settings(epochs=0, batch_size=4, device="cpu")))
+    return TrainCalibration(model, train, accelerator_for(Settings(epochs=0, batch_size=4, device="cpu")))
 
 
 @pytest.mark.parametrize("training", [True, False])

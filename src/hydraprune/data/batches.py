@@ -111,6 +111,24 @@ class Batch:
         """[batch, length], True on real tokens."""
         return self.inputs["attention_mask"].bool()
 
+    @property
+    def counted(self) -> int:
+        """What the losses are means over: rows, or tokens that have a target where each has one."""
+        return int((self.labels != IGNORED).sum()) if self.head.per_token else len(self.labels)
+
+    def part(self, examples: Tensor) -> Batch:
+        """The rows of some examples, by their places in this batch; as wide as the whole."""
+        size = self.head.group
+        rows = (examples.unsqueeze(1) * size + torch.arange(size)).flatten()
+        inputs = {name: values[rows] for name, values in self.inputs.items()}
+        return replace(
+            self,
+            inputs=inputs,
+            labels=self.labels[rows],
+            indices=self.indices[rows],
+            token_indices=self.token_indices[rows],
+        )
+
     def outputs(self, model: nn.Module) -> Tensor:
         """The outputs of a model's head, see `Labels.outputs`."""
         return self.head.outputs(model, self.inputs)

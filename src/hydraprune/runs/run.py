@@ -31,6 +31,7 @@ from hydraprune.runs.description import about, finished_report, outcome, started
 from hydraprune.runs.directory import CHECKPOINTS, check_directory, clean_directory, finished, stamp
 from hydraprune.runs.experiment import Experiment
 from hydraprune.runs.failures import as_user_error
+from hydraprune.runs.followers import Order
 from hydraprune.runs.inputs import check_model
 from hydraprune.runs.setup import TaskLoader
 from hydraprune.tracking import JsonLines, ProgressBar, RunTracker, Several, guarded
@@ -38,6 +39,7 @@ from hydraprune.training.checkpoints import Checkpoints, Start
 from hydraprune.training.clock import Clock
 from hydraprune.training.loop import fit
 from hydraprune.training.nan_guard import first_nonfinite
+from hydraprune.training.processes import Processes
 from hydraprune.utils import signals
 from hydraprune.utils.digests import weights_digest
 from hydraprune.utils.files import write_text
@@ -130,6 +132,7 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
             start = _resumed(experiment, checkpoints)
         with _tracked(experiment, start) as tracker:
             with clock.measure("other"):
+                Processes.current().hand_out(Order(experiment.spec.hash, dense, start))
                 prepared = setup.prepare(experiment, dense, load_data, start.threads)
                 prepared.provenance.log()
                 tracker.start(about(experiment, prepared.steps, start.step))

@@ -33,10 +33,11 @@ from hydraprune.runs.live_setup import LiveSetup
 from hydraprune.runs.model_loading import check_head, load_fine_tuned, load_pretrained
 from hydraprune.runs.provenance import Provenance, provenance
 from hydraprune.sparsity import saliency_kernels
-from hydraprune.training.calibration import calibration_of
+from hydraprune.training.calibration import TrainCalibration
 from hydraprune.training.cuda_graphs import GpuCapture
 from hydraprune.training.evaluation import Predictions, predict, scores
 from hydraprune.training.parameter_groups import decay_groups
+from hydraprune.training.processes import Processes
 from hydraprune.training.settings import PRECISIONS, Settings
 from hydraprune.training.setup import MetricLogger, TrainingSetup
 from hydraprune.training.sparse_steps import SparseSteps
@@ -124,12 +125,20 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
         if steps
         else (NoTeacher(), 0.0)
     )
-    pruners = instantiate.pruners(components.plans, model, steps, per_epoch, calibration_of(model, train, accelerator))
+    pruners = instantiate.pruners(
+        components.plans, model, steps, per_epoch, TrainCalibration(model, train, accelerator)
+    )
     made_from = provenance(data, {"train": train.data, **evaluations}, model, pruners, components)
     make_optimizer = make(config, "optimizer")
     _speed_up(model, settings, accelerator.device, make_optimizer, [train.data, *evaluations.values()])
     optimizer = make_optimizer(decay_groups(model))
-    sparse = live.sparse_steps(model, pruners, optimizer) if steps else SparseSteps(None, pruners)
+    processes = Processes.current()
+    if processes.alone and steps:
+        sparse = live.sparse_steps(model, pruners, optimizer)
+    else:
+        sparse = SparseSteps(None, pruners)
+        if steps:
+            log.info("Every step is dense: the run has %d processes", processes.count)
     lr_scheduler = make(config, "lr_scheduler", steps=steps, steps_per_epoch=per_epoch)(optimizer)
     batches = {name: Batches(data, settings.eval_batch_size, few_widths=few) for name, data in evaluations.items()}
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
@@ -155,6 +164,7 @@ def prepare(experiment: Experiment, dense: str | None, load_data: TaskLoader, th
             tracker=tracker,
             sparse_steps=sparse,
             capture=GpuCapture() if settings.cuda_graphs else None,
+            processes=processes,
         )
 
     return Prepared(training, tokenizer, steps, seconds, made_from)

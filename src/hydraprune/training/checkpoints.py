@@ -163,6 +163,17 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class NoCheckpoints:
+    """For a process that writes no files."""
+
+    def save_if_due(self, setup: TrainingSetup, progress: Progress, clock: Clock) -> None:
+        """Write nothing."""
+
+    def save(self, setup: TrainingSetup, progress: Progress, clock: Clock) -> bool:
+        """Write nothing."""
+        return False
+
+
 def _device(setup: TrainingSetup) -> torch.device:
     device: torch.device = setup.accelerator.device
     return device

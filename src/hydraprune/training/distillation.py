@@ -71,6 +71,10 @@ class Distiller(ABC):
         """
         return True
 
+    def counted(self, batch: Batch) -> int:
+        """What the loss is a mean over, rows or tokens: weighed by it, losses of parts of a batch add up to its own."""
+        return batch.counted
+
     def misfit(self, student: Any, teacher: Any) -> str | None:
         """Why a teacher does not fit this student, given their Hugging Face configs; None if it does."""
         return None
@@ -143,6 +147,9 @@ class HiddenStates(Distiller):
     @property
     def per_token(self) -> bool:
         return True
+
+    def counted(self, batch: Batch) -> int:
+        return len(batch.labels)
 
     @property
     def cacheable(self) -> bool:

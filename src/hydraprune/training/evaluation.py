@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from hydraprune.data.batches import Batches
 from hydraprune.errors import UserError
+from hydraprune.training.processes import Processes
 from hydraprune.training.setup import Score
-from hydraprune.utils import signals
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,18 @@ class Predictions:
 
 
 def evaluate(
-    model: nn.Module, evaluations: Mapping[str, Batches], score: Score, accelerator: Accelerator
+    model: nn.Module,
+    evaluations: Mapping[str, Batches],
+    score: Score,
+    accelerator: Accelerator,
+    processes: Processes | None = None,
 ) -> dict[str, float]:
     """Metric -> value; those of the second and later sets carry its name, as in `accuracy_validation_mismatched`.
 
     Raises:
         Stopped, UserError: see `predict`.
     """
-    return scores(predict(model, evaluations, accelerator), score)
+    return scores(predict(model, evaluations, accelerator, processes), score)
 
 
 def scores(predicted: Mapping[str, Predictions], score: Score) -> dict[str, float]:
@@ -50,8 +54,16 @@ def scores(predicted: Mapping[str, Predictions], score: Score) -> dict[str, floa
 
 
 @torch.no_grad()
-def predict(model: nn.Module, evaluations: Mapping[str, Batches], accelerator: Accelerator) -> dict[str, Predictions]:
+def predict(
+    model: nn.Module,
+    evaluations: Mapping[str, Batches],
+    accelerator: Accelerator,
+    processes: Processes | None = None,
+) -> dict[str, Predictions]:
     """Evaluation set -> the model's predictions. Leaves the model in the mode in which it was.
+
+    Args:
+        processes: among which the batches are divided; all get all predictions. None: this one computes them.
 
     Raises:
         Stopped: between two batches, if the process was asked to stop.
@@ -59,28 +71,38 @@ def predict(model: nn.Module, evaluations: Mapping[str, Batches], accelerator: A
     """
     training = model.training
     model.eval()
-    predicted = {name: _predict(model, name, batches, accelerator) for name, batches in evaluations.items()}
+    shared = processes or Processes()
+    predicted = {name: _predict(model, name, batches, accelerator, shared) for name, batches in evaluations.items()}
     model.train(training)
     return predicted
 
 
-def _predict(model: nn.Module, name: str, batches: Batches, accelerator: Accelerator) -> Predictions:
-    predictions: list[Any] = []
-    references: list[Any] = []
-    finite, indices = [], []
+def _predict(
+    model: nn.Module, name: str, batches: Batches, accelerator: Accelerator, processes: Processes
+) -> Predictions:
     data = batches.data
-    for batch in batches.epoch():
-        signals.check()
+    # (number of the batch, predictions, references, whether each row is finite, their numbers)
+    made: list[tuple[int, list[Any], list[Any], Tensor, Tensor]] = []
+    order = batches.order()
+    for first in range(0, len(order), processes.count):
+        processes.check_signals()
+        number = first + processes.rank
+        if number >= len(order):
+            continue
+        batch = batches.batch(order[number])
         moved = batch.to(accelerator.device)
         with accelerator.autocast():
             outputs = moved.outputs(model)
         outputs = outputs if data.head.is_running_text else outputs.float()
-        predictions += data.head.predictions(outputs, moved.labels, moved.mask)
-        references += data.head.references(batch.labels)
-        finite.append(outputs.isfinite().flatten(1).all(-1))
-        indices.append(batch.indices)
+        predicted = data.head.predictions(outputs, moved.labels, moved.mask)
+        found = outputs.isfinite().flatten(1).all(-1).cpu()
+        made.append((number, predicted, data.head.references(batch.labels), found, batch.indices))
+    made = sorted(processes.gather(made), key=lambda each: each[0])
+    predictions = [value for each in made for value in each[1]]
+    references = [value for each in made for value in each[2]]
+    finite, indices = [each[3] for each in made], [each[4] for each in made]
     rows = torch.cat(indices)
-    broken = rows[~torch.cat(finite).cpu()]
+    broken = rows[~torch.cat(finite)]
     if len(broken):
         rows_of = "examples" if data.head.group == 1 and not data.head.varies_rows else "rows"
         raise UserError(

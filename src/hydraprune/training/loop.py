@@ -10,7 +10,7 @@ import torch
 
 from hydraprune.data.batches import Batch
 from hydraprune.data.metric_direction import is_better
-from hydraprune.training.checkpoints import Checkpoints, FreshStart, Start
+from hydraprune.training.checkpoints import Checkpoints, FreshStart, NoCheckpoints, Start
 from hydraprune.training.clock import Clock
 from hydraprune.training.evaluation import evaluate
 from hydraprune.training.nan_guard import check_losses, refuse_step
@@ -22,7 +22,7 @@ from hydraprune.utils import signals
 log = logging.getLogger(__name__)
 
 
-def fit(setup: TrainingSetup, clock: Clock, start: Start, checkpoints: Checkpoints) -> Progress:
+def fit(setup: TrainingSetup, clock: Clock, start: Start, checkpoints: Checkpoints | NoCheckpoints) -> Progress:
     """Train, prune and evaluate after every epoch; with no epoch at all, prune and evaluate once.
 
     A masked weight is zero after every step, so the model that is evaluated is the model that is
@@ -53,7 +53,7 @@ def fit(setup: TrainingSetup, clock: Clock, start: Start, checkpoints: Checkpoin
             signals.stop(error)
 
 
-def _train(setup: TrainingSetup, progress: Progress, clock: Clock, checkpoints: Checkpoints) -> None:
+def _train(setup: TrainingSetup, progress: Progress, clock: Clock, checkpoints: Checkpoints | NoCheckpoints) -> None:
     setup.model.train()
     if progress.evaluated < progress.step:
         _evaluate_if_due(setup, progress, clock)
@@ -64,7 +64,7 @@ def _train(setup: TrainingSetup, progress: Progress, clock: Clock, checkpoints: 
             _evaluate_if_due(setup, progress, clock)
             # Everything due after this step is done, so the step number alone says where to resume.
             checkpoints.save_if_due(setup, progress, clock)
-            signals.check()
+            setup.processes.check_signals()
     if not setup.steps:
         _evaluate(setup, progress, clock, _sparsity(setup))
 
@@ -99,7 +99,9 @@ def _evaluate(setup: TrainingSetup, progress: Progress, clock: Clock, extra: Map
     epoch = progress.step // setup.steps_per_epoch
     with clock.measure("eval"):
         check_losses(setup, progress)
-        final = progress.final = evaluate(setup.model, setup.evaluations, setup.score, setup.accelerator)
+        final = progress.final = evaluate(
+            setup.model, setup.evaluations, setup.score, setup.accelerator, setup.processes
+        )
         progress.evaluated = progress.step
     setup.tracker.log(
         {"epoch": epoch, **{f"eval/{name}": value for name, value in final.items()}, **extra}, progress.step

@@ -17,6 +17,7 @@ from hydraprune.data.batches import Batch, Batches
 from hydraprune.sparsity import Pruner
 from hydraprune.training.cuda_graphs import Backward, Capture, CudaGraphs
 from hydraprune.training.distillation import Distiller
+from hydraprune.training.processes import Processes
 from hydraprune.training.settings import Settings
 from hydraprune.training.sparse_steps import SparseSteps
 from hydraprune.training.teachers import Teacher
@@ -43,6 +44,7 @@ class TrainingSetup:
         headline: the metric by which epochs are compared.
         sparse_steps: switches the model's layers to sparse steps.
         capture: captures forward and backward pass as CUDA graphs; None: every kernel is launched by itself.
+        processes: among which the examples of every step are divided.
     """
 
     model: nn.Module
@@ -60,6 +62,7 @@ class TrainingSetup:
     tracker: MetricLogger
     sparse_steps: SparseSteps = field(default_factory=lambda: SparseSteps(None))
     capture: Capture | None = None
+    processes: Processes = field(default_factory=Processes)
 
     @cached_property
     def backward(self) -> Backward:

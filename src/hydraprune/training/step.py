@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -26,14 +27,21 @@ def take_step(setup: TrainingSetup, batches: list[Batch], step: int, clock: Cloc
         The mean loss of the examples, a scalar on the device; None if it or the gradients are not finite.
     """
     begin = time.perf_counter()
+    processes = setup.processes
+    processes.seed_step(setup.train.shuffle_seed, step)
     total = torch.zeros((), device=setup.accelerator.device)
     examples = sum(len(batch.labels) for batch in batches)
-    for cpu_batch in batches:
-        batch = cpu_batch.to(setup.accelerator.device)
+    for whole in batches:
+        part = processes.share(whole)
+        share = 1.0 if part is whole or part is None else setup.distiller.counted(part) / setup.distiller.counted(whole)
+        if part is None or not share:
+            continue  # fewer examples, or fewer with a target, than processes
+        batch = part.to(setup.accelerator.device)
         with clock.measure("teacher"), setup.accelerator.autocast():
             teacher_outputs = setup.teacher.outputs(batch)
         # Each example weighs the same, also where the last batch of an epoch is shorter.
-        total += setup.backward(batch, teacher_outputs, examples / len(batch.labels))
+        total += setup.backward(batch, teacher_outputs, examples / len(whole.labels) / share)
+    total = processes.add_up(setup.optimizer, total)
     # Scores and clipping need unscaled gradients; does nothing without a loss scaler.
     setup.accelerator.unscale_gradients(setup.optimizer)
     norm = None
@@ -53,9 +61,18 @@ def take_step(setup: TrainingSetup, batches: list[Batch], step: int, clock: Cloc
     setup.lr_scheduler.step()
     setup.optimizer.zero_grad(set_to_none=True)
     setup.sparse_steps.count(sum(batch.tokens for batch in batches), time.perf_counter() - begin)
+    if any(updated) and not processes.alone:
+        processes.check_equal(_state(setup), step)
     if any(updated) or setup.sparse_steps.is_due(step + 1):
         setup.sparse_steps.follow(step + 1)
     return total if finite else None
+
+
+def _state(setup: TrainingSetup) -> Iterator[Tensor]:
+    """What must be the same in all processes."""
+    for pruner in setup.pruners:
+        yield from pruner.masks.values()
+    yield from setup.model.state_dict().values()
 
 
 def _is_finite(setup: TrainingSetup, loss: Tensor, norm: Tensor | None) -> bool:

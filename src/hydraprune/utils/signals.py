@@ -154,6 +154,16 @@ def is_stopping() -> bool:
     return _state.received is not None
 
 
+def received() -> int:
+    """The number of the signal that was received and not checked for; 0 if there is none."""
+    return _state.received or 0
+
+
+def forget() -> None:
+    """Treat the signal that was received as checked for."""
+    _state.received = None
+
+
 def stop(error: Stopped) -> None:
     """End what is running, now that everything is saved; returns if a handler installed before ours continues.
 

@@ -42,7 +42,9 @@ class Calibrated(Budgeted):
         calibration: Calibration | None = None,
     ) -> None:
         self.method = method
-        _refuse_many_processes(method)
+        # A function that gives each process the same batches says so.
+        if not getattr(calibration, "is_same_in_all_processes", False):
+            _refuse_many_processes(method)
         if method.per_layer and plan.selection.scope == "global":
             # The result is that of scope=local, and reports should say so.
             plan = replace(plan, selection=replace(plan.selection, scope="local"))
