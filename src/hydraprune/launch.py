@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+import psutil
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -26,13 +26,13 @@ from hydraprune.config.archive import DEFAULT_FOLDER, job_subfolder, keep_job, r
 from hydraprune.config.command_words import check_single_run
 from hydraprune.config.composition import is_plan_only, loaded_paths, typed_words, with_hydra_node
 from hydraprune.config.messages import explain, leave
-from hydraprune.errors import MISTAKE, UserError, single_line
+from hydraprune.errors import UserError
 from hydraprune.results.report import REFUSED
 from hydraprune.runs.folders import ONLY_DENSE, REFUSAL, is_planned, refusal_folder
 from hydraprune.runs.resolvers import register
 from hydraprune.utils import signals
 from hydraprune.utils.hub_access import go_offline_if_unreachable, quiet_libraries
-from hydraprune.utils.process_start import process_start
+from hydraprune.utils.process_start import is_follower, lost_processes, process_start
 from hydraprune.utils.redaction import guard_logs, guarded_terminal
 from hydraprune.utils.system import let_threads_sleep
 
@@ -76,7 +76,7 @@ class Preflight(Callback):  # type: ignore[misc]
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         experiment = None
         try:
-            process_start(os.environ)
+            _check_start()
             check_single_run(config)
             _go_offline_if_unreachable(config)
             quiet_libraries()
@@ -90,8 +90,6 @@ class Preflight(Callback):  # type: ignore[misc]
             with read_write(config.hydra):
                 config.hydra.output_subdir = None
         except Exception as error:
-            if _is_follower():
-                raise SystemExit(MISTAKE) from None  # the first process says why
             _keep_refusal(experiment, config, error)
             leave(error)
 
@@ -141,6 +139,15 @@ class Preflight(Callback):  # type: ignore[misc]
         end_sweep(folder, [(str(job), report.error or "") for job, report in failed])
 
 
+def _check_start() -> None:
+    """Refuse ways to start a run that it does not support."""
+    if process_start(os.environ).count == 1:
+        with suppress(psutil.Error):
+            parent = psutil.Process().parent()
+            if parent is not None and (error := lost_processes(parent.cmdline())) is not None:
+                raise error
+
+
 def _check(experiment: Experiment) -> _Checked:
     """An experiment after its preflight; `plan=true` ends here."""
     from hydraprune.runs.preflight import preflight
@@ -156,7 +163,7 @@ def _check(experiment: Experiment) -> _Checked:
 def _keep_refusal(experiment: Experiment | None, config: DictConfig, error: Exception) -> None:
     """Record why a job that an engine started was refused, where its sweep looks for it."""
     folder = os.environ.get(REFUSAL)
-    if folder:
+    if folder and not is_follower(os.environ):
         from hydraprune.runs.description import record_refusal
 
         with suppress(OSError):  # the error is in the job's log
@@ -234,33 +241,9 @@ def _job(config: DictConfig) -> float | None:
                 keep = partial(_keep_config, config, hydra_config, subfolder)
                 report = execute(checked.experiment, checked.load_data, keep)
             processes.hand_out(None)
-    except signals.Stopped as error:
-        if _is_follower():
-            raise SystemExit(signals.exit_code(error)) from None
-        raise
     except Exception as error:
-        if _is_follower():
-            _end_follower(error)
         leave(error)
     return _headline(report)
-
-
-def _end_follower(error: Exception) -> NoReturn:
-    """End a process that is not the first: it says only what the first does not know."""
-    if isinstance(error, UserError):
-        raise SystemExit(MISTAKE) from None
-    if "closed by peer" not in str(error):  # the first process has ended before
-        rank = process_start(os.environ).rank
-        print(f"hydraprune: error: process {rank}: {type(error).__name__}: {single_line(error)}", file=sys.stderr)
-    raise SystemExit(1) from None
-
-
-def _is_follower() -> bool:
-    """Whether this is not the first of several processes of a run; that one prints what there is to say."""
-    try:
-        return process_start(os.environ).rank > 0
-    except UserError:
-        return False
 
 
 def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float | None:

@@ -92,7 +92,7 @@ def _check_group(word: str) -> None:
 # Keys that only a sweep reads.
 _OF_SWEEPS = ("sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
 # Keys that say how the jobs of a sweep are run, and that the jobs themselves are not given.
-_OF_ENGINES = ("engine", "at_once", "retries", "stop_at_first_failure", "submit")
+_OF_ENGINES = ("engine", "at_once", "retries", "stop_at_first_failure", "submit", "processes")
 
 
 def check_single_run(config: DictConfig) -> None:

@@ -27,6 +27,7 @@ NOT_THE_RESULT = (
     "retries",
     "stop_at_first_failure",
     "submit",
+    "processes",
     "recipe",
     "cache.dir",
     "runtime.compiled",

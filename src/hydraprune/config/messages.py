@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,10 +23,13 @@ from hydraprune.config.schema import flattened, nearest, override_key, unknown_o
 from hydraprune.config.spellings import our_choice, our_key, our_way
 from hydraprune.errors import UserError, one_line, single_line
 from hydraprune.utils import signals
+from hydraprune.utils.process_start import is_follower, is_lost_connection
 from hydraprune.utils.redaction import guarded_terminal
 from hydraprune.utils.terminal import lasting_terminal
 
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
+# Seconds that a process waits for the first process of its run to end, before it ends itself.
+_PATIENCE = 15.0
 
 
 @lasting_terminal()
@@ -44,7 +48,8 @@ def launched(main: Callable[[], Any]) -> None:
             main()
     except KeyboardInterrupt as error:
         why = str(error) if isinstance(error, signals.Stopped) else "interrupted"
-        _print(f"hydraprune: {why}; the same command resumes from here\n")
+        if not is_follower(os.environ):
+            _print(f"hydraprune: {why}; the same command resumes from here\n")
         raise SystemExit(signals.exit_code(error)) from None
     except Exception as error:
         leave(error)
@@ -71,6 +76,11 @@ def _check_folder() -> None:
 def leave(error: Exception) -> NoReturn:
     """End the program: exit code 2 and one line for a user's mistake, 1 and the traceback for any other error."""
     mistake = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
+    if is_follower(os.environ) and (mistake or is_lost_connection(error)):
+        # The first process meets the same mistake, or has ended before, and says so; its starter would end it as soon
+        # as this one has ended.
+        time.sleep(_PATIENCE)
+        raise SystemExit(2 if mistake else 1)
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
         # In one piece, so that a secret of several lines is recognized.
         _print("".join(traceback.format_exception(error)))

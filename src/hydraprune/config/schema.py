@@ -95,7 +95,13 @@ PLAIN: dict[str, Any] = {
     ),
 }
 # Keys of engines, which a config need not have.
-_OF_ENGINES: dict[str, Any] = {"at_once": int | None, "retries": int, "stop_at_first_failure": bool, "submit": bool}
+_OF_ENGINES: dict[str, Any] = {
+    "at_once": int | None,
+    "retries": int,
+    "stop_at_first_failure": bool,
+    "submit": bool,
+    "processes": int,
+}
 # Keys that only a sparse run needs.
 _SPARSE_ONLY = ("dense", "recipe.warmup", "recipe.cooldown", "recipe.frequency")
 _GROUPS = {key.partition(".")[0] for key in PLAIN if "." in key}

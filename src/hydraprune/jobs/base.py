@@ -28,6 +28,7 @@ class JobCommand:
         log: the file that gets what the process prints; absolute.
         environment: variables of its own, beside those of the sweep.
         needs: position, in the list that the engine is given, of the job that must have ended before; None: none.
+        processes: of the job.
     """
 
     name: str
@@ -36,13 +37,14 @@ class JobCommand:
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     needs: int | None = None
+    processes: int = 1
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start its process, in a session of its own: a Ctrl-C in the terminal reaches the sweep alone."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as out:
             return subprocess.Popen(
-                self.words,
+                self._torchrun,
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
@@ -52,8 +54,16 @@ class JobCommand:
             )
 
     @property
+    def _torchrun(self) -> tuple[str, ...]:
+        """The command, by torchrun where the job has several processes."""
+        if self.processes == 1:
+            return self.words
+        python, *rest = self.words
+        return (python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", *rest)
+
+    @property
     def line(self) -> str:
-        """The command as a line for a shell, what it prints sent to its log."""
+        """The command of one process as a line for a shell, what it prints sent to the job's log."""
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         words = shlex.join(["env", *variables, *self.words] if variables else self.words)
         return f"{words} >> {shlex.quote(str(self.log))} 2>&1"

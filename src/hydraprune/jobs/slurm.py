@@ -26,7 +26,19 @@ from hydraprune.utils.signals import REQUEUE
 # Subfolder of a sweep's for scripts, commands and logs; one folder for each submission.
 FOLDER = "slurm"
 # Options of sbatch that are ours.
-_OURS = ("array", "chdir", "dependency", "error", "open-mode", "output", "requeue", "no-requeue", "wait", "wrap")
+_OURS = (
+    "ntasks",
+    "array",
+    "chdir",
+    "dependency",
+    "error",
+    "open-mode",
+    "output",
+    "requeue",
+    "no-requeue",
+    "wait",
+    "wrap",
+)
 
 
 @dataclass(frozen=True)
@@ -155,7 +167,8 @@ class Slurm:
             for start in range(0, len(group), largest):
                 count = min(largest, len(group) - start)
                 script = place / f"batch-{len(arrays) + 1}.sh"
-                write_text(script, self._script(place, first, count, commands[order[first]].folder))
+                job = commands[order[first]]
+                write_text(script, self._script(place, first, count, job.folder, job.processes))
                 after = list(of_needed) if kind == 2 else []
                 # Where only so many run at a time, the limit of one array would not hold for two.
                 after += [arrays[-1].id] if self.at_once is not None and arrays else []
@@ -167,13 +180,14 @@ class Slurm:
                 first += count
         return [array.id for array in arrays]
 
-    def _script(self, place: Path, first: int, count: int, folder: Path) -> str:
+    def _script(self, place: Path, first: int, count: int, folder: Path, processes: int) -> str:
         """The batch script of one array.
 
         Args:
             first: how many commands of the file belong to other arrays.
             count: of tasks.
             folder: the current folder of the jobs.
+            processes: of each job.
         """
         limit = "" if self.at_once is None else f"%{self.at_once}"
         options: dict[str, object] = {
@@ -186,6 +200,7 @@ class Slurm:
             "output": place / "%A-%a.log",
             "open-mode": "append",
             "requeue": True,
+            "ntasks": processes if processes > 1 else None,
         }
         given = {name: value for name, value in options.items() if value not in (None, False)}
         lines = [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
@@ -196,6 +211,7 @@ class Slurm:
             first=first,
             commands=shlex.quote(str(place / "commands.txt")),
             tries=self.retries + 1,
+            processes=processes,
             mistake=MISTAKE,
             requeue=REQUEUE,
             stop=stop,
@@ -210,7 +226,7 @@ _SCRIPT = """\
 command=$(sed -n "$((SLURM_ARRAY_TASK_ID + {first}))p" {commands})
 for try in $(seq {tries}); do
   # As a step: SLURM's signals reach steps, and not this script.
-  srun bash -c "exec $command"
+  srun --ntasks={processes} bash -c "exec $command"
   code=$?
   case $code in
     0 | {mistake}) break ;;

@@ -42,6 +42,7 @@ class RunReport:
     seconds: dict[str, float] = field(default_factory=dict)
     teacher: str | None = None
     threads: int | None = None
+    processes: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     device: str | None = None
     error: str | None = None

@@ -77,6 +77,7 @@ def finished_report(
         seconds={name: round(value, 3) for name, value in seconds.items()},
         teacher=training.teacher.source,
         threads=torch.get_num_threads(),
+        processes=training.processes.count,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
         **made_from.as_dict(),
     )

@@ -105,9 +105,5 @@ def follow(experiment: Experiment, load_data: TaskLoader, processes: Processes) 
 
 
 def _next_order(processes: Processes) -> Order | None:
-    try:
-        found: Any = processes.hand_out()
-    except RuntimeError:
-        # The first process has ended, and has said why.
-        raise SystemExit(1) from None
+    found: Any = processes.hand_out()
     return found if isinstance(found, Order) else None

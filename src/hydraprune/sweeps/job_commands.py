@@ -20,7 +20,7 @@ from hydraprune.results.plan_file import Plan, Planned
 from hydraprune.runs.folders import ONLY_DENSE, REFUSAL
 
 # Keys of engines -> their values where there is none.
-_WITHOUT_ENGINE = {"at_once": None, "retries": 0, "stop_at_first_failure": False, "submit": False}
+_WITHOUT_ENGINE = {"at_once": None, "retries": 0, "stop_at_first_failure": False, "submit": False, "processes": 1}
 # Subfolder of a sweep's: what the processes of its jobs print.
 LOGS = "logs"
 
@@ -44,6 +44,8 @@ def engine_of(master: DictConfig) -> Engine | None:
     check_arguments(node, "engine.", set())  # type: ignore[arg-type]
     engine: Engine = make({"engine": node}, "engine")
     engine.check()
+    if values["processes"] < 1:
+        raise UserError("must be at least 1", key="processes", value=values["processes"])
     if values.get("submit") and not engine.leaves:
         raise UserError("this engine waits for its jobs", key="submit", value=True, cure="engine=slurm can leave")
     return engine
@@ -65,7 +67,8 @@ def job_commands(plan: Plan, left: Sequence[Planned], master: DictConfig, folder
     def command(job: Planned, log: str, name: str, **variables: str) -> JobCommand:
         words = (*program, *shared, *job.words, f"hydra.run.dir={quoted(os.path.abspath(job.directory))}")
         refusal = {} if job.refusal is None else {REFUSAL: os.path.abspath(job.refusal)}
-        return JobCommand(name, words, place, logs / f"{log}.log", {**refusal, **variables})
+        file, processes = logs / f"{log}.log", int(master.processes)
+        return JobCommand(name, words, place, file, {**refusal, **variables}, processes=processes)
 
     of_dense: dict[str, int] = {}
     for ancestor in plan.ancestors:

@@ -54,7 +54,7 @@ class Processes:
         """This process's part of a batch, every `count`-th example, as wide as the whole; None where there is none."""
         if self.alone:
             return batch
-        examples = torch.arange(self.rank, len(batch.indices) // batch.head.group, self.count)
+        examples = torch.arange(len(batch.indices) // batch.head.group)[self.rank :: self.count]
         return batch.part(examples) if len(examples) else None
 
     def seed_step(self, seed: int | None, step: int) -> None:

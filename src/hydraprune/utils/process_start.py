@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hydraprune.errors import UserError
@@ -86,6 +87,38 @@ def process_start(environment: Mapping[str, str]) -> ProcessStart:
             rank = _number(environment, names[1], None)
             return ProcessStart(starter, rank, count, _number(environment, names[2], rank))
     return ProcessStart()
+
+
+def is_follower(environment: Mapping[str, str]) -> bool:
+    """Whether this is not the first of several processes of a run; that one says what there is to say."""
+    try:
+        return process_start(environment).rank > 0
+    except UserError:
+        return False
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether another process of the run has ended: an error of torch.distributed."""
+    return "onnection closed by peer" in str(error) or "onnection reset by peer" in str(error)
+
+
+def lost_processes(command: Sequence[str]) -> UserError | None:
+    """The error for `accelerate launch` that was asked for several processes and started one, as it does on CPUs.
+
+    It says so in no variable.
+
+    Args:
+        command: the command line of the process that started this one.
+    """
+    words = " ".join(command)
+    asked = re.search(r"--num[_-]processes[ =](\d+)", words)
+    if "accelerate" not in words or "launch" not in words or asked is None or int(asked[1]) < 2:
+        return None
+    return UserError(
+        "starts one process only where it sees no GPU",
+        key=f"accelerate launch --num_processes {asked[1]}",
+        cure=f"start with torchrun --nproc-per-node {asked[1]}",
+    )
 
 
 def _number(environment: Mapping[str, str], name: str, default: int | None) -> int:
