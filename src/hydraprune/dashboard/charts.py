@@ -6,6 +6,7 @@ Colors come from the theme (`dashboard.theme`), so that one specification serves
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import altair as alt
@@ -151,6 +152,7 @@ def cost(labels: Sequence[str], published: bool) -> Spec:
     return _spec(alt.layer(*layers), height=alt.Step(34))
 
 
+@lru_cache
 def per_layer(depths: int = 1) -> Spec:
     """Sparsity by role and depth of the layers.
 
@@ -178,6 +180,13 @@ def mask(pattern: str, rows: int, columns: int, top: int = 0, left: int = 0) -> 
         rows, columns: of the crop.
         top, left: position of the crop in the weight.
     """
+    tall, wide = borders(pattern)
+    return _mask(rows, columns, tall, wide, top % tall if tall else 0, left % wide if wide else 0)
+
+
+# Altair takes milliseconds for a specification, and hundreds of masks share a few.
+@lru_cache
+def _mask(rows: int, columns: int, tall: int, wide: int, top: int, left: int) -> Spec:
     x = alt.X("column:Q", axis=None).scale(domain=[0, columns], nice=False)
     y = alt.Y("row:Q", axis=None).scale(domain=[0, rows], nice=False, reverse=True)
     kept = (
@@ -187,7 +196,6 @@ def mask(pattern: str, rows: int, columns: int, top: int = 0, left: int = 0) -> 
         .encode(x=x, x2="right:Q", y=y, y2="below:Q")
     )
     background = alt.Chart(alt.InlineData([{}])).mark_rect(style="mask")
-    tall, wide = borders(pattern)
     lines = []
     if tall:
         at = [{"at": i} for i in range(-top % tall, rows, tall) if i]
@@ -198,6 +206,7 @@ def mask(pattern: str, rows: int, columns: int, top: int = 0, left: int = 0) -> 
     return _spec(alt.layer(background, kept, *lines), height=200)
 
 
+@lru_cache
 def borders(pattern: str) -> tuple[int, int]:
     """Rows and columns between two borders of a pattern's units; 0: no borders, as for unknown patterns."""
     from hydraprune.sparsity import SparsityError, parse  # imports torch, which only pages with masks need
