@@ -8,7 +8,7 @@ from hydraprune.launch import job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> float | None:
+def main(config: DictConfig) -> float | list[float] | None:
     """One job; Hydra composes its config."""
     return job(config)
 

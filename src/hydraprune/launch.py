@@ -20,7 +20,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from hydraprune.config.archive import DEFAULT_FOLDER, job_subfolder, keep_job, redact_file
 from hydraprune.config.command_words import check_single_run
@@ -126,13 +126,13 @@ class Preflight(Callback):  # type: ignore[misc]
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """List the failed jobs of another sweeper: a job that fails returns None and leaves a report."""
-        if is_planned(config):
+        folder = Path(config.hydra.sweep.dir)
+        if is_planned(config) or not folder.is_dir():  # it failed before its first job
             return
         from hydraprune.results.report import NAME, read_report
         from hydraprune.sweeps.sweep import end_sweep
         from hydraprune.utils.files import folders_with
 
-        folder = Path(config.hydra.sweep.dir)
         redact_file(folder / "multirun.yaml")
         recent = [p for p in folders_with(NAME, folder) if (p / NAME).stat().st_mtime >= self.started]
         failed = [(job, report) for job in sorted(recent) if (report := read_report(job)) and report.status == "failed"]
@@ -187,7 +187,7 @@ def _go_offline_if_unreachable(config: DictConfig) -> None:
 
 
 @guarded_terminal()
-def job(config: DictConfig) -> float | None:
+def job(config: DictConfig) -> float | list[float] | None:
     """One job of `train.py`: returns its headline metric, or None for a job of a multirun that has none.
 
     None, not NaN: a search such as Optuna's goes on after a trial without a value, and ends at NaN.
@@ -218,7 +218,7 @@ def _folder_of_the_command(hydra_config: HydraConf) -> Iterator[None]:
         os.chdir(before)
 
 
-def _job(config: DictConfig) -> float | None:
+def _job(config: DictConfig) -> float | list[float] | None:
     hydra_config = HydraConfig.get()
     quiet_libraries()
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -246,7 +246,7 @@ def _job(config: DictConfig) -> float | None:
     return _headline(report)
 
 
-def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float | None:
+def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float | list[float] | None:
     """A job of a multirun. Errors are logged and recorded, since raising them would end the sweep."""
     from hydraprune.results.report import NAME, read_report
     from hydraprune.runs.description import record_refusal
@@ -281,11 +281,20 @@ def _multirun_job(config: DictConfig, hydra_config: HydraConf) -> float | None:
             with suppress(OSError):
                 record_refusal(experiment, refusal, words, error)
         return None
-    return _headline(report)
+    return _objectives(report, hydra_config)
 
 
 def _headline(report: RunReport) -> float | None:
     return report.final.get(report.metric or "")
+
+
+def _objectives(report: RunReport, hydra_config: HydraConf) -> float | list[float] | None:
+    """What a search optimizes: the headline metric; with two directions also the sparsity of the prunable weights."""
+    headline = _headline(report)
+    directions = OmegaConf.select(hydra_config, "sweeper.direction")
+    if not OmegaConf.is_list(directions) or len(directions) != 2 or headline is None or report.sparsity is None:
+        return headline
+    return [headline, float(report.sparsity["prunable"])]
 
 
 def _keep_config(config: DictConfig, hydra_config: HydraConf, subfolder: str) -> None:

@@ -248,3 +248,10 @@ def test_a_sweep_over_the_demonstration_matrix(train: Callable[..., Any], workpl
     assert sorted(name[4] for name in names) == ["1xchannel", "2:4", "4x1", "mixed"]
     assert {(name[2], name[3], name[6]) for name in names} == {("toy", "tiny", "0")}
     assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.usefixtures("bad_input")
+def test_a_key_of_what_the_rows_choose_is_explained(train: Callable[..., Any], workplace: Path) -> None:
+    finished = train("-m", "demo_matrix=glob(*)", "task.train_examples=600", "plan=true")
+    assert finished.code == 2
+    assert "each row chooses the task; where all rows have the same, give it too: task=toy" in finished.err

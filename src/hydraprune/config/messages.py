@@ -18,6 +18,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from hydraprune.config.command_words import arranged
 from hydraprune.config.composition import conf_dir, plain
+from hydraprune.config.config_files import WHOLE_CONFIG_GROUPS
 from hydraprune.config.model_choice import with_model_choice
 from hydraprune.config.schema import flattened, nearest, override_key, unknown_override
 from hydraprune.config.spellings import our_choice, our_key, our_way
@@ -27,6 +28,8 @@ from hydraprune.utils.process_start import is_follower, is_lost_connection
 from hydraprune.utils.redaction import guarded_terminal
 from hydraprune.utils.terminal import lasting_terminal
 
+# Groups that rows of a matrix choose, with an example: Hydra checks the keys of a sweep before it reads its rows.
+_CHOSEN_BY_ROWS = {"task": "toy", "model": "tiny"}
 TRACEBACK = "HYDRAPRUNE_TRACEBACK"
 # Seconds that a process waits for the first process of its run to end, before it ends itself.
 _PATIENCE = 15.0
@@ -206,6 +209,13 @@ def _unknown_key(key: str) -> UserError:
         return UserError(
             "no such key beside the other words typed", key=typed, cure="pattern=dense has no scheduler, for example"
         )
+    group = key.partition(".")[0]
+    swept = {"-m", "--multirun"} & set(sys.argv)
+    if swept and group in _CHOSEN_BY_ROWS and any(override_key(word) in WHOLE_CONFIG_GROUPS for word in sys.argv[1:]):
+        cure = (
+            f"each row chooses the {group}; where all rows have the same, give it too: {group}={_CHOSEN_BY_ROWS[group]}"
+        )
+        return UserError(f"no such key of the default {group}", key=typed, cure=cure)
     if key in ("pattern.n", "pattern.m", "pattern.keep", "pattern.of"):
         cure = "N:M with numbers of your own is pattern=nm pattern.keep=2 pattern.of=4: keep 2 of 4"
         return UserError("no such key", key=typed, cure=cure)
