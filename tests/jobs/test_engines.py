@@ -92,6 +92,21 @@ def test_a_job_refused_in_its_process_is_recorded(
     assert [job.failure() for job in plan.jobs].count(None) == 1
 
 
+def test_jobs_of_a_dense_run_that_fails_do_not_start(
+    train: Callable[..., Any], small: tuple[str, ...], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = JobCommand.start
+
+    def start(self: JobCommand) -> Any:
+        return original(replace(self, words=("sh", "-c", "echo broken; exit 1")) if not self.log.exists() else self)
+
+    monkeypatch.setattr(JobCommand, "start", start)
+    finished = train("-m", *small, "pattern=4x1,2:4", "engine=here")
+    assert finished.code == 1
+    assert finished.err.count("its dense run failed: it did not start") == 2
+    assert len(list((FOLDER / "logs").iterdir())) == 1
+
+
 @pytest.mark.usefixtures("bad_input")
 @pytest.mark.parametrize(
     ("words", "error"),

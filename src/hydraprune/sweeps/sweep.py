@@ -119,7 +119,7 @@ def sweep(
                 with nullcontext() if elsewhere or workers == 1 else signals.forwarded():
                     _launch(launch, [list(run.words) for run in left])
     if engine is not None:
-        _explain_silent(left, by_words, folder)
+        _explain_silent(plan, left, by_words, folder, since)
     end_sweep(folder, [(str(run.directory), why) for run in plan.jobs if (why := run.failure()) is not None])
 
 
@@ -140,18 +140,27 @@ def _give_to(engine: Engine, commands: Sequence[JobCommand], folder: Path) -> No
         log.error("The engine gave up: %s", explain(error))
 
 
-def _explain_silent(left: Sequence[Planned], jobs: Mapping[tuple[str, ...], Job], folder: Path) -> None:
-    """Record why jobs have no report, from the last line that their processes printed."""
+def _explain_silent(
+    plan: Plan, left: Sequence[Planned], jobs: Mapping[tuple[str, ...], Job], folder: Path, since: float
+) -> None:
+    """Record why jobs have no report: what their processes printed last, or the failure of their dense run."""
     from hydraprune.runs.description import record_refusal
     from hydraprune.sweeps.job_commands import LOGS
 
+    dense = {run.spec.hash: run for run in (*plan.ancestors, *plan.jobs)}
     for run in left:
-        file = folder / LOGS / f"{run.spec.hash}.log"
-        if run.refusal is not None and run.report() is None and file.is_file():
+        if run.refusal is None or run.report() is not None:
+            continue
+        file, needed = folder / LOGS / f"{run.spec.hash}.log", dense.get(run.ancestor or "")
+        if file.is_file() and file.stat().st_mtime >= since:
             lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            why = UserError(f"{lines[-1][:300] if lines else 'its process printed nothing'} (see {file})")
-            with suppress(OSError):
-                record_refusal(jobs[run.words].experiment, run.refusal, run.words, why)
+            why = f"{lines[-1][:300] if lines else 'its process printed nothing'} (see {file})"
+        elif needed is not None and (failure := needed.failure()) is not None:
+            why = f"its dense run failed: {failure}"
+        else:
+            continue
+        with suppress(OSError):
+            record_refusal(jobs[run.words].experiment, run.refusal, run.words, UserError(why))
 
 
 def _earlier(folder: Path) -> Plan | None:
