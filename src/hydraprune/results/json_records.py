@@ -20,9 +20,6 @@ _MOST_BYTES = 1 << 28
 _DEEPEST = 32
 # Letters that can be neither written nor part of a file's name.
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
-# JSON without an escape and without these has no such letter, and no number beyond LARGEST. Most of what we write has
-# none, and need not be looked through value by value.
-_LARGE_NUMBERS = (re.compile(r"[eE]\+?\d{2,}[\s,\]}]"), re.compile(r"\d{40}"))
 # Sums and products of a few numbers up to here are still finite.
 LARGEST = 1e100
 _MOST_CHARACTERS = 60
@@ -41,9 +38,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """
     try:
         text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
-        values = json.loads(text, parse_constant=lambda _: None)
-        if "\\u" in text or any(each.search(text) for each in _LARGE_NUMBERS) or _nesting(values) > _DEEPEST:
-            check_plain(values)
+        values = _parsed(text)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as error:
@@ -57,6 +52,43 @@ def read_record(path: Path) -> dict[str, Any] | None:
     if not isinstance(values, dict):
         raise damaged(path, "holds no JSON object")
     return values
+
+
+class _BeyondError(Exception):
+    """A number beyond `LARGEST`."""
+
+
+def _parsed(text: str) -> Any:
+    """The value that JSON text holds; its numbers, letters and depth are those that `check_plain` allows.
+
+    Raises:
+        ValueError: it is no JSON, or holds something else.
+    """
+    try:
+        values = json.loads(text, parse_constant=lambda _: None, parse_float=_number, parse_int=_whole_number)
+        # Letters that no text has can only be written as escapes.
+        if "\\u" not in text and _nesting(values) <= _DEEPEST:
+            return values
+    except _BeyondError:
+        pass
+    # Value by value, for an error that names the key.
+    values = json.loads(text, parse_constant=lambda _: None)
+    check_plain(values)
+    return values
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not -LARGEST <= value <= LARGEST:
+        raise _BeyondError
+    return value
+
+
+def _whole_number(text: str) -> int:
+    value = int(text)
+    if not -LARGEST <= value <= LARGEST:
+        raise _BeyondError
+    return value
 
 
 def damaged(path: Path, why: str) -> UserError:
