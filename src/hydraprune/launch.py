@@ -174,6 +174,8 @@ def _show_plan(experiment: Experiment) -> NoReturn:
     """Print the plan of a single run and exit (`plan=true`)."""
     from hydraprune.sweeps import plan as planning
 
+    if is_follower(os.environ):
+        raise SystemExit(0)
     folder = experiment.directory.parent
     job = planning.Job((), experiment, None, folder / REFUSED)
     plan = planning.make_plan(experiment.spec.overrides, [job], 1, elsewhere=False)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from hydraprune.errors import UserError
 from hydraprune.jobs import Engine, Here, JobCommand, Joblib
+from hydraprune.jobs.local import run_job
 from hydraprune.utils import signals
 
 ENGINES: dict[str, Callable[..., Engine]] = {"here": Here, "joblib": Joblib}
@@ -142,3 +143,17 @@ def test_joblib_counts_from_all_cores() -> None:
     assert Joblib().workers == cores
     assert Joblib(at_once=-2).workers == max(1, cores - 1)
     assert Joblib(at_once=3).workers == 3
+
+
+@pytest.mark.parametrize(("scripts", "code"), [("75 75", 75), ("2 2", 2), ("0 0", 0), ("3 0", 3), ("kill 0", 137)])
+def test_jobs_of_several_processes_have_the_exit_code_of_the_first_that_failed(
+    scripts: str, code: int, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        f"mine = {scripts.split()!r}[int(os.environ['RANK'])]\n"
+        "os.kill(os.getpid(), signal.SIGKILL) if mine == 'kill' else sys.exit(int(mine))\n"
+    )
+    command = JobCommand("job", (sys.executable, str(script)), tmp_path, tmp_path / "log", processes=2)
+    assert run_job(command, retries=0) == code

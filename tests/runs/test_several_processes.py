@@ -132,6 +132,24 @@ def test_a_signal_to_any_process_stops_all_and_any_number_goes_on(dense: str, tm
     assert ends[0] == ends[1]
 
 
+def test_a_killed_process_ends_all_and_the_run_can_be_resumed(dense: str, tmp_path: Path) -> None:
+    words = (*RAMP, f"dense.source={dense}", "pattern=4x1", "training.epochs=25", "hydra.run.dir=run")
+    process = started(tmp_path, 2, *words)
+    until = time.monotonic() + 100
+    while not (tmp_path / "run" / "metrics.jsonl").is_file() or len(rows(tmp_path / "run")) < 25:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    second = sorted(psutil.Process(process.pid).children(), key=lambda child: child.pid)[1]
+    second.kill()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    # torchrun may end the first process before it has found out by itself.
+    said = ("another process of this run has ended", "stopping with a checkpoint", "stopped by SIGTERM")
+    assert any(text in err for text in said), err
+    assert "gloo" not in err
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["status"] == "started"
+
+
 def test_a_finished_run_is_found_and_a_mistake_is_told_once(dense: str, tmp_path: Path) -> None:
     words = (*RAMP, f"dense.source={dense}", "pattern=4x1", "hydra.run.dir=run")
     assert run(tmp_path, 2, *words)[0] == 0

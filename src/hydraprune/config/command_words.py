@@ -113,7 +113,8 @@ def check_single_run(config: DictConfig) -> None:
 
 def quoted(value: str) -> str:
     """A value of an override that holds any characters."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    # Hydra reads backslashes as they are, but before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
     return f"'{escaped}'"
 
 
@@ -121,6 +122,21 @@ def of_jobs(words: Sequence[str]) -> list[str]:
     """The words of a sweep's command that its jobs are given: without those that say how jobs are run."""
     others = ("hydra.mode", "hydra.run", *_OF_SWEEPS[1:], *_OF_ENGINES)
     return [word for word in words if not _is_below(override_key(word), others)]
+
+
+def check_engine_words(jobs: Sequence[Sequence[str]]) -> None:
+    """Refuse a sweep over what says how jobs are run.
+
+    Args:
+        jobs: the overrides of every job.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for word in jobs[0] if jobs else []:
+        key = override_key(word)
+        if _is_below(key, _OF_ENGINES) and any(word not in job for job in jobs):
+            raise UserError("is one for all jobs of a sweep", key=key, cure="give one value")
 
 
 def _is_below(key: str, nodes: Sequence[str]) -> bool:

@@ -59,7 +59,7 @@ class JobCommand:
         if self.processes == 1:
             return self.words
         python, *rest = self.words
-        return (python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", *rest)
+        return (python, "-m", "hydraprune.jobs.torchrun", "--standalone", f"--nproc-per-node={self.processes}", *rest)
 
     @property
     def line(self) -> str:

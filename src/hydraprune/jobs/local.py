@@ -105,6 +105,6 @@ def run_job(command: JobCommand, retries: int) -> int:
             process.terminate()
             process.wait()
             raise
-        if code in SETTLED:
+        if code in SETTLED or signals.is_stopping():
             break
     return code

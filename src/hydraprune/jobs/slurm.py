@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hydraprune.errors import MISTAKE, UserError
 from hydraprune.jobs.base import JobCommand, check_counts
-from hydraprune.jobs.slurm_queue import Array, call, largest_array, queued, tasks_in_queue, write_record
+from hydraprune.jobs.slurm_queue import RECORD, Array, call, largest_array, queued, tasks_in_queue, write_record
 from hydraprune.utils import signals
 from hydraprune.utils.files import write_text
 from hydraprune.utils.redaction import redacted
@@ -116,8 +116,10 @@ class Slurm:
                     key="engine=slurm",
                     cure="put it into an environment variable, and write ${oc.env:NAME}",
                 )
-        before = queued(folder / FOLDER)
-        arrays = self._submit(commands, folder / FOLDER, before)
+        others = queued(folder / FOLDER)
+        own = {command.log.name for command in commands}
+        before = {log: array for log, array in others.items() if log in own}
+        arrays = self._submit(commands, folder / FOLDER, before, sorted(set(others.values())))
         count = len(commands) - sum(command.log.name in before for command in commands)
         if count:
             print(f"{count} jobs are submitted to SLURM: {' '.join(arrays)}")
@@ -126,7 +128,7 @@ class Slurm:
         print(f"To follow them: hydraprune watch {folder}", flush=True)
         if self.submit:
             return
-        waited = [*arrays, *before.values()]
+        waited = list(dict.fromkeys([*arrays, *before.values()]))
         while tasks_in_queue(waited) and not signals.is_stopping():
             self._rest()
         if signals.is_stopping():
@@ -137,11 +139,14 @@ class Slurm:
         while time.monotonic() < until and not signals.is_stopping():
             time.sleep(0.2)
 
-    def _submit(self, commands: Sequence[JobCommand], folder: Path, before: Mapping[str, str]) -> list[str]:
+    def _submit(
+        self, commands: Sequence[JobCommand], folder: Path, before: Mapping[str, str], waiting: Sequence[str]
+    ) -> list[str]:
         """Submit the commands that are not in the queue.
 
         Args:
             before: log -> array of those that are.
+            waiting: arrays of the sweep that are in the queue.
 
         Returns:
             The numbers of the arrays.
@@ -171,7 +176,8 @@ class Slurm:
                 write_text(script, self._script(place, first, count, job.folder, job.processes))
                 after = list(of_needed) if kind == 2 else []
                 # Where only so many run at a time, the limit of one array would not hold for two.
-                after += [arrays[-1].id] if self.at_once is not None and arrays else []
+                if self.at_once is not None:
+                    after += [arrays[-1].id] if arrays else waiting
                 dependency = [f"--dependency=afterany:{':'.join(after)}"] if after else []
                 identifier = call("sbatch", "--parsable", *dependency, str(script)).strip().partition(";")[0]
                 arrays.append(Array(identifier, first, count))
@@ -197,7 +203,7 @@ class Slurm:
             **{name.lstrip("-").replace("_", "-"): value for name, value in self.options.items()},
             "array": f"1-{count}{limit}",
             "chdir": folder,
-            "output": place / "%A-%a.log",
+            "output": f"{str(place).replace('%', '%%')}/%A-%a.log",
             "open-mode": "append",
             "requeue": True,
             "ntasks": processes if processes > 1 else None,
@@ -205,7 +211,9 @@ class Slurm:
         given = {name: value for name, value in options.items() if value not in (None, False)}
         lines = [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
         headers = "\n".join(f"#SBATCH {shlex.quote(line)}" for line in lines)
-        stop = 'scancel --state=PENDING "$SLURM_ARRAY_JOB_ID"' if self.stop_at_first_failure else ":"
+        record = shlex.quote(str(place / RECORD))
+        # All arrays of the submission, from its record.
+        stop = f'scancel --state=PENDING $(sed -n \'s/.*"id": "\\([0-9]*\\)".*/\\1/p\' {record})'
         return _SCRIPT.format(
             headers=headers,
             first=first,
@@ -214,7 +222,7 @@ class Slurm:
             processes=processes,
             mistake=MISTAKE,
             requeue=REQUEUE,
-            stop=stop,
+            stop=stop if self.stop_at_first_failure else ":",
         )
 
 

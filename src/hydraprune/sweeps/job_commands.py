@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydraprune.config.command_words import of_jobs, quoted
 from hydraprune.config.composition import conf_dir, plain
 from hydraprune.config.instantiate import make
+from hydraprune.config.messages import TRACEBACK
 from hydraprune.config.schema import check_arguments
 from hydraprune.errors import UserError
 from hydraprune.jobs import Engine, JobCommand
@@ -67,6 +68,9 @@ def job_commands(plan: Plan, left: Sequence[Planned], master: DictConfig, folder
     def command(job: Planned, log: str, name: str, **variables: str) -> JobCommand:
         words = (*program, *shared, *job.words, f"hydra.run.dir={quoted(os.path.abspath(job.directory))}")
         refusal = {} if job.refusal is None else {REFUSAL: os.path.abspath(job.refusal)}
+        # This process has Hydra raise its errors; a job prints a traceback where the user asked for one.
+        debugging = os.environ.get(TRACEBACK, "0")
+        variables = {"HYDRA_FULL_ERROR": debugging, **variables}
         file, processes = logs / f"{log}.log", int(master.processes)
         return JobCommand(name, words, place, file, {**refusal, **variables}, processes=processes)
 

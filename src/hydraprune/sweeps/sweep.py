@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hydraprune.config.archive import as_yaml
-from hydraprune.config.command_words import of_jobs
+from hydraprune.config.command_words import check_engine_words, of_jobs
 from hydraprune.config.composition import is_plan_only, typed_words
 from hydraprune.config.messages import explain
 from hydraprune.errors import UserError, single_line
@@ -69,6 +69,7 @@ def sweep(
 
     folder = Path(master.hydra.sweep.dir)
     launcher = OmegaConf.to_container(master.hydra.launcher)
+    check_engine_words(words)
     engine = engine_of(master)
     if engine is None:
         workers, elsewhere = workers_of(launcher, os.cpu_count() or 1)

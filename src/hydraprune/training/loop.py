@@ -14,6 +14,7 @@ from hydraprune.training.checkpoints import Checkpoints, FreshStart, NoCheckpoin
 from hydraprune.training.clock import Clock
 from hydraprune.training.evaluation import evaluate
 from hydraprune.training.nan_guard import check_losses, refuse_step
+from hydraprune.training.processes import LostProcess
 from hydraprune.training.progress import Progress
 from hydraprune.training.setup import TrainingSetup
 from hydraprune.training.step import take_step
@@ -47,8 +48,9 @@ def fit(setup: TrainingSetup, clock: Clock, start: Start, checkpoints: Checkpoin
             setup.sparse_steps.write()
             return progress
         except signals.Stopped as error:
-            # Raised only between two steps or during an evaluation, which then runs after resuming.
-            if checkpoints.save(setup, progress, clock):
+            # Raised only between two steps or during an evaluation, which then runs after resuming; but where another
+            # process has ended, perhaps in the middle of a step.
+            if not isinstance(error, LostProcess) and checkpoints.save(setup, progress, clock):
                 log.info("Stopped after step %s of %s, with a checkpoint", f"{progress.step:,}", f"{setup.steps:,}")
             signals.stop(error)
 

@@ -7,8 +7,10 @@ the same in all of them; random numbers of a step follow from the seed, the step
 
 from __future__ import annotations
 
+import signal
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +22,32 @@ from torch.optim import Optimizer
 from hydraprune.data.batches import Batch
 from hydraprune.errors import UserError
 from hydraprune.utils import signals
+from hydraprune.utils.process_start import is_lost_connection
 from hydraprune.utils.tensor_io import bytes_of
 
 # More processes than any run has: random numbers of one process must not be those of another in a later step.
 _MOST = 1 << 16
+
+
+class LostProcess(signals.Stopped):
+    """Another process of the run has ended, so that this one cannot go on. Not a failure: the run can be resumed."""
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGTERM)
+
+    def __str__(self) -> str:
+        return "another process of this run has ended"
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """A context for calls that wait for the other processes."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_lost_connection(error):
+            raise LostProcess from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -77,7 +101,8 @@ class Processes:
         has = torch.tensor([float(weight.grad is not None) for weight in weights], device=loss.device)
         parts = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in weights]
         flat = torch.cat([*(part.reshape(-1).float() for part in parts), has, loss.reshape(1).float()])
-        dist.all_reduce(flat)
+        with _connected():
+            dist.all_reduce(flat)
         *sums, counts, total = flat.split([*(part.numel() for part in parts), len(weights), 1])
         for weight, summed, count in zip(weights, sums, counts.tolist(), strict=True):
             weight.grad = summed.view_as(weight).to(weight.dtype) if count else None
@@ -93,7 +118,8 @@ class Processes:
             signals.check()
             return
         received = torch.tensor(signals.received())
-        dist.all_reduce(received, dist.ReduceOp.MAX)
+        with _connected():
+            dist.all_reduce(received, dist.ReduceOp.MAX)
         if int(received):
             signals.forget()
             raise signals.Stopped(int(received))
@@ -103,7 +129,8 @@ class Processes:
         if self.alone:
             return value
         found: list[Any] = [None] * self.count
-        dist.all_gather_object(found, value)
+        with _connected():
+            dist.all_gather_object(found, value)
         return [item for part in found for item in part]
 
     def check_equal(self, tensors: Iterable[Tensor], step: int) -> None:
@@ -129,5 +156,6 @@ class Processes:
         if self.alone:
             return value
         held: list[Any] = [value]
-        dist.broadcast_object_list(held, 0)
+        with _connected():
+            dist.broadcast_object_list(held, 0)
         return held[0]

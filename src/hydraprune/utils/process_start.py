@@ -99,7 +99,7 @@ def is_follower(environment: Mapping[str, str]) -> bool:
 
 def is_lost_connection(error: BaseException) -> bool:
     """Whether another process of the run has ended: an error of torch.distributed."""
-    return "onnection closed by peer" in str(error) or "onnection reset by peer" in str(error)
+    return any(text in str(error) for text in ("onnection closed by peer", "onnection reset by peer", "Read error"))
 
 
 def lost_processes(command: Sequence[str]) -> UserError | None:

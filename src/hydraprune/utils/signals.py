@@ -119,7 +119,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
     _state.received = number
     if _state.forwarding:
         terminate_children()
-    if number not in _state.previous:
+    # One of several processes of a run speaks.
+    if number not in _state.previous and os.environ.get("RANK", "0") == "0":
         name = signal.Signals(number).name
         _print(f"{name}: stopping with a checkpoint" + "; Ctrl-C again ends it now" * (number == signal.SIGINT))
 
