@@ -81,7 +81,7 @@ def test_a_model_without_numbered_blocks_needs_its_layers_named() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     model.config = UnknownConfig()
     assert family_of("elsewhere") is None
-    with pytest.raises(UserError, match=r"no numbered blocks.*pattern\.layers\.include"):
+    with pytest.raises(UserError, match=r"no linear layers in numbered blocks.*pattern\.layers\.include"):
         instantiate.pruners(plans(), model, 10, 5)
     (pruner,) = instantiate.pruners(plans(Layers(include=["^0$"])), model, 10, 5)
     assert [weight.name for weight in pruner.weights] == ["0.weight"]

@@ -196,7 +196,7 @@ def pruners(
     family = family_with_heads(model)
     if not family.roles and not encoder_layers(model) and not all(plan.layers.include for plan in plans.parts.values()):
         raise UserError(
-            f"a {family.name} model has no numbered blocks, so the layers of its encoder are not known",
+            f"a {family.name} model has no linear layers in numbered blocks, and so no known encoder layers",
             key="model",
             cure="name some in pattern.layers.include, or describe the family as model.family (docs/extending.md)",
         )

@@ -31,6 +31,7 @@ _CLASSES: dict[Problem, Any] = {
 # Those whose outputs are not the `logits` of a model as it is called.
 _HEADS: dict[Problem, Labels] = {"question answering": Spans(), "multiple choice": Choices()}
 _CURES: dict[Problem, str] = {
+    "sequence classification": "task=text trains a decoder, and other tasks have heads of their own (docs/tasks.md)",
     "causal language modelling": "use task=masked_text, or a decoder",
     "masked language modelling": "use task=text, or an encoder",
 }
