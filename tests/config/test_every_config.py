@@ -73,6 +73,7 @@ def test_config_groups() -> None:
         "progressive",
         "regularizer",
         "method",
+        "engine",
     }
     assert len(FILES) > 50
 

@@ -288,10 +288,10 @@ def test_packages_outside_their_ranges() -> None:
 
 
 def test_installed_and_broken_launchers() -> None:
-    found = software.launchers("basic", {"hydra-joblib-launcher": "1.2", "hydra-ray-launcher": "1.2"}.get)
-    assert found.found.startswith("basic (one job at a time), joblib; not installed: submitit")
-    assert (found.state, "ray cannot be imported" in found.found) == (State.WARN, True)
-    assert software.launchers("ray", {"hydra-ray-launcher": "1.2"}.get).state is State.BAD
+    found = software.launchers("basic", {"hydra-joblib-launcher": "1.2", "hydra-submitit-launcher": "1.2"}.get)
+    assert found.found.startswith("basic (one job at a time), joblib; not installed: ")
+    assert (found.state, "submitit cannot be imported" in found.found) == (State.WARN, True)
+    assert software.launchers("submitit", {"hydra-submitit-launcher": "1.2"}.get).state is State.BAD
 
 
 def torch_with(cards: int, built: str | None, message: str = "") -> Any:

@@ -53,6 +53,7 @@ def test_an_earlier_report_is_read_whole(outputs: Path) -> None:
             "coverage": None,
             "sparse_steps": None,
             "sparse_gain": None,
+            "processes": None,
         }  # fields that it did not have
         assert report.as_dict() == json.loads(path.read_text()) | later
 
