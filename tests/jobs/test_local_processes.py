@@ -14,6 +14,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from job_helpers import commands, done
 
 from hydraprune.errors import UserError
 from hydraprune.jobs import Engine, Here, JobCommand, Joblib
@@ -21,26 +22,6 @@ from hydraprune.jobs.local import run_job
 from hydraprune.utils import signals
 
 ENGINES: dict[str, Callable[..., Engine]] = {"here": Here, "joblib": Joblib}
-
-
-def commands(folder: Path, *scripts: str, needs: dict[int, int] | None = None) -> list[JobCommand]:
-    """Commands of the shell, which append to the file `done` in their folder."""
-    return [
-        JobCommand(
-            f"job {n}",
-            ("sh", "-c", script),
-            folder,
-            folder / "logs" / f"{n}.log",
-            {"JOB": str(n)},
-            (needs or {}).get(n),
-        )
-        for n, script in enumerate(scripts)
-    ]
-
-
-def done(folder: Path) -> list[str]:
-    file = folder / "done"
-    return file.read_text().split() if file.is_file() else []
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))

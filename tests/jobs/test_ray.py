@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_helpers import commands, done
 
 from hydraprune.errors import UserError
-from hydraprune.jobs import JobCommand, Ray
+from hydraprune.jobs import Ray
 from hydraprune.utils import signals
 
 ray = pytest.importorskip("ray", reason="no Ray: pip install 'hydraprune[ray]'")
@@ -31,25 +32,6 @@ def started() -> Iterator[None]:
     signal.signal(signal.SIGTERM, handler)
     yield
     ray.shutdown()
-
-
-def commands(folder: Path, *scripts: str, needs: dict[int, int] | None = None) -> list[JobCommand]:
-    return [
-        JobCommand(
-            f"job {n}",
-            ("sh", "-c", script),
-            folder,
-            folder / "logs" / f"{n}.log",
-            {"JOB": str(n)},
-            (needs or {}).get(n),
-        )
-        for n, script in enumerate(scripts)
-    ]
-
-
-def done(folder: Path) -> list[str]:
-    file = folder / "done"
-    return file.read_text().split() if file.is_file() else []
 
 
 def test_jobs_run_once_each_after_what_they_need(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_helpers import commands, done
 from slurm_cluster import cluster, missing
 
 from hydraprune.errors import UserError
@@ -45,30 +46,10 @@ def start_requeued(ended: threading.Event) -> None:
                 subprocess.run(["scontrol", "update", f"JobId={task}", "StartTime=now"], check=False)
 
 
-def commands(folder: Path, *scripts: str, needs: dict[int, int] | None = None) -> list[JobCommand]:
-    """Commands of the shell; each log has a name of its own."""
-    return [
-        JobCommand(
-            f"job {n}",
-            ("sh", "-c", script),
-            folder,
-            folder / "logs" / f"{n}.log",
-            {"JOB": str(n)},
-            (needs or {}).get(n),
-        )
-        for n, script in enumerate(scripts)
-    ]
-
-
 def run(jobs: list[JobCommand], folder: Path, **options: Any) -> None:
     engine = Slurm(poll=0.3, **options)
     engine.check()
     engine.run(jobs, folder)
-
-
-def done(folder: Path) -> list[str]:
-    file = folder / "done"
-    return file.read_text().split() if file.is_file() else []
 
 
 def wait_until(reached: Callable[[], bool]) -> None:

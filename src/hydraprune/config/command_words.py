@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from hydraprune.config.composition import conf_dir, typed_words
 from hydraprune.config.config_files import WHOLE_CONFIG_GROUPS
-from hydraprune.config.schema import override_key
+from hydraprune.config.schema import ENGINE_KEYS, override_key
 from hydraprune.config.spellings import our_key, our_way
 from hydraprune.errors import UserError
 
@@ -92,7 +92,7 @@ def _check_group(word: str) -> None:
 # Keys that only a sweep reads.
 _OF_SWEEPS = ("sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
 # Keys that say how the jobs of a sweep are run, and that the jobs themselves are not given.
-_OF_ENGINES = ("engine", "at_once", "retries", "stop_at_first_failure", "submit", "processes")
+_OF_ENGINES = ("engine", *ENGINE_KEYS)
 
 
 def check_single_run(config: DictConfig) -> None:

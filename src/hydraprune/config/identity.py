@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from hydraprune.config.renamed_targets import with_earliest_targets
+from hydraprune.config.schema import ENGINE_KEYS
 from hydraprune.utils.names import snake
 
 # Keys that do not change the result: where and how often files are written, and trackers. `recipe` acts through the
@@ -23,11 +24,7 @@ NOT_THE_RESULT = (
     "tracker",
     "modules",
     "engine",
-    "at_once",
-    "retries",
-    "stop_at_first_failure",
-    "submit",
-    "processes",
+    *ENGINE_KEYS,
     "recipe",
     "cache.dir",
     "runtime.compiled",

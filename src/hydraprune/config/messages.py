@@ -22,7 +22,7 @@ from hydraprune.config.config_files import WHOLE_CONFIG_GROUPS
 from hydraprune.config.model_choice import with_model_choice
 from hydraprune.config.schema import flattened, nearest, override_key, unknown_override
 from hydraprune.config.spellings import our_choice, our_key, our_way
-from hydraprune.errors import UserError, one_line, single_line
+from hydraprune.errors import MISTAKE, UserError, one_line, single_line
 from hydraprune.utils import signals
 from hydraprune.utils.process_start import is_follower, is_lost_connection
 from hydraprune.utils.redaction import guarded_terminal
@@ -83,12 +83,12 @@ def leave(error: Exception) -> NoReturn:
         # The first process meets the same mistake, or has ended before, and says so; its starter would end it as soon
         # as this one has ended.
         time.sleep(_PATIENCE)
-        raise SystemExit(2 if mistake else 1)
+        raise SystemExit(MISTAKE if mistake else 1)
     if not mistake or os.environ.get(TRACEBACK, "0") == "1":
         # In one piece, so that a secret of several lines is recognized.
         _print("".join(traceback.format_exception(error)))
     _print(f"hydraprune: error: {explain(error)}\n")
-    raise SystemExit(2 if mistake else 1)
+    raise SystemExit(MISTAKE if mistake else 1)
 
 
 def _print(text: str) -> None:

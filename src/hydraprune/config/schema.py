@@ -94,14 +94,15 @@ PLAIN: dict[str, Any] = {
         Any,
     ),
 }
-# Keys of engines, which a config need not have.
-_OF_ENGINES: dict[str, Any] = {
+# Keys that say how the jobs of a sweep are run, beside the engine; a config need not have them.
+ENGINE_KEYS: dict[str, Any] = {
     "at_once": int | None,
     "retries": int,
     "stop_at_first_failure": bool,
     "submit": bool,
     "processes": int,
 }
+_KINDS = {**PLAIN, **ENGINE_KEYS}
 # Keys that only a sparse run needs.
 _SPARSE_ONLY = ("dense", "recipe.warmup", "recipe.cooldown", "recipe.frequency")
 _GROUPS = {key.partition(".")[0] for key in PLAIN if "." in key}
@@ -121,7 +122,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
     if config.get("phase") not in PHASES:
         raise UserError("leave it out", key="phase", value=_short(config.get("phase")), cure="the pattern chooses it")
     _check_top(config)
-    _check_node(config, "", {*PLAIN, *_GROUPS, *TARGET_NODES, *_OF_ENGINES, _OPTIONAL_NODE})
+    _check_node(config, "", {*PLAIN, *_GROUPS, *TARGET_NODES, *ENGINE_KEYS, _OPTIONAL_NODE})
 
 
 def _check_top(config: Mapping[str, Any]) -> None:
@@ -165,7 +166,7 @@ def _check_node(node: Mapping[str, Any], path: str, known: set[str]) -> None:
             continue
         if full not in known and not _named_by_the_user(path):
             raise UserError(f"no such key{nearest(full, known)}", key=full, value=_short(value))
-        if (kind := {**PLAIN, **_OF_ENGINES}.get(full)) is not None and not fits(value, kind):
+        if (kind := _KINDS.get(full)) is not None and not fits(value, kind):
             raise UserError(f"must be {describe(kind)}", key=full, value=_short(value))
         if isinstance(value, Mapping):
             _check_node(value, f"{full}.", known)

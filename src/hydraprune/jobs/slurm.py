@@ -1,4 +1,4 @@
-"""`engine=slurm`: jobs as tasks of SLURM job arrays, by `sbatch`, `squeue`, `scontrol` and nothing else.
+"""`engine=slurm`: jobs as tasks of SLURM job arrays, by the commands of SLURM and nothing else.
 
 https://slurm.schedmd.com/job_array.html
 """

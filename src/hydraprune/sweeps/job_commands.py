@@ -75,9 +75,9 @@ def job_commands(plan: Plan, left: Sequence[Planned], master: DictConfig, folder
         return JobCommand(name, words, place, file, {**refusal, **variables}, processes=processes)
 
     of_dense: dict[str, int] = {}
+    starters = {job.ancestor: job for job in reversed(left)}
     for ancestor in plan.ancestors:
-        job = next((job for job in left if job.ancestor == ancestor.spec.hash), None)
-        if job is not None:
+        if (job := starters.get(ancestor.spec.hash)) is not None:
             of_dense[ancestor.spec.hash] = len(commands)
             commands.append(command(job, ancestor.spec.hash, ancestor.name, **{ONLY_DENSE: "1"}))
     for job in left:
