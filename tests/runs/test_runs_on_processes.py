@@ -46,6 +46,16 @@ def started(folder: Path, processes: int, *words: str, **variables: str) -> subp
     )
 
 
+def in_training(folder: Path, words: Sequence[str], lines: int) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """torchrun with two processes that have logged so many lines, and the second of them."""
+    process = started(folder, 2, *words)
+    until = time.monotonic() + 100
+    while not (folder / "run" / "metrics.jsonl").is_file() or len(rows(folder / "run")) < lines:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return process, sorted(psutil.Process(process.pid).children(), key=lambda child: child.pid)[1]
+
+
 def run(folder: Path, processes: int, *words: str, **variables: str) -> tuple[int, str, str]:
     process = started(folder, processes, *words, **variables)
     out, err = process.communicate(timeout=200)
@@ -104,12 +114,7 @@ def test_two_processes_prune_as_one(words: tuple[str, ...], dense: str, tmp_path
 
 def test_a_signal_to_any_process_stops_all_and_any_number_goes_on(dense: str, tmp_path: Path) -> None:
     words = (*RAMP, f"dense.source={dense}", "pattern=4x1", "training.epochs=25", "hydra.run.dir=run")
-    process = started(tmp_path, 2, *words)
-    until = time.monotonic() + 100
-    while not (tmp_path / "run" / "metrics.jsonl").is_file() or len(rows(tmp_path / "run")) < 10:
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    second = sorted(psutil.Process(process.pid).children(), key=lambda child: child.pid)[1]
+    process, second = in_training(tmp_path, words, 10)
     second.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert err.count("(exitcode: 75)") >= 1
@@ -134,12 +139,7 @@ def test_a_signal_to_any_process_stops_all_and_any_number_goes_on(dense: str, tm
 
 def test_a_killed_process_ends_all_and_the_run_can_be_resumed(dense: str, tmp_path: Path) -> None:
     words = (*RAMP, f"dense.source={dense}", "pattern=4x1", "training.epochs=25", "hydra.run.dir=run")
-    process = started(tmp_path, 2, *words)
-    until = time.monotonic() + 100
-    while not (tmp_path / "run" / "metrics.jsonl").is_file() or len(rows(tmp_path / "run")) < 25:
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    second = sorted(psutil.Process(process.pid).children(), key=lambda child: child.pid)[1]
+    process, second = in_training(tmp_path, words, 25)
     second.kill()
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
