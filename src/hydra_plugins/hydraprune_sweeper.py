@@ -25,6 +25,12 @@ class PlannedSweeper(BasicSweeper):  # type: ignore[misc]
 
         loader = self.hydra_context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
+        configs = JobConfigs(loader, self.config)
+        if self.config.get("study") is not None:
+            from hydraprune.sweeps.study import run_study
+
+            run_study(overrides, self.config, configs)
+            return
         swept = [override for override in overrides if override.is_sweep_override()]
         check_sweep_values({str(each.input_line): sum(1 for _ in each.sweep_string_iterator()) for each in swept})
         (jobs,) = self.split_arguments(overrides, None)
@@ -35,7 +41,7 @@ class PlannedSweeper(BasicSweeper):  # type: ignore[misc]
                 self.launcher.launch(batch, initial_job_idx=first)
                 first += len(batch)
 
-        sweep(jobs, self.config, JobConfigs(loader, self.config), launch)
+        sweep(jobs, self.config, configs, launch)
 
 
 ConfigStore.instance().store(

@@ -24,6 +24,7 @@ from hydraprune.utils.terminal import lasting_terminal, output_problem
 let_threads_sleep()
 
 _TRAIN = "train, prune or sweep; the same as `python train.py`: hydraprune train pattern=4x1 task=sst2"
+_STUDY = "search hyperparameters by Optuna: hydraprune study 'optimizer.lr=tag(log,interval(1e-5,1e-3))'"
 _DOCTOR = "check versions, devices, network, disk and compiler for a run; takes the overrides of train, and --json"
 
 
@@ -40,9 +41,9 @@ def main() -> None:
             raise SystemExit(INTERRUPTED) from None
     from hydraprune.config.messages import launched, leave
 
-    if sys.argv[1:2] == ["train"]:
+    if sys.argv[1:2] in (["train"], ["study"]):
         # Hydra reads the rest of the command line itself.
-        sys.argv = [sys.argv[0], *sys.argv[2:]]
+        sys.argv = [sys.argv[0], *(["-m", "study=optuna"] if sys.argv[1] == "study" else []), *sys.argv[2:]]
         launched(_train)
         return
     parser = _parser()
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hydraprune {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("train", help=_TRAIN, add_help=False)
+    commands.add_parser("study", help=_STUDY, add_help=False)
     check = commands.add_parser("check", help="check a run and show its data, weights and layers; nothing is trained")
     check.add_argument("overrides", nargs="*", metavar="key=value", help="the words of a run: pattern=4x1 task=sst2")
     check.set_defaults(call=_check)

@@ -77,7 +77,8 @@ class Preflight(Callback):  # type: ignore[misc]
         experiment = None
         try:
             _check_start()
-            check_single_run(config)
+            if REFUSAL not in os.environ:  # the sweep that started this job has read its own words
+                check_single_run(config)
             _go_offline_if_unreachable(config)
             quiet_libraries()
             subfolder = job_subfolder(config.hydra.output_subdir)
@@ -223,6 +224,7 @@ def _folder_of_the_command(hydra_config: HydraConf) -> Iterator[None]:
 def _job(config: DictConfig) -> float | list[float] | None:
     hydra_config = HydraConfig.get()
     quiet_libraries()
+    signals.watch_stop_file()
     if hydra_config.mode == RunMode.MULTIRUN:
         return _multirun_job(config, hydra_config)
     from hydraprune.runs.experiment import build_single_run

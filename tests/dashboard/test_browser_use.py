@@ -40,7 +40,7 @@ def state(found: Visit) -> Json:
     return {
         "results": found.shown("table.matrix tbody tr", "data-pattern"),
         "runs": found.shown("#runs tbody tr", "data-run"),
-        "sections": [f"{t}/{m}" for t, m in zip(*studies(found), strict=True)],
+        "sections": [f"{t}/{m}" for t, m in zip(*comparisons(found), strict=True)],
         "masks": found.shown("figure[data-pattern]", "data-pattern"),
         "shown": found.page.locator("#shown").inner_text(),
         "hash": found.page.evaluate("location.hash"),
@@ -48,7 +48,7 @@ def state(found: Visit) -> Json:
     }
 
 
-def studies(found: Visit) -> tuple[list[str], list[str]]:
+def comparisons(found: Visit) -> tuple[list[str], list[str]]:
     selector = "section[data-task]"
     return found.shown(selector, "data-task"), found.shown(selector, "data-model")
 
@@ -76,7 +76,7 @@ def test_filters(browser: Browser, page_file: Path, all_reports: list[Json]) -> 
         assert {row["pattern"] for row in found.table("cost")} == {"2:4"}
         found.page.wait_for_function(MARKS, arg=["accuracy-mrpc", len(drawn)])
         assert all("label: 2:4 at 50%" in mark for mark in found.seeds_drawn("accuracy-mrpc"))
-        # A study without the pattern says so and draws nothing.
+        # A comparison without the pattern says so and draws nothing.
         assert found.figure("accuracy-sst2-tiny").locator(".none").is_visible()
         assert not found.figure("accuracy-sst2-tiny").locator(".plot").is_visible()
 
@@ -149,7 +149,7 @@ def test_the_metric_selector(browser: Browser, page_file: Path, all_reports: lis
             rows = found.table("accuracy-mrpc")
             assert sorted(float(row["score"]) for row in rows) == pytest.approx(wanted, abs=1e-5)
             found.page.wait_for_function(MARKS, arg=["accuracy-mrpc", len(wanted)])
-        # Figures without a metric, and of another study, do not change.
+        # Figures without a metric, and of another comparison, do not change.
         assert found.table("loss-mrpc") == loss
         assert found.table("accuracy-sst2-tiny") == others
 

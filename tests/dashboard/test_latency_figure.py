@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browser_helpers import AS_PHONE, DESKTOP, PHONE, visit
-from dashboard_helpers import NASTY, World, report, study, world
+from dashboard_helpers import NASTY, World, comparison, report, world
 from playwright.sync_api import Browser
 from speed_helpers import SIDES, WORKLOADS, bench_of, write_bench_of
 
@@ -55,7 +55,7 @@ def expected(bench: BenchReport, metric: str, workload: str) -> list[tuple[str, 
 
 
 def test_the_rows_are_those_of_the_bench(benched: World, bench: BenchReport) -> None:
-    (speeds,) = study(records([benched.sweep])).speeds
+    (speeds,) = comparison(records([benched.sweep])).speeds
     assert speeds.workloads == list(WORKLOADS)
     assert speeds.setting.cpu == CPU
     for metric in ("f1", "accuracy"):
@@ -68,7 +68,7 @@ def test_the_rows_are_those_of_the_bench(benched: World, bench: BenchReport) -> 
         assert row["level"] == pytest.approx(row["score"] + (0.05 if row["precision"] == "int8" else 0))
     assert {row["label"] for row in speeds.points} == {"dense", "4x1 at 90%", "2:4 at 50%"}
     assert {row["label"].rpartition(" in ")[0] for row in speeds.baselines} == {"dense"}
-    assert study(records([benched.sweep]), "sst2").speeds == []
+    assert comparison(records([benched.sweep]), "sst2").speeds == []
 
 
 def test_its_files_and_words(benched: World, bench: BenchReport, tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def test_dense_models_of_two_recipes_have_their_own_bands(tmp_path: Path) -> Non
         for seed in (0, 1):
             found = report("mrpc", "bert_mini", pattern, seed)
             kept(replace(found, dense={"f1": score, "accuracy": score, "run": "gone"}), tmp_path / f"{pattern}{seed}")
-    (study,) = records([tmp_path]).studies
-    bands = {row["label"]: (row["mean"], row["n"]) for row in study.dense if row["metric"] == "f1"}
+    (comparison,) = records([tmp_path]).comparisons
+    bands = {row["label"]: (row["mean"], row["n"]) for row in comparison.dense if row["metric"] == "f1"}
     assert bands == {"dense of 4x1 at 90%": (0.9, 2), "dense of 2:4 at 50%": (0.7, 2)}
 
 
@@ -55,8 +55,8 @@ def test_dense_models_that_no_sparse_run_started_from_are_not_drawn(tmp_path: Pa
     other = changed(report("mrpc", "bert_mini", "dense", 0), cell="other", hash="other", overrides=["optimizer.lr=1"])
     kept(other, sweep / "other")
     write_history(sweep / "other", other)
-    (study,) = records([sweep]).studies
-    assert {row["cell"] for row in study.curves["loss"] if row["pattern"] == "dense"} == {
+    (comparison,) = records([sweep]).comparisons
+    assert {row["cell"] for row in comparison.curves["loss"] if row["pattern"] == "dense"} == {
         report("mrpc", "bert_mini", "dense", 0).spec.cell
     }
     assert "other" in {cell.spec.cell for cell in records([sweep]).cells}
@@ -68,9 +68,9 @@ def test_a_curve_is_faint_where_a_seed_is_missing(tmp_path: Path) -> None:
         folder = kept(found, folder_of(tmp_path, found))
         write_history(folder, found, **({"steps": 30} if seed == 2 else {}))
     last = max(step for step, _ in read_history(folder)["sparsity/global"])
-    (study,) = records([tmp_path]).studies
-    assert {row["step"] > last for row in study.curves["sparsity"] if not row["whole"]} == {True}
-    assert {row["step"] <= last for row in study.curves["sparsity"] if row["whole"]} == {True}
+    (comparison,) = records([tmp_path]).comparisons
+    assert {row["step"] > last for row in comparison.curves["sparsity"] if not row["whole"]} == {True}
+    assert {row["step"] <= last for row in comparison.curves["sparsity"] if row["whole"]} == {True}
     (figure,) = [figure for figure in all_figures(records([tmp_path])) if figure.id.startswith("sparsity")]
     assert "Faint" in figure.caption
     assert "with 2 of 3 seeds" in figure.summary
@@ -89,8 +89,8 @@ def test_layers_of_equal_roles_are_distinguished(tmp_path: Path) -> None:
     found = report("sst2", "tiny", "4x1", 0)
     assert found.sparsity is not None
     kept(replace(found, sparsity={**found.sparsity, "per_layer": dict.fromkeys(layers, 0.5)}), tmp_path / "run")
-    (study,) = records([tmp_path]).studies
-    assert len({(row["role"], row["depth"]) for row in study.layers}) == len(layers)
+    (comparison,) = records([tmp_path]).comparisons
+    assert len({(row["role"], row["depth"]) for row in comparison.layers}) == len(layers)
 
 
 def test_the_page_reveals_no_folders_above(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

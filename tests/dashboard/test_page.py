@@ -48,7 +48,7 @@ def test_equal_reports_give_equal_bytes(made: World, text: str, tmp_path: Path) 
 
 @pytest.fixture
 def little(made: World) -> Path:
-    """A folder of one study."""
+    """A folder of one comparison."""
     return made.sweep / "sst2" / "tiny"
 
 

@@ -20,11 +20,11 @@ from dashboard_helpers import (
     SEEDS,
     STUDIES,
     World,
+    comparison,
     folder_of,
     kept,
     masks_of,
     report,
-    study,
     unfinished,
 )
 
@@ -62,14 +62,14 @@ def test_dense_runs_are_found_from_another_folder(made: World, found: Records) -
     }
     assert {run["label"] for run in dense} == {"dense"}
     assert [cell.finished for cell in found.cells if cell.spec.phase == "dense"] == [SEEDS] * len(STUDIES)
-    for (task, model), one in ((at, study(found, *at)) for at in STUDIES):
+    for (task, model), one in ((at, comparison(found, *at)) for at in STUDIES):
         for row in one.dense:
             values = [report(task, model, "dense", seed).final[row["metric"]] or 0 for seed in SEEDS]
             assert (row["low"], row["high"], row["n"]) == (min(values), max(values), len(SEEDS))
             assert row["mean"] == pytest.approx(float(np.mean(values)))
         assert [row["metric"] for row in one.dense] == one.metrics
     # The training of dense runs is drawn too.
-    assert {row["label"] for row in study(found).curves["loss"]} >= {"dense", "4x1 at 90%"}
+    assert {row["label"] for row in comparison(found).curves["loss"]} >= {"dense", "4x1 at 90%"}
 
 
 @pytest.mark.parametrize("named", [["sweep", "outputs"], ["outputs", "sweep"], ["sweep", "sweep"], ["sweep", "copy"]])
@@ -80,7 +80,7 @@ def test_every_run_counts_once(named: Sequence[str], made: World, found: Records
     assert [run["hash"] for run in both.runs] == [run["hash"] for run in found.runs]
     assert len({run["hash"] for run in both.runs}) == len(both.runs)
     assert both.cells == found.cells
-    for ours, theirs in zip(found.studies, both.studies, strict=True):
+    for ours, theirs in zip(found.comparisons, both.comparisons, strict=True):
         assert theirs.curves == ours.curves
         assert theirs.points == ours.points
         assert theirs.layers == ours.layers
@@ -91,7 +91,7 @@ def test_other_paths_of_the_folders(made: World, found: Records, monkeypatch: py
     for folders in ([Path("multirun_sweeps/demo")], [Path("multirun_sweeps/demo"), made.outputs], [Path()]):
         again = records(folders)
         assert [run["hash"] for run in again.runs] == [run["hash"] for run in found.runs]
-        assert again.studies[0].curves == found.studies[0].curves
+        assert again.comparisons[0].curves == found.comparisons[0].curves
     monkeypatch.chdir(made.sweep / "mrpc")
     assert len(records([Path("..")]).runs) == len(found.runs)
 
@@ -121,7 +121,7 @@ def test_points_are_the_finished_runs(made: World, found: Records) -> None:
     }
     drawn = {
         (one.task, one.model, row["pattern"], row["seed"], row["metric"]): (row["score"], row["sparsity"])
-        for one in found.studies
+        for one in found.comparisons
         for row in one.points
     }
     assert drawn == wanted
@@ -143,7 +143,9 @@ def test_bands_over_seeds(
             for line in lines_of(place):
                 if line.get(logged) is not None:
                     values[run_report.spec.cell, line["step"]].append(line[logged])
-    rows = [row for row in study(found, *task_and_model).curves[curve] if row.get("metric", "accuracy") == "accuracy"]
+    rows = [
+        row for row in comparison(found, *task_and_model).curves[curve] if row.get("metric", "accuracy") == "accuracy"
+    ]
     assert {(row["cell"], row["step"]): (row["low"], row["high"], row["n"]) for row in rows} == {
         at: (min(some), max(some), len(some)) for at, some in values.items()
     }
@@ -156,7 +158,7 @@ def test_bands_over_seeds(
 
 
 def test_layers_are_the_mean_over_seeds(found: Records) -> None:
-    rows = [row for row in study(found).layers if row["label"] == "4x1 at 90%"]
+    rows = [row for row in comparison(found).layers if row["label"] == "4x1 at 90%"]
     assert [(row["layer"], row["role"], row["depth"], row["n"]) for row in rows] == [
         (QUERY, "attention.self.query", "0", 3),
         (FFN, "output", "1", 3),
@@ -171,7 +173,7 @@ def test_layers_are_the_mean_over_seeds(found: Records) -> None:
 
 
 def test_masks_are_of_the_first_seed_with_a_model(made: World, found: Records, tmp_path: Path) -> None:
-    rows = study(found).masks
+    rows = comparison(found).masks
     assert [(row["label"], row["part"], row["shape"], row["seed"]) for row in rows] == [
         ("4x1 at 90%", "4x1", "4x1", 0),
         ("2:4 at 50%", "2:4", "2:4", 0),
@@ -188,11 +190,11 @@ def test_masks_are_of_the_first_seed_with_a_model(made: World, found: Records, t
     shutil.copytree(made.sweep, tmp_path / "demo", ignore=shutil.ignore_patterns("plan.json"))
     first = folder_of(tmp_path / "demo", report("sst2", "tiny", "4x1", 0))
     shutil.rmtree(first / "model")
-    assert [row["seed"] for row in study(records([tmp_path]), "sst2", "tiny").masks] == [1]
+    assert [row["seed"] for row in comparison(records([tmp_path]), "sst2", "tiny").masks] == [1]
     for model in (tmp_path / "demo").rglob("model"):
         shutil.rmtree(model)
-    assert study(records([tmp_path])).masks == []
-    assert study(records([tmp_path])).points == study(found).points
+    assert comparison(records([tmp_path])).masks == []
+    assert comparison(records([tmp_path])).points == comparison(found).points
 
 
 def test_failures(made: World, found: Records) -> None:

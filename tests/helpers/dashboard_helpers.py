@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from saved_run_helpers import write_whole_model
 from spec_helpers import changed, report_of
 
+from hydraprune.dashboard.comparisons import Comparison
 from hydraprune.dashboard.records import Records
-from hydraprune.dashboard.studies import Study
 from hydraprune.results.plan_file import Plan, Planned, write_plan
 from hydraprune.results.report import RunReport, write_report
 
@@ -49,7 +49,7 @@ class World:
 
 
 def world(place: Path) -> World:
-    """Three studies of up to four patterns and three seeds; one run failed, one was interrupted, one did not start.
+    """Three comparisons of up to four patterns and three seeds; one run failed, one was interrupted, one did not start.
 
     One score is not finite, one history ends with an incomplete line.
     """
@@ -231,6 +231,6 @@ def write_model(folder: Path, masks: dict[str, NDArray[np.bool_]], seed: int) ->
     save_file(weights, folder / "model.safetensors")
 
 
-def study(found: Records, task: str = "mrpc", model: str = "bert_mini") -> Study:
-    (wanted,) = [study for study in found.studies if (study.task, study.model) == (task, model)]
+def comparison(found: Records, task: str = "mrpc", model: str = "bert_mini") -> Comparison:
+    (wanted,) = [comparison for comparison in found.comparisons if (comparison.task, comparison.model) == (task, model)]
     return wanted

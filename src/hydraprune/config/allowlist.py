@@ -37,15 +37,17 @@ _OWN = (
     "hydraprune.data.tasks",
     "hydraprune.data.toy_tasks",
     "hydraprune.jobs",
+    "hydraprune.search.pruner",
+    "hydraprune.search.settings",
     "hydraprune.tracking.experiment_trackers",
     "hydraprune.tracking.trackers.Several",
     "hydraprune.tracking.trackers.Silent",
     "hydraprune.tracking.wandb_tracker.WandB",
 )
 # Only optimizers and schedules: other functions of transformers download, unpickle and run code.
-_LIBRARIES = ("torch.optim", "transformers.optimization")
+_LIBRARIES = ("torch.optim", "transformers.optimization", "optuna.samplers", "optuna.pruners")
 # Prefixes of the targets whose module is imported at all.
-_IMPORTED = ("hydraprune", "torch.optim", "transformers")
+_IMPORTED = ("hydraprune", "torch.optim", "transformers", "optuna.samplers", "optuna.pruners")
 _REMOTE_CODE = "trust_remote_code"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from hydra._internal.utils import get_args_parser
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from hydraprune.config.composition import conf_dir, typed_words
 from hydraprune.config.config_files import WHOLE_CONFIG_GROUPS
-from hydraprune.config.schema import ENGINE_KEYS, override_key
+from hydraprune.config.schema import ENGINE_KEYS, OPTIONAL_NODES, override_key
 from hydraprune.config.spellings import our_key, our_way
 from hydraprune.errors import UserError
 
@@ -92,7 +92,7 @@ def _check_group(word: str) -> None:
 # Keys that only a sweep reads.
 _OF_SWEEPS = ("sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
 # Keys that say how the jobs of a sweep are run, and that the jobs themselves are not given.
-_OF_ENGINES = ("engine", *ENGINE_KEYS)
+_OF_ENGINES = (*OPTIONAL_NODES, *ENGINE_KEYS)
 
 
 def check_single_run(config: DictConfig) -> None:
@@ -133,9 +133,17 @@ def check_engine_words(jobs: Sequence[Sequence[str]]) -> None:
     Raises:
         UserError: naming the key.
     """
-    for word in jobs[0] if jobs else []:
-        key = override_key(word)
-        if _is_below(key, _OF_ENGINES) and any(word not in job for job in jobs):
+    check_varied_keys(override_key(word) for word in (jobs[0] if jobs else ()) if any(word not in job for job in jobs))
+
+
+def check_varied_keys(keys: Iterable[str]) -> None:
+    """Refuse keys that say how jobs are run among those in which jobs differ.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key in keys:
+        if _is_below(key, _OF_ENGINES):
             raise UserError("is one for all jobs of a sweep", key=key, cure="give one value")
 
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from hydraprune.config.renamed_targets import with_earliest_targets
-from hydraprune.config.schema import ENGINE_KEYS
+from hydraprune.config.schema import ENGINE_KEYS, OPTIONAL_NODES
 from hydraprune.utils.names import snake
 
 # Keys that do not change the result: where and how often files are written, and trackers. `recipe` acts through the
@@ -23,7 +23,7 @@ NOT_THE_RESULT = (
     "plan",
     "tracker",
     "modules",
-    "engine",
+    *OPTIONAL_NODES,
     *ENGINE_KEYS,
     "recipe",
     "cache.dir",

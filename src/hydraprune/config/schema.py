@@ -65,8 +65,8 @@ TARGET_NODES = (
     *("tracker", "training", "optimizer", "lr_scheduler", "distill", "progressive", "regularizer", "scheduler"),
     *("pruner", "model", "task", "pattern"),
 )
-# The engine of a sweep, which a config need not have.
-_OPTIONAL_NODE = "engine"
+# The engine of a sweep and the study that makes its jobs, which a config need not have.
+OPTIONAL_NODES = ("engine", "study")
 # Every other key, with its kind; `Any` where whatever uses the value checks it.
 PLAIN: dict[str, Any] = {
     "seed": int,
@@ -122,7 +122,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
     if config.get("phase") not in PHASES:
         raise UserError("leave it out", key="phase", value=_short(config.get("phase")), cure="the pattern chooses it")
     _check_top(config)
-    _check_node(config, "", {*PLAIN, *_GROUPS, *TARGET_NODES, *ENGINE_KEYS, _OPTIONAL_NODE})
+    _check_node(config, "", {*PLAIN, *_GROUPS, *TARGET_NODES, *ENGINE_KEYS, *OPTIONAL_NODES})
 
 
 def _check_top(config: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from hydraprune.dashboard.theme import COLORS
 
 Spec = dict[str, Any]
 
-_ROWS = alt.NamedData("rows")
+ROWS = alt.NamedData("rows")
 _DENSE = alt.NamedData("dense")
 _SHAPES = ("circle", "diamond", "square", "triangle-up", "cross", "triangle-down")
 # Dashes of curves, one for each time that the colors are used up.
@@ -39,9 +39,9 @@ def against_sparsity(labels: Sequence[str]) -> Spec:
     y = alt.Y("score:Q", title=None, axis=alt.Axis(format=".3f", tickCount=6)).scale(zero=False, padding=18)
     known = [alt.Tooltip("label:N", title="pattern"), alt.Tooltip("seed:O")]
     known += [alt.Tooltip("score:Q", format=".4f"), alt.Tooltip("sparsity:Q", format=".2%")]
-    base = alt.Chart(_ROWS).encode(x=x, y=y, color=color, shape=shape)
+    base = alt.Chart(ROWS).encode(x=x, y=y, color=color, shape=shape)
     seeds = base.mark_point(size=46, opacity=0.55, filled=True).encode(tooltip=known)
-    means = alt.Chart(_ROWS).transform_aggregate(
+    means = alt.Chart(ROWS).transform_aggregate(
         score="mean(score)", sparsity="mean(sparsity)", n="count()", groupby=["label"]
     )
     of_mean = [known[0], alt.Tooltip("n:Q", title="seeds"), *known[2:]]
@@ -54,7 +54,7 @@ def against_sparsity(labels: Sequence[str]) -> Spec:
     line = dense.mark_rule(strokeDash=[5, 4], style="dense").encode(y="mean:Q", tooltip=of_dense)
     name = dense.mark_text(align="left", baseline="bottom", dx=6, dy=-3, style="dense")
     name = name.encode(x=alt.value(0), y="mean:Q", text="label:N")
-    return _spec(alt.layer(band, line, name, seeds, large, named), height=320)
+    return finished_spec(alt.layer(band, line, name, seeds, large, named), height=320)
 
 
 def against_latency(labels: Sequence[str], engines: Sequence[str], clock: str) -> Spec:
@@ -79,7 +79,7 @@ def against_latency(labels: Sequence[str], engines: Sequence[str], clock: str) -
     tooltip += [alt.Tooltip("version:N"), alt.Tooltip("workload:N"), alt.Tooltip("ms:Q", format=".3~r")]
     tooltip += [alt.Tooltip("times_dense:Q", format=".2f", title="x dense fp32")]
     tooltip += [alt.Tooltip("score:Q", format=".4f"), alt.Tooltip("examples:Q", format=",d")]
-    rows = alt.Chart(_ROWS)
+    rows = alt.Chart(ROWS)
     reach = rows.transform_aggregate(ms="min(ms)", most="max(ms)", groupby=["name", "label", "level"])
     level = reach.mark_rule(opacity=0.35, strokeWidth=1.5).encode(x=x, x2="most:Q", y="level:Q", color=color)
     fastest = rows.transform_window(place="row_number()", sort=[alt.SortField("ms")], groupby=["name"])
@@ -95,7 +95,7 @@ def against_latency(labels: Sequence[str], engines: Sequence[str], clock: str) -
     # Along the rule, so that it fits wherever that is.
     name = dense.mark_text(angle=270, align="left", baseline="bottom", dx=4, dy=-4, style="dense")
     name = name.encode(x=x, y=alt.value("height"), text="label:N")
-    return _spec(alt.layer(rule, name, level, stems, points, named), height=340)
+    return finished_spec(alt.layer(rule, name, level, stems, points, named), height=340)
 
 
 def over_steps(labels: Sequence[str], form: str, zero: bool) -> Spec:
@@ -110,7 +110,7 @@ def over_steps(labels: Sequence[str], form: str, zero: bool) -> Spec:
     axis = alt.Axis(format=form, tickCount=5)
     y = alt.Y("mean:Q", title=None, axis=axis).scale(zero=zero)
     x = alt.X("step:Q", title="step", axis=alt.Axis(tickCount=5, format=",d"))
-    rows = alt.Chart(_ROWS).transform_calculate(hue="datum.pattern === 'dense' ? 'dense' : datum.label")
+    rows = alt.Chart(ROWS).transform_calculate(hue="datum.pattern === 'dense' ? 'dense' : datum.label")
     # Faint where seeds are missing: the mean of the rest is not comparable.
     faint = alt.Opacity("whole:O", legend=None).scale(domain=[True, False], range=[1, 0.4])
     base = rows.encode(x=x, color=color, detail=["cell:N", "whole:O"])
@@ -123,7 +123,7 @@ def over_steps(labels: Sequence[str], form: str, zero: bool) -> Spec:
     dashes = alt.StrokeDash("hue:N").scale(domain=names, range=kinds)
     line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dashes, opacity=faint)
     touch = base.mark_point(size=90, opacity=0, filled=True).encode(y=y, tooltip=tooltip)
-    return _spec(alt.layer(area, line, touch), height=240)
+    return finished_spec(alt.layer(area, line, touch), height=240)
 
 
 def cost(labels: Sequence[str], published: bool) -> Spec:
@@ -134,7 +134,7 @@ def cost(labels: Sequence[str], published: bool) -> Spec:
     """
     x = alt.X("difference:Q", title="sparse - dense", axis=alt.Axis(format="+.3f", tickCount=6))
     y = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=230, domain=False, ticks=False))
-    base = alt.Chart(_ROWS).encode(y=y, color=_color(labels))
+    base = alt.Chart(ROWS).encode(y=y, color=_color(labels))
     tooltip = [alt.Tooltip("name:N", title="config"), alt.Tooltip("measure:N", title="metric")]
     tooltip += [alt.Tooltip("difference:Q", format="+.4f"), alt.Tooltip("low:Q", format="+.4f", title="95 % from")]
     tooltip += [alt.Tooltip("high:Q", format="+.4f", title="to"), alt.Tooltip("n:Q", title="seeds")]
@@ -146,10 +146,10 @@ def cost(labels: Sequence[str], published: bool) -> Spec:
     mean = base.mark_point(filled=True, size=120, shape="circle", style="mean").encode(x=x, tooltip=tooltip)
     layers = [zero, reach, mean]
     if published:
-        others = alt.Chart(_ROWS).transform_filter("isValid(datum.published)")
+        others = alt.Chart(ROWS).transform_filter("isValid(datum.published)")
         hollow = others.mark_point(size=90, shape="diamond", filled=False, strokeWidth=1.6, style="published")
         layers.append(hollow.encode(x="published:Q", y=y, tooltip=tooltip))
-    return _spec(alt.layer(*layers), height=alt.Step(34))
+    return finished_spec(alt.layer(*layers), height=alt.Step(34))
 
 
 @lru_cache
@@ -162,14 +162,14 @@ def per_layer(depths: int = 1) -> Spec:
     x = alt.X("depth:N", title="layer", sort=None, axis=alt.Axis(labelAngle=0, orient="top", domain=False))
     y = alt.Y("role:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, domain=False, ticks=False))
     tooltip = [alt.Tooltip("layer:N"), alt.Tooltip("sparsity:Q", format=".2%"), alt.Tooltip("n:Q", title="seeds")]
-    base = alt.Chart(_ROWS).encode(x=x, y=y, tooltip=tooltip)
+    base = alt.Chart(ROWS).encode(x=x, y=y, tooltip=tooltip)
     shade = alt.Color("sparsity:Q", legend=None).scale(domain=[0, 1])
     cells = base.mark_rect(cornerRadius=3, style="cell").encode(color=shade)
     text = base.encode(text=alt.Text("sparsity:Q", format=".0%"))
     # Where the ramps of both themes change from backgrounds for one text color to backgrounds for the other.
     low = text.transform_filter("datum.sparsity < 0.67").mark_text(fontSize=10, style="on-low")
     high = text.transform_filter("datum.sparsity >= 0.67").mark_text(fontSize=10, style="on-high")
-    return _spec(alt.layer(cells, *([low, high] if depths <= _NUMBERED_DEPTHS else [])), height=alt.Step(25))
+    return finished_spec(alt.layer(cells, *([low, high] if depths <= _NUMBERED_DEPTHS else [])), height=alt.Step(25))
 
 
 def mask(pattern: str, rows: int, columns: int, top: int = 0, left: int = 0) -> Spec:
@@ -190,7 +190,7 @@ def _mask(rows: int, columns: int, tall: int, wide: int, top: int, left: int) ->
     x = alt.X("column:Q", axis=None).scale(domain=[0, columns], nice=False)
     y = alt.Y("row:Q", axis=None).scale(domain=[0, rows], nice=False, reverse=True)
     kept = (
-        alt.Chart(_ROWS)
+        alt.Chart(ROWS)
         .transform_calculate(right="datum.column + 1", below="datum.row + 1")
         .mark_rect(style="kept")
         .encode(x=x, x2="right:Q", y=y, y2="below:Q")
@@ -203,7 +203,7 @@ def _mask(rows: int, columns: int, tall: int, wide: int, top: int, left: int) ->
     if wide:
         at = [{"at": i} for i in range(-left % wide, columns, wide) if i]
         lines.append(alt.Chart(alt.InlineData(at)).mark_rule(style="border").encode(x=alt.X("at:Q", axis=None)))
-    return _spec(alt.layer(background, kept, *lines), height=200)
+    return finished_spec(alt.layer(background, kept, *lines), height=200)
 
 
 @lru_cache
@@ -225,8 +225,8 @@ def time_spent() -> Spec:
     order = alt.Color("spent:O", title=None, sort=None, legend=alt.Legend(orient="top")).scale(domain=list(_PHASES))
     tooltip = [alt.Tooltip("name:N", title="run"), alt.Tooltip("spent:N", title="on")]
     tooltip += [alt.Tooltip("seconds:Q", format=",.1f"), alt.Tooltip("total:Q", format=",.1f")]
-    bars = alt.Chart(_ROWS).mark_bar(height={"band": 0.72}).encode(x=x, y=y, color=order, tooltip=tooltip)
-    return _spec(bars.encode(order=alt.Order("place:Q")), height=alt.Step(19))
+    bars = alt.Chart(ROWS).mark_bar(height={"band": 0.72}).encode(x=x, y=y, color=order, tooltip=tooltip)
+    return finished_spec(bars.encode(order=alt.Order("place:Q")), height=alt.Step(19))
 
 
 def domain(labels: Sequence[str]) -> list[str]:
@@ -252,7 +252,8 @@ def _shape(labels: Sequence[str]) -> alt.Shape:
     return alt.Shape("label:N", legend=None).scale(domain=list(labels), range=shapes)
 
 
-def _spec(chart: Any, height: Any) -> Spec:
+def finished_spec(chart: Any, height: Any) -> Spec:
+    """The specification of a chart, without its rows."""
     spec: Spec = chart.properties(width="container", height=height).to_dict()
     # Altair's default config would override the theme.
     spec.pop("config", None)

@@ -11,10 +11,10 @@ import vl_convert
 
 from hydraprune.dashboard import theme
 from hydraprune.dashboard.charts import Spec
+from hydraprune.dashboard.comparisons import Row
 from hydraprune.dashboard.figure import Figure
 from hydraprune.dashboard.figures import all_figures
 from hydraprune.dashboard.records import records
-from hydraprune.dashboard.studies import Row
 from hydraprune.errors import UserError
 
 # Width of a figure in pixels, by its kind.

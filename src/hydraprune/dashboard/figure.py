@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydraprune.dashboard.charts import Spec
-from hydraprune.dashboard.studies import Row
+from hydraprune.dashboard.comparisons import Row
 
 # Pixels to reserve in addition to a figure's own height: for an axis with its title, for a legend above it, and for
 # the title below a mask. A few more than needed, for wider fonts.

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hydraprune.dashboard import charts
+from hydraprune.dashboard.comparisons import Comparison, Row
 from hydraprune.dashboard.figure import Figure
 from hydraprune.dashboard.records import Records
-from hydraprune.dashboard.studies import Row, Study
+from hydraprune.dashboard.study_figures import study_figures
 from hydraprune.data.metric_direction import is_error
 
 
@@ -17,7 +18,7 @@ from hydraprune.data.metric_direction import is_error
 class Section:
     """The figures of one model on one task."""
 
-    study: Study
+    comparison: Comparison
     figures: Sequence[Figure]
 
 
@@ -30,13 +31,18 @@ def over_all(records: Records) -> list[Figure]:
 def sections(records: Records) -> list[Section]:
     """The figures of every model on every task."""
     return [
-        Section(study, list(of_study(study, records.labels, number))) for number, study in enumerate(records.studies)
+        Section(each, list(of_comparison(each, records.labels, number)))
+        for number, each in enumerate(records.comparisons)
     ]
 
 
 def all_figures(records: Records) -> list[Figure]:
     """Every figure of the page."""
-    return [*over_all(records), *(figure for section in sections(records) for figure in section.figures)]
+    return [
+        *over_all(records),
+        *study_figures(records.studies),
+        *(figure for section in sections(records) for figure in section.figures),
+    ]
 
 
 def cost(records: Records, of_errors: bool) -> Figure | None:
@@ -110,35 +116,39 @@ def time_spent(records: Records) -> Figure | None:
     )
 
 
-def of_study(study: Study, labels: Sequence[str], number: int) -> Iterator[Figure]:
+def of_comparison(comparison: Comparison, labels: Sequence[str], number: int) -> Iterator[Figure]:
     """The figures of one model on one task, without empty ones.
 
     Args:
         labels: all labels of the page, for their colors.
-        number: of the study, for unique ids.
+        number: of the comparison, for unique ids.
     """
-    name = f"{_safe(study.task)}-{_safe(study.model)}-{number}"
-    if study.points:
+    name = f"{_safe(comparison.task)}-{_safe(comparison.model)}-{number}"
+    if comparison.points:
         yield Figure(
             f"accuracy-{name}",
             "Score against sparsity",
             "All finished runs: a small mark per seed, a large one for the mean over the seeds of a pattern. Dashed: "
             "the mean of the dense models that they started from, in a band from minimum to maximum.",
-            "; ".join(_means(study)),
+            "; ".join(_means(comparison)),
             charts.against_sparsity(labels),
-            study.points,
-            study.dense,
-            metric=study.metric,
+            comparison.points,
+            comparison.dense,
+            metric=comparison.metric,
         )
-    yield from _speeds(study, labels, name)
-    yield from _curves(study, labels, name)
-    yield from _layers(study, name)
-    yield from _masks(study, name)
+    yield from _speeds(comparison, labels, name)
+    yield from _curves(comparison, labels, name)
+    yield from _layers(comparison, name)
+    yield from _masks(comparison, name)
 
 
-def _speeds(study: Study, labels: Sequence[str], name: str) -> Iterator[Figure]:
-    for number, found in enumerate(study.speeds):
-        metric = study.metric if any(row["metric"] == study.metric for row in found.points) else study.metrics[0]
+def _speeds(comparison: Comparison, labels: Sequence[str], name: str) -> Iterator[Figure]:
+    for number, found in enumerate(comparison.speeds):
+        metric = (
+            comparison.metric
+            if any(row["metric"] == comparison.metric for row in found.points)
+            else comparison.metrics[0]
+        )
         shown = [row for row in found.points if (row["metric"], row["workload"]) == (metric, found.workloads[0])]
         yield Figure(
             f"latency-{name}-{number}",
@@ -173,24 +183,24 @@ _CURVES = {
 }
 
 
-def _curves(study: Study, labels: Sequence[str], name: str) -> Iterator[Figure]:
+def _curves(comparison: Comparison, labels: Sequence[str], name: str) -> Iterator[Figure]:
     for key, (title, caption, form, zero) in _CURVES.items():
-        if rows := study.curves[key]:
+        if rows := comparison.curves[key]:
             yield Figure(
                 f"{key}-{name}",
                 f"{title} over steps",
                 f"{caption} Line: the mean over seeds; band: minimum to maximum."
                 + " Faint: some seeds are missing." * any(not row["whole"] for row in rows),
-                "; ".join(_ends(rows, study.metric)),
+                "; ".join(_ends(rows, comparison.metric)),
                 charts.over_steps(labels, form, zero),
                 rows,
-                metric=study.metric if key == "score" else None,
+                metric=comparison.metric if key == "score" else None,
                 kind="third",
             )
 
 
-def _layers(study: Study, name: str) -> Iterator[Figure]:
-    for layers in _by(study.layers, "cell"):
+def _layers(comparison: Comparison, name: str) -> Iterator[Figure]:
+    for layers in _by(comparison.layers, "cell"):
         first = layers[0]
         least, most = min(layers, key=_sparsity), max(layers, key=_sparsity)
         yield Figure(
@@ -205,8 +215,8 @@ def _layers(study: Study, name: str) -> Iterator[Figure]:
         )
 
 
-def _masks(study: Study, name: str) -> Iterator[Figure]:
-    for number, row in enumerate(study.masks):
+def _masks(comparison: Comparison, name: str) -> Iterator[Figure]:
+    for number, row in enumerate(comparison.masks):
         lines: list[str] = row["kept"]
         tall, wide = len(lines), len(lines[0])
         kept = [(i, j) for i, line in enumerate(lines) for j, bit in enumerate(line) if bit == "1"]
@@ -243,17 +253,18 @@ def config_name(config: Row, records: Records) -> str:
 
 def _subject(task: str, model: str, records: Records) -> list[str]:
     """Task and model, each if the page has several."""
-    several = [len({getattr(study, key) for study in records.studies}) > 1 for key in ("task", "model")]
+    several = [len({getattr(comparison, key) for comparison in records.comparisons}) > 1 for key in ("task", "model")]
     return [name for name, shown in zip((task, model), several, strict=True) if shown]
 
 
-def _means(study: Study) -> Iterator[str]:
-    for dense in study.dense:
-        if dense["metric"] == study.metric:
-            yield f"{dense['label']}: mean {study.metric} {dense['mean']:.4f} over {_seeds(dense['n'])}"
-    for rows in _by([row for row in study.points if row["metric"] == study.metric], "label"):
+def _means(comparison: Comparison) -> Iterator[str]:
+    for dense in comparison.dense:
+        if dense["metric"] == comparison.metric:
+            yield f"{dense['label']}: mean {comparison.metric} {dense['mean']:.4f} over {_seeds(dense['n'])}"
+    for rows in _by([row for row in comparison.points if row["metric"] == comparison.metric], "label"):
         score, sparsity = (sum(row[key] for row in rows) / len(rows) for key in ("score", "sparsity"))
-        yield f"{rows[0]['label']}: mean {study.metric} {score:.4f} at {sparsity:.1%} zeros over {_seeds(len(rows))}"
+        name = f"{rows[0]['label']}: mean {comparison.metric}"
+        yield f"{name} {score:.4f} at {sparsity:.1%} zeros over {_seeds(len(rows))}"
 
 
 def _ends(rows: Sequence[Row], metric: str) -> Iterator[str]:

@@ -17,10 +17,11 @@ from markupsafe import Markup
 from hydraprune import __version__
 from hydraprune.dashboard import figures, theme
 from hydraprune.dashboard.charts import domain
+from hydraprune.dashboard.comparisons import Row
 from hydraprune.dashboard.figure import Figure
 from hydraprune.dashboard.figures import config_name
 from hydraprune.dashboard.records import Records, records
-from hydraprune.dashboard.studies import Row
+from hydraprune.dashboard.study_figures import study_figures
 from hydraprune.data.metric_direction import is_error
 from hydraprune.errors import UserError
 from hydraprune.results.matrix import Cell, Score
@@ -71,7 +72,8 @@ def _is_page(file: Path) -> bool:
 def html(found: Records, title: str) -> str:
     """The text of the page."""
     over_all, sections = figures.over_all(found), figures.sections(found)
-    shown = [*over_all, *(drawn for section in sections for drawn in section.figures)]
+    of_studies = study_figures(found.studies)
+    shown = [*over_all, *of_studies, *(drawn for section in sections for drawn in section.figures)]
     columns = speed_columns(found.cells)
     rows = [
         {**_matrix_row(cell, score), **speed_row(cell, columns)}
@@ -102,6 +104,7 @@ def html(found: Records, title: str) -> str:
         runs=found.runs,
         run_names={run["hash"]: figures.run_name(run, found) for run in found.runs},
         over_all={drawn.id: drawn for drawn in over_all},
+        of_studies=of_studies,
         sections=sections,
         failures=found.failures,
         swatches={label: place for place, label in enumerate(domain(found.labels))},

@@ -1,4 +1,4 @@
-"""Reads folders of runs into the contents of the page: cells of the matrix, a study per model and task, runs."""
+"""Reads folders of runs into the contents of the page: cells of the matrix, a comparison per model and task, runs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hydraprune.dashboard.studies import Row, Study, studies
+from hydraprune.dashboard.comparisons import Comparison, Row, comparisons
 from hydraprune.results.collect import Gathered, gather
 from hydraprune.results.matrix import Cell
 from hydraprune.results.report import RunReport, read_report
 from hydraprune.results.rows import report_row
+from hydraprune.results.study_record import StudyRecord
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,15 @@ class Records:
         runs: a row per run, with the dense runs that sparse runs started from.
         failures: (folder, reason).
         not_measured: (file, why) of benches, or of models in them, that are of no run here.
+        studies: searches of hyperparameters.
     """
 
     cells: list[Cell]
-    studies: list[Study]
+    comparisons: list[Comparison]
     runs: list[Row]
     failures: list[tuple[str, str]]
     not_measured: list[tuple[str, str]]
+    studies: list[StudyRecord]
 
     @property
     def labels(self) -> list[str]:
@@ -57,7 +60,8 @@ def records(folders: Sequence[Path]) -> Records:
     not_measured = [(_relative(folders[0], Path(what)), why) for what, why in everything.measured.left_out]
     started_from = {name: report for name, (_, report) in dense.items()}
     rows = [_run_row(*run, labels, folders[0]) for run in runs]
-    return Records(cells, studies(runs, cells, started_from), rows, failures, not_measured)
+    compared, studies = comparisons(runs, cells, started_from), list(found.studies.values())
+    return Records(cells, compared, rows, failures, not_measured, studies)
 
 
 def _relative(folder: Path, place: Path) -> str:

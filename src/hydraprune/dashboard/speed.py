@@ -1,4 +1,4 @@
-"""Speed of the models of a study: rows of a figure for each setting that any of them were measured in."""
+"""Speed of the models of a comparison: rows of a figure for each setting that any of them were measured in."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -90,6 +91,9 @@ class Engine(Protocol):
     @property
     def leaves(self) -> bool:
         """Whether `run` returns when the jobs are submitted, before they have ended."""
+
+    def opened(self) -> AbstractContextManager[object]:
+        """A context in which several threads may run jobs, each its own."""
 
     def run(self, commands: Sequence[JobCommand], folder: Path) -> None:
         """Run some jobs; what they did is in their folders.

@@ -6,7 +6,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,9 @@ class Here:
 
     def check(self) -> None:
         check_counts(self.at_once, self.retries)
+
+    def opened(self) -> AbstractContextManager[object]:
+        return nullcontext()
 
     def run(self, commands: Sequence[JobCommand], folder: Path) -> None:
         waiting, codes = list(range(len(commands))), dict[int, int]()

@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ class Joblib:
     def check(self) -> None:
         check_counts(self.at_once, self.retries, fewest=-(1 << 20))
         _require("joblib", "joblib")
+
+    def opened(self) -> AbstractContextManager[object]:
+        return nullcontext()
 
     def run(self, commands: Sequence[JobCommand], folder: Path) -> None:
         trouble: list[Exception] = []
@@ -137,7 +141,8 @@ class Ray:
                 raise UserError("must be at least 0", key=f"engine.{key}", value=least)
         _require("ray", "ray")
 
-    def run(self, commands: Sequence[JobCommand], folder: Path) -> None:
+    @contextmanager
+    def opened(self) -> Iterator[None]:
         # Its statistics of use would be sent to a server of the authors.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
@@ -146,10 +151,16 @@ class Ray:
         if started:
             self._connect(ray)
         try:
-            self._run(ray, commands)
+            yield
         finally:
             if started:
                 ray.shutdown()
+
+    def run(self, commands: Sequence[JobCommand], folder: Path) -> None:
+        with self.opened():
+            import ray
+
+            self._run(ray, commands)
 
     def _connect(self, ray: Any) -> None:
         # It puts a handler of its own in the place of ours (`ray.init`, under "Note").

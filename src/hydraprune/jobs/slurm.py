@@ -12,10 +12,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hydraprune.errors import MISTAKE, UserError
+from hydraprune.errors import INTERRUPTED, MISTAKE, UserError
 from hydraprune.jobs.base import JobCommand, check_counts
 from hydraprune.jobs.slurm_queue import RECORD, Array, call, largest_array, queued, tasks_in_queue, write_record
 from hydraprune.utils import signals
@@ -107,6 +108,9 @@ class Slurm:
             if shutil.which(program) is None:
                 cure = "log in to a machine of the cluster, or leave engine=slurm out"
                 raise UserError(f"{program} is not found: this is no SLURM machine", key="engine=slurm", cure=cure)
+
+    def opened(self) -> AbstractContextManager[object]:
+        return nullcontext()
 
     def run(self, commands: Sequence[JobCommand], folder: Path) -> None:
         for command in commands:
@@ -221,6 +225,7 @@ class Slurm:
             tries=self.retries + 1,
             processes=processes,
             mistake=MISTAKE,
+            interrupted=INTERRUPTED,
             requeue=REQUEUE,
             stop=stop if self.stop_at_first_failure else ":",
         )
@@ -237,7 +242,7 @@ for try in $(seq {tries}); do
   srun --ntasks={processes} bash -c "exec $command"
   code=$?
   case $code in
-    0 | {mistake}) break ;;
+    0 | {mistake} | {interrupted}) break ;;
     {requeue}) scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"; exit {requeue} ;;
   esac
 done

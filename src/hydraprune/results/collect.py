@@ -16,6 +16,8 @@ from hydraprune.results.measurements import Measured, measured
 from hydraprune.results.plan_file import NAME as PLAN
 from hydraprune.results.plan_file import Plan, Planned, load_plan, resolved_folder
 from hydraprune.results.report import NAME, REFUSED, RunReport, load_report
+from hydraprune.results.study_record import NAME as STUDY
+from hydraprune.results.study_record import StudyRecord, load_study
 from hydraprune.results.tables import as_json, comma_separated, markdown
 from hydraprune.utils.files import folders_with, write_text
 
@@ -31,17 +33,29 @@ class Gathered:
         planned: jobs of the plans.
         damaged: (file, why) of reports, plans and benches that cannot be read.
         benches: directory -> its bench.json.
+        studies: directory -> its study.json.
     """
 
     runs: dict[Path, RunReport]
     planned: tuple[Planned, ...]
     damaged: tuple[tuple[str, str], ...] = ()
     benches: dict[Path, BenchReport] = field(default_factory=dict)
+    studies: dict[Path, StudyRecord] = field(default_factory=dict)
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """The cells of the results matrix."""
-        return matrix(self.runs.values(), self.planned, self.measured.measurements)
+        """The cells of the results matrix, without runs that a study stopped early."""
+        stopped = self._stopped
+        reports = [report for report in self.runs.values() if report.spec.hash not in stopped]
+        return matrix(
+            reports, [job for job in self.planned if job.spec.hash not in stopped], self.measured.measurements
+        )
+
+    @property
+    def _stopped(self) -> set[str]:
+        """Hashes of runs that a study stopped early, and that are finished nowhere."""
+        finished = {report.spec.hash for report in self.runs.values() if report.finished}
+        return {report.spec.hash for report in self.runs.values() if report.stopped} - finished
 
     @cached_property
     def measured(self) -> Measured:
@@ -51,7 +65,7 @@ class Gathered:
     @cached_property
     def failures(self) -> list[tuple[str, str]]:
         """(directory, why) of runs that were planned or started and are not finished, and the damaged files."""
-        done = {report.spec.hash for report in self.runs.values() if report.finished}
+        done = {report.spec.hash for report in self.runs.values() if report.finished} | self._stopped
         found = {}
         for job in self.planned:
             if job.spec.hash not in done and (why := job.failure()) is not None:
@@ -82,6 +96,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
     runs: dict[Path, RunReport] = {}
     planned: list[Planned] = []
     benches: dict[Path, BenchReport] = {}
+    studies: dict[Path, StudyRecord] = {}
     damaged: dict[str, str] = {}
     for named in folders:
         if not named.is_dir():
@@ -96,7 +111,8 @@ def gather(folders: Sequence[Path]) -> Gathered:
         places = dict.fromkeys([*folders_with(NAME, folder), *(job.directory for job in jobs)])
         runs |= read_all((place for place in places if place not in stale), load_report, damaged)
         benches |= read_all(folders_with(BENCH, folder), load_bench, damaged)
-    return Gathered(runs, tuple(planned), tuple(damaged.items()), benches)
+        studies |= read_all(folders_with(STUDY, folder), load_study, damaged)
+    return Gathered(runs, tuple(planned), tuple(damaged.items()), benches, studies)
 
 
 _Record = TypeVar("_Record")

@@ -85,6 +85,8 @@ class Planned:
         report = self.report()
         if report is None:
             return "it did not start"
+        if report.stopped:
+            return "a study stopped it early"
         if report.status == "failed":
             return report.error or "it failed"
         if report.finished:

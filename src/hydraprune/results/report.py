@@ -59,6 +59,11 @@ class RunReport:
         """Whether the run has finished."""
         return self.status == "finished"
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a study stopped it early."""
+        return self.status == "stopped"
+
     def as_dict(self) -> dict[str, Any]:
         """The contents of `report.json`, in which the fields of the spec are at the top level."""
         values = asdict(self)
@@ -105,7 +110,7 @@ class _Sparsity(_Shares, total=False):
 
 
 _SHAPES: dict[str, Any] = {
-    "status": Literal["started", "finished", "failed"],
+    "status": Literal["started", "finished", "failed", "stopped"],
     "dense": dict[str, float | str | None] | None,
     "parts": dict[str, _Part],
     "sparsity": _Sparsity | None,

@@ -66,7 +66,7 @@ def _results(cells: Sequence[Cell], columns: Sequence[SpeedColumn]) -> str:
         ]
         for cell, score, row in _scored(cells)
     ]
-    return _table([*header, *_speed_header(columns), "n"], rows)
+    return aligned([*header, *_speed_header(columns), "n"], rows)
 
 
 def _speed_header(columns: Sequence[SpeedColumn]) -> list[str]:
@@ -101,7 +101,7 @@ def _paired(cells: Sequence[Cell]) -> str:
         for cell, score, row in _scored(cells)
         if score is not None
     ]
-    return _table(header, rows)
+    return aligned(header, rows)
 
 
 def _beside(cells: Sequence[Cell]) -> str:
@@ -128,7 +128,7 @@ def _beside(cells: Sequence[Cell]) -> str:
                 in_markdown(verdict(score, published, cell.typed)),
             ]
         )
-    return _table(header, rows)
+    return aligned(header, rows)
 
 
 def verdict(score: Score | None, row: Published, typed: Sequence[str]) -> str:
@@ -164,7 +164,7 @@ def _dense(cells: Sequence[Cell], columns: Sequence[SpeedColumn]) -> str:
     without = [cell for cell, score, _ in scored if score is None]
     rows += [[*_names(cell), *[NONE] * 3, *_speeds(cell, columns), _count(cell, None)] for cell in without]
     header = ["model", "task", "pattern", "metric", "mean / max", "sd", *_speed_header(columns), "n"]
-    return _table(header, rows)
+    return aligned(header, rows)
 
 
 def _scored(cells: Sequence[Cell]) -> list[tuple[Cell, Score | None, Row]]:
@@ -275,7 +275,7 @@ def _interval(low: float | None, high: float | None) -> str:
     return NONE if low is None else f"[{low:+.4f}, {high:+.4f}]"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, its columns aligned for a terminal too."""
     lines = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in lines) for i in range(len(header))]

@@ -14,6 +14,8 @@ from hydraprune.results.report import REFUSED
 
 # As conf/config.yaml has them.
 RUN_DIR, SWEEP_SUBDIR = "${hydraprune_run_dir:}", "${hydraprune_run_subdir:}"
+# Subfolder of a sweep's: what the processes of its jobs print.
+LOGS = "logs"
 # Environment of a job that an engine starts: the folder for the report of its refusal, and whether it trains only the
 # dense run that it starts from.
 REFUSAL, ONLY_DENSE = "HYDRAPRUNE_REFUSAL", "HYDRAPRUNE_ONLY_DENSE"

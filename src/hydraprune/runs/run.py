@@ -162,12 +162,17 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
 
 @contextmanager
 def _failure_recorded(experiment: Experiment) -> Iterator[None]:
-    """Write a failed report if an error ends the run.
+    """Write a failed report if an error ends the run, and one that says so if its stop file did.
 
     Checkpoints stay: the error may have been the disk's. An interrupt is not a failure: the run can be resumed.
     """
     try:
         yield
+    except signals.Stopped:
+        if signals.is_given_up():
+            with suppress(OSError):
+                write_report(replace(started_report(experiment), status="stopped"), experiment.directory)
+        raise
     except Exception as error:
         if finished_run(experiment.directory, experiment.spec.hash) is None:
             shown = one_line(as_user_error(error, experiment) or error)

@@ -18,12 +18,10 @@ from hydraprune.config.schema import check_arguments
 from hydraprune.errors import UserError
 from hydraprune.jobs import Engine, JobCommand
 from hydraprune.results.plan_file import Plan, Planned
-from hydraprune.runs.folders import ONLY_DENSE, REFUSAL
+from hydraprune.runs.folders import LOGS, ONLY_DENSE, REFUSAL
 
 # Keys of engines -> their values where there is none.
 _WITHOUT_ENGINE = {"at_once": None, "retries": 0, "stop_at_first_failure": False, "submit": False, "processes": 1}
-# Subfolder of a sweep's: what the processes of its jobs print.
-LOGS = "logs"
 
 
 def engine_of(master: DictConfig) -> Engine | None:

@@ -67,9 +67,11 @@ class View:
     def _show(self) -> None:
         now = self._look()
         for job, report in now.done:
-            self._print_once(job, f"done    {job.name}: {result_line(report)}", now)
+            self._print_once(job, f"done    {now.name(job)}: {result_line(report)}", now)
         for job, why in now.failed:
-            self._print_once(job, f"failed  {job.name}: {why}", now)
+            self._print_once(job, f"failed  {now.name(job)}: {why}", now)
+        for job, _ in now.stopped:
+            self._print_once(job, f"stopped {now.name(job)}, early", now)
         if self._live is not None:
             self._live.update(Group(*progress_view(now, self._console.width)), refresh=True)
 
@@ -77,5 +79,5 @@ class View:
         if str(job.directory) in self._printed:
             return
         self._printed.add(str(job.directory))
-        count = f"{len(now.done) + len(now.failed)} of {now.total}"
+        count = f"{now.ended} of {now.total}"
         self._console.print(Text(f"{line}  ({count}, {now.left} left)"), soft_wrap=True)

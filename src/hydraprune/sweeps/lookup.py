@@ -62,6 +62,7 @@ def _unplanned(folder: Path, named: Path, damaged: dict[str, str]) -> Progress:
         for job, report in jobs
         if report.status == "started"
     ]
+    stopped = [(job, report) for job, report in jobs if report.stopped]
     return Progress(
         tuple(done),
         tuple(failed),
@@ -71,6 +72,7 @@ def _unplanned(folder: Path, named: Path, damaged: dict[str, str]) -> Progress:
         newest(done),
         idle=max(0.0, time.time() - max(last_written(place / NAME) for place, _ in found)),
         planned=found[0][0] == folder,
+        stopped=tuple(stopped),
         names=unique_names([job for job, _ in jobs]),
         damaged=tuple(damaged.items()),
     )

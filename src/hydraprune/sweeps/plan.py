@@ -47,7 +47,7 @@ def make_plan(command: Sequence[str], jobs: Iterable[Job], workers: int, elsewhe
     Args:
         elsewhere: whether the jobs run on other machines, so that their device cannot be checked here.
     """
-    checked = _CheckedCells(elsewhere)
+    checked = CheckedCells(elsewhere)
     planned: dict[str, Planned] = {}
     dense: dict[str, Planned] = {}
     for job in jobs:
@@ -72,8 +72,12 @@ def _spread(jobs: list[Planned]) -> list[Planned]:
     return [job for _, job in sorted(zip(places, jobs, strict=True), key=lambda pair: pair[0])]
 
 
-class _CheckedCells:
-    """Cells whose config was checked. The seed plays no part in a check, so each cell is checked once."""
+class CheckedCells:
+    """Cells whose config was checked. The seed plays no part in a check, so each cell is checked once.
+
+    Args:
+        elsewhere: see `make_plan`.
+    """
 
     def __init__(self, elsewhere: bool) -> None:
         self._elsewhere = elsewhere
@@ -164,7 +168,7 @@ def finished_runs(folders: Iterable[Path]) -> list[RunReport]:
 
 
 def state(job: Planned) -> str:
-    """new, finished, failed, cut or refused."""
+    """new, finished, failed, stopped, cut or refused."""
     if job.refused is not None:
         return "refused"
     if job.finished() is not None:
@@ -172,7 +176,7 @@ def state(job: Planned) -> str:
     report = job.report()
     if report is None:
         return "new"
-    return "failed" if report.status == "failed" else "cut"
+    return report.status if report.status in ("failed", "stopped") else "cut"
 
 
 def _line(job: Planned, word: str, seconds: float | None) -> str:

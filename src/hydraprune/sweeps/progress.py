@@ -75,6 +75,8 @@ class Progress:
         passed: seconds from the start of the sweep until now, or until the end of its last job; None if unknown.
         idle: seconds since a job last started or ended.
         planned: whether all jobs are known; otherwise more may follow.
+        stopped: by a study, early.
+        following: jobs of a study that are not known yet.
         names: unique names of the jobs, by directory.
         damaged: (file or name of a job, why) of reports and plans that cannot be read.
     """
@@ -88,6 +90,8 @@ class Progress:
     passed: float | None = None
     idle: float = 0.0
     planned: bool = True
+    stopped: tuple[tuple[Planned, RunReport], ...] = ()
+    following: int = 0
     names: Mapping[Path, str] = field(default_factory=dict)
     damaged: tuple[tuple[str, str], ...] = ()
 
@@ -99,13 +103,18 @@ class Progress:
     def total(self) -> int:
         """The number of jobs, without dense runs that are not jobs."""
         running = sum(not run.is_ancestor for run in self.running)
-        return len(self.done) + len(self.failed) + len(self.waiting) + running
+        return self.ended + len(self.waiting) + running + self.following
+
+    @property
+    def ended(self) -> int:
+        """The number of jobs that will not go on."""
+        return len(self.done) + len(self.failed) + len(self.stopped)
 
     @property
     def share(self) -> float:
         """The share of all jobs that is done, from 0 to 1; of running ones, their share of steps."""
         partly = sum(run.share for run in self.running if not run.is_ancestor)
-        return (len(self.done) + len(self.failed) + partly) / max(1, self.total)
+        return (self.ended + partly) / max(1, self.total)
 
     @property
     def over(self) -> bool:
@@ -124,7 +133,7 @@ def progress(
         reports: those of an earlier look, so that only what changed is read; they are kept up to date.
     """
     reports = reports or JobReports()
-    done, failed, running, waiting, damaged = [], [], [], [], []
+    done, failed, stopped, running, waiting, damaged = [], [], [], [], [], []
     missing: list[Planned] = []
     jobs = [job for job in plan.jobs if not job.earlier]
     last = since
@@ -136,6 +145,8 @@ def progress(
             failed.append((job, job.refused))
         elif report is not None and found.finished:
             done.append((job, report))
+        elif report is not None and report.stopped and recent:
+            stopped.append((job, report))
         elif report is not None and report.status == "failed" and recent:
             failed.append((job, report.error or "failed"))
         elif report is not None and report.status == "started" and recent:
@@ -178,9 +189,22 @@ def progress(
         newest(done),
         max(0.0, (now if running or waiting else last) - since),
         max(0.0, now - last),
+        stopped=tuple(stopped),
         names=unique_names(jobs),
         damaged=tuple(damaged),
     )
+
+
+def with_following(now: Progress, following: int, workers: int) -> Progress:
+    """The progress of a study, of whose jobs some are not known yet: each takes as long as those before, on average.
+
+    Args:
+        workers: jobs that run at a time.
+    """
+    totals = [report.seconds.get("total", 0.0) for _, report in now.done]
+    each = statistics.fmean(totals) if totals else None
+    left = time_left([*(run.left for run in now.running), *[each] * following], workers)
+    return replace(now, following=following, left=left)
 
 
 def newest(done: Sequence[tuple[Planned, RunReport]]) -> tuple[tuple[Planned, RunReport], ...]:

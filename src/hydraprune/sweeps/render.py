@@ -92,6 +92,7 @@ def _counts(now: Progress) -> Text:
         (f"{len(now.done)} done", "green"),
         f"  {len(now.running)} running  ",
         (f"{len(now.failed)} failed", "red" if now.failed else "dim"),
+        f"  {len(now.stopped)} stopped early" if now.stopped else "",
         f"  {len(now.waiting)} waiting" if now.planned else "",
     )
 

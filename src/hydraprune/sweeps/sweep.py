@@ -78,7 +78,7 @@ def sweep(
         words = [of_jobs(job) for job in words]
     command = typed_words(master)
     dense_experiments = DenseExperiments(alone=False)
-    jobs = [_job(job, number, folder, compose, dense_experiments) for number, job in enumerate(words)]
+    jobs = [job_of(job, number, folder, compose, dense_experiments) for number, job in enumerate(words)]
     # Where only the cluster knows, all run at a time if it has room.
     plan = planning.make_plan(command, jobs, len(jobs) if workers is None else workers, elsewhere)
     evidence = planning.finished_runs([folder, Path(master.run.root)])
@@ -91,7 +91,7 @@ def sweep(
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder, ("multirun.yaml", PLAN, *FILES), live=True)
         write_text(folder / "multirun.yaml", as_yaml(master))
-        write_plan(with_earlier(plan, _earlier(folder)), folder)
+        write_plan(with_earlier(plan, earlier_plan(folder)), folder)
         for run in plan.jobs:
             if run.refused is not None and run.refusal is not None:
                 record_refusal(by_words[run.words].experiment, run.refusal, run.words, UserError(run.refused))
@@ -120,7 +120,7 @@ def sweep(
                 with nullcontext() if elsewhere or workers == 1 else signals.forwarded():
                     _launch(launch, [list(run.words) for run in left])
     if engine is not None:
-        _explain_silent(plan, left, by_words, folder, since)
+        explain_silent(plan, left, by_words, folder, since)
     end_sweep(folder, [(str(run.directory), why) for run in plan.jobs if (why := run.failure()) is not None])
 
 
@@ -141,12 +141,12 @@ def _give_to(engine: Engine, commands: Sequence[JobCommand], folder: Path) -> No
         log.error("The engine gave up: %s", explain(error))
 
 
-def _explain_silent(
+def explain_silent(
     plan: Plan, left: Sequence[Planned], jobs: Mapping[tuple[str, ...], Job], folder: Path, since: float
 ) -> None:
     """Record why jobs have no report: what their processes printed last, or the failure of their dense run."""
     from hydraprune.runs.description import record_refusal
-    from hydraprune.sweeps.job_commands import LOGS
+    from hydraprune.runs.folders import LOGS
 
     dense = {run.spec.hash: run for run in (*plan.ancestors, *plan.jobs)}
     for run in left:
@@ -164,7 +164,7 @@ def _explain_silent(
             record_refusal(jobs[run.words].experiment, run.refusal, run.words, UserError(why))
 
 
-def _earlier(folder: Path) -> Plan | None:
+def earlier_plan(folder: Path) -> Plan | None:
     """The plan of an earlier command in a sweep's folder; logged where it is damaged."""
     from hydraprune.results.plan_file import load_plan
 
@@ -175,13 +175,22 @@ def _earlier(folder: Path) -> Plan | None:
         return None
 
 
-def _job(
+def job_of(
     words: Sequence[str],
     number: int,
     folder: Path,
     compose: Callable[[list[str]], DictConfig],
     dense_experiments: DenseExperiments,
 ) -> Job:
+    """A job of a sweep before its preflight.
+
+    Args:
+        words: its overrides.
+        number: of the job.
+        folder: of the sweep.
+        compose: a job's config from its overrides.
+        dense_experiments: shared by the jobs.
+    """
     from hydraprune.runs.experiment import build_experiment
     from hydraprune.sweeps.plan import Job
 

@@ -11,8 +11,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -28,6 +30,10 @@ REQUEUE = 75
 _HANDLED = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 # Handled only where another handler is installed: submitit requeues its jobs by SIGUSR2.
 _HANDLED_IF_TAKEN = ("SIGUSR2",)
+# Environment of a process that is to stop when a file appears: its path. It works on every machine that sees the file.
+STOP_FILE = "HYDRAPRUNE_STOP_FILE"
+# Seconds between two looks for it.
+_PERIOD = 0.5
 # Shows a cursor that a live view has hidden.
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -49,9 +55,28 @@ class Stopped(KeyboardInterrupt):
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """The exit code of a stopped program: 130 after Ctrl-C, 75 where it is to be started again."""
+    """The exit code of a stopped program: 130 after Ctrl-C or by its stop file, 75 where it is to be started again."""
     number = getattr(error, "number", signal.SIGINT)
-    return INTERRUPTED if number == signal.SIGINT else REQUEUE
+    return INTERRUPTED if number == signal.SIGINT or is_given_up() else REQUEUE
+
+
+def is_given_up() -> bool:
+    """Whether the stop file of this process is there: nobody wants it to go on."""
+    file = os.environ.get(STOP_FILE)
+    return bool(file) and Path(str(file)).exists()
+
+
+def watch_stop_file() -> None:
+    """Signal this process by SIGUSR1 once its stop file appears, if it has one."""
+    if os.environ.get(STOP_FILE):
+        threading.Thread(target=_wait_for_stop_file, daemon=True).start()
+
+
+def _wait_for_stop_file() -> None:
+    while not is_given_up():
+        time.sleep(_PERIOD)
+    # Not SIGINT, which is ignored below a shell's `&`.
+    os.kill(os.getpid(), signal.SIGUSR1)
 
 
 class _State:

@@ -33,7 +33,7 @@
     (kind) => !wanted[kind].size || !row[kind] || row[kind] === "dense" || wanted[kind].has(row[kind]),
   );
 
-  // What is shown of a study: a metric, and a workload of its benches.
+  // What is shown of a comparison: a metric, and a workload of its benches.
   const measures = ["metric", "workload"];
   const measureOf = (figure, kind) => figure.closest("section").querySelector(`select[data-${kind}]`)?.value;
   function rowsOf(figure) {
@@ -111,7 +111,7 @@
     near.observe(figure);
   }
 
-  // Figures are drawn when they come near the viewport, so that a page with many studies opens fast.
+  // Figures are drawn when they come near the viewport, so that a page with many comparisons opens fast.
   const margin = 600; // pixels
   function show(figure) {
     near.unobserve(figure);

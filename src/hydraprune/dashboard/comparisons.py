@@ -1,4 +1,4 @@
-"""Studies: the runs of one model on one task as rows for its figures, in plain values."""
+"""Comparisons: the runs of one model on one task as rows for its figures, in plain values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Study:
+class Comparison:
     """One model on one task: the rows of its figures.
 
     Args:
@@ -57,10 +57,10 @@ class Study:
         return {str(row["label"]) for row in rows if row["pattern"] != "dense"}
 
 
-def studies(
+def comparisons(
     runs: Sequence[tuple[Path, RunReport]], cells: Sequence[Cell], dense: Mapping[str, RunReport]
-) -> list[Study]:
-    """A study per model and task.
+) -> list[Comparison]:
+    """A comparison per model and task.
 
     Args:
         runs: folder and report, each run once.
@@ -72,16 +72,16 @@ def studies(
         return run[1].spec.task, run[1].spec.model
 
     grouped = groupby(sorted(runs, key=subject), subject)
-    return [_study(task, model, list(mine), cells, dense) for (task, model), mine in grouped]
+    return [_comparison(task, model, list(mine), cells, dense) for (task, model), mine in grouped]
 
 
-def _study(
+def _comparison(
     task: str,
     model: str,
     runs: Sequence[tuple[Path, RunReport]],
     cells: Sequence[Cell],
     dense: Mapping[str, RunReport],
-) -> Study:
+) -> Comparison:
     mine = [cell for cell in cells if (cell.spec.task, cell.spec.model) == (task, model)]
     sparse = [cell for cell in mine if cell.spec.phase == "sparse"]
     finished = [report for _, report in runs if report.finished]
@@ -98,7 +98,7 @@ def _study(
         "loss": _curves(drawn, histories, names, "train/loss"),
         "sparsity": _curves(drawn, histories, names, "sparsity/global"),
     }
-    return Study(
+    return Comparison(
         task=task,
         model=model,
         metric=metric,
