@@ -16,6 +16,7 @@ from job_helpers import commands, done
 
 from hydraprune.errors import UserError
 from hydraprune.jobs import Ray
+from hydraprune.results.study_record import load_study
 from hydraprune.utils import signals
 
 ray = pytest.importorskip("ray", reason="no Ray: pip install 'hydraprune[ray]'")
@@ -92,3 +93,14 @@ def test_an_address_without_a_cluster_and_impossible_shares_are_refused() -> Non
         Ray(gpus=-1).check()
     with pytest.raises(UserError, match="whole number"):
         Ray(at_once=-1).check()
+
+
+def test_a_study_asks_for_trials_as_they_end(
+    hydraprune: Callable[..., Any], small: tuple[str, ...], workplace: Path
+) -> None:
+    words = ("study", *small, "optimizer.lr=tag(log,interval(1e-4,1e-2))", "runtime.threads=1", "study.trials=3")
+    finished = hydraprune(*words, "engine=ray", "at_once=2")
+    assert finished.code == 0, finished.err
+    found = load_study(workplace / "multirun_sweeps" / "default")
+    assert found is not None
+    assert [trial.state for trial in found.trials] == ["complete"] * 3

@@ -16,6 +16,8 @@ from slurm_cluster import cluster, missing
 from hydraprune.errors import UserError
 from hydraprune.jobs import JobCommand, Slurm
 from hydraprune.jobs.slurm_queue import largest_array, queued
+from hydraprune.results.study_record import load_study
+from hydraprune.search.pruner import EpochPruner
 
 pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=f"no SLURM: {missing()}"),
@@ -160,3 +162,18 @@ def test_a_sweep_has_the_table_of_hydras_launcher_and_can_be_left(
     assert (folder / "matrix.csv").read_bytes() == expected
     again = train("-m", *small, *SWEEP, "engine=slurm", "engine.poll=0.5")
     assert "4 jobs: 4 finished" in again.out
+
+
+def test_a_trial_that_a_study_stops_is_not_requeued(
+    hydraprune: Callable[..., Any], small: tuple[str, ...], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EpochPruner, "prune", lambda _, study, trial: trial.number == 1)
+    words = ("study", *small, "training.epochs=60", "scheduler.cooldown=50ep", "study.trials=2", "runtime.threads=1")
+    search = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
+    finished = hydraprune(*words, search, "engine=slurm", "at_once=2", "engine.poll=0.5")
+    assert finished.code == 0, finished.err
+    found = load_study(workplace / "multirun_sweeps" / "default")
+    assert found is not None
+    assert [trial.state for trial in found.trials] == ["complete", "stopped"]
+    listed = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout
+    assert listed == ""

@@ -93,7 +93,7 @@ def test_a_bad_trial_stops_early_and_can_go_on(
     report = read_report(place)
     assert report is not None
     assert report.finished
-    assert "Goes on from step" in (place / "train.log").read_text()
+    assert "Resuming from step" in (place / "train.log").read_text()
 
 
 def test_sparsity_and_latency_are_objectives(hydraprune: Callable[..., Any], small: tuple[str, ...]) -> None:
@@ -138,7 +138,7 @@ def test_a_stopped_study_goes_on(small: tuple[str, ...], workplace: Path, hydrap
     assert finished.code == 0, finished.err
     assert [trial.state for trial in study().trials] == ["complete"] * 2
     logs = [(FOLDER / str(trial.folder) / "train.log").read_text() for trial in study().trials]
-    assert any("Goes on from step" in log for log in logs)
+    assert any("Resuming from step" in log for log in logs)
     assert len(list(FOLDER.glob("toy/*/*/*/report.json"))) == 2
 
 
