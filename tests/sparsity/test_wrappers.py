@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,14 +14,24 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.optim.swa_utils import AveragedModel
 
 from hydraprune.sparsity import (
+    Exp,
     Family,
+    GroupLasso,
     Layers,
     Magnitude,
+    Method,
+    NofM,
     OneShot,
+    Plans,
+    Progressive,
+    Rigl,
+    SnipMomentum,
     SparsityError,
+    SrSte,
     Wanda,
     block,
     coverage,
+    custom,
     holds_pattern,
     layer_sparsity,
     zeros_of,
@@ -164,17 +175,52 @@ def fully_shard(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.usefixtures("one_process")
-@pytest.mark.parametrize(
-    ("wrap", "word"),
-    [(fsdp(True), "flattened"), (fsdp(False), "flattened"), (fully_shard, "DTensor")],
-    ids=["fsdp", "fsdp with original parameters", "fsdp2"],
-)
+@pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("method", [Magnitude(), Wanda()], ids=["magnitude", "wanda"])
-def test_sharded_weights_are_refused_by_name(
-    wrap: Callable[[nn.Module], nn.Module], word: str, method: Magnitude | Wanda
+def test_weights_that_fsdp_flattens_are_refused_by_name(flat: bool, method: Magnitude | Wanda) -> None:
+    with pytest.raises(SparsityError, match=r"^layers\.0\.query: .*flattened.*shard by fully_shard"):
+        pruner_of(fsdp(flat)(Model()), block(4, 1, 0.5), method, OneShot(), family=FAMILY)
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize(
+    ("plans", "method", "options", "said"),
+    [
+        (block(4, 1, 0.5), Wanda(), {}, "criterion=wanda: this method chooses by more than"),
+        (block(4, 1, 0.5), Rigl(), {}, "criterion=rigl: this method chooses by more than"),
+        (custom(NofM(2, 4)), SrSte(), {}, "criterion=sr_ste: this method chooses by more than"),
+        (block(4, 1, 0.5), SnipMomentum(), {"transition": Progressive(2)}, "progressive: the parts of blocks"),
+        (block(4, 1, 0.5), SnipMomentum(), {"regularizer": GroupLasso(1.0)}, "regularizer=group_lasso: a regularizer"),
+    ],
+    ids=["wanda", "rigl", "sr_ste", "progressive", "group lasso"],
+)
+def test_what_needs_whole_weights_is_refused_where_they_are_sharded(
+    plans: Plans, method: Method, options: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(SparsityError, match=rf"^layers\.0\.query: .*{word}.*prune without sharding"):
-        pruner_of(wrap(Model()), block(4, 1, 0.5), method, OneShot(), family=FAMILY)
+    schedule = OneShot() if isinstance(method, Wanda) else Exp(warmup=2, frequency=3)
+    with pytest.raises(SparsityError, match=f"{said}.*is sharded"):
+        pruner_of(fully_shard(Model()), plans, method, schedule, family=FAMILY, **options)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_tensor_parallel_weights_are_refused_by_name() -> None:
+    from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_module
+
+    mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+    model = parallelize_module(Model(), mesh, {"layers.0.query": RowwiseParallel()})
+    said = r"^layers\.0\.query: its weight is sharded along dimension 1, as by tensor parallel; .*exclude it"
+    with pytest.raises(SparsityError, match=said):
+        pruner_of(model, block(4, 1, 0.5), Magnitude(), OneShot(), family=FAMILY)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_whole_and_sharded_weights_need_pruners_of_their_own() -> None:
+    model = Model()
+    from torch.distributed.fsdp import fully_shard
+
+    fully_shard(model.layers[0], mesh=dist.device_mesh.init_device_mesh("cpu", (1,)))  # type: ignore[arg-type]
+    with pytest.raises(SparsityError, match="is whole in each process, and layers"):
+        pruner_of(model, block(4, 1, 0.5), Magnitude(), OneShot(), family=FAMILY)
 
 
 @pytest.mark.usefixtures("one_process")

@@ -51,6 +51,7 @@ from hydraprune.sparsity.posttraining import (
 )
 from hydraprune.sparsity.progressive import AtOnce, Progressive
 from hydraprune.sparsity.pruners.base import Pruner, Units
+from hydraprune.sparsity.pruners.distributed_state import distributed_state_dict, load_distributed_state_dict
 from hydraprune.sparsity.pruners.factory import PrunerFactory
 from hydraprune.sparsity.regularizers import GroupLasso, Regularizer, Unregularized
 from hydraprune.sparsity.saliency_kernels import use_compiled
@@ -160,6 +161,7 @@ __all__ = [
     "coverage",
     "custom",
     "dense",
+    "distributed_state_dict",
     "exact",
     "ffn_channels",
     "given",
@@ -169,6 +171,7 @@ __all__ = [
     "ignore_padding",
     "in_steps",
     "layer_sparsity",
+    "load_distributed_state_dict",
     "lock",
     "mixed",
     "model_sparsity",

@@ -32,11 +32,11 @@ class Member:
 
     @property
     def values(self) -> Tensor:
-        """The view of the weight as it is now, without a graph."""
-        return self.weight.view(self.weight.parameter.detach())
+        """The view of the weight as it is now, without a graph; of a sharded one, of what this process holds."""
+        return self.weight.view(self.weight.held)
 
     def empty(self, tensor: Tensor) -> Tensor:
-        """Which units are pruned in a tensor shaped like the parameter: bool, flat [units]."""
+        """Which units are pruned in a tensor shaped like the weight, or what is held of it: bool, flat [units]."""
         return self.pattern.empty_units(self.weight.view(tensor) != 0)
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layouts import LAYOUTS, PACKED, Weight, module_type
+from hydraprune.sparsity.shards import is_sharded, why_not_by_rows
 from hydraprune.sparsity.wrappers import is_instance_of, named_modules, named_parameters
 
 # How many dimensions a weight of each type has.
@@ -82,15 +83,14 @@ def _why_unfit(kind: str, weight: object, module: nn.Module, model: nn.Module) -
 
 def _why_unmaskable(weight: object, model: nn.Module) -> tuple[str, str] | None:
     """Why no mask could be applied to a weight of any kind, and what to do about it; None where one can."""
-    sharded = "prune without sharding (DistributedDataParallel keeps weights whole), or exclude it"
     if isinstance(weight, nn.parameter.UninitializedParameter):
         return "its weight has no shape yet (a lazy layer)", "run the model on one batch first"
     if _contains(model, "FullyShardedDataParallel"):
-        return "FullyShardedDataParallel has flattened its weight, or may have", sharded
+        return "FullyShardedDataParallel has flattened its weight, or may have", "shard by fully_shard, or exclude it"
     if not isinstance(weight, nn.Parameter):
         return "its weight is computed (parametrized), not a parameter", "exclude it"
-    if any(ancestor.__name__ == "DTensor" for ancestor in type(weight).__mro__):
-        return "its weight is a DTensor, of which each process holds a part", sharded
+    if is_sharded(weight) and (unfit := why_not_by_rows(weight)) is not None:
+        return f"its weight {unfit}; pruners take those of fully_shard, of which each process holds rows", "exclude it"
     if not weight.is_floating_point():
         return f"its weight is of type {str(weight.dtype).removeprefix('torch.')} (quantized)", "exclude it"
     return None

@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from hydraprune.sparsity.shards import held
+
 
 class Layout(Protocol):
     """How one kind of module stores its weight."""
@@ -179,15 +181,33 @@ class Weight:
         return layer_of(self.name)
 
     def view(self, tensor: Tensor) -> Tensor:
-        """`tensor` (shaped like the parameter) as [rows, positions, columns]."""
+        """`tensor` (shaped like `held`) as [rows, positions, columns]."""
         return self.layout.view(tensor)
 
     def unview(self, view: Tensor) -> Tensor:
-        """The inverse of `view`: shaped like the parameter."""
-        return self.layout.weight(view, self.parameter.shape)
+        """The inverse of `view`: shaped like `held`."""
+        return self.layout.weight(view, self.held.shape)
+
+    @property
+    def held(self) -> Tensor:
+        """The weight without a graph; of a sharded one the rows that this process holds."""
+        return held(self.parameter.detach())
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """The gradient of `held`, if there is one."""
+        return None if self.parameter.grad is None else held(self.parameter.grad)
+
+    @property
+    def held_shape(self) -> tuple[int, int, int]:
+        """(rows, positions, columns) of `held`."""
+        return self._view_shape(self.held.shape)
 
     @property
     def view_shape(self) -> tuple[int, int, int]:
-        """(rows, positions, columns)."""
-        rows, positions, columns = self.layout.view(torch.empty(self.parameter.shape, device="meta")).shape
+        """(rows, positions, columns) of the whole weight."""
+        return self._view_shape(self.parameter.shape)
+
+    def _view_shape(self, shape: torch.Size) -> tuple[int, int, int]:
+        rows, positions, columns = self.layout.view(torch.empty(shape, device="meta")).shape
         return rows, positions, columns

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.shards import WHOLE, Shards
 from hydraprune.sparsity.validation import check_choice, is_number
 
 
@@ -23,26 +24,36 @@ def exact(value: float | Fraction) -> Fraction:
     return Fraction(str(value))
 
 
-def cheapest(costs: Tensor, count: int) -> Tensor:
-    """Bool mask of the `count` smallest of flat `costs` (float32, no NaN); ties go to the lower index."""
+def cheapest(costs: Tensor, count: int, sizes: Sequence[int] | None = None, shards: Shards = WHOLE) -> Tensor:
+    """Bool mask of the `count` smallest of flat `costs` (float32, no NaN); ties go to the lower index.
+
+    Args:
+        count: over all processes.
+        sizes: of the layers that lie one after the other in `costs`; None: one. Where they are sharded, the units of a
+            layer that one process holds come before those of the next.
+        shards: the processes that hold the layers.
+    """
     if count <= 0:
         return torch.zeros_like(costs, dtype=torch.bool)
-    if count >= costs.numel():
+    if count >= shards.total(costs.numel()):
         return torch.ones_like(costs, dtype=torch.bool)
-    keys = _ordered(costs)
-    last = _smallest(keys, count)
+    keys = _ordered(costs, signed=not float(shards.least([costs])) >= 0)
+    last = _counted_key(keys, count, shards) if shards.several else _smallest(keys, count)
     chosen = keys <= last
-    surplus = int(chosen.sum()) - count
+    surplus = shards.total(int(chosen.sum())) - count
     if surplus:
-        ties = (keys == last).nonzero().squeeze(1)
-        chosen[ties[-surplus:]] = False
+        _drop_last(chosen, keys == last, surplus, sizes or [costs.numel()], shards)
     return chosen
 
 
-def _ordered(costs: Tensor) -> Tensor:
-    """int32 keys in the order of float32 costs: their bits, those below the sign flipped where it is set."""
+def _ordered(costs: Tensor, signed: bool) -> Tensor:
+    """int32 keys in the order of float32 costs: their bits, those below the sign flipped where it is set.
+
+    Args:
+        signed: whether any cost, of any process, is below 0.
+    """
     bits = costs.view(torch.int32)
-    if float(costs.min()) >= 0:
+    if not signed:
         return bits.clamp(min=0)  # -0.0 and 0.0 are one cost
     bits = (costs + 0.0).view(torch.int32)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
@@ -58,6 +69,34 @@ def _smallest(keys: Tensor, count: int) -> Tensor:
     half = torch.searchsorted(reached, count)
     before = int(reached[half - 1]) if int(half) else 0
     return keys[upper == half].sort().values[count - before - 1]
+
+
+def _counted_key(keys: Tensor, count: int, shards: Shards) -> Tensor:
+    """The same over several processes: two histograms of 65,536 counters that add up, however many keys there are."""
+    upper = (keys >> 16) + (1 << 15)
+    reached = shards.summed(torch.bincount(upper, minlength=1 << 16)).cumsum(0)
+    half = torch.searchsorted(reached, count)
+    before = int(reached[half - 1]) if int(half) else 0
+    among = keys[upper == half] & 0xFFFF
+    below = shards.summed(torch.bincount(among, minlength=1 << 16)).cumsum(0)
+    lower = torch.searchsorted(below, count - before)
+    return (((half - (1 << 15)) << 16) + lower).to(torch.int32)
+
+
+def _drop_last(chosen: Tensor, ties: Tensor, surplus: int, sizes: Sequence[int], shards: Shards) -> None:
+    """Take the last `surplus` ties out of `chosen`, in place."""
+    if not shards.several:
+        chosen[ties.nonzero().squeeze(1)[-surplus:]] = False
+        return
+    # Of each process and layer: how many ties there are, and how many of them come before in the order of all.
+    counts = shards.gathered(torch.stack([layer.sum() for layer in torch.split(ties, list(sizes))]))
+    in_order = counts.t().flatten()
+    before = (in_order.cumsum(0) - in_order).view(len(sizes), -1)[:, shards.rank].tolist()
+    kept = int(in_order.sum()) - surplus
+    for own, marked, earlier in zip(
+        torch.split(chosen, list(sizes)), torch.split(ties, list(sizes)), before, strict=True
+    ):
+        own[marked.nonzero().squeeze(1)[max(0, kept - earlier) :]] = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +119,7 @@ class Budget:
         return self.goal - sum(self.floors)
 
 
-def choose(costs: Sequence[Tensor], budget: Budget) -> list[Tensor]:
+def choose(costs: Sequence[Tensor], budget: Budget, shards: Shards = WHOLE) -> list[Tensor]:
     """The cheapest units of several layers within a budget.
 
     The optimum under the budget's bounds, on one ranking of all units, so the choice does not
@@ -88,6 +127,7 @@ def choose(costs: Sequence[Tensor], budget: Budget) -> list[Tensor]:
 
     Args:
         costs: per layer, flat [units]; finite, or minus infinity for units to prune in any case.
+        shards: the processes that hold the layers; each gives the costs of its own units, and `budget` is of all.
 
     Returns:
         Per layer a flat bool tensor, True = prune; `budget.count` in all.
@@ -101,42 +141,46 @@ def choose(costs: Sequence[Tensor], budget: Budget) -> list[Tensor]:
         )
     pooled = torch.cat(list(costs))
     # Plus infinity marks units beyond a cap below, so no score may be infinite.
-    if pooled.numel() and not float(pooled.max()) < torch.inf:
+    if not float(-shards.least([-pooled])) < torch.inf:
         raise SparsityError("a score is not finite", cure="look for a NaN or infinite gradient or weight")
     sizes = [layer.numel() for layer in costs]
-    chosen = cheapest(pooled, budget.count)
-    if not any(budget.floors) and _within(chosen, sizes, budget.caps):
+
+    def of_all(values: Tensor, count: int) -> Tensor:
+        return cheapest(values, count, sizes, shards)
+
+    chosen = of_all(pooled, budget.count)
+    if not any(budget.floors) and _within(chosen, sizes, budget.caps, shards):
         return list(torch.split(chosen, sizes))
     for own, layer, cap in zip(torch.split(pooled, sizes), costs, budget.caps, strict=True):
-        if cap < layer.numel():
-            own.masked_fill_(~cheapest(layer, cap), torch.inf)
-    chosen = cheapest(pooled, budget.count)
+        own.masked_fill_(~cheapest(layer, cap, shards=shards), torch.inf)
+    chosen = of_all(pooled, budget.count)
     if any(budget.floors):
-        reserved = torch.cat([cheapest(layer, floor) for layer, floor in zip(costs, budget.floors, strict=True)])
-        if int((chosen & ~reserved).sum()) > budget.spare:
-            beyond = cheapest(pooled.masked_fill(reserved, torch.inf), budget.spare)
-            chosen = beyond | cheapest(pooled.masked_fill(~reserved, torch.inf), budget.count - budget.spare)
+        bounds = zip(costs, budget.floors, strict=True)
+        reserved = torch.cat([cheapest(layer, floor, shards=shards) for layer, floor in bounds])
+        if shards.total(int((chosen & ~reserved).sum())) > budget.spare:
+            beyond = of_all(pooled.masked_fill(reserved, torch.inf), budget.spare)
+            chosen = beyond | of_all(pooled.masked_fill(~reserved, torch.inf), budget.count - budget.spare)
     return list(torch.split(chosen, sizes))
 
 
-def choose_sized(costs: Sequence[Tensor], sizes: Sequence[int], budget: Budget) -> list[Tensor]:
+def choose_sized(costs: Sequence[Tensor], sizes: Sequence[int], budget: Budget, shards: Shards = WHOLE) -> list[Tensor]:
     """`choose` where a unit of a layer counts for its size: the cheapest units that the budget has room for.
 
     Less than one unit of the budget is left; less than two where there are floors.
 
     Args:
-        costs: see `choose`.
+        costs, shards: see `choose`.
         sizes: per layer, of one of its units; `budget` is in the same measure.
     """
     if all(size == 1 for size in sizes):
-        return choose(costs, budget)
+        return choose(costs, budget, shards)
     parts = [cost.repeat_interleave(size) for cost, size in zip(costs, sizes, strict=True)]
-    chosen = choose(parts, budget)
+    chosen = choose(parts, budget, shards)
     return [pruned.view(-1, size).all(1) for pruned, size in zip(chosen, sizes, strict=True)]
 
 
-def _within(chosen: Tensor, sizes: Sequence[int], caps: Sequence[int]) -> bool:
-    counts = torch.stack([layer.sum() for layer in torch.split(chosen, list(sizes))]).tolist()
+def _within(chosen: Tensor, sizes: Sequence[int], caps: Sequence[int], shards: Shards) -> bool:
+    counts = shards.summed(torch.stack([layer.sum() for layer in torch.split(chosen, list(sizes))])).tolist()
     return all(count <= cap for count, cap in zip(counts, caps, strict=True))
 
 

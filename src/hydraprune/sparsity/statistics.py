@@ -14,6 +14,7 @@ from hydraprune.sparsity.layouts import LAYOUTS, module_type
 from hydraprune.sparsity.patterns import Pattern, shape_of
 from hydraprune.sparsity.patterns.registry import candidates
 from hydraprune.sparsity.pruners.base import Pruner
+from hydraprune.sparsity.shards import held
 from hydraprune.sparsity.wrappers import by_plain_names
 
 
@@ -124,10 +125,11 @@ def holds_pattern(pruner: Pruner, weights: Mapping[str, Tensor]) -> tuple[bool, 
     Returns:
         (every pool holds, whole units at zero over all pools, by `Units.sizes`)
     """
-    weights, holds, found = by_plain_names(weights, [weight.name for weight in pruner.weights]), True, 0
+    named = by_plain_names(weights, [weight.name for weight in pruner.weights])
+    parts, holds, found = {name: held(weight) for name, weight in named.items()}, True, 0
     for structures, units in pruner.pools:
         counted = zip(structures, units.sizes, strict=True)
-        empty = sum(int(structure.empty(weights).sum()) * size for structure, size in counted)
+        empty = pruner.shards.total(sum(int(structure.empty(parts).sum()) * size for structure, size in counted))
         holds = holds and empty >= units.target
         found += empty
     return holds, found

@@ -32,6 +32,7 @@ from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.pruners.masks import Masks
 from hydraprune.sparsity.pruners.state_check import StateCheck
 from hydraprune.sparsity.schedules import Updates
+from hydraprune.sparsity.shards import held, shards_of
 from hydraprune.sparsity.wrappers import named_parameters
 
 
@@ -72,6 +73,7 @@ class Pruner(ABC):
         # Per structure, the indices of its members in `_members`.
         self._indices = [range(start, end) for start, end in pairwise(starts)]
         self._masks = Masks(self._members)
+        self.shards = shards_of([(member.weight.name, member.weight.parameter) for member in self._members])
         self._pruned = [0] * len(self.structures)  # units
         self._begun = False
         self._masked_steps = 0  # observed steps with masks in force, up to two
@@ -141,6 +143,8 @@ class Pruner(ABC):
     def masks(self) -> dict[str, Tensor]:
         """Parameter name -> bool mask shaped like the parameter, True = keep; empty before the first pruning.
 
+        Of a sharded weight, the part that this process holds.
+
         Masks are of units; zeros outside of pruned units that a sparse model keeps are in `kept_zeros`.
         """
         whole = {member.weight.name: self._masks.whole(index) for index, member in enumerate(self._members)}
@@ -159,7 +163,7 @@ class Pruner(ABC):
     def zeros(self) -> int:
         """How many weights are masked."""
         if self.kept_zeros:
-            return self._masks.zeros
+            return self.shards.total(self._masks.zeros)
         return sum(
             pruned * structure.unit_zeros for pruned, structure in zip(self._pruned, self.structures, strict=True)
         )
@@ -182,14 +186,14 @@ class Pruner(ABC):
         weights = {name: parameter for name, parameter, _ in named_parameters(model)}
         masks = self.masks_in_force
         for name, mask in masks.items():
-            if name not in weights or weights[name].shape != mask.shape:
-                shape = f"has shape {tuple(weights[name].shape)} there" if name in weights else "is not there"
+            if name not in weights or held(weights[name]).shape != mask.shape:
+                shape = f"has shape {tuple(held(weights[name]).shape)} there" if name in weights else "is not there"
                 raise SparsityError(
                     f"pruner {self.name} masks {name} {tuple(mask.shape)}, which {shape}",
                     cure="give a copy of the pruned model",
                 )
         for name, mask in masks.items():
-            weights[name].masked_fill_(~mask.to(weights[name].device), 0)
+            held(weights[name]).masked_fill_(~mask.to(weights[name].device), 0)
 
     @property
     def needs_pruned_gradients(self) -> bool:
@@ -231,10 +235,10 @@ class Pruner(ABC):
             return  # before the first batch, masks are applied in any loop
         moved = []
         for index, member in enumerate(self._members):
-            mask, weight = self._masks.applied(index), member.weight.parameter.detach()
+            mask, weight = self._masks.applied(index), member.weight.held
             keep = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
             moved.append((weight.masked_fill(keep, 0) != 0).any())
-        self._moved = torch.stack(moved)
+        self._moved = self.shards.any(torch.stack(moved))
         if self._moved.device.type == "cpu":
             self._refuse_moved()
 
@@ -251,10 +255,10 @@ class Pruner(ABC):
 
     def _keep_zeros(self) -> None:
         """Mask units that are zero already: a sparse checkpoint begins at its own sparsity."""
-        tensors = {m.weight.name: m.weight.parameter.detach() for m in self._members}
+        tensors = {m.weight.name: m.weight.held for m in self._members}
         for index, structure in enumerate(self.structures):
             empty = structure.empty(tensors)
-            if count := int(empty.sum()):
+            if count := self.shards.total(int(empty.sum())):
                 members = {i: self._members[i] for i in self._indices[index]}
                 cells = {i: m.pattern.to_cells(m.values.abs().float()) for i, m in members.items()}
                 self._prune(index, empty, cells, count)
@@ -262,8 +266,8 @@ class Pruner(ABC):
     def _fix_zeros(self) -> None:
         """Keep every weight at zero that is zero already, also in units that are not pruned."""
         for index, member in enumerate(self._members):
-            keep = member.weight.parameter.detach() != 0
-            if not bool(keep.all()):
+            keep = member.weight.held != 0
+            if not bool(self.shards.all(keep.all())):
                 self._masks.fix(index, keep)
 
     def _zero_from_the_start(self, index: int) -> Tensor | None:
@@ -280,7 +284,9 @@ class Pruner(ABC):
         whole = {name: mask for name, mask in masks.items() if mask is not None}
         if len(whole) == len(masks):
             return structure.empty(whole)
-        return torch.zeros(structure.units, dtype=torch.bool, device=structure.members[0].weight.parameter.device)
+        first = structure.members[0]
+        units = first.pattern.units(first.weight.held_shape)
+        return torch.zeros(units, dtype=torch.bool, device=first.weight.parameter.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Masks and counts, and the plan that they are of; subclasses add whatever else a resumed run needs."""
@@ -305,7 +311,7 @@ class Pruner(ABC):
         check = self._state_check
         check.refuse_other_plan(state, list(self.state_dict()))
         masks, fixed = state["masks"], state.get("fixed", {})
-        check.refuse_other_counts(state["pruned"], masks, exact=not state.get("parts", {}).get("stages"))
+        check.refuse_other_counts(state["pruned"], masks, self.shards, exact=not state.get("parts", {}).get("stages"))
         self._masks = Masks(self._members)
         for index, member in enumerate(self._members):
             name, device = member.weight.name, member.weight.parameter.device

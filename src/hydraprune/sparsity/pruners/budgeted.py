@@ -98,7 +98,7 @@ class Budgeted(Pruner):
         self._begun = True
         if self.plan.selection.initial_sparsity is not None:
             return
-        zeros = sum(int((member.values == 0).sum()) for member in self._members)
+        zeros = self.shards.total(sum(int((member.values == 0).sum()) for member in self._members))
         revives = self.plan.criterion is not None and self.plan.criterion.revives
         if zeros and not revives:
             self._fix_zeros()

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from hydraprune.sparsity.criteria import Criterion
 from hydraprune.sparsity.errors import SparsityError
-from hydraprune.sparsity.groups import Structure
+from hydraprune.sparsity.groups import Member, Structure
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.progressive import AtOnce
 from hydraprune.sparsity.pruners.budgeted import Budgeted, Pool, threshold_refusal
@@ -49,7 +49,7 @@ class Gradual(Budgeted):
         criterion.check([member.pattern for member in self._members])
         self._regularizer = plan.regularizer or Unregularized()
         self._regularizer.check(self.structures)
-        self._scores = ScoreState(criterion, self._members, name)
+        self._scores = ScoreState(criterion, self._members, name, self.shards)
         self._progressive = ProgressiveState(plan.transition or AtOnce(), updates, self._scores)
         self._told_of_moments = False  # that those of an optimizer are not reset
         self._refuse_schedule()
@@ -147,7 +147,7 @@ class Gradual(Budgeted):
             if sum(budget.count for budget in budgets) == sum(sum(pool.counted(self._pruned)) for pool in self._pools):
                 return  # a sparse model that starts where its schedule does: there is nothing to choose
         cells = self._scores.scores(step)
-        if not by_scores and not any(bool(scores.any()) for scores in cells):
+        if not by_scores and not bool(self.shards.any(torch.stack([scores.any() for scores in cells]).any())):
             log.warning(
                 "pruner %s, step %d: all scores are 0, so units are pruned in index order; is the gradient zero? It is "
                 "while a student still equals its teacher: warm up longer, or score by magnitude",
@@ -167,7 +167,7 @@ class Gradual(Budgeted):
         Args:
             masks: of the members, True = keep.
         """
-        least = torch.stack([scores.min() for scores in cells]).min() - 1
+        least = self.shards.least(cells) - 1
         result = []
         for member, scores, mask in zip(self._members, cells, masks, strict=True):
             if mask is not None:
@@ -192,7 +192,7 @@ class Gradual(Budgeted):
         if self.updates.schedule.by_scores and update != self.updates.last:
             costs, budget = self._by_scores(pool, costs, budget)
         try:
-            chosen = choose_sized(costs, pool.sizes, budget)
+            chosen = choose_sized(costs, pool.sizes, budget, self.shards)
         except SparsityError as error:
             raise SparsityError(f"pruner {self.name}, step {step}: {error.reason}", cure=error.cure) from None
         if growth is not None:
@@ -200,7 +200,7 @@ class Gradual(Budgeted):
             share = self.criterion.exchanged((update - self.updates.start) / window)
             growths = [self._cost(i, growth) for i in pool.indices]
             chosen = [exchange(*layer, share) for layer in zip(chosen, costs, growths, strict=True)]
-        counts = torch.stack([pruned.sum() for pruned in chosen]).tolist()
+        counts = self.shards.summed(torch.stack([pruned.sum() for pruned in chosen])).tolist()
         # Nor is a weight of a group zeroed beside one that is zero anyway.
         cells = self._below_others(cells, self._masks.fixed) if self.kept_zeros else cells
         for i, at_cap, pruned, count in zip(pool.indices, settled, chosen, counts, strict=True):
@@ -209,7 +209,7 @@ class Gradual(Budgeted):
 
     def _refuse_infinite(self, costs: Sequence[Tensor], step: int) -> None:
         """Refuse a score of minus infinity; `choose` takes that for a unit to prune in any case, and refuses others."""
-        if costs and not float(torch.stack([cost.min() for cost in costs]).min()) > -torch.inf:
+        if costs and not float(self.shards.least(costs)) > -torch.inf:
             raise SparsityError(
                 f"pruner {self.name}, step {step}: a score is not finite",
                 cure="look for a NaN or infinite gradient or weight, and lower the learning rate",
@@ -247,6 +247,20 @@ class Gradual(Budgeted):
     @property
     def needs_pruned_gradients(self) -> bool:
         return self.criterion.reads_pruned_gradients or self.criterion.revives
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Its weights with the pattern of each."""
+        return tuple(self._members)
+
+    @property
+    def prunes_in_parts(self) -> bool:
+        """Whether a block goes in several steps."""
+        return self._progressive.many
+
+    def score_shapes(self) -> dict[str, torch.Size]:
+        """Parameter name -> the shape of what the criterion keeps of what this process holds of it."""
+        return self._scores.shapes()
 
     @property
     def zeros(self) -> int:

@@ -42,7 +42,7 @@ class Masks:
             factor = kept if both is None else both
             if factor is not None:
                 view = small and both is None
-                weights = member.pattern.broadcast_view(member.values) if view else member.weight.parameter.detach()
+                weights = member.pattern.broadcast_view(member.values) if view else member.weight.held
                 targets.append(weights.view(factor.dtype))
                 factors.append(factor)
         if targets:
@@ -63,7 +63,7 @@ class Masks:
     def prune(self, index: int, pruned: Tensor, cells: Tensor) -> None:
         """Mask these units of a weight, and no others. Arguments: see `Pattern.mask`."""
         member = self.members[index]
-        keep = member.pattern.broadcast_mask(pruned, cells, member.weight.view_shape)
+        keep = member.pattern.broadcast_mask(pruned, cells, member.weight.held_shape)
         self.small[index] = _broadcasts(member)
         keep = keep if self.small[index] else _whole(member, keep)
         self.kept[index] = keep.to(_bits(member))
@@ -113,7 +113,7 @@ def _broadcasts(member: Member) -> bool:
     That is so for spatial convolutions. Nor on an accelerator, where one launch serves all layers whose
     masks have the shapes of their weights.
     """
-    parameter = member.weight.parameter.detach()
+    parameter = member.weight.held
     view = member.pattern.broadcast_view(member.weight.view(parameter))
     shared = view.untyped_storage().data_ptr() == parameter.untyped_storage().data_ptr()
     return parameter.device.type == "cpu" and shared
@@ -122,6 +122,6 @@ def _broadcasts(member: Member) -> bool:
 def _whole(member: Member, keep: Tensor) -> Tensor:
     """`keep` (broadcastable to the pattern's view) shaped like the parameter."""
     weight = member.weight
-    empty = weight.view(torch.empty(weight.parameter.shape, device="meta"))
+    empty = weight.view(torch.empty(weight.held.shape, device="meta"))
     shape = member.pattern.broadcast_view(empty).shape
-    return weight.unview(keep.expand(shape).reshape(weight.view_shape)).contiguous()
+    return weight.unview(keep.expand(shape).reshape(weight.held_shape)).contiguous()

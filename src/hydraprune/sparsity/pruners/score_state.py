@@ -13,6 +13,7 @@ from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member
 from hydraprune.sparsity.patterns import Pattern
 from hydraprune.sparsity.precision import at_least_single, wide
+from hydraprune.sparsity.shards import WHOLE, Shards
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,12 @@ class ScoreState:
         criterion: what scores them.
         members: the weights, and the pattern of each.
         pruner: its name, for messages.
+        shards: the processes that hold the weights.
     """
 
-    def __init__(self, criterion: Criterion, members: Sequence[Member], pruner: str) -> None:
+    def __init__(self, criterion: Criterion, members: Sequence[Member], pruner: str, shards: Shards = WHOLE) -> None:
         self.criterion = criterion
+        self.shards = shards
         self.members = tuple(members)
         self.pruner = pruner
         # Per member; None while nothing is accumulated of any, or of this one.
@@ -87,13 +90,13 @@ class ScoreState:
         if not there:
             return
         if there[0].device.type == "cpu":
-            finite = _all_finite(there)
+            finite = bool(self.shards.all(torch.tensor(_all_finite(there))))
             self._skipped = 0 if finite else self._skipped + 1
             if finite:
                 self.tensors = self._update(self.tensors, gradients)
             return
         sums = [gradient.sum(dtype=wide(gradient.device)) for gradient in there]
-        self._add_without_sync(gradients, torch.stack(sums).isfinite().all())
+        self._add_without_sync(gradients, self.shards.all(torch.stack(sums).isfinite().all()))
 
     def _add_without_sync(self, gradients: Sequence[Tensor | None], finite: Tensor) -> None:
         """The same without waiting for an accelerator, which discards an update by gradients that are not `finite`."""
@@ -202,7 +205,8 @@ class ScoreState:
                     f"{member.weight.name} gets no gradient, so pruner {self.pruner} cannot score it: it is frozen",
                     cure="exclude it or unfreeze it",
                 )
-            views.append(None if parameter.grad is None else member.weight.view(parameter.grad))
+            gradient = member.weight.gradient
+            views.append(None if gradient is None else member.weight.view(gradient))
         return views
 
     def state(self) -> dict[str, Tensor]:
@@ -218,7 +222,7 @@ class ScoreState:
 
     def shapes(self) -> dict[str, torch.Size]:
         """Parameter name -> the shape of its state."""
-        return {m.weight.name: self.criterion.state_shape(m.weight.view_shape, m.pattern) for m in self.members}
+        return {m.weight.name: self.criterion.state_shape(m.weight.held_shape, m.pattern) for m in self.members}
 
     def load(self, state: Mapping[str, Tensor], intermittent: bool = False) -> None:
         """Take over a state; copied, since it is updated in place and its source may still be in use."""

@@ -14,6 +14,7 @@ from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Structure
 from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.schedules import Updates
+from hydraprune.sparsity.shards import Shards
 
 # Keys that states of earlier versions do not have.
 _NEWER = ("plan", "fixed", "intermittent")
@@ -46,7 +47,7 @@ class StateCheck:
         if absent := [key for key in keys if key not in state and key not in _NEWER]:
             raise self.foreign(f"it has no {absent[0]}, which that of this pruner has")
         members = [member for structure in self.structures for member in structure.members]
-        shapes = {member.weight.name: member.weight.parameter.shape for member in members}
+        shapes = {member.weight.name: member.weight.held.shape for member in members}
         self.refuse_other_shapes("masks", state["masks"], shapes)
         self.refuse_other_shapes("fixed zeros", state.get("fixed", {}), shapes)
         other = state.get("plan")
@@ -56,10 +57,13 @@ class StateCheck:
             if other.get(key) != value:
                 raise self.foreign(f"its {key}: {other.get(key)}; those of this pruner: {value}")
 
-    def refuse_other_counts(self, pruned: Sequence[int], masks: Mapping[str, Tensor], *, exact: bool) -> None:
+    def refuse_other_counts(
+        self, pruned: Sequence[int], masks: Mapping[str, Tensor], shards: Shards, *, exact: bool
+    ) -> None:
         """Refuse counts of pruned units that masks of these patterns do not have.
 
         Args:
+            shards: the processes that hold the masks.
             exact: whether masks are of nothing but whole units.
         """
         if len(pruned) != len(self.structures):
@@ -67,8 +71,9 @@ class StateCheck:
         for structure, count in zip(self.structures, pruned, strict=True):
             members = structure.members
             whole = all(member.weight.name in masks for member in members)
-            found = int(structure.empty(masks).sum()) if whole else 0
+            found = shards.total(int(structure.empty(masks).sum()) if whole else 0)
             legal = not whole or all(m.pattern.legal(m.weight.view(masks[m.weight.name])) for m in members)
+            legal = bool(shards.all(torch.tensor(legal, device=members[0].weight.parameter.device)))
             if count > structure.units or (exact and (count != found or not legal)):
                 raise self.foreign(
                     f"{structure.name} has {count} pruned units in it, and its masks are not those of so many "
