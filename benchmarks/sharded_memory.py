@@ -2,10 +2,10 @@
 
     python benchmarks/sharded_memory.py --layers 12 --width 2048 --processes 1 2
 
-Each process trains a stack of linear layers by AdamW and prunes it 4x1 to 90 % by snip_momentum. Printed, the largest of
-the processes: by how much resident memory grew while the pruner worked; peak resident memory above that before the model
-was made (VmHWM), which PyTorch's own `fully_shard` dominates on gloo, where freed buffers are not given back; and wall
-seconds of a mask update.
+Each process trains a stack of linear layers by AdamW and prunes it 4x1 to 90 % by snip_momentum. Printed, of the
+process that has most: by how much resident memory grew while the pruner worked; peak resident memory above that before
+the model was made (VmHWM), which PyTorch's own `fully_shard` dominates on gloo, where freed buffers are not given back;
+and wall seconds of a mask update.
 """
 
 from __future__ import annotations

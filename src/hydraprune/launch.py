@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
 from hydra.conf import HydraConf
@@ -27,7 +27,6 @@ from hydraprune.config.command_words import check_single_run
 from hydraprune.config.composition import is_plan_only, loaded_paths, typed_words, with_hydra_node
 from hydraprune.config.messages import explain, leave
 from hydraprune.errors import UserError
-from hydraprune.results.report import REFUSED
 from hydraprune.runs.folders import ONLY_DENSE, REFUSAL, is_planned, refusal_folder
 from hydraprune.runs.resolvers import register
 from hydraprune.utils import signals
@@ -156,7 +155,9 @@ def _check(experiment: Experiment) -> _Checked:
 
     load_data = TaskLoader()
     if is_plan_only(experiment.config):
-        _show_plan(experiment)
+        from hydraprune.sweeps.plan import show_plan
+
+        raise SystemExit(0 if is_follower(os.environ) else show_plan(experiment))
     preflight(experiment, load_data)
     return _Checked(experiment, load_data)
 
@@ -169,20 +170,6 @@ def _keep_refusal(experiment: Experiment | None, config: DictConfig, error: Exce
 
         with suppress(OSError):  # the error is in the job's log
             record_refusal(experiment, Path(folder), typed_words(config), error)
-
-
-def _show_plan(experiment: Experiment) -> NoReturn:
-    """Print the plan of a single run and exit (`plan=true`)."""
-    from hydraprune.sweeps import plan as planning
-
-    if is_follower(os.environ):
-        raise SystemExit(0)
-    folder = experiment.directory.parent
-    job = planning.Job((), experiment, None, folder / REFUSED)
-    plan = planning.make_plan(experiment.spec.overrides, [job], 1, elsewhere=False)
-    finished = planning.finished_runs([Path(experiment.config["run"]["root"])])
-    print(planning.table(plan, finished, folder, each=True))
-    raise SystemExit(2 if any(job.refused for job in plan.jobs) else 0)
 
 
 def _go_offline_if_unreachable(config: DictConfig) -> None:

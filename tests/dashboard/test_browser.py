@@ -16,6 +16,8 @@ from dashboard_helpers import NASTY, STUDIES, World, folder_of, report
 from playwright.sync_api import Browser
 from safetensors.numpy import load_file
 
+from hydraprune.dashboard import page, write_page
+
 # In one worker, since a page and a browser are expensive.
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -230,3 +232,22 @@ def test_masks_show_the_saved_weights(browser: Browser, page_file: Path, made: W
             box = figure.locator("canvas").bounding_box()
             assert box is not None
             assert (box["height"] - 10) / (box["width"] - 10) == pytest.approx(kept.shape[0] / kept.shape[1], rel=0.05)
+
+
+def test_a_packed_page_shows_the_same(
+    made: World, browser: Browser, page_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "LARGE", 0)
+    file = write_page([made.sweep], tmp_path / "packed.html", title=made.sweep.name)
+    assert file.read_bytes() == write_page([made.sweep], tmp_path / "again.html", title=made.sweep.name).read_bytes()
+    assert file.stat().st_size < page_file.stat().st_size
+    shown = []
+    for each in (page_file, file):
+        with visit(browser, each, DESKTOP) as found:
+            found.page.wait_for_selector("#runs tbody tr", state="attached")
+            found.scroll_through()
+            assert (found.errors, found.messages) == ([], [])
+            main = found.page.locator("main")
+            shown.append((main.inner_text(), main.locator("figure[data-drawn]").count()))
+    assert shown[0] == shown[1]
+    assert shown[0][1] == 29

@@ -24,6 +24,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "tracking": (4, {"wandb", "wandb_workspaces"}),
     "results": (3, {"scipy"}),
     "deploy": (4, {"transformers", "onnxruntime", "openvino", "nncf"}),
+    "search": (4, {"hydra", "optuna"}),
     "config": (4, {"hydra", "omegaconf"}),
     "bench": (5, {"transformers", "onnxruntime", "openvino", "nncf"}),
     "convert": (6, set()),
@@ -36,7 +37,17 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
 }
 LOOSE_MODULES = {"errors", "launch", "cli"}
 FRAMEWORKS = {"hydra", "omegaconf", "transformers", "datasets", "evaluate", "accelerate", "wandb", "sklearn", "scipy"}
-FRAMEWORKS |= {"altair", "vl_convert", "jinja2", "wandb_workspaces", "onnx", "onnxruntime", "openvino", "nncf"}
+FRAMEWORKS |= {
+    "altair",
+    "vl_convert",
+    "jinja2",
+    "wandb_workspaces",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "optuna",
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -18,7 +18,7 @@ from hydraprune.search.space import Space
 from hydraprune.search.trials import Trials
 
 SCORE = Objective("score", "accuracy", "maximize")
-LATENCY = Objective("latency", "latency, ms", "minimize")
+LATENCY = Objective("latency", "latency (ms)", "minimize")
 SPACE = Space(("task=toy",), {"lr": FloatDistribution(1e-5, 1.0, log=True), "pattern": CategoricalDistribution("abc")})
 SETTINGS = OptunaStudy(optuna.samplers.TPESampler, EpochPruner(startup=3), trials=12)
 
@@ -152,7 +152,7 @@ def test_two_objectives_have_a_front(tmp_path: Path) -> None:
     assert read is not None
     assert json.dumps(asdict(read)) == json.dumps(asdict(record))
     assert (tmp_path / "study.csv").read_text().splitlines()[0] == (
-        'trial,state,best,accuracy,"latency, ms",lr,pattern,folder'
+        "trial,state,best,accuracy,latency (ms),lr,pattern,folder"
     )
 
 

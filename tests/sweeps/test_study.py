@@ -102,7 +102,7 @@ def test_sparsity_and_latency_are_objectives(hydraprune: Callable[..., Any], sma
     finished = hydraprune("study", *small, *words, *bench, *COMMON)
     assert finished.code == 0, finished.err
     found = study()
-    assert [each.label for each in found.objectives] == ["sparsity", "latency, ms"]
+    assert [each.label for each in found.objectives] == ["sparsity", "latency (ms)"]
     for trial in found.trials:
         assert trial.values is not None
         share = float(trial.words[-1].partition("=")[2])

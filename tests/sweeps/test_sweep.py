@@ -114,7 +114,7 @@ def test_a_job_that_fails(train: Callable[..., Any], small: tuple[str, ...], wor
     assert {file: state for file, state in run_files().items() if file in own} == own
     # The failed job ran again and has a new report.
     assert run_files()[status["failed"] / "report.json"] != before[status["failed"] / "report.json"]
-    assert "failed  toy tiny 4x1 seed 0: " in again.err
+    assert "failed  toy tiny 4x1 seed 0 optimizer.lr=1e+30: " in again.err
 
 
 def test_a_refused_job_is_listed_before_training(

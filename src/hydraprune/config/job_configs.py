@@ -6,7 +6,8 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -43,10 +44,13 @@ class JobConfigs:
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         own = [override for override in overrides if not override.is_hydra_override()]
         config.hydra.overrides.task = [override.input_line for override in own]
-        names: Any = config.hydra.job.config.override_dirname
-        config.hydra.job.override_dirname = get_overrides_dirname(
-            overrides=own, kv_sep=names.kv_sep, item_sep=names.item_sep, exclude_keys=names.exclude_keys
-        )
+        # From Hydra 1.4 on a resolver makes this name of the overrides, when it is asked for.
+        dirname = getattr(config_loader_impl, "get_overrides_dirname", None)
+        if dirname is not None:
+            names: Any = config.hydra.job.config.override_dirname
+            config.hydra.job.override_dirname = dirname(
+                overrides=own, kv_sep=names.kv_sep, item_sep=names.item_sep, exclude_keys=names.exclude_keys
+            )
         return config
 
     def _is_value(self, override: Override) -> bool:

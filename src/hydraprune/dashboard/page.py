@@ -20,6 +20,7 @@ from hydraprune.dashboard.charts import domain
 from hydraprune.dashboard.comparisons import Row
 from hydraprune.dashboard.figure import Figure
 from hydraprune.dashboard.figures import config_name
+from hydraprune.dashboard.packing import LARGE, packed
 from hydraprune.dashboard.records import Records, records
 from hydraprune.dashboard.study_figures import study_figures
 from hydraprune.data.metric_direction import is_error
@@ -89,7 +90,7 @@ def html(found: Records, title: str) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters.update(figure=figure, signed=signed, percent=percent, seconds=_seconds)
     environment.filters.update(milliseconds=milliseconds, ratio=ratio)
-    return environment.from_string(_asset("page.html")).render(
+    text = environment.from_string(_asset("page.html")).render(
         title=title,
         version=__version__,
         style=Markup(_asset("page.css")),
@@ -109,6 +110,7 @@ def html(found: Records, title: str) -> str:
         failures=found.failures,
         swatches={label: place for place, label in enumerate(domain(found.labels))},
     )
+    return packed(text, data) if len(text) > LARGE else text
 
 
 def _figure_data(drawn: Figure) -> dict[str, Any]:

@@ -40,10 +40,12 @@ def best_so_far(label: str, searched: Sequence[str]) -> Spec:
     rows = alt.Chart(ROWS)
     line = rows.transform_filter("isValid(datum.so_far)").mark_line(interpolate="step-after", strokeWidth=2)
     line = line.encode(x=x, y=alt.Y("so_far:Q", title=label).scale(zero=False))
-    fill = alt.FillOpacityValue(0, condition=[{"test": "datum.state === 'complete'", "value": 1.0}])
-    points = rows.transform_filter("isValid(datum.y)").mark_point(size=75, filled=True, strokeWidth=1.6, opacity=1)
-    points = points.encode(x=x, y=y, fillOpacity=fill, tooltip=_of_trial(searched, [alt.Tooltip("y:Q", title=label)]))
-    return finished_spec(alt.layer(line, points), height=280)
+    tooltip = _of_trial(searched, [alt.Tooltip("y:Q", title=label)])
+    scored = rows.transform_filter("isValid(datum.y)")
+    complete = scored.transform_filter("datum.state === 'complete'").mark_point(size=75, filled=True, opacity=1)
+    others = scored.transform_filter("datum.state !== 'complete'").mark_point(size=60)
+    points = [layer.encode(x=x, y=y, tooltip=tooltip) for layer in (others, complete)]
+    return finished_spec(alt.layer(line, *points), height=280)
 
 
 def _of_trial(searched: Sequence[str], values: Sequence[alt.Tooltip]) -> list[alt.Tooltip]:

@@ -28,7 +28,7 @@ class Objective:
 
     Args:
         name: `score`, `sparsity` or `latency`.
-        label: for people: the metric's name, `sparsity`, or `latency, ms`.
+        label: for people: the metric's name, `sparsity`, or `latency (ms)`.
         direction: `maximize` or `minimize`.
     """
 

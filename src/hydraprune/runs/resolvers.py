@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from typing import Any
+
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -16,9 +20,15 @@ from hydraprune.runs.folders import refusal_folder, sweep_subdir
 def register() -> None:
     """Register the resolvers, names and file checks that `conf/` relies on. Safe to call again."""
     check_config_files()
-    OmegaConf.register_new_resolver("hydraprune_run_dir", _run_dir, replace=True)
-    OmegaConf.register_new_resolver("hydraprune_run_subdir", _run_subdir, replace=True)
-    OmegaConf.register_new_resolver("hydraprune_model_name", model_name, replace=True)
+    resolvers: dict[str, Callable[..., Any]] = {
+        "run_dir": _run_dir,
+        "run_subdir": _run_subdir,
+        "model_name": model_name,
+    }
+    with warnings.catch_warnings():  # OmegaConf 2.4 gives it another name, which 2.3 has for something else
+        warnings.filterwarnings("ignore", "register_new_resolver")
+        for name, resolver in resolvers.items():
+            OmegaConf.register_new_resolver(f"hydraprune_{name}", resolver, replace=True)
     # A colon in a file name breaks some file systems; `pattern=2:4` works all the same.
     ConfigStore.instance().store(group="pattern", name="2:4", node={"defaults": ["2of4"]})
 

@@ -39,6 +39,14 @@ class Space:
         return (*self.shared, *(f"{key}={_typed(values[key])}" for key in self.searched))
 
     @property
+    def first(self) -> tuple[str, ...]:
+        """The overrides of a trial with the first or lowest value of everything."""
+        found: Mapping[str, Any] = self.searched
+        return self.words(
+            {key: each.choices[0] if hasattr(each, "choices") else each.low for key, each in found.items()}
+        )
+
+    @property
     def described(self) -> dict[str, str]:
         """Key -> its values, for people."""
         return {key: _described(distribution) for key, distribution in self.searched.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydraprune.errors import UserError, one_line
 from hydraprune.results.plan_file import Plan, Planned
-from hydraprune.results.report import NAME, RunReport, read_report
+from hydraprune.results.report import NAME, REFUSED, RunReport, read_report
 from hydraprune.results.run_spec import invalid_spec
 from hydraprune.runs.directory import check_directory, finished
 from hydraprune.runs.experiment import Experiment
@@ -158,6 +158,19 @@ def table(plan: Plan, evidence: Sequence[RunReport], folder: Path, each: bool) -
         lines.append(f"disk   {_disk(todo, folder, plan.workers)}")
     lines += [f"refused: {job.directory if job.spec.hash else job.name}: {job.refused}" for job in _refused(plan)]
     return "\n".join(lines)
+
+
+def show_plan(experiment: Experiment) -> int:
+    """Print the plan of a single run.
+
+    Returns:
+        The exit code: 2 if the run would be refused.
+    """
+    folder = experiment.directory.parent
+    job = Job((), experiment, None, folder / REFUSED)
+    plan = make_plan(experiment.spec.overrides, [job], 1, elsewhere=False)
+    print(table(plan, finished_runs([Path(experiment.config["run"]["root"])]), folder, each=True))
+    return 2 if any(job.refused for job in plan.jobs) else 0
 
 
 def finished_runs(folders: Iterable[Path]) -> list[RunReport]:

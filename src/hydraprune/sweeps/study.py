@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Override
@@ -22,7 +21,7 @@ from hydraprune.config.composition import is_plan_only, typed_words
 from hydraprune.config.messages import explain
 from hydraprune.config.schema import override_key
 from hydraprune.errors import UserError
-from hydraprune.jobs import Engine, JobCommand
+from hydraprune.jobs import Engine
 from hydraprune.results.plan_file import NAME as PLAN
 from hydraprune.results.plan_file import Plan, Planned, with_earlier, write_plan
 from hydraprune.results.study_record import TABLES, Objective, StudyRecord, write_study
@@ -32,11 +31,11 @@ from hydraprune.search.settings import LATENCY, SCORE, SPARSITY, OptunaStudy
 from hydraprune.search.space import Space, space
 from hydraprune.sweeps.plan import CheckedCells, finished_runs
 from hydraprune.sweeps.sweep import earlier_plan, end_sweep, explain_silent, job_of
+from hydraprune.sweeps.trial_jobs import BENCH, TrialJobs
 from hydraprune.sweeps.trial_results import epochs_of, latency_of, metric_of, target_epoch
 from hydraprune.utils import signals
 from hydraprune.utils.files import write_text
 from hydraprune.utils.hub_access import quiet_libraries
-from hydraprune.utils.signals import STOP_FILE
 
 if TYPE_CHECKING:
     from hydraprune.search.trials import Asked, Trials
@@ -46,8 +45,8 @@ log = logging.getLogger(__name__)
 
 # Seconds between two looks at the trials that run.
 _PERIOD = 0.5
-# Subfolders of a sweep's: files that stop trials; and of a run's, for its bench.
-_STOPS, _BENCH = "stops", "bench"
+# Subfolder of a sweep's: files that stop trials.
+_STOPS = "stops"
 _LOCK = ".study.lock"
 
 
@@ -65,7 +64,7 @@ class _Running:
     run: Planned
     stop: Path
     thread: threading.Thread
-    error: list[Exception] = field(default_factory=list)
+    error: list[Exception]
 
 
 def run_study(overrides: Sequence[Override], master: DictConfig, compose: Callable[[list[str]], DictConfig]) -> None:
@@ -126,10 +125,9 @@ class _StudySweep:
         self._checked = CheckedCells(engine.elsewhere)
         self._jobs: dict[tuple[str, ...], Job] = {}
         self._plan = Plan(tuple(typed_words(master)), at_once, (), ())
-        self._failed_dense: set[str] = set()
         self._left = 0  # trials to ask for
-        # One dense run, and one bench, at a time.
-        self._dense_lock, self._bench_lock = threading.Lock(), threading.Lock()
+        latency = settings.latency if LATENCY in settings.names else None
+        self._trial_jobs = TrialJobs(engine, master, folder, latency)
         self._since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
 
     def described(self) -> list[str]:
@@ -178,19 +176,13 @@ class _StudySweep:
         known = {
             SCORE: Objective(SCORE, name, "minimize" if is_error else "maximize"),
             SPARSITY: Objective(SPARSITY, "sparsity", "maximize"),
-            LATENCY: Objective(LATENCY, "latency, ms", "minimize"),
+            LATENCY: Objective(LATENCY, "latency (ms)", "minimize"),
         }
         return tuple(known[each] for each in self._settings.names)
 
     def _first_job(self) -> Job:
         """The job of the first value of everything: whether the words fit at all is known before a trial is asked."""
-        from optuna.distributions import CategoricalDistribution
-
-        values: dict[str, Any] = {}
-        for key, distribution in self._space.searched.items():
-            found: Any = distribution
-            values[key] = found.choices[0] if isinstance(found, CategoricalDistribution) else found.low
-        job = self._job(self._space.words(values))
+        job = self._job(self._space.first)
         if job.experiment is None:
             raise UserError(str(job.mistake))
         return job
@@ -236,9 +228,10 @@ class _StudySweep:
             return None
         stop = Path(os.path.abspath(self._folder / _STOPS / run.spec.hash))
         stop.unlink(missing_ok=True)
-        one = _Running(asked, run, stop, threading.Thread())
-        one.thread = threading.Thread(target=self._work, args=(one, dense), daemon=True)
-        one.thread.start()
+        error: list[Exception] = []
+        thread = threading.Thread(target=self._work, args=(run, dense, stop, error), daemon=True)
+        one = _Running(asked, run, stop, thread, error)
+        thread.start()
         write_study(trials.record(), self._folder)
         return one
 
@@ -254,51 +247,12 @@ class _StudySweep:
         # Readers take the time of this file for the start of the sweep.
         os.utime(self._folder / PLAN, (self._since, self._since))
 
-    def _work(self, one: _Running, dense: Planned | None) -> None:
-        """Run a trial's job, its dense run before it, and its bench after it; in a thread of its own."""
+    def _work(self, run: Planned, dense: Planned | None, stop: Path, error: list[Exception]) -> None:
+        """Run the jobs of a trial, in a thread of its own."""
         try:
-            commands = self._commands(one, dense)
-            if len(commands) > 1:
-                with self._dense_lock:
-                    if not self._has_dense(dense, commands[0]):
-                        return
-            if one.run.finished() is None:
-                self._engine.run([replace(commands[-1], needs=None)], self._folder)
-            if LATENCY in self._settings.names and one.run.finished() is not None:
-                with self._bench_lock:
-                    if latency_of(one.run, _BENCH) is None:
-                        self._engine.run([self._bench(one, commands[-1])], self._folder)
-        except Exception as error:
-            one.error.append(error)
-
-    def _commands(self, one: _Running, dense: Planned | None) -> list[JobCommand]:
-        from hydraprune.sweeps.job_commands import job_commands
-
-        plan = replace(self._plan, jobs=(one.run,), ancestors=() if dense is None else (dense,))
-        *before, command = job_commands(plan, [one.run], self._master, self._folder)
-        environment = {**command.environment, STOP_FILE: str(one.stop)}
-        return [*before, replace(command, environment=environment)]
-
-    def _has_dense(self, dense: Planned | None, command: JobCommand) -> bool:
-        """Train a dense run that is missing; False if it cannot be had."""
-        if dense is None or dense.finished() is not None:
-            return True
-        if dense.spec.hash not in self._failed_dense and not signals.is_stopping():
-            self._engine.run([command], self._folder)
-        if dense.finished() is None and not signals.is_stopping():
-            self._failed_dense.add(dense.spec.hash)
-        return dense.finished() is not None
-
-    def _bench(self, one: _Running, command: JobCommand) -> JobCommand:
-        directory = os.path.abspath(one.run.directory)
-        words = self._settings.latency.words(directory, os.path.join(directory, _BENCH))
-        name = f"{one.run.spec.hash}-bench"
-        return JobCommand(
-            name,
-            (sys.executable, "-m", "hydraprune.cli", *words),
-            command.folder,
-            Path(os.path.abspath(self._folder / LOGS / f"{name}.log")),
-        )
+            self._trial_jobs.run(run, dense, stop)
+        except Exception as raised:
+            error.append(raised)
 
     def _compare(self, trials: Trials, one: _Running) -> None:
         """Tell Optuna the scores of a trial so far, and stop it if it is hopeless."""
@@ -317,7 +271,7 @@ class _StudySweep:
             found = {
                 SCORE: report.final.get(report.metric or ""),
                 SPARSITY: (report.sparsity or {}).get("prunable"),
-                LATENCY: latency_of(one.run, _BENCH) if LATENCY in self._settings.names else None,
+                LATENCY: latency_of(one.run, BENCH) if LATENCY in self._settings.names else None,
             }
             values = [found[each.name] for each in objectives]
             trials.is_hopeless(one.asked, epochs_of(one.run, report.metric or "").scores)  # for those that follow

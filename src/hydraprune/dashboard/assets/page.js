@@ -1,6 +1,5 @@
 "use strict";
-(() => {
-  const page = JSON.parse(document.getElementById("data").textContent);
+function start(page) {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const views = new Map(), seen = new Set();
 
@@ -234,4 +233,19 @@
     const { top, width } = figure.getBoundingClientRect();
     if (width && top < innerHeight + margin) show(figure); else near.observe(figure);
   }
+}
+
+// A large page is packed: its contents are made first.
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+(() => {
+  const { type, textContent } = document.getElementById("data");
+  if (type === "application/json") return start(JSON.parse(textContent));
+  return unpack(textContent).then(({ main, page }) => {
+    document.querySelector("main").innerHTML = main;
+    start(page);
+  });
 })();
