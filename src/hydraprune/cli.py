@@ -25,6 +25,8 @@ let_threads_sleep()
 
 _TRAIN = "train, prune or sweep; the same as `python train.py`: hydraprune train pattern=4x1 task=sst2"
 _STUDY = "search hyperparameters by Optuna: hydraprune study 'optimizer.lr=tag(log,interval(1e-5,1e-3))'"
+# Flags of Hydra that show something and run nothing, and the one that a study has anyway.
+_QUESTIONS = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--multirun", "-m")
 _DOCTOR = "check versions, devices, network, disk and compiler for a run; takes the overrides of train, and --json"
 
 
@@ -43,7 +45,11 @@ def main() -> None:
 
     if sys.argv[1:2] in (["train"], ["study"]):
         # Hydra reads the rest of the command line itself.
-        sys.argv = [sys.argv[0], *(["-m", "study=optuna"] if sys.argv[1] == "study" else []), *sys.argv[2:]]
+        words = sys.argv[2:]
+        if sys.argv[1] == "study":
+            asks = any(word.partition("=")[0] in _QUESTIONS for word in words)
+            words = [*([] if asks else ["-m"]), "study=optuna", *words]
+        sys.argv = [sys.argv[0], *words]
         launched(_train)
         return
     parser = _parser()

@@ -112,6 +112,8 @@ class Preflight(Callback):  # type: ignore[misc]
             if config.hydra.output_subdir is not None and job_subfolder(config.hydra.output_subdir) == DEFAULT_FOLDER:
                 raise UserError("is the folder of the run itself", key="hydra.output_subdir=", cure="leave it out")
             plan_only = is_plan_only(config)
+            if config.get("study") is not None and not is_planned(config):
+                raise UserError("a study makes its own jobs", key="hydra/sweeper", cure="leave it out")
             if not plan_only:
                 check_place(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
             if plan_only and not is_planned(config):

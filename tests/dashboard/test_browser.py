@@ -245,9 +245,9 @@ def test_a_packed_page_shows_the_same(
     for each in (page_file, file):
         with visit(browser, each, DESKTOP) as found:
             found.page.wait_for_selector("#runs tbody tr", state="attached")
-            found.scroll_through()
+            found.page.wait_for_selector("figure[data-drawn]")
             assert (found.errors, found.messages) == ([], [])
-            main = found.page.locator("main")
-            shown.append((main.inner_text(), main.locator("figure[data-drawn]").count()))
+            tables = [found.page.locator(name).inner_text() for name in ("#matrix table", "#runs table")]
+            shown.append((*tables, found.page.locator("main figure").count()))
     assert shown[0] == shown[1]
-    assert shown[0][1] == 29
+    assert shown[0][2] == 29

@@ -41,6 +41,7 @@ from hydraprune.sparsity import (
     custom,
     distributed_state_dict,
     holds_pattern,
+    layer_sparsity,
     load_distributed_state_dict,
 )
 
@@ -267,6 +268,8 @@ def all_cases(folder: Path) -> int:
         pruner.project(0)
     assert same_masks(*pruners)
     refuse_cut_blocks()
+    use_after_evaluations()
+    refuse_other_states()
     return tried
 
 
@@ -289,6 +292,46 @@ def refuse_cut_blocks() -> None:
         SparsityError, match=f"0.weight is sharded, and is cut after every {cut} rows, in the middle of"
     ):
         pruner_of(found, custom(Block(4, 1), 0.5), Magnitude(), OneShot(), 1)  # type: ignore[arg-type]
+
+
+def use_after_evaluations() -> None:
+    """A forward pass without a backward leaves whole weights in the root; all copes with it."""
+    found = sharded(model())
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            loss_of(found, 0)
+
+    evaluate()
+    pruner = pruner_of(found, custom(Block(4, 1), 0.5), SnipMomentum(), RAMP, STEPS)
+    evaluate()
+    pruner.project(0)
+    optimizer = torch.optim.SGD(found.parameters(), lr=0.05)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(found, step).backward()
+        pruner.observe(step)
+        optimizer.step()
+        pruner.project(step + 1)
+        evaluate()
+    if distributed.get_world_size() > 1:
+        with pytest.raises(SparsityError, match=r"reshard\(\)"):
+            holds_pattern(pruner, dict(found.named_parameters()))
+    found.reshard()  # type: ignore[operator]
+    assert holds_pattern(pruner, dict(found.named_parameters())) == (True, pruner.pools[0][1].target)
+    with pytest.raises(SparsityError, match="is sharded; load the full state dict"):
+        layer_sparsity(found)
+
+
+def refuse_other_states() -> None:
+    """The state of another plan is refused by what differs."""
+    state = distributed_state_dict(pruner_of(sharded(model()), custom(Block(4, 1), 0.5), SnipMomentum(), RAMP, STEPS))  # type: ignore[arg-type]
+    for plans, criterion in ((custom(NofM(2, 4), 0.5), SnipMomentum()), (custom(Block(4, 1), 0.5), Platon())):
+        other = pruner_of(sharded(model()), plans, criterion, RAMP, STEPS)
+        with pytest.raises(SparsityError, match=r"does not fit: its (pattern|criterion)"):
+            load_distributed_state_dict(other, state)  # type: ignore[arg-type]
+        with pytest.raises(SparsityError, match="is no distributed state"):
+            load_distributed_state_dict(other, other.state_dict())  # type: ignore[arg-type]
 
 
 def main() -> None:

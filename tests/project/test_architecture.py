@@ -24,7 +24,7 @@ PACKAGES: dict[str, tuple[int, set[str]]] = {
     "tracking": (4, {"wandb", "wandb_workspaces"}),
     "results": (3, {"scipy"}),
     "deploy": (4, {"transformers", "onnxruntime", "openvino", "nncf"}),
-    "search": (4, {"hydra", "optuna"}),
+    "search": (6, {"hydra", "optuna"}),
     "config": (4, {"hydra", "omegaconf"}),
     "bench": (5, {"transformers", "onnxruntime", "openvino", "nncf"}),
     "convert": (6, set()),

@@ -28,6 +28,11 @@ def parsed(*words: str) -> Space:
         ("a=range(1,10,2)", IntDistribution(1, 9, step=2)),
         ("a=range(10,1,-3)", IntDistribution(4, 10, step=3)),
         ("a=range(1,2)", CategoricalDistribution(["1"])),
+        ("a=range(0.5,0.95,0.05)", FloatDistribution(0.5, 0.9, step=0.05)),
+        ("a=range(0,1,0.3)", FloatDistribution(0, 0.9, step=0.3)),
+        ("a=range(1e-5,1e-4,1e-5)", FloatDistribution(1e-5, 9e-5, step=1e-5)),
+        ("a=range(1,1000000000)", IntDistribution(1, 999_999_999)),
+        ("a=shuffle(range(1,5))", IntDistribution(1, 4)),
         ("a=choice(0.1ep,0.2ep)", CategoricalDistribution(["0.1ep", "0.2ep"])),
         ("+a.b=x,y", CategoricalDistribution(["x", "y"])),
         ("a=choice([1,2],'b c')", CategoricalDistribution(["[1,2]", "b\\ c"])),
@@ -62,8 +67,28 @@ def test_numbers_read_back_with_four_digits(number: float) -> None:
         (["a=tag(log,interval(0,1))"], "on a log scale from above 0"),
         (["a=interval(0,inf)"], "from a lower to a higher number"),
         (["a=range(3,1)"], "has no value"),
+        (["a=tag(log,range(1,9))"], "has no logarithmic scale"),
+        (["++seed=0,1"], "the best seed is the luckiest"),
+        (["sweep=a,b"], "sweep: is one for all trials"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         parsed(*words)
+
+
+def test_the_last_word_about_a_key_counts() -> None:
+    found = parsed("a=1,2", "b=x,y", "a=3", "+b=z,w")
+    assert found.shared == ("a=3",)
+    assert found.searched == {"+b": CategoricalDistribution(["z", "w"])}
+
+
+@given(st.floats(1, 1e6), st.floats(1e-6, 1))
+def test_rounding_stays_within_the_bounds(low: float, width: float) -> None:
+    high = low + width
+    if high <= low:
+        return
+    space = Space((), {"a": FloatDistribution(low, high)})
+    for value in (low, high, (low + high) / 2):
+        (word,) = space.words({"a": value})
+        assert low <= float(word.partition("=")[2]) <= high

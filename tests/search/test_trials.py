@@ -8,11 +8,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hydraprune.errors import UserError
 from hydraprune.results.study_record import NAME, Objective, load_study, write_study
-from hydraprune.search import OptunaStudy
+from hydraprune.search import Latency, OptunaStudy
 from hydraprune.search.pruner import EpochPruner
 from hydraprune.search.space import Space
 from hydraprune.search.trials import Trials
@@ -158,8 +158,14 @@ def test_two_objectives_have_a_front(tmp_path: Path) -> None:
 
 def test_other_words_are_another_study(tmp_path: Path) -> None:
     run(opened(tmp_path), 1)
-    with pytest.raises(UserError, match=r"other words.*sweep=NAME"):
+    with pytest.raises(UserError, match=r"other words \(task=toy; now task=mrpc\).*sweep=NAME"):
         Trials(SETTINGS, replace(SPACE, shared=("task=mrpc",)), (SCORE,), tmp_path)
+    whole = replace(SPACE, searched={**SPACE.searched, "lr": IntDistribution(1, 9)})
+    with pytest.raises(UserError, match="other searched"):
+        Trials(SETTINGS, whole, (SCORE,), tmp_path)
+    # Where it runs, and the order of words, make no difference.
+    same = replace(SPACE, shared=("runtime.threads=2", "task=toy", "tracker=wandb"))
+    assert Trials(SETTINGS, same, (SCORE,), tmp_path).settled == 1
     with pytest.raises(UserError, match="other objectives"):
         Trials(SETTINGS, SPACE, (replace(SCORE, name="sparsity"),), tmp_path)
     assert opened(tmp_path, replace(SETTINGS, trials=99)).settled == 1
@@ -170,6 +176,25 @@ def test_storages(storage: str | None, tmp_path: Path) -> None:
     settings = replace(SETTINGS, storage=storage and storage.format(tmp_path))
     run(opened(tmp_path, settings), 2)
     assert opened(tmp_path, settings).settled == 2
+
+
+def test_values_stand_under_their_keys_whatever_the_order_of_words(tmp_path: Path) -> None:
+    run(opened(tmp_path), 1)
+    turned = replace(SPACE, searched=dict(reversed(SPACE.searched.items())))
+    trials = Trials(SETTINGS, turned, (SCORE,), tmp_path)
+    run(trials, 1)
+    header, *rows = [line.split(",") for line in trials.record().comma_separated().splitlines()]
+    places = {name: header.index(name) for name in ("lr", "pattern")}
+    assert all(row[places["pattern"]] in "abc" and float(row[places["lr"]]) <= 1 for row in rows)
+
+
+def test_a_storage_is_no_place_for_two_sweeps_of_one_name(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, storage=f"sqlite:///{tmp_path}/study.db")
+    first = opened(tmp_path / "one", settings)
+    asked = first.ask()
+    with pytest.raises(UserError, match="other folder"):
+        opened(tmp_path / "two", settings)
+    first.complete(asked, [0.5])
 
 
 def test_a_storage_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
@@ -186,12 +211,37 @@ def test_a_storage_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
         ({"objectives": ["score", "score"]}, "objectives"),
         ({"objectives": ["accuracy"]}, "objectives"),
         ({"objectives": ["score", "sparsity", "latency"]}, "objectives"),
+        ({"sampler": None}, "sampler"),
+        ({"sampler": optuna.samplers.GridSampler}, "sampler"),
+        ({"sampler": lambda seed: seed}, "sampler"),
+        ({"pruner": "median"}, "pruner"),
     ],
 )
 def test_settings_that_do_not_fit(values: dict[str, object], key: str) -> None:
     with pytest.raises(UserError) as error:
-        OptunaStudy(optuna.samplers.TPESampler, **values)  # type: ignore[arg-type]
+        OptunaStudy(**{"sampler": optuna.samplers.TPESampler, **values})  # type: ignore[arg-type]
     assert error.value.key == key
+
+
+@pytest.mark.parametrize(("key", "value"), [("batch", 0), ("length", 0), ("threads", -1), ("engine", "foo")])
+def test_a_latency_that_cannot_be_measured(key: str, value: object) -> None:
+    with pytest.raises(UserError) as error:
+        Latency(**{key: value})  # type: ignore[arg-type]
+    assert error.value.key == key
+
+
+@pytest.mark.parametrize(
+    "change", [{"objectives": []}, {"trials": [{"number": 0, "state": "complete", "values": [1, 2]}]}]
+)
+def test_a_record_of_another_shape_is_damaged(change: dict[str, object], tmp_path: Path) -> None:
+    trials = opened(tmp_path)
+    run(trials, 1)
+    values = {**json.loads(json.dumps(asdict(trials.record()))), **change}
+    for entry in values["trials"]:
+        entry |= {"words": [], "epochs": {}}
+    (tmp_path / NAME).write_text(json.dumps(values))
+    with pytest.raises(UserError, match=NAME):
+        load_study(tmp_path)
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:

@@ -156,6 +156,10 @@ def test_a_stopped_study_goes_on(small: tuple[str, ...], workplace: Path, hydrap
         ([LR, "engine=ray"], "as in at_once=8"),
         ([LR, "hydra/launcher=joblib", "engine=here"], "leave hydra/launcher out"),
         ([LR, "study.trials=1,2"], "is one for all jobs"),
+        ([LR, "study.pruner=abc"], "study.pruner"),
+        ([LR, "study.sampler._partial_=false"], "study.sampler"),
+        ([LR, "study.latency.engine=foo"], "study.latency.engine=foo: no such engine"),
+        ([LR, "hydra/sweeper=basic"], "a study makes its own jobs"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(

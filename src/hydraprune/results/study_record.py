@@ -87,8 +87,14 @@ class StudyRecord:
         return sorted(front, key=lambda trial: list(trial.values or ()))
 
     def searched_words(self, trial: TrialRecord) -> list[str]:
-        """The overrides in which a trial differs from others."""
-        return [word for word in trial.words if word not in self.words]
+        """The overrides in which a trial differs from others, in the order of `searched`."""
+        return [f"{key}={value}" for key, value in zip(self.searched, self._values(trial), strict=True)]
+
+    def _values(self, trial: TrialRecord) -> list[str]:
+        """The value of every searched key, as typed."""
+        # The last word about a key counts.
+        typed = {word.partition("=")[0].lstrip("+"): word.partition("=")[2] for word in trial.words}
+        return [typed.get(key.lstrip("+"), "") for key in self.searched]
 
     def markdown(self) -> str:
         """The trials as a Markdown table."""
@@ -102,7 +108,7 @@ class StudyRecord:
         rows.writerow(["trial", "state", "best", *(each.label for each in self.objectives), *self.searched, "folder"])
         for trial in self.trials:
             values: Sequence[object] = trial.values or [""] * len(self.objectives)
-            words = [in_spreadsheet(word.partition("=")[2]) for word in self.searched_words(trial)]
+            words = [in_spreadsheet(value) for value in self._values(trial)]
             rows.writerow([trial.number, trial.state, trial.best, *values, *words, trial.folder or ""])
         return text.getvalue()
 
@@ -113,8 +119,7 @@ class StudyRecord:
             if trial.epochs and not trial.values:
                 epoch, score = list(trial.epochs.items())[-1]
                 values[0] = f"{figure(score)} after epoch {epoch}"
-            words = [word.partition("=")[2] for word in self.searched_words(trial)]
-            rows.append([f"{trial.number}{' *' * trial.best}", trial.state, *values, *words])
+            rows.append([f"{trial.number}{' *' * trial.best}", trial.state, *values, *self._values(trial)])
         return rows
 
 
@@ -143,6 +148,11 @@ def load_study(folder: Path) -> StudyRecord | None:
         for of_list, cls in (("objectives", Objective), ("trials", TrialRecord)):
             for entry in values[of_list]:
                 check_fields(entry, cls, {})
+        if not 1 <= len(values["objectives"]) <= 2:
+            raise ValueError("objectives are one or two")
+        count = len(values["objectives"])
+        if any(entry.get("values") and len(entry["values"]) != count for entry in values["trials"]):
+            raise ValueError("values are one for each objective")
     except ValueError as error:
         raise damaged(folder / NAME, str(error)) from None
     known = {key: values[key] for key in values if key in StudyRecord.__dataclass_fields__}

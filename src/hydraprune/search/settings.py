@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydraprune.errors import UserError
+from hydraprune.bench.options import EXTRAS, PRECISIONS
+from hydraprune.errors import UserError, one_line
 
 SCORE, SPARSITY, LATENCY = "score", "sparsity", "latency"
 OBJECTIVES = (SCORE, SPARSITY, LATENCY)
@@ -21,12 +23,25 @@ class Latency:
         length: tokens of each text.
         threads: of the engine.
         engine: `hydraprune`, `torch`, `onnxruntime` or `openvino`.
+
+    Raises:
+        UserError: a value is out of range, or the engine is not there.
     """
 
     batch: int = 8
     length: int = 128
     threads: int = 1
     engine: str = "hydraprune"
+
+    def __post_init__(self) -> None:
+        for key in ("batch", "length", "threads"):
+            if (value := getattr(self, key)) < 1:
+                raise UserError("must be at least 1", key=key, value=value)
+        if self.engine not in PRECISIONS:
+            raise UserError("no such engine", key="engine", value=self.engine, cure=f"one of {', '.join(PRECISIONS)}")
+        if self.engine in EXTRAS and importlib.util.find_spec(self.engine) is None:
+            cure = f"pip install 'hydraprune[{EXTRAS[self.engine]}]'"
+            raise UserError("is not installed", key="engine", value=self.engine, cure=cure)
 
     def words(self, model: str, out: str) -> list[str]:
         """The words of the command after `hydraprune`."""
@@ -71,6 +86,24 @@ class OptunaStudy:
         if not 1 <= len(names) <= 2 or len(set(names)) < len(names) or not set(names) <= set(OBJECTIVES):
             cure = f"one or two of {', '.join(OBJECTIVES)}"
             raise UserError("are not objectives of a study", key="objectives", value=list(names), cure=cure)
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        from optuna.pruners import BasePruner
+        from optuna.samplers import BaseSampler
+
+        try:
+            made = self.sampler(seed=self.seed)
+        except Exception as error:  # a class of the user's own may raise anything
+            raise UserError(
+                f"makes no sampler from a seed ({one_line(error)})",
+                key="sampler",
+                cure="name one of optuna.samplers, with `_partial_: true`",
+            ) from None
+        if not isinstance(made, BaseSampler):
+            raise UserError("is no sampler of Optuna", key="sampler", value=type(made).__name__)
+        if self.pruner is not None and not isinstance(self.pruner, BasePruner):
+            raise UserError("is no pruner of Optuna", key="pruner", value=self.pruner, cure="null stops no trial")
 
     @property
     def names(self) -> tuple[str, ...]:

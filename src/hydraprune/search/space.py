@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
+from hydraprune.config.schema import override_key
 from hydraprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,15 +38,21 @@ class Space:
         Args:
             values: of every searched key.
         """
-        return (*self.shared, *(f"{key}={_typed(values[key])}" for key in self.searched))
+        return (*self.shared, *(f"{key}={_typed(values[key], each)}" for key, each in self.searched.items()))
 
     @property
     def first(self) -> tuple[str, ...]:
         """The overrides of a trial with the first or lowest value of everything."""
         found: Mapping[str, Any] = self.searched
-        return self.words(
-            {key: each.choices[0] if hasattr(each, "choices") else each.low for key, each in found.items()}
-        )
+        values = {key: each.choices[0] if hasattr(each, "choices") else each.low for key, each in found.items()}
+        return self.words(values)
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """Key -> its distribution as text, by which two spaces are compared."""
+        from optuna.distributions import distribution_to_json
+
+        return {key: distribution_to_json(each) for key, each in sorted(self.searched.items())}
 
     @property
     def described(self) -> dict[str, str]:
@@ -61,18 +69,25 @@ def space(overrides: Sequence[Override]) -> Space:
     Raises:
         UserError: nothing is searched, or values that no search can take.
     """
-    searched = {str(each.get_key_element()): _distribution(each) for each in overrides if each.is_sweep_override()}
-    if not searched:
+    # As Hydra has it, the last word about a key counts.
+    last = {override_key(str(each.input_line)): each for each in overrides}
+    kept = [each for each in overrides if last[override_key(str(each.input_line))] is each]
+    swept = [each for each in kept if each.is_sweep_override()]
+    if not swept:
         raise UserError(
             "searches nothing", key="study", cure="give values, as in 'optimizer.lr=tag(log,interval(1e-5,1e-3))'"
         )
-    if "seed" in searched:
+    keys = {override_key(str(each.input_line)) for each in swept}
+    if "seed" in keys:
         raise UserError(
             "is not searched: the best seed is the luckiest",
             key="seed",
             cure="give one; then compare the best settings in a sweep with seed=0,1,2",
         )
-    return Space(tuple(str(each.input_line) for each in overrides if not each.is_sweep_override()), searched)
+    if "sweep" in keys:
+        raise UserError("is one for all trials", key="sweep", cure="give one name")
+    searched = {str(each.get_key_element()): _distribution(each) for each in swept}
+    return Space(tuple(str(each.input_line) for each in kept if not each.is_sweep_override()), searched)
 
 
 def _distribution(override: Override) -> BaseDistribution:
@@ -88,35 +103,43 @@ def _distribution(override: Override) -> BaseDistribution:
             if isinstance(low, int) and isinstance(high, int):
                 return IntDistribution(low, high, log=log)
             return FloatDistribution(float(low), float(high), log=log)
+        if isinstance(value, RangeSweep):
+            return _range(value, word)
         values = list(override.sweep_string_iterator())
         if not values:
             raise UserError("has no value", key=word, cure="give at least one")
-        if isinstance(value, RangeSweep) and not value.shuffle:
-            return _range([_number(each) for each in values])
         return CategoricalDistribution(values)
     except ValueError as error:
         raise UserError(f"cannot be searched ({error})", key=word) from None
 
 
-def _range(values: Sequence[float]) -> BaseDistribution:
+def _range(found: RangeSweep, word: str) -> BaseDistribution:
+    """The numbers of `range(start, stop, step)`, in decimals: 0.1 + 0.2 is 0.3."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    low, high = min(values), max(values)
-    if low == high:
-        return CategoricalDistribution([_typed(low)])
-    step = abs(values[1] - values[0])
-    if all(isinstance(value, int) for value in values):
-        return IntDistribution(int(low), int(high), step=int(step))
-    return FloatDistribution(low, high, step=step)
+    if "log" in found.tags:
+        raise UserError("has no logarithmic scale", key=word, cure="as in tag(log,int(interval(1,9)))")
+    start, stop, step = (Decimal(str(each)) for each in (found.start, found.stop, found.step))
+    count = math.ceil((stop - start) / step) if step else 0
+    if count < 1:
+        raise UserError("has no value", key=word, cure="give at least one")
+    low, high = sorted((start, start + (count - 1) * step))
+    if all(isinstance(each, int) for each in (found.start, found.stop, found.step)):
+        if count == 1:
+            return CategoricalDistribution([str(low)])
+        return IntDistribution(int(low), int(high), step=int(abs(step)))
+    if count == 1:
+        return CategoricalDistribution([str(low)])
+    return FloatDistribution(float(low), float(high), step=float(abs(step)))
 
 
-def _number(text: str) -> float:
-    return int(text) if text.lstrip("+-").isdigit() else float(text)
-
-
-def _typed(value: Any) -> str:
+def _typed(value: Any, distribution: Any = None) -> str:
     """A value as an override has it."""
-    return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:.{_DIGITS}g}"
+    inside = distribution is None or distribution.low <= float(short) <= distribution.high
+    return short if inside else repr(value)
 
 
 def _described(distribution: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,8 @@ import optuna
 from optuna.samplers import GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from hydraprune.config.identity import NOT_THE_RESULT
+from hydraprune.config.schema import override_key
 from hydraprune.errors import UserError, one_line
 from hydraprune.results.study_record import Objective, StudyRecord, TrialRecord
 from hydraprune.search.pruner import TARGET_EPOCH
@@ -61,6 +62,7 @@ class Trials:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._settings, self._space, self._objectives = settings, space, tuple(objectives)
+        self._folder = folder
         self._study = _opened(settings, objectives, folder)
         self._check_search()
         for left in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -68,18 +70,22 @@ class Trials:
 
     def _check_search(self) -> None:
         common: dict[str, Any] = {
-            "words": list(self._space.shared),
-            "searched": self._space.described,
+            "words": sorted(word for word in self._space.shared if _changes_the_result(word)),
+            "searched": [f"{key} {values}" for key, values in self._space.fingerprint.items()],
             "objectives": [each.name for each in self._objectives],
+            # Of a storage that several sweeps may use.
+            "folder": [] if self._settings.storage is None else [str(self._folder.resolve())],
         }
         before = self._study.user_attrs.get(_SEARCH)
         if before is None:
             self._study.set_user_attr(_SEARCH, common)
         elif before != common:
             names = [key for key in common if before.get(key) != common[key]]
+            was = [item for key in names for item in before.get(key, []) if item not in common[key]]
+            now = [item for key in names for item in common[key] if item not in before.get(key, [])]
             raise UserError(
-                f"holds trials that are not to be compared with these: other {' and '.join(names)} "
-                f"({json.dumps({key: before.get(key) for key in names})})",
+                f"holds trials that are not to be compared with these, of other {' and '.join(names)} "
+                f"({' '.join(was) or 'none'}; now {' '.join(now) or 'none'})",
                 key=f"study {self._settings.name}",
                 cure="type the same words, or begin another with sweep=NAME",
             )
@@ -170,6 +176,11 @@ class Trials:
             self._space.described,
             tuple(_recorded(number, trial, trial.number in best) for number, trial in enumerate(self._known)),
         )
+
+
+def _changes_the_result(word: str) -> bool:
+    key = override_key(word)
+    return not any(key == other or key.startswith(f"{other}.") for other in (*NOT_THE_RESULT, "runtime"))
 
 
 def _opened(settings: OptunaStudy, objectives: Sequence[Objective], folder: Path) -> optuna.Study:

@@ -19,6 +19,7 @@ from hydraprune.sparsity.posttraining.base import Calibration
 from hydraprune.sparsity.pruners.base import Pruner
 from hydraprune.sparsity.pruners.factory import PrunerFactory
 from hydraprune.sparsity.sharded_plans import refuse_cut_units
+from hydraprune.sparsity.shards import reshard
 from hydraprune.sparsity.wrappers import named_modules, named_parameters
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def attach(
             module outside the encoder that the model does not have.
     """
     _refuse_adapters(model)
+    reshard(model)
     family.check(model)
     attachment = _Attachment(model, family, steps, steps_per_epoch, calibration)
     pruners: list[Pruner] = []

@@ -9,6 +9,7 @@ from torch import nn
 from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layer_weights import is_layer
 from hydraprune.sparsity.layouts import Weight
+from hydraprune.sparsity.shards import reshard
 
 # A module, the name of one of its parameters or children, and that parameter or child.
 _Link = tuple[nn.Module, str, object]
@@ -36,9 +37,18 @@ class Ownership:
         Raises:
             SparsityError: a layer of the model holds another parameter than the one that is masked.
         """
+        if self._broken():
+            # A forward pass without a backward leaves whole weights in modules of `fully_shard`.
+            for model in {id(weight.model): weight.model for weight in self._weights}.values():
+                if model is not None:
+                    reshard(model)
+            if self._broken():
+                self._find()
+
+    def _broken(self) -> bool:
+        """Whether a link is."""
         kept = all(module._parameters.get(name) is held for module, name, held in self._parameters)
-        if not (kept and all(module._modules.get(name) is held for module, name, held in self._children)):
-            self._find()
+        return not (kept and all(module._modules.get(name) is held for module, name, held in self._children))
 
     def _find(self) -> None:
         """Find the links to every weight.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hydraprune.sparsity.errors import SparsityError
 
@@ -25,6 +25,13 @@ def held(tensor: Tensor) -> Tensor:
 def is_sharded(tensor: object) -> bool:
     """Whether a tensor is a DTensor."""
     return any(ancestor.__name__ == "DTensor" for ancestor in type(tensor).__mro__)
+
+
+def reshard(model: nn.Module) -> None:
+    """Let every module of `fully_shard` give up whole weights that a forward pass without a backward has left there."""
+    for module in model.modules():
+        if any(ancestor.__name__ == "FSDPModule" for ancestor in type(module).__mro__):
+            module.reshard()  # type: ignore[operator]
 
 
 class Shards:

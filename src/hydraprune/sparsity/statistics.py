@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.layer_weights import DIMENSIONS, layers_of
 from hydraprune.sparsity.layouts import LAYOUTS, module_type
 from hydraprune.sparsity.patterns import Pattern, shape_of
 from hydraprune.sparsity.patterns.registry import candidates
 from hydraprune.sparsity.pruners.base import Pruner
-from hydraprune.sparsity.shards import held
+from hydraprune.sparsity.shards import held, is_sharded
 from hydraprune.sparsity.wrappers import by_plain_names
 
 
@@ -61,6 +62,9 @@ def layer_sparsity(model: nn.Module) -> list[LayerSparsity]:
     layers obey, if it obeys that one too.
     """
     layers = list(prunable_layers(model))
+    for name, weight, _ in layers:
+        if is_sharded(weight):
+            raise SparsityError(f"{name} is sharded", cure="load the full state dict into a model that is not")
     found = [_regular_pattern(view != 0) for _, _, view in layers]
     common = [pattern for pattern, _ in Counter(pattern for pattern in found if pattern is not None).most_common()]
     result = []
@@ -127,6 +131,13 @@ def holds_pattern(pruner: Pruner, weights: Mapping[str, Tensor]) -> tuple[bool, 
     """
     named = by_plain_names(weights, [weight.name for weight in pruner.weights])
     parts, holds, found = {name: held(weight) for name, weight in named.items()}, True, 0
+    for weight in pruner.weights:
+        if parts[weight.name].shape != weight.held.shape:
+            raise SparsityError(
+                f"{weight.name} {tuple(parts[weight.name].shape)} is not the part of it that this process holds, "
+                f"{tuple(weight.held.shape)}",
+                cure="after a forward pass without a backward call reshard() of the modules that fully_shard made",
+            )
     for structures, units in pruner.pools:
         counted = zip(structures, units.sizes, strict=True)
         empty = pruner.shards.total(sum(int(structure.empty(parts).sum()) * size for structure, size in counted))

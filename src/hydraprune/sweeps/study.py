@@ -191,6 +191,14 @@ class _StudySweep:
         return job_of(list(words), 0, self._folder, self._compose, self._dense_experiments)
 
     def _drive(self, trials: Trials, objectives: Sequence[Objective], failures: list[tuple[str, str]]) -> None:
+        try:
+            self._run_trials(trials, objectives, failures)
+        except BaseException:
+            # Their threads end with this process, the jobs would not.
+            signals.terminate_children()
+            raise
+
+    def _run_trials(self, trials: Trials, objectives: Sequence[Objective], failures: list[tuple[str, str]]) -> None:
         running: list[_Running] = []
         # Each command asks for no more than it misses, so that trials which fail at once do not go on for ever.
         self._left = self._settings.trials - trials.settled

@@ -161,7 +161,7 @@ class Pruner(ABC):
 
     @property
     def zeros(self) -> int:
-        """How many weights are masked."""
+        """How many weights are masked; where they are sharded, every process asks at the same time."""
         if self.kept_zeros:
             return self.shards.total(self._masks.zeros)
         return sum(
@@ -297,6 +297,14 @@ class Pruner(ABC):
             "pruned": list(self._pruned),
             "begun": self._begun,
         }
+
+    def refuse_other_state(self, state: Mapping[str, Any]) -> None:
+        """Refuse the state of a pruner with another plan or other weights.
+
+        Raises:
+            SparsityError: it is one.
+        """
+        self._state_check.refuse_other_plan(state, list(self.state_dict()))
 
     @property
     def _state_check(self) -> StateCheck:

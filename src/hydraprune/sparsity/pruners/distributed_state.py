@@ -55,7 +55,10 @@ def load_distributed_state_dict(pruner: Gradual, state: Mapping[str, Any]) -> No
         SparsityError: it is the state of another pruner, plan or model.
     """
     _refuse_others(pruner)
+    if absent := [key for key in (_MASKS, _FIXED, _MEMORY, _THERE, _OTHERS) if key not in state]:
+        raise SparsityError(f"this is no distributed state of a pruner: it has no {absent[0]}")
     plain = dict(state[_OTHERS])
+    pruner.refuse_other_state({**plain, _MASKS: {}, _FIXED: {}, _MEMORY: {}})
     for key in (_MASKS, _FIXED):
         plain[key] = {name: _local(state[key][name]) for name in state[_THERE][key]}
     members = {member.weight.name: member for member in pruner.members}
