@@ -73,7 +73,7 @@ class StateCheck:
             whole = all(member.weight.name in masks for member in members)
             found = shards.total(int(structure.empty(masks).sum()) if whole else 0)
             legal = not whole or all(m.pattern.legal(m.weight.view(masks[m.weight.name])) for m in members)
-            legal = bool(shards.all(torch.tensor(legal, device=members[0].weight.parameter.device)))
+            legal = shards.total(int(not legal)) == 0
             if count > structure.units or (exact and (count != found or not legal)):
                 raise self.foreign(
                     f"{structure.name} has {count} pruned units in it, and its masks are not those of so many "
