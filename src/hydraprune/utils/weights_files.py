@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,15 +24,23 @@ def missing_weights(model: Path) -> str | None:
         model: folder with safetensors files, as `save_pretrained` writes it.
     """
     for name in ("config.json", *_weights_of(model)):
-        file = model / name
-        if not file.is_file() or not file.stat().st_size or (file.suffix == ".safetensors" and not _is_whole(file)):
+        if not _size(model, name) or (name.endswith(".safetensors") and not _is_whole(model / name)):
             return name
     return None
 
 
+def _size(folder: Path, name: str) -> int:
+    """Bytes of a regular file; 0 where there is none."""
+    try:
+        found = os.stat(os.path.join(folder, name))
+    except (OSError, ValueError):
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
 def _weights_of(model: Path) -> list[str]:
     """The files that hold the weights: one, or those that an index names."""
-    if not (model / INDEX).is_file():
+    if not os.path.isfile(os.path.join(model, INDEX)):
         return [WEIGHTS]
     try:
         named = json.loads(read_bytes(model / INDEX, _LARGEST_HEADER))["weight_map"].values()
