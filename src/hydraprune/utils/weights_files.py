@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,23 +23,15 @@ def missing_weights(model: Path) -> str | None:
         model: folder with safetensors files, as `save_pretrained` writes it.
     """
     for name in ("config.json", *_weights_of(model)):
-        if not _size(model, name) or (name.endswith(".safetensors") and not _is_whole(model / name)):
+        file = model / name
+        if not file.is_file() or not file.stat().st_size or (file.suffix == ".safetensors" and not _is_whole(file)):
             return name
     return None
 
 
-def _size(folder: Path, name: str) -> int:
-    """Bytes of a regular file; 0 where there is none."""
-    try:
-        found = os.stat(os.path.join(folder, name))
-    except (OSError, ValueError):
-        return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
-
-
 def _weights_of(model: Path) -> list[str]:
     """The files that hold the weights: one, or those that an index names."""
-    if not os.path.isfile(os.path.join(model, INDEX)):
+    if not (model / INDEX).is_file():
         return [WEIGHTS]
     try:
         named = json.loads(read_bytes(model / INDEX, _LARGEST_HEADER))["weight_map"].values()
