@@ -18,7 +18,7 @@ from hydraprune.sparsity.plans import Plan
 from hydraprune.sparsity.posttraining.base import Calibration
 from hydraprune.sparsity.pruners.base import Pruner
 from hydraprune.sparsity.pruners.factory import PrunerFactory
-from hydraprune.sparsity.sharded_plans import refuse_cut_units
+from hydraprune.sparsity.sharded_plans import check_sharded
 from hydraprune.sparsity.shards import reshard
 from hydraprune.sparsity.wrappers import named_modules, named_parameters
 
@@ -128,7 +128,7 @@ class _Attachment:
             raise error if error.key == "scheduler" else error.under("scheduler") from None
         structures = structures_of(plan.pattern, weights, self.family)
         _refuse_misfits(plan, structures)
-        refuse_cut_units(plan, structures)
+        check_sharded(plan, structures)
         holders = {name: module for name, _, module in named_parameters(self.model)}
         modules = {weight.name: holders[weight.name] for weight in weights}
         factory = PrunerFactory(name, plan, updates, structures, modules, self.calibration)

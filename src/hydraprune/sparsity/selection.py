@@ -37,8 +37,8 @@ def cheapest(costs: Tensor, count: int, sizes: Sequence[int] | None = None, shar
         return torch.zeros_like(costs, dtype=torch.bool)
     if count >= shards.total(costs.numel()):
         return torch.ones_like(costs, dtype=torch.bool)
-    keys = _ordered(costs, signed=not float(shards.least([costs])) >= 0)
-    last = _counted_key(keys, count, shards) if shards.several else _smallest(keys, count)
+    keys = _ordered(costs, signed=bool(shards.any(~(costs.min() >= 0))))
+    last = _smallest(keys, count, shards)
     chosen = keys <= last
     surplus = shards.total(int(chosen.sum())) - count
     if surplus:
@@ -59,44 +59,34 @@ def _ordered(costs: Tensor, signed: bool) -> Tensor:
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-def _smallest(keys: Tensor, count: int) -> Tensor:
-    """The `count`-th smallest key, by its upper 16 bits and then among those that share them.
+def _smallest(keys: Tensor, count: int, shards: Shards) -> Tensor:
+    """The `count`-th smallest key over all processes, by its upper 16 bits and then by the lower ones.
 
-    Counting is quicker than sorting all: scores spread over thousands of upper halves.
+    Two histograms of 65,536 counters are quicker than sorting, and those of several processes add up.
     """
-    upper = (keys >> 16) + (1 << 15)
-    reached = torch.bincount(upper, minlength=1 << 16).cumsum(0)
-    half = torch.searchsorted(reached, count)
-    before = int(reached[half - 1]) if int(half) else 0
-    return keys[upper == half].sort().values[count - before - 1]
-
-
-def _counted_key(keys: Tensor, count: int, shards: Shards) -> Tensor:
-    """The same over several processes: two histograms of 65,536 counters that add up, however many keys there are."""
     upper = (keys >> 16) + (1 << 15)
     reached = shards.summed(torch.bincount(upper, minlength=1 << 16)).cumsum(0)
     half = torch.searchsorted(reached, count)
     before = int(reached[half - 1]) if int(half) else 0
     among = keys[upper == half] & 0xFFFF
-    below = shards.summed(torch.bincount(among, minlength=1 << 16)).cumsum(0)
-    lower = torch.searchsorted(below, count - before)
+    reached = shards.summed(torch.bincount(among, minlength=1 << 16)).cumsum(0)
+    lower = torch.searchsorted(reached, count - before)
     return (((half - (1 << 15)) << 16) + lower).to(torch.int32)
 
 
 def _drop_last(chosen: Tensor, ties: Tensor, surplus: int, sizes: Sequence[int], shards: Shards) -> None:
-    """Take the last `surplus` ties out of `chosen`, in place."""
-    if not shards.several:
-        chosen[ties.nonzero().squeeze(1)[-surplus:]] = False
-        return
-    # Of each process and layer: how many ties there are, and how many of them come before in the order of all.
-    counts = shards.gathered(torch.stack([layer.sum() for layer in torch.split(ties, list(sizes))]))
+    """Take the last `surplus` ties out of `chosen`, in place: the last in the order of layers and then of processes."""
+    layers = torch.split(ties, list(sizes))
+    counts = shards.gathered(torch.stack([layer.sum() for layer in layers]))
     in_order = counts.t().flatten()
-    before = (in_order.cumsum(0) - in_order).view(len(sizes), -1)[:, shards.rank].tolist()
-    kept = int(in_order.sum()) - surplus
-    for own, marked, earlier in zip(
-        torch.split(chosen, list(sizes)), torch.split(ties, list(sizes)), before, strict=True
+    before = (in_order.cumsum(0) - in_order).view(len(sizes), -1)[:, shards.rank]
+    own = counts[shards.rank]
+    kept = (in_order.sum() - surplus - before).clamp(min=0).minimum(own)
+    for part, layer, keep, have in zip(
+        torch.split(chosen, list(sizes)), layers, kept.tolist(), own.tolist(), strict=True
     ):
-        own[marked.nonzero().squeeze(1)[max(0, kept - earlier) :]] = False
+        if keep < have:
+            part[layer.nonzero().squeeze(1)[keep:]] = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +131,8 @@ def choose(costs: Sequence[Tensor], budget: Budget, shards: Shards = WHOLE) -> l
         )
     pooled = torch.cat(list(costs))
     # Plus infinity marks units beyond a cap below, so no score may be infinite.
-    if not float(-shards.least([-pooled])) < torch.inf:
+    # Compared in each process: a NaN might get lost among the others' numbers.
+    if pooled.numel() and not bool(shards.all(pooled.max() < torch.inf)):
         raise SparsityError("a score is not finite", cure="look for a NaN or infinite gradient or weight")
     sizes = [layer.numel() for layer in costs]
 
@@ -152,7 +143,8 @@ def choose(costs: Sequence[Tensor], budget: Budget, shards: Shards = WHOLE) -> l
     if not any(budget.floors) and _within(chosen, sizes, budget.caps, shards):
         return list(torch.split(chosen, sizes))
     for own, layer, cap in zip(torch.split(pooled, sizes), costs, budget.caps, strict=True):
-        own.masked_fill_(~cheapest(layer, cap, shards=shards), torch.inf)
+        if cap < shards.total(layer.numel()):
+            own.masked_fill_(~cheapest(layer, cap, shards=shards), torch.inf)
     chosen = of_all(pooled, budget.count)
     if any(budget.floors):
         bounds = zip(costs, budget.floors, strict=True)

@@ -17,8 +17,8 @@ from hydraprune.sparsity.shards import is_sharded, parts_of
 _WITHOUT = "prune without sharding"
 
 
-def refuse_cut_units(plan: Plan, structures: Sequence[Structure]) -> None:
-    """Refuse what would need weights of several processes at once.
+def check_sharded(plan: Plan, structures: Sequence[Structure]) -> None:
+    """Refuse a plan for sharded weights that needs the rows of several processes at once.
 
     Raises:
         SparsityError: a method that is more than scores of single weights, or a weight whose units lie on several
@@ -28,34 +28,34 @@ def refuse_cut_units(plan: Plan, structures: Sequence[Structure]) -> None:
     sharded = [member for member in members if is_sharded(member.weight.parameter)]
     if not sharded:
         return
-    for key, (value, reason) in _whole_weights(plan, structures).items():
+    if (found := _needs_whole_weights(plan, structures)) is not None:
+        key, value, why = found
         raise SparsityError(
-            f"{reason}, and {sharded[0].weight.name} is sharded",
+            f"{why}, and {sharded[0].weight.name} is sharded",
             key=key,
             value=value,
             cure="use a method that scores single weights while training, such as snip_momentum; or " + _WITHOUT,
         )
     for member in sharded:
-        if (why := _why_cut(member)) is not None:
-            raise SparsityError(f"{member.weight.name} is sharded, and {why}", key="pattern", value=member.pattern.name)
+        if (cut := _why_cut(member)) is not None:
+            raise SparsityError(f"{member.weight.name} is sharded, and {cut}", key="pattern", value=member.pattern.name)
 
 
-def _whole_weights(plan: Plan, structures: Sequence[Structure]) -> dict[str, tuple[str, str]]:
-    """Key -> (value, why), for what a plan does to whole weights."""
+def _needs_whole_weights(plan: Plan, structures: Sequence[Structure]) -> tuple[str, str, str] | None:
+    """(key, value, why) of something in a plan that looks at whole weights; None if nothing does."""
     criterion, schedule = plan.criterion, plan.schedule
     transition, regularizer = plan.transition or AtOnce(), plan.regularizer or Unregularized()
-    found: dict[str, tuple[str, str]] = {}
     if criterion is not None and (not isinstance(criterion, Criterion) or criterion.regrows):
-        found["criterion"] = str(criterion.name), "this method chooses by more than the scores of single weights"
+        return "criterion", str(criterion.name), "this method chooses by more than the scores of single weights"
     if isinstance(schedule, Schedule) and schedule.by_scores:
-        found["scheduler"] = "threshold", "a threshold looks at all scores"
+        return "scheduler", "threshold", "a threshold looks at all scores"
     if not isinstance(transition, AtOnce):
-        found["progressive"] = type(transition).__name__.lower(), "the parts of blocks are planned over whole weights"
+        return "progressive", type(transition).__name__.lower(), "the parts of blocks are planned over whole weights"
     if not isinstance(regularizer, Unregularized):
-        found["regularizer"] = regularizer.name, "a regularizer shrinks whole weights"
+        return "regularizer", regularizer.name, "a regularizer shrinks whole weights"
     if any(len(structure.members) > 1 for structure in structures):
-        found["pattern"] = str(plan.pattern.name), "a unit is of several weights"
-    return found
+        return "pattern", str(plan.pattern.name), "a unit is of several weights"
+    return None
 
 
 def _why_cut(member: Member) -> str | None:
@@ -64,7 +64,7 @@ def _why_cut(member: Member) -> str | None:
     shape, first = weight.view_shape, int(weight.parameter.shape[0])
     unit = pattern.unit_shape(shape)
     if unit is None:
-        return f"a unit goes through all of its rows; {_WITHOUT}"
+        return f"its units are no rectangles of rows that lie together; {_WITHOUT}"
     layout = weight.layout
     if not (isinstance(layout, (LinearLayout, ConvLayout)) or layout == ExpertsLayout()):
         return f"its first dimension is not that of its rows; {_WITHOUT}"

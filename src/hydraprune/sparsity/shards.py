@@ -13,24 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from hydraprune.sparsity.errors import SparsityError
+from hydraprune.sparsity.wrappers import is_instance_of
 
 
 def held(tensor: Tensor) -> Tensor:
     """The part of a sharded tensor that this process holds, in the same memory; any other tensor itself."""
-    to_local = getattr(tensor, "to_local", None)
-    found: Tensor = tensor if to_local is None else to_local()
-    return found
+    found: Any = tensor
+    return found.to_local() if is_sharded(tensor) else tensor
 
 
 def is_sharded(tensor: object) -> bool:
     """Whether a tensor is a DTensor."""
-    return any(ancestor.__name__ == "DTensor" for ancestor in type(tensor).__mro__)
+    return is_instance_of(tensor, "DTensor")
 
 
 def reshard(model: nn.Module) -> None:
     """Let every module of `fully_shard` give up whole weights that a forward pass without a backward has left there."""
     for module in model.modules():
-        if any(ancestor.__name__ == "FSDPModule" for ancestor in type(module).__mro__):
+        if is_instance_of(module, "FSDPModule"):
             module.reshard()  # type: ignore[operator]
 
 
@@ -48,11 +48,6 @@ class Shards:
         self._group, self._device = group, device
 
     @property
-    def several(self) -> bool:
-        """Whether weights are sharded."""
-        return self._group is not None
-
-    @property
     def rank(self) -> int:
         """The number of this process among them."""
         return 0 if self._group is None else int(self._group.rank())
@@ -66,11 +61,8 @@ class Shards:
         return count if self._group is None else int(self.summed(torch.tensor(count, device=self._device)))
 
     def least(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The least value of all tensors of all processes, which may be empty: a number without dimensions."""
-        found = [tensor.min() for tensor in tensors if tensor.numel()]
-        first = tensors[0]
-        none = torch.full((), torch.inf, device=first.device, dtype=first.dtype)
-        return self._reduced(torch.stack(found).min() if found else none, "MIN")
+        """The least value of some tensors, none of them NaN, over all processes: a number without dimensions."""
+        return self._reduced(torch.stack([tensor.min() for tensor in tensors]).min(), "MIN")
 
     def any(self, flag: Tensor) -> Tensor:
         """Whether a flag is set in any process, as a tensor without dimensions."""

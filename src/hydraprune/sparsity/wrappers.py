@@ -80,9 +80,9 @@ def by_plain_names(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Mappi
     return tensors
 
 
-def is_instance_of(module: nn.Module, kind: str) -> bool:
-    """Whether `module` is an instance of a class of that name, subclasses included."""
-    return any(ancestor.__name__ == kind for ancestor in type(module).__mro__)
+def is_instance_of(value: object, kind: str) -> bool:
+    """Whether a module or tensor is an instance of a class of that name, subclasses included."""
+    return any(ancestor.__name__ == kind for ancestor in type(value).__mro__)
 
 
 def _wraps(module: nn.Module, attribute: str) -> bool:

@@ -13,7 +13,7 @@ from hydraprune.sparsity.errors import SparsityError
 from hydraprune.sparsity.groups import Member
 from hydraprune.sparsity.layouts import Weight
 from hydraprune.sparsity.pruners.gradual import Gradual
-from hydraprune.sparsity.shards import is_sharded
+from hydraprune.sparsity.shards import held, is_sharded
 
 # Of a pruner's state: tensors by the names of weights, those of which are there, and everything else.
 _MASKS, _FIXED, _MEMORY, _THERE, _OTHERS = "masks", "fixed", "memory", "there", "others"
@@ -60,11 +60,11 @@ def load_distributed_state_dict(pruner: Gradual, state: Mapping[str, Any]) -> No
     plain = dict(state[_OTHERS])
     pruner.refuse_other_state({**plain, _MASKS: {}, _FIXED: {}, _MEMORY: {}})
     for key in (_MASKS, _FIXED):
-        plain[key] = {name: _local(state[key][name]) for name in state[_THERE][key]}
+        plain[key] = {name: held(state[key][name]) for name in state[_THERE][key]}
     members = {member.weight.name: member for member in pruner.members}
     shapes = pruner.score_shapes()
     plain[_MEMORY] = {
-        name: _as_scored(_local(state[_MEMORY][name]), members[name], pruner, shapes[name])
+        name: _as_scored(held(state[_MEMORY][name]), members[name], pruner, shapes[name])
         for name in state[_THERE][_MEMORY]
     }
     pruner.load_state_dict(plain)
@@ -74,11 +74,6 @@ def _refuse_others(pruner: object) -> None:
     if not isinstance(pruner, Gradual) or pruner.prunes_in_parts:
         kind = "progressive" if isinstance(pruner, Gradual) else type(pruner).__name__.lower()
         raise SparsityError(f"{kind} pruning has no distributed state", cure="save its state_dict() instead")
-
-
-def _local(tensor: Any) -> Tensor:
-    found: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
-    return found
 
 
 def _distributed(part: Tensor, weight: Weight, shape: torch.Size) -> Tensor:

@@ -209,7 +209,7 @@ class Gradual(Budgeted):
 
     def _refuse_infinite(self, costs: Sequence[Tensor], step: int) -> None:
         """Refuse a score of minus infinity; `choose` takes that for a unit to prune in any case, and refuses others."""
-        if costs and not float(self.shards.least(costs)) > -torch.inf:
+        if costs and not bool(self.shards.all(torch.stack([cost.min() for cost in costs]).min() > -torch.inf)):
             raise SparsityError(
                 f"pruner {self.name}, step {step}: a score is not finite",
                 cure="look for a NaN or infinite gradient or weight, and lower the learning rate",
