@@ -107,7 +107,7 @@ def check_single_run(config: DictConfig) -> None:
     words = [*config.hydra.overrides.hydra, *typed_words(config)]
     for word in words:
         key = override_key(word)
-        if _is_below(key, (*_OF_SWEEPS, *_OF_ENGINES)):
+        if is_below(key, (*_OF_SWEEPS, *_OF_ENGINES)):
             raise UserError("does nothing in a single run", key=word, cure="add -m for a sweep, or leave it out")
 
 
@@ -121,7 +121,7 @@ def quoted(value: str) -> str:
 def of_jobs(words: Sequence[str]) -> list[str]:
     """The words of a sweep's command that its jobs are given: without those that say how jobs are run."""
     others = ("hydra.mode", "hydra.run", *_OF_SWEEPS[1:], *_OF_ENGINES)
-    return [word for word in words if not _is_below(override_key(word), others)]
+    return [word for word in words if not is_below(override_key(word), others)]
 
 
 def check_engine_words(jobs: Sequence[Sequence[str]]) -> None:
@@ -143,11 +143,12 @@ def check_varied_keys(keys: Iterable[str]) -> None:
         UserError: naming the key.
     """
     for key in keys:
-        if _is_below(key, _OF_ENGINES):
+        if is_below(key, _OF_ENGINES):
             raise UserError("is one for all jobs of a sweep", key=key, cure="give one value")
 
 
-def _is_below(key: str, nodes: Sequence[str]) -> bool:
+def is_below(key: str, nodes: Sequence[str]) -> bool:
+    """Whether a key is one of some nodes, or inside of one."""
     return any(key == node or key.startswith(f"{node}.") for node in nodes)
 
 

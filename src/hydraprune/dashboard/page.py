@@ -110,7 +110,7 @@ def html(found: Records, title: str) -> str:
         failures=found.failures,
         swatches={label: place for place, label in enumerate(domain(found.labels))},
     )
-    return packed(text, data) if len(text) > LARGE else text
+    return packed(text) if len(text) > LARGE else text
 
 
 def _figure_data(drawn: Figure) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Gathered:
             reports, [job for job in self.planned if job.spec.hash not in stopped], self.measured.measurements
         )
 
-    @property
+    @cached_property
     def _stopped(self) -> set[str]:
         """Hashes of runs that a study stopped early, and that are finished nowhere."""
         finished = {report.spec.hash for report in self.runs.values() if report.finished}

@@ -162,7 +162,7 @@ def _complete(experiment: Experiment, load_data: TaskLoader) -> RunReport:
 
 @contextmanager
 def _failure_recorded(experiment: Experiment) -> Iterator[None]:
-    """Write a failed report if an error ends the run, and one that says so if its stop file did.
+    """Write a failed report if an error ends the run, and a stopped one if its stop file does.
 
     Checkpoints stay: the error may have been the disk's. An interrupt is not a failure: the run can be resumed.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import optuna
 from optuna.samplers import GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from hydraprune.config.command_words import is_below
 from hydraprune.config.identity import NOT_THE_RESULT
 from hydraprune.config.schema import override_key
 from hydraprune.errors import UserError, one_line
@@ -39,10 +40,12 @@ class Asked:
 
     Args:
         words: its overrides.
+        reported: epochs whose score Optuna knows.
     """
 
     trial: Trial
     words: tuple[str, ...]
+    reported: set[int] = field(default_factory=set)
 
 
 class Trials:
@@ -130,13 +133,20 @@ class Trials:
         Args:
             scores: of its epochs so far; the first is 1.
         """
-        if len(self._objectives) > 1 or self._settings.pruner is None:
-            return False
-        for epoch, score in scores.items():
-            with warnings.catch_warnings():  # of an epoch that was reported before
-                warnings.simplefilter("ignore")
-                asked.trial.report(score, epoch)
-        return bool(scores) and asked.trial.should_prune()
+        news = self.report(asked, scores)
+        return news and self._settings.pruner is not None and asked.trial.should_prune()
+
+    def report(self, asked: Asked, scores: Mapping[int, float]) -> bool:
+        """Record scores by epoch, of a study with one objective.
+
+        Returns:
+            Whether any was new.
+        """
+        news = {} if len(self._objectives) > 1 else {e: s for e, s in scores.items() if e not in asked.reported}
+        for epoch, score in news.items():
+            asked.trial.report(score, epoch)
+        asked.reported.update(news)
+        return bool(news)
 
     def place(self, asked: Asked, run: str, folder: str, target_epoch: float) -> None:
         """Record the run of a trial.
@@ -179,8 +189,7 @@ class Trials:
 
 
 def _changes_the_result(word: str) -> bool:
-    key = override_key(word)
-    return not any(key == other or key.startswith(f"{other}.") for other in (*NOT_THE_RESULT, "runtime"))
+    return not is_below(override_key(word), (*NOT_THE_RESULT, "runtime"))
 
 
 def _opened(settings: OptunaStudy, objectives: Sequence[Objective], folder: Path) -> optuna.Study:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -31,6 +30,7 @@ from hydraprune.search.settings import LATENCY, SCORE, SPARSITY, OptunaStudy
 from hydraprune.search.space import Space, space
 from hydraprune.sweeps.plan import CheckedCells, finished_runs
 from hydraprune.sweeps.sweep import earlier_plan, end_sweep, explain_silent, job_of
+from hydraprune.sweeps.tail import read_latest
 from hydraprune.sweeps.trial_jobs import BENCH, TrialJobs
 from hydraprune.sweeps.trial_results import epochs_of, latency_of, metric_of, target_epoch
 from hydraprune.utils import signals
@@ -40,8 +40,6 @@ from hydraprune.utils.hub_access import quiet_libraries
 if TYPE_CHECKING:
     from hydraprune.search.trials import Asked, Trials
     from hydraprune.sweeps.plan import Job
-
-log = logging.getLogger(__name__)
 
 # Seconds between two looks at the trials that run.
 _PERIOD = 0.5
@@ -128,6 +126,7 @@ class _StudySweep:
         self._left = 0  # trials to ask for
         latency = settings.latency if LATENCY in settings.names else None
         self._trial_jobs = TrialJobs(engine, master, folder, latency)
+        self._earlier = earlier_plan(folder)
         self._since = time.time() - 0.05  # a file's time may lag behind the clock by a tick
 
     def described(self) -> list[str]:
@@ -251,7 +250,7 @@ class _StudySweep:
             ancestors.setdefault(dense.spec.hash, dense)
         jobs = self._plan.jobs if run.directory in known else (*self._plan.jobs, run)
         self._plan = replace(self._plan, jobs=jobs, ancestors=tuple(ancestors.values()))
-        write_plan(with_earlier(self._plan, earlier_plan(self._folder)), self._folder)
+        write_plan(with_earlier(self._plan, self._earlier), self._folder)
         # Readers take the time of this file for the start of the sweep.
         os.utime(self._folder / PLAN, (self._since, self._since))
 
@@ -266,8 +265,11 @@ class _StudySweep:
         """Tell Optuna the scores of a trial so far, and stop it if it is hopeless."""
         if one.stop.exists() or not (job := self._jobs[one.run.words]).experiment:
             return
-        epochs = epochs_of(one.run, metric_of(job)[0])
-        if trials.is_hopeless(one.asked, epochs.scores) and not epochs.over:
+        latest = read_latest(one.run.directory)
+        score = latest.scores.get(metric_of(job)[0])
+        if latest.epoch is None or score is None or latest.step >= (one.run.steps or 0):
+            return
+        if trials.is_hopeless(one.asked, {latest.epoch: score}):
             one.stop.parent.mkdir(parents=True, exist_ok=True)
             one.stop.touch()
 
@@ -282,7 +284,7 @@ class _StudySweep:
                 LATENCY: latency_of(one.run, BENCH) if LATENCY in self._settings.names else None,
             }
             values = [found[each.name] for each in objectives]
-            trials.is_hopeless(one.asked, epochs_of(one.run, report.metric or "").scores)  # for those that follow
+            trials.report(one.asked, epochs_of(one.run, report.metric or ""))  # for those that follow
             missing = [each.name for each, value in zip(objectives, values, strict=True) if value is None]
             if not missing:
                 trials.complete(one.asked, [float(value) for value in values if value is not None])

@@ -25,7 +25,7 @@ class Latest:
         step: optimizer steps done.
         every: steps between its last two lines; 0 before the second.
         loss, sparsity: None if not logged yet; NaN if they were not finite.
-        scores: metrics of the last evaluation.
+        scores: metrics of the last evaluation, and the epoch that it followed.
     """
 
     step: int = 0
@@ -33,18 +33,21 @@ class Latest:
     loss: float | None = None
     sparsity: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    epoch: int | None = None
 
 
 def read_latest(directory: Path) -> Latest:
     """The latest metrics of the run in a folder; empty if it has not written any."""
     steps: list[int] = []
-    loss = sparsity = None
+    loss = sparsity = epoch = None
     scores: dict[str, float] = {}
     for step, values in _lines_backwards(directory):
         if len(steps) < 2 and step not in steps:
             steps.append(step)
         loss = _number(values, "train/loss") if loss is None else loss
         sparsity = _number(values, "sparsity/global") if sparsity is None else sparsity
+        if not scores:
+            epoch = _number(values, "epoch")
         scores = scores or {
             key.removeprefix("eval/"): number
             for key in values
@@ -52,7 +55,9 @@ def read_latest(directory: Path) -> Latest:
         }
         if len(steps) == 2 and scores and loss is not None and sparsity is not None:
             break
-    return Latest(max(steps, default=0), abs(steps[0] - steps[1]) if len(steps) == 2 else 0, loss, sparsity, scores)
+    every = abs(steps[0] - steps[1]) if len(steps) == 2 else 0
+    after = int(epoch) if scores and epoch is not None else None
+    return Latest(max(steps, default=0), every, loss, sparsity, scores, after)
 
 
 def _lines_backwards(directory: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from hydraprune.data.metric_direction import is_error
 from hydraprune.data.metrics import metric_name
 from hydraprune.errors import UserError
@@ -15,26 +12,11 @@ from hydraprune.results.plan_file import Planned
 from hydraprune.sweeps.plan import Job
 
 
-@dataclass(frozen=True)
-class Epochs:
-    """The scores of a trial so far.
-
-    Args:
-        scores: epoch -> score after it.
-        over: whether the last epoch is among them.
-    """
-
-    scores: Mapping[int, float]
-    over: bool
-
-
-def epochs_of(run: Planned, metric: str) -> Epochs:
-    """The scores of a run so far, from its `metrics.jsonl`."""
+def epochs_of(run: Planned, metric: str) -> dict[int, float]:
+    """Epoch -> score after it of a run that has ended, from its `metrics.jsonl`."""
     history = read_history(run.directory)
     epochs = dict(history.get("epoch", ()))
-    scores = {step: value for step, value in history.get(f"eval/{metric}", ()) if step in epochs}
-    last = max(scores, default=0)
-    return Epochs({int(epochs[step]): value for step, value in scores.items()}, last >= (run.steps or last + 1))
+    return {int(epochs[step]): value for step, value in history.get(f"eval/{metric}", ()) if step in epochs}
 
 
 def metric_of(job: Job) -> tuple[str, bool]:
