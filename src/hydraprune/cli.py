@@ -25,8 +25,8 @@ let_threads_sleep()
 
 _TRAIN = "train, prune or sweep; the same as `python train.py`: hydraprune train pattern=4x1 task=sst2"
 _STUDY = "search hyperparameters by Optuna: hydraprune study 'optimizer.lr=tag(log,interval(1e-5,1e-3))'"
-# Flags of Hydra that show something and run nothing, and the one that a study has anyway.
-_QUESTIONS = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--multirun", "-m")
+# Flags of Hydra beside which a study adds no -m: they only show something, or are that flag.
+_WITHOUT_M = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--multirun", "-m")
 _DOCTOR = "check versions, devices, network, disk and compiler for a run; takes the overrides of train, and --json"
 
 
@@ -47,8 +47,8 @@ def main() -> None:
         # Hydra reads the rest of the command line itself.
         words = sys.argv[2:]
         if sys.argv[1] == "study":
-            asks = any(word.partition("=")[0] in _QUESTIONS for word in words)
-            words = [*([] if asks else ["-m"]), "study=optuna", *words]
+            multirun = [] if any(word.partition("=")[0] in _WITHOUT_M for word in words) else ["-m"]
+            words = [*multirun, "study=optuna", *words]
         sys.argv = [sys.argv[0], *words]
         launched(_train)
         return

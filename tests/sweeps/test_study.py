@@ -70,6 +70,7 @@ def test_a_bad_trial_stops_early_and_can_go_on(
     found = study()
     states = [trial.state for trial in found.trials]
     assert states == ["complete", "stopped", "complete"]
+    assert "): trials were stopped early" in finished.out
     stopped = found.trials[1]
     place = FOLDER / str(stopped.folder)
     report = read_report(place)

@@ -64,7 +64,7 @@ class Trials:
     def __init__(self, settings: OptunaStudy, space: Space, objectives: Sequence[Objective], folder: Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self._settings, self._space, self._objectives = settings, space, tuple(objectives)
+        self._settings, self._space, self.objectives = settings, space, tuple(objectives)
         self._folder = folder
         self._study = _opened(settings, objectives, folder)
         self._check_search()
@@ -75,7 +75,7 @@ class Trials:
         common: dict[str, Any] = {
             "words": sorted(word for word in self._space.shared if _changes_the_result(word)),
             "searched": [f"{key} {values}" for key, values in self._space.fingerprint.items()],
-            "objectives": [each.name for each in self._objectives],
+            "objectives": [each.name for each in self.objectives],
             # Of a storage that several sweeps may use.
             "folder": [] if self._settings.storage is None else [str(self._folder.resolve())],
         }
@@ -142,7 +142,7 @@ class Trials:
         Returns:
             Whether any was new.
         """
-        news = {} if len(self._objectives) > 1 else {e: s for e, s in scores.items() if e not in asked.reported}
+        news = {} if len(self.objectives) > 1 else {e: s for e, s in scores.items() if e not in asked.reported}
         for epoch, score in news.items():
             asked.trial.report(score, epoch)
         asked.reported.update(news)
@@ -177,11 +177,11 @@ class Trials:
         finished = any(trial.state == TrialState.COMPLETE for trial in self._known)
         best = {trial.number for trial in self._study.best_trials} if finished else set()
         # Of equal ones the first, unless they are a front.
-        best = best if len(self._objectives) > 1 else set(sorted(best)[:1])
+        best = best if len(self.objectives) > 1 else set(sorted(best)[:1])
         return StudyRecord(
             self._settings.name,
             self._settings.trials,
-            tuple(self._objectives),
+            tuple(self.objectives),
             self._space.shared,
             self._space.described,
             tuple(_recorded(number, trial, trial.number in best) for number, trial in enumerate(self._known)),

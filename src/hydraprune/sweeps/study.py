@@ -23,12 +23,13 @@ from hydraprune.errors import UserError
 from hydraprune.jobs import Engine
 from hydraprune.results.plan_file import NAME as PLAN
 from hydraprune.results.plan_file import Plan, Planned, with_earlier, write_plan
-from hydraprune.results.study_record import TABLES, Objective, StudyRecord, write_study
+from hydraprune.results.study_record import write_study
 from hydraprune.runs.description import record_refusal
 from hydraprune.runs.folders import LOGS
 from hydraprune.search.settings import LATENCY, SCORE, SPARSITY, OptunaStudy
 from hydraprune.search.space import Space, space
 from hydraprune.sweeps.plan import CheckedCells, finished_runs
+from hydraprune.sweeps.study_summary import objectives_of, print_summary
 from hydraprune.sweeps.sweep import earlier_plan, end_sweep, explain_silent, job_of
 from hydraprune.sweeps.tail import read_latest
 from hydraprune.sweeps.trial_jobs import BENCH, TrialJobs
@@ -124,6 +125,8 @@ class _StudySweep:
         self._jobs: dict[tuple[str, ...], Job] = {}
         self._plan = Plan(tuple(typed_words(master)), at_once, (), ())
         self._left = 0  # trials to ask for
+        self._trials: Trials
+        self._failures: list[tuple[str, str]] = []  # (folder, why)
         latency = settings.latency if LATENCY in settings.names else None
         self._trial_jobs = TrialJobs(engine, master, folder, latency)
         self._earlier = earlier_plan(folder)
@@ -155,29 +158,19 @@ class _StudySweep:
                 "task.validation_share=0.2 compares them on a fifth of the training split",
                 flush=True,
             )
-        objectives = self._objectives(metric_of(first))
-        trials = Trials(self._settings, self._space, objectives, self._folder)
+        objectives = objectives_of(self._settings.names, *metric_of(first))
+        self._trials = trials = Trials(self._settings, self._space, objectives, self._folder)
         evidence, reports = finished_runs([self._folder, Path(self._master.run.root)]), JobReports()
-        failures: list[tuple[str, str]] = []
 
         def look() -> Progress:
             return with_following(progress(self._plan, self._since, evidence, reports), self._left, self._at_once)
 
         with signals.deferred(), self._engine.opened(), View(look):
-            self._drive(trials, objectives, failures)
+            self._drive()
         record = trials.record()
         write_study(record, self._folder)
-        _print_result(record, self._folder)
-        return failures
-
-    def _objectives(self, metric: tuple[str, bool]) -> tuple[Objective, ...]:
-        name, is_error = metric
-        known = {
-            SCORE: Objective(SCORE, name, "minimize" if is_error else "maximize"),
-            SPARSITY: Objective(SPARSITY, "sparsity", "maximize"),
-            LATENCY: Objective(LATENCY, "latency (ms)", "minimize"),
-        }
-        return tuple(known[each] for each in self._settings.names)
+        print_summary(record, with_earlier(self._plan, self._earlier).jobs, self._folder)
+        return self._failures
 
     def _first_job(self) -> Job:
         """The job of the first value of everything: whether the words fit at all is known before a trial is asked."""
@@ -189,49 +182,47 @@ class _StudySweep:
     def _job(self, words: Sequence[str]) -> Job:
         return job_of(list(words), 0, self._folder, self._compose, self._dense_experiments)
 
-    def _drive(self, trials: Trials, objectives: Sequence[Objective], failures: list[tuple[str, str]]) -> None:
+    def _drive(self) -> None:
         try:
-            self._run_trials(trials, objectives, failures)
+            self._run_trials()
         except BaseException:
             # Their threads end with this process, the jobs would not.
             signals.terminate_children()
             raise
 
-    def _run_trials(self, trials: Trials, objectives: Sequence[Objective], failures: list[tuple[str, str]]) -> None:
+    def _run_trials(self) -> None:
         running: list[_Running] = []
         # Each command asks for no more than it misses, so that trials which fail at once do not go on for ever.
-        self._left = self._settings.trials - trials.settled
+        self._left = self._settings.trials - self._trials.settled
         while running or (self._left > 0 and not signals.is_stopping()):
             while self._left > 0 and len(running) < self._at_once and not signals.is_stopping():
                 self._left -= 1
-                started = self._start(trials, objectives, failures)
+                started = self._start()
                 running += [] if started is None else [started]
-                if failures and self._master.stop_at_first_failure:
+                if self._failures and self._master.stop_at_first_failure:
                     self._left = 0
             for one in running:
                 if one.thread.is_alive():
-                    self._compare(trials, one)
+                    self._compare(one)
             for one in [one for one in running if not one.thread.is_alive()]:
                 running.remove(one)
-                self._settle(trials, objectives, one, failures)
-                if failures and self._master.stop_at_first_failure:
+                self._settle(one)
+                if self._failures and self._master.stop_at_first_failure:
                     self._left = 0
             time.sleep(_PERIOD if running else 0)
 
-    def _start(
-        self, trials: Trials, objectives: Sequence[Objective], failures: list[tuple[str, str]]
-    ) -> _Running | None:
+    def _start(self) -> _Running | None:
         """Ask for a trial and start its job; None if it is settled already."""
-        asked = trials.ask()
+        asked = self._trials.ask()
         job = self._job(asked.words)
         run, dense = self._checked.plan(job)
         self._jobs[run.words] = job
-        trials.place(asked, run.spec.hash, os.path.relpath(run.directory, self._folder), target_epoch(job, run))
+        self._trials.place(asked, run.spec.hash, os.path.relpath(run.directory, self._folder), target_epoch(job, run))
         self._add(run, dense)
         if run.refused is not None:
             if run.refusal is not None:
                 record_refusal(job.experiment, run.refusal, run.words, UserError(run.refused))
-            self._fail(trials, asked, run, run.refused, failures)
+            self._fail(asked, run, run.refused)
             return None
         stop = Path(os.path.abspath(self._folder / _STOPS / run.spec.hash))
         stop.unlink(missing_ok=True)
@@ -239,7 +230,7 @@ class _StudySweep:
         thread = threading.Thread(target=self._work, args=(run, dense, stop, error), daemon=True)
         one = _Running(asked, run, stop, thread, error)
         thread.start()
-        write_study(trials.record(), self._folder)
+        write_study(self._trials.record(), self._folder)
         return one
 
     def _add(self, run: Planned, dense: Planned | None) -> None:
@@ -261,7 +252,7 @@ class _StudySweep:
         except Exception as raised:
             error.append(raised)
 
-    def _compare(self, trials: Trials, one: _Running) -> None:
+    def _compare(self, one: _Running) -> None:
         """Tell Optuna the scores of a trial so far, and stop it if it is hopeless."""
         if one.stop.exists() or not (job := self._jobs[one.run.words]).experiment:
             return
@@ -269,13 +260,12 @@ class _StudySweep:
         score = latest.scores.get(metric_of(job)[0])
         if latest.epoch is None or score is None or latest.step >= (one.run.steps or 0):
             return
-        if trials.is_hopeless(one.asked, {latest.epoch: score}):
+        if self._trials.is_hopeless(one.asked, {latest.epoch: score}):
             one.stop.parent.mkdir(parents=True, exist_ok=True)
             one.stop.touch()
 
-    def _settle(
-        self, trials: Trials, objectives: Sequence[Objective], one: _Running, failures: list[tuple[str, str]]
-    ) -> None:
+    def _settle(self, one: _Running) -> None:
+        trials, objectives = self._trials, self._trials.objectives
         report = one.run.finished()
         if report is not None:
             found = {
@@ -292,28 +282,15 @@ class _StudySweep:
                 why = f"it has no {' and no '.join(missing)}" + f" (see {LOGS}/{one.run.spec.hash}-bench.log)" * (
                     LATENCY in missing
                 )
-                self._fail(trials, one.asked, one.run, why, failures)
+                self._fail(one.asked, one.run, why)
         elif (ended := one.run.report()) is not None and ended.stopped and one.stop.exists():
             trials.stop(one.asked)
         elif not signals.is_stopping():
             explain_silent(self._plan, [one.run], self._jobs, self._folder, self._since)
             why = explain(one.error[0]) if one.error else one.run.failure() or "it failed"
-            self._fail(trials, one.asked, one.run, why, failures)
-        write_study(trials.record(), self._folder)
+            self._fail(one.asked, one.run, why)
+        write_study(self._trials.record(), self._folder)
 
-    def _fail(self, trials: Trials, asked: Asked, run: Planned, why: str, failures: list[tuple[str, str]]) -> None:
-        trials.fail(asked, why)
-        failures.append((str(run.directory), why))
-
-
-def _print_result(record: StudyRecord, folder: Path) -> None:
-    print(f"\n{record.markdown()}")
-    done = sum(trial.state in ("complete", "stopped") for trial in record.trials)
-    if done < record.wanted:
-        print(f"{done} of {record.wanted} trials: the same command goes on")
-    for trial in record.best:
-        values = ", ".join(
-            f"{each.label} {value:.4g}" for each, value in zip(record.objectives, trial.values or (), strict=True)
-        )
-        print(f"best   trial {trial.number}: {values}: {' '.join(record.searched_words(trial))}")
-    print(f"Kept in {folder / TABLES[0]}, with .csv and .json beside it", flush=True)
+    def _fail(self, asked: Asked, run: Planned, why: str) -> None:
+        self._trials.fail(asked, why)
+        self._failures.append((str(run.directory), why))
